@@ -1,0 +1,1 @@
+"""Sequela: an open medical-event world model."""
