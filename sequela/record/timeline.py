@@ -1,0 +1,85 @@
+"""A patient's events in time order, real or imagined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from sequela.record.codes import FOLLOW_UP_END
+
+STATIC = int(np.iinfo(np.int64).min)  # the time of events without one (sex, race): before everything else
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """The events of one patient, sorted by time, static ones first.
+
+    Attributes:
+        patient: the patient's number (`subject_id` in MEDS).
+        time: int64 [N], microseconds since 1970-01-01; `STATIC` for events without a time.
+        code: str objects [N].
+        number: float32 [N], NaN where the event has no numeric value.
+        end: microseconds; the record is complete until then. None where nothing is dated.
+    """
+
+    patient: int
+    time: np.ndarray
+    code: np.ndarray
+    number: np.ndarray
+    end: int | None
+
+    def __post_init__(self) -> None:
+        assert len(self.time) == len(self.code) == len(self.number)
+        assert (self.time[1:] >= self.time[:-1]).all(), f"patient {self.patient}: events out of order"
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def until(self, at: int) -> Timeline:
+        """What was known just before `at` (microseconds): static events and those strictly earlier."""
+        end = None if self.end is None else min(self.end, at)
+        return self._slice(0, np.searchsorted(self.time, at, side="left"), end)
+
+    def since(self, at: int) -> Timeline:
+        """The dated events at `at` (microseconds) or later."""
+        return self._slice(np.searchsorted(self.time, at, side="left"), len(self), self.end)
+
+    def then(self, other: Timeline) -> Timeline:
+        """This timeline followed by `other`, whose events are none of them earlier; `other` decides the end."""
+        assert self.patient == other.patient
+        return Timeline(
+            self.patient,
+            np.concatenate([self.time, other.time]),
+            np.concatenate([self.code, other.code]),
+            np.concatenate([self.number, other.number]),
+            self.end if other.end is None else other.end,
+        )
+
+    def _slice(self, start: int, stop: int, end: int | None) -> Timeline:
+        keep = slice(start, stop)
+        return replace(self, time=self.time[keep], code=self.code[keep], number=self.number[keep], end=end)
+
+
+def timelines(events: pl.DataFrame) -> Iterator[Timeline]:
+    """One `Timeline` a patient, in the order of a sorted MEDS frame (see `sequela.record.store`).
+
+    A timeline ends where `FOLLOW_UP//END` says; without that event, at its last dated event.
+    """
+    if events.is_empty():
+        return
+    patient = events["subject_id"].to_numpy()
+    time = events["time"].cast(pl.Datetime("us")).to_physical().fill_null(STATIC).to_numpy()
+    code = events["code"].to_numpy()
+    number = events["numeric_value"].cast(pl.Float32).fill_null(np.nan).to_numpy()
+    stated_end = np.where((events["code"] == FOLLOW_UP_END).to_numpy(), time, STATIC)
+    starts = np.flatnonzero(np.r_[True, patient[1:] != patient[:-1]])
+    ends = np.maximum.reduceat(stated_end, starts)
+    for start, stop, end in zip(starts, np.r_[starts[1:], len(patient)], ends, strict=True):
+        last = end if end != STATIC else time[stop - 1]
+        rows = slice(start, stop)
+        yield Timeline(
+            int(patient[start]), time[rows], code[rows], number[rows], None if last == STATIC else int(last)
+        )
