@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs first.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+OUT ?= demo-output
+ARGS ?=
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## a virtual environment in .venv with everything pinned; does nothing when it is up to date
+
+$(READY): pyproject.toml constraints.txt .ci/setup
+	@.ci/setup $(VENV)
+	@touch $@
+
+demo: setup ## the main job on the bundled cohort: real patients in, risks with intervals out (OUT=demo-output, ARGS=...)
+	$(BIN)/sequela demo --out $(OUT) $(ARGS)
+
+test: setup ## the tests that take less than ten minutes on two cores
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: setup ## every test, the slow ones too
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: setup ## style (ruff), floors (import-linter) and types of the public API (ty)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/ty check sequela/__init__.py sequela/serve
+
+bench: setup ## every benchmark in bench/, each in its quick form (ARGS= for the full one)
+	@for script in bench/*.py; do [ -e "$$script" ] || { echo "bench/ holds no benchmark yet"; exit 0; }; \
+	  echo "== $$script"; $(BIN)/python "$$script" $(or $(ARGS),--quick); done
+
+clean: ## remove the environment and everything that was made
+	rm -rf $(VENV) demo-output build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.PHONY: help setup demo test test-all check bench clean
