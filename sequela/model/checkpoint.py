@@ -1,0 +1,104 @@
+"""Checkpoint folders that `transformers` can load, and folders of `transformers` that we can load.
+
+A folder holds `config.json`, `model.safetensors` and, for medical-event models, `vocabulary.json`. Pickles are never read.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.record.errors import InputError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PARTS = {"qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "gate_up": ("mlp.gate_proj", "mlp.up_proj")}
+NAMES = {
+    "norm_1": "input_layernorm",
+    "norm_q": "self_attn.q_norm",
+    "norm_k": "self_attn.k_norm",
+    "out": "self_attn.o_proj",
+    "norm_2": "post_attention_layernorm",
+    "down": "mlp.down_proj",
+}
+
+
+def save(model: Decoder, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors` under the names of `transformers`."""
+    model.config.save(folder)
+    save_file(_to_transformers(model), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load(folder: Path, device: str = "cpu") -> Decoder:
+    """A decoder with the weights of `folder`, in evaluation mode.
+
+    Raises InputError when a file is missing, cut short, or does not fit the configuration.
+    """
+    folder = Path(folder)
+    config = ModelConfig.load(folder)
+    stored = _read(folder)
+    with torch.device("meta"):
+        model = Decoder(config)
+    try:
+        weights = _from_transformers(stored, model)
+    except KeyError as error:
+        raise InputError(f"{folder / WEIGHTS} lacks the tensor {error}: it does not belong to its config.json.") from error
+    wrong = [name for name, w in model.named_parameters() if weights[name].shape != w.shape]
+    if wrong:
+        raise InputError(
+            f"{folder / WEIGHTS}: {wrong[0]} has shape {tuple(weights[wrong[0]].shape)}, which does not fit "
+            f"{folder / 'config.json'}: the two files are of different models."
+        )
+    model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True, strict=False)
+    if config.tied_embeddings:
+        model.head.weight = model.embedding.weight
+    return model.to(device).eval()
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    index = folder / INDEX
+    files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else [WEIGHTS]
+    stored: dict[str, Tensor] = {}
+    for name in files:
+        path = folder / name
+        if not path.exists():
+            raise InputError(f"{path} is missing: only safetensors weights are read, never pickles (.bin, .pt).")
+        try:
+            stored.update(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a whole safetensors file ({error}): copy or train it again.") from error
+    return stored
+
+
+def _theirs(name: str) -> list[str]:
+    """Names in `transformers` of one of our tensors; several where ours is a concatenation along rows.
+
+    >>> _theirs("blocks.0.qkv.bias")[0], _theirs("norm.weight")
+    ('model.layers.0.self_attn.q_proj.bias', ['model.norm.weight'])
+    """
+    if not name.startswith("blocks."):
+        whole = {"embedding.weight": "model.embed_tokens.weight", "head.weight": "lm_head.weight"}
+        return [whole.get(name, f"model.{name}")]
+    _, layer, part, kind = name.split(".")
+    return [f"model.layers.{layer}.{their}.{kind}" for their in PARTS.get(part, (NAMES.get(part),))]
+
+
+def _from_transformers(stored: dict[str, Tensor], model: Decoder) -> dict[str, Tensor]:
+    return {name: torch.cat([stored[their] for their in _theirs(name)]) for name, _ in model.named_parameters()}
+
+
+def _to_transformers(model: Decoder) -> dict[str, Tensor]:
+    config = model.config
+    heads = [n * config.head_dim for n in (config.heads, config.kv_heads, config.kv_heads)]
+    out: dict[str, Tensor] = {}
+    for name, weight in model.named_parameters():
+        theirs = _theirs(name)
+        sizes = {1: [len(weight)], 2: [config.intermediate_size] * 2, 3: heads}[len(theirs)]
+        for their, part in zip(theirs, weight.detach().cpu().split(sizes), strict=True):
+            out[their] = part.contiguous().clone()
+    return out

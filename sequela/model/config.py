@@ -1,0 +1,135 @@
+"""The shape of a decoder: three published families, one dial."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sequela.record.errors import InputError
+
+ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
+FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A pre-norm decoder with RMSNorm, SwiGLU and rotary positions.
+
+    The families differ in two places: Qwen2 has a bias on queries, keys and values; Qwen3 normalises queries and keys
+    per head; Llama has neither.
+    """
+
+    vocab_size: int
+    family: str = "qwen2"
+    hidden_size: int = 128
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 32
+    intermediate_size: int = 512
+    rope_theta: float = 10000.0
+    norm_epsilon: float = 1e-6
+    tied_embeddings: bool = True
+    context: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.family not in ARCHITECTURES:
+            raise InputError(f"Unknown model family {self.family!r}: choose one of {', '.join(ARCHITECTURES)}.")
+        if self.heads % self.kv_heads or self.head_dim % 2:
+            raise InputError(
+                f"{self.heads} heads cannot share {self.kv_heads} key-value heads of {self.head_dim} dimensions: "
+                "heads must be a multiple of kv_heads, and head_dim even."
+            )
+
+    @staticmethod
+    def of_depth(depth: int, vocab_size: int, context: int) -> ModelConfig:
+        """The one dial: `depth` layers, 64 * depth wide, SwiGLU four times as wide (CoMET's ratio), plain attention.
+
+        Heads have 32 dimensions below a width of 512, so that small models still have several, and 64 from there on.
+        """
+        width = 64 * depth
+        head_dim = 32 if width < 512 else 64
+        heads = width // head_dim
+        return ModelConfig(
+            vocab_size, hidden_size=width, layers=depth, heads=heads, kv_heads=heads, head_dim=head_dim,
+            intermediate_size=4 * width, context=context,
+        )  # fmt: skip
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, embeddings counted once when tied."""
+        width, inner, narrow = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 2 * width * inner + 2 * width * narrow
+        attention += (inner + 2 * narrow) * (self.family == "qwen2") + 2 * self.head_dim * (self.family == "qwen3")
+        block = attention + 3 * width * self.intermediate_size + 2 * width
+        return self.layers * block + width + self.vocab_size * width * (1 if self.tied_embeddings else 2)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` as `transformers` reads it."""
+        body = {
+            "architectures": [ARCHITECTURES[self.family]],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.intermediate_size,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.norm_epsilon,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tied_embeddings,
+            "max_position_embeddings": self.context,
+            "attention_bias": False,  # of Qwen3 and Llama; the bias of Qwen2 is built in
+            "use_sliding_window": False,
+            "dtype": "float32",
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": None,
+        }
+        (folder / FILE).write_text(json.dumps(body, indent=1))
+
+    @staticmethod
+    def load(folder: Path) -> ModelConfig:
+        """Read a `config.json` of ours or of `transformers`.
+
+        Raises InputError for a missing or damaged file, and for a model that this decoder would compute wrongly.
+        """
+        path = Path(folder) / FILE
+        try:
+            body = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing: name a checkpoint folder (config.json, model.safetensors).") from None
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): copy or train the checkpoint again.") from error
+        family = body.get("model_type")
+        if family not in ARCHITECTURES:
+            raise InputError(f"{path} is a {family!r} model: Sequela reads {', '.join(ARCHITECTURES)}.")
+        rope = body.get("rope_parameters") or {**(body.get("rope_scaling") or {}), "rope_theta": body.get("rope_theta")}
+        odd = {
+            "rope scaling": rope.get("rope_type", rope.get("type", "default")) not in (None, "default"),
+            "sliding-window attention": bool(body.get("use_sliding_window")),
+            "attention or MLP bias": bool(body.get("attention_bias") or body.get("mlp_bias")),
+            f"activation {body.get('hidden_act')!r}": body.get("hidden_act", "silu") != "silu",
+        }
+        if any(odd.values()):
+            what = ", ".join(name for name, found in odd.items() if found)
+            raise InputError(f"{path} asks for {what}, which Sequela does not compute: choose another checkpoint.")
+        try:
+            heads = body["num_attention_heads"]
+            return ModelConfig(
+                vocab_size=body["vocab_size"], family=family, hidden_size=body["hidden_size"],
+                layers=body["num_hidden_layers"], heads=heads, kv_heads=body.get("num_key_value_heads") or heads,
+                head_dim=body.get("head_dim") or body["hidden_size"] // heads,
+                intermediate_size=body["intermediate_size"], rope_theta=float(rope.get("rope_theta") or 10000.0),
+                norm_epsilon=body["rms_norm_eps"], tied_embeddings=bool(body.get("tie_word_embeddings", False)),
+                context=body["max_position_embeddings"],
+            )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} lacks {error}: copy or train the checkpoint again.") from error
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for manifests."""
+        return asdict(self)

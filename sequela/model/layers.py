@@ -1,0 +1,76 @@
+"""The parts of a decoder block.
+
+Shape letters: B rows, T positions, C hidden width, H query heads, G key-value heads, D head dimension.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sequela.model.attention import Attention
+from sequela.model.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension (Zhang & Sennrich, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, epsilon: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+def rotary(
+    positions_BT: Int[Tensor, "B T"], head_dim: int, theta: float
+) -> tuple[Float[Tensor, "B 1 T D"], Float[Tensor, "B 1 T D"]]:
+    """Cosine and sine of each position's rotation angles (RoPE, arXiv 2104.09864), halves laid side by side."""
+    pair = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32)
+    angle = positions_BT[:, None, :, None].float() * theta ** (-pair / head_dim)
+    angle = torch.cat([angle, angle], -1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each pair (i, i + D/2) of [B, H, T, D] by its position's angle."""
+    low, high = x.chunk(2, -1)
+    return x * cos + torch.cat([-high, low], -1) * sin
+
+
+class Block(nn.Module):
+    """Pre-norm attention and SwiGLU, each added to the stream.
+
+    Queries, keys and values are one matrix, gate and up another: fewer, wider products. `checkpoint` takes them apart
+    into the names of `transformers`.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        width, inner = config.hidden_size, config.heads * config.head_dim
+        self.layer = layer
+        self.split = [config.heads, config.kv_heads, config.kv_heads]
+        self.head_dim = config.head_dim
+        self.norm_1 = RMSNorm(width, config.norm_epsilon)
+        self.qkv = nn.Linear(width, sum(self.split) * config.head_dim, bias=config.family == "qwen2")
+        per_head = config.family == "qwen3"
+        self.norm_q = RMSNorm(config.head_dim, config.norm_epsilon) if per_head else nn.Identity()
+        self.norm_k = RMSNorm(config.head_dim, config.norm_epsilon) if per_head else nn.Identity()
+        self.out = nn.Linear(inner, width, bias=False)
+        self.norm_2 = RMSNorm(width, config.norm_epsilon)
+        self.gate_up = nn.Linear(width, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, width, bias=False)
+
+    def forward(
+        self, x_BTC: Float[Tensor, "B T C"], cos: Tensor, sin: Tensor, attention: Attention
+    ) -> Float[Tensor, "B T C"]:
+        rows, length, _ = x_BTC.shape
+        heads = self.qkv(self.norm_1(x_BTC)).view(rows, length, -1, self.head_dim).transpose(1, 2)
+        q, k, v = heads.split(self.split, 1)
+        q, k = rotate(self.norm_q(q), cos, sin), rotate(self.norm_k(k), cos, sin)
+        seen = attention(self.layer, q, k, v).transpose(1, 2).reshape(rows, length, -1)
+        x_BTC = x_BTC + self.out(seen)
+        gate, up = self.gate_up(self.norm_2(x_BTC)).chunk(2, -1)
+        return x_BTC + self.down(F.silu(gate) * up)
