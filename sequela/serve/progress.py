@@ -1,0 +1,125 @@
+"""The live display: which stage runs, how fast, how long it will take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sequela.record.progress import Progress, silent
+
+REFRESH_SECONDS = 0.25  # a terminal's picture
+PLAIN_SECONDS = 15.0  # a line in a log file
+
+
+class Display:
+    """Shows the stages of a run on stderr, so that stdout stays free for results.
+
+    A moving line on a terminal, a plain line now and then elsewhere (a log file), nothing at all when quiet.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One line about what happened."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Show a stage while the block runs; the block gets the `Progress` to report to."""
+        if self.quiet:
+            yield silent
+        elif sys.stderr.isatty():
+            with _live(name) as progress:
+                yield progress
+        else:
+            yield _Plain(name)
+
+
+class _Plain:
+    """A line when the stage starts to move and then every `PLAIN_SECONDS`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.start = time.monotonic()
+        self.said = self.start - PLAIN_SECONDS
+        print(f"{name} ...", file=sys.stderr, flush=True)
+
+    def __call__(self, done: float, total: float, **facts: object) -> None:
+        now = time.monotonic()
+        if done > 0 and now - self.said >= PLAIN_SECONDS and now - self.start >= 1:
+            self.said = now
+            print(line(self.name, done, total, now - self.start, facts), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _live(name: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    start = time.monotonic()
+
+    def picture(done: float, total: float, facts: dict[str, object]) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        text = line("", done, total, time.monotonic() - start, facts)
+        grid.add_row(f"[bold]{name:<10}[/]", ProgressBar(total=total or 1, completed=done, width=28), text)
+        return grid
+
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        live.update(picture(0, 0, {}), refresh=True)
+        shown = 0.0
+
+        def progress(done: float, total: float, **facts: object) -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= REFRESH_SECONDS:
+                shown = time.monotonic()
+                live.update(picture(done, total, facts), refresh=True)
+
+        yield progress
+
+
+def line(name: str, done: float, total: float, seconds: float, facts: dict[str, object]) -> str:
+    """One line of progress: share, rate, time left and the facts.
+
+    >>> line("train", 250, 1000, 10.0, {"unit": "steps", "loss": 1.23456})
+    'train: 25 %, 25 steps/s, 30 s left, loss 1.235'
+    """
+    parts = []
+    if total > 0:
+        parts.append(f"{100 * done / total:.0f} %")
+    if done > 0 and seconds > 0:
+        rate = done / seconds
+        parts.append(f"{_short(round(rate, 1))} {facts.get('unit', '')}".rstrip() + "/s")
+        if total > done:
+            parts.append(f"{duration((total - done) / rate)} left")
+    parts += [f"{key} {_short(value)}" for key, value in facts.items() if key not in ("unit", "stage")]
+    if "stage" in facts:
+        parts.insert(0, str(facts["stage"]))
+    return (f"{name}: " if name else "") + ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> duration(7.2), duration(272), duration(3720)
+    ('7 s', '4 min 32 s', '1 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if abs(value) >= 1000 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

@@ -1,0 +1,145 @@
+"""One stage: folders in, one folder out, which is there whole or not at all.
+
+The work happens in a hidden folder beside the result and is renamed at the end. An error or Ctrl-C removes that
+folder; what a killed run left behind is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sequela.record.errors import InputError
+from sequela.serve import manifest, memory
+
+UNFINISHED = ".unfinished-"
+REPLACED = "-replaced"
+
+
+def stage(
+    out: Path,
+    name: str,
+    settings: dict,
+    inputs: dict[str, Path],
+    make: Callable[[Path], dict],
+    *,
+    on_skip: Callable[[], None] = lambda: None,
+) -> dict:
+    """Let `make` fill the folder `out`, unless `out` was already made from the same inputs and settings.
+
+    Args:
+        out: the folder to write. One that this stage made before is replaced.
+        name: the stage's name, as on the command line.
+        settings: everything that changes the result besides the inputs; plain values.
+        inputs: the files and folders that the stage reads, by role.
+        make: gets the folder to write into and returns facts worth keeping (counts).
+        on_skip: called instead of `make` when there is nothing to do.
+
+    Returns:
+        The manifest: version, stage, settings, inputs with hashes, seconds, peak_rss_mb and the facts in "result".
+
+    Raises:
+        InputError: where `out` holds something else, an input is missing, or the disk is full.
+    """
+    _refuse_overlap(out, inputs)
+    identity = manifest.describe(name, settings, inputs, out)
+    done = _existing(out, name)
+    if done is not None and all(done.get(key) == value for key, value in identity.items()):
+        on_skip()
+        return done
+    work = _fresh_folder(out)
+    try:
+        memory.reset_peak()
+        start = time.perf_counter()
+        result = make(work)
+        spent = {"seconds": round(time.perf_counter() - start, 2), "peak_rss_mb": round(memory.peak_mb())}
+        facts = {**identity, **spent, "result": result}
+        manifest.write(work, facts)
+        _put_in_place(work, out)
+    except Exception as error:
+        if _says_disk_full(error):
+            shutil.rmtree(work, ignore_errors=True)
+            free = shutil.disk_usage(out.parent).free / 2**20
+            raise InputError(
+                f"the disk is full: {out} could not be written, {free:.0f} MB are free in {out.parent}; "
+                "make room there or choose another folder."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return facts
+
+
+def _refuse_overlap(out: Path, inputs: dict[str, Path]) -> None:
+    target = out.resolve()
+    for path in inputs.values():
+        own = path.resolve()
+        if target == own or target in own.parents or own in target.parents:
+            raise InputError(f"the result {out} and the input {path} overlap: choose another folder for the result.")
+
+
+def _existing(out: Path, name: str) -> dict | None:
+    """The manifest of `out` where an earlier run of this stage made it; None where there is nothing."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    facts = manifest.read(out) if out.is_dir() else None
+    if facts is None:
+        raise InputError(f"{out} exists and was not made by sequela: move it away or choose another folder.")
+    if facts["stage"] != name:
+        raise InputError(
+            f"{out} holds the result of `sequela {facts['stage']}`, which `sequela {name}` will not replace: "
+            "choose another folder."
+        )
+    return facts
+
+
+def _fresh_folder(out: Path) -> Path:
+    """An empty folder beside `out`, after removing those of runs that were killed."""
+    parent = out.resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{out.resolve().name}{UNFINISHED}{socket.gethostname()}-"
+        for leftover in parent.glob(f"{prefix}*"):
+            owner = leftover.name.removeprefix(prefix).removesuffix(REPLACED)
+            if owner.isdigit() and not _alive(int(owner)):
+                shutil.rmtree(leftover)
+        work = parent / f"{prefix}{os.getpid()}"
+        work.mkdir()
+    except OSError as error:
+        raise InputError(f"{parent} cannot be written to ({error.strerror}): choose another folder.") from error
+    return work
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _put_in_place(work: Path, out: Path) -> None:
+    """Rename `work` to `out`; a previous result steps aside first, so that no moment has half of each."""
+    aside = work.with_name(work.name + REPLACED)
+    if out.exists():
+        out.rename(aside)
+    work.rename(out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _says_disk_full(error: BaseException | None) -> bool:
+    """Polars, pyarrow and safetensors wrap the operating system's error in their own, so its words count too."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC).lower() in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
