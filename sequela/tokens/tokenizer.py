@@ -34,12 +34,13 @@ class Encoded:
     """Token rows of P patients, in the order of their ids.
 
     `patients` int64 [P]; `tokens` ragged [P, length]; `last` int64 [P]: microsecond of each patient's last event with a
-    token; `dropped`: number of events without a token, by code.
+    token; `events`: number of events with tokens; `dropped`: number of events without a token, by code.
     """
 
     patients: np.ndarray
     tokens: Ragged
     last: np.ndarray
+    events: int
     dropped: dict[str, int]
 
 
@@ -88,6 +89,17 @@ class Tokenizer:
         out = np.zeros(len(self.vocabulary), np.int64)
         out[self.vocabulary.matching("TIME//")] = self.intervals.means
         return out
+
+    @cached_property
+    def head_tokens(self) -> np.ndarray:
+        """Integers of the tokens that open a patient: the start and the demographics that do not change."""
+        groups = [self.vocabulary.matching(prefix) for prefix in (SEX_PREFIX, RACE_PREFIX)]
+        return np.concatenate([[BOS], *groups])
+
+    @cached_property
+    def age_tokens(self) -> np.ndarray:
+        """Integers of the age bands, youngest first."""
+        return self.vocabulary.matching("AGE//")
 
     @cached_property
     def _place(self) -> np.ndarray:
@@ -149,7 +161,7 @@ class Tokenizer:
         ])  # fmt: skip
         offsets = event_tokens.offsets[np.append(np.flatnonzero(first), len(patient))]
         dropped = dict(lost.sort("code").iter_rows())
-        return Encoded(patients, Ragged(event_tokens.flat, offsets), time[last], dropped)
+        return Encoded(patients, Ragged(event_tokens.flat, offsets), time[last], len(patient), dropped)
 
     def _heads(self, events: pl.DataFrame, table: pl.DataFrame, first: np.ndarray) -> Ragged:
         """`BOS, sex, race` in the row of each patient's first event."""
@@ -174,7 +186,7 @@ class Tokenizer:
         row = np.cumsum(first) - 1
         years = (time - birth.fill_null(0).to_numpy()[row]) / YEAR
         band = np.clip(years, 0, MAX_AGE - 1).astype(np.int64) // self.settings.age_band_years
-        token = np.where(birth.is_null().to_numpy()[row], -1, self.vocabulary.matching("AGE//")[0] + band)
+        token = np.where(birth.is_null().to_numpy()[row], -1, self.age_tokens[0] + band)
         return token, first | (np.diff(token, prepend=-2) != 0)
 
     def decode(self, rows: Ragged, start: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:

@@ -1,0 +1,189 @@
+"""From histories and prediction times to imagined timelines in the MEDS schema."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sequela.model import checkpoint
+from sequela.record.codes import FOLLOW_UP_END
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.record.store import read_events
+from sequela.rollout.engine import REASONS, Prompts, Rollouts, Stop, Watch, extend
+from sequela.rollout.sampling import seeds
+from sequela.rollout.settings import SimulateSettings
+from sequela.tokens.code import SPLITS, split_code
+from sequela.tokens.pack import newest
+from sequela.tokens.ragged import Ragged
+from sequela.tokens.tokenizer import MINUTE, Tokenizer
+
+FOREVER = 100 * 525_960  # minutes: a hundred years
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the futures.
+
+    `times`: frame of subject_id and prediction_time (microseconds); `outcome` and `ends`: codes, a trailing * is a prefix;
+    `horizon_minutes`: None is without limit.
+    """
+
+    name: str
+    times: pl.DataFrame
+    outcome: tuple[str, ...]
+    ends: tuple[str, ...]
+    horizon_minutes: int | None
+
+
+def simulate(
+    model: Path,
+    meds: Path,
+    out: Path,
+    requests: list[Request],
+    settings: SimulateSettings | None = None,
+    *,
+    progress: Progress = silent,
+) -> dict:
+    """Simulate the futures of every (patient, prediction time) of the requests, one pool for all of them.
+
+    Writes `data/0.parquet` (imagined events, MEDS columns plus prediction_time and rollout) and `rollouts.parquet` (one
+    row a rollout). Only events strictly before the prediction time enter a history.
+    Raises InputError when no history has a token, or a code of a request has none.
+    """
+    settings = settings or SimulateSettings()
+    decoder, tokenizer = checkpoint.load(model), Tokenizer.load(model)
+    if decoder.config.vocab_size != len(tokenizer.vocabulary):
+        raise InputError(
+            f"{model}: the model has {decoder.config.vocab_size} tokens and its vocabulary.json {len(tokenizer.vocabulary)}: "
+            "they belong to different runs; train again or copy the right file."
+        )
+    watch, stop = _watch(tokenizer, requests), _stop(tokenizer, requests, settings)
+    times = pl.concat([request.times for request in requests]).unique().sort("subject_id", "prediction_time")
+    times, prompts = prompts_of(tokenizer, read_events(meds), times, decoder.config.context - settings.limit)
+    at = times["prediction_time"].to_physical().to_numpy()
+    rollouts = extend(
+        decoder, prompts, seeds(settings.seed, times["subject_id"].to_numpy(), at, settings.rollouts), tokenizer.minutes,
+        stop, watch, temperature=settings.temperature, rows=settings.rows, progress=progress,
+    )  # fmt: skip
+    events, about = frames(tokenizer, times, prompts, rollouts, requests)
+    (out / "data").mkdir()
+    events.write_parquet(out / "data" / "0.parquet")
+    about.write_parquet(out / "rollouts.parquet")
+    summary = {
+        "settings": asdict(settings),
+        "vocabulary": tokenizer.vocabulary.hash,
+        "histories": len(times),
+        "rollouts": len(about),
+        "tokens": int(about["tokens"].sum()),
+        "reasons": {reason: int((about["reason"] == reason).sum()) for reason in REASONS},
+    }
+    (out / "simulate.json").write_text(json.dumps(summary, indent=1))
+    return summary
+
+
+def prompts_of(
+    tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame, longest: int
+) -> tuple[pl.DataFrame, Prompts]:
+    """Prompts of all (patient, prediction time) whose history has an event; the times that remain, sorted.
+
+    The time that passed without an event up to the prediction time is part of what is known: whole longest intervals
+    become tokens of the prompt, and the first new token must carry the clock to the prediction time or beyond.
+    """
+    keyed = times.with_row_index("key")
+    history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
+        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")), pl.col("code") != FOLLOW_UP_END
+    )
+    # Each (patient, time) is a patient of its own here.
+    encoded = tokenizer.encode(
+        history.select(pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value")
+    )
+    if len(encoded.patients) == 0:
+        raise InputError("No history has an event before its prediction time: check the task and the dataset.")
+    times = times[encoded.patients]
+    idle = (times["prediction_time"].to_physical().to_numpy() - encoded.last) // MINUTE
+    longest_token = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
+    repeats, _ = tokenizer.intervals.encode(idle)
+    rows = [
+        newest(np.append(encoded.tokens[i], [longest_token] * int(repeats[i])), tokenizer.head_tokens, tokenizer.age_tokens, longest)
+        for i in range(len(times))
+    ]  # fmt: skip
+    rest = idle - repeats * tokenizer.intervals.edges[-1]
+    first = np.ones((len(times), len(tokenizer.vocabulary)), bool)
+    waiting = rest >= tokenizer.intervals.edges[0]
+    first[waiting] = False
+    classes = tokenizer.vocabulary.matching("TIME//")
+    first[:, classes] = tokenizer.intervals.upper() > rest[:, None]
+    return times, Prompts(Ragged.of(rows), -rest, first)
+
+
+def frames(
+    tokenizer: Tokenizer, times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts, requests: list[Request]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rollouts as (imagined events, one row a rollout)."""
+    n = len(rollouts.tokens) // len(times)
+    keys = times.select(pl.all().repeat_by(n).explode()).with_columns(
+        rollout=pl.Series(np.tile(np.arange(n, dtype=np.int32), len(times)))
+    )
+    at = keys["prediction_time"].to_physical().to_numpy()
+    start = at + np.repeat(prompts.clock, n) * MINUTE
+    events, end = tokenizer.decode(rollouts.tokens, start)
+    # A first interval shorter than what is known to have passed without an event stands for "now": as the engine's clock.
+    late = at + rollouts.clock * MINUTE - end
+    events = events.with_columns(time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us")))
+    events = events.hstack(keys[events["row"]]).select(
+        "subject_id", "time", "code", "numeric_value", "prediction_time", "rollout"
+    )
+    about = keys.with_columns(
+        end=pl.Series(at + rollouts.clock * MINUTE).cast(pl.Datetime("us")),
+        reason=pl.Series([REASONS[i] for i in rollouts.reason]),
+        tokens=pl.Series(rollouts.tokens.lengths.astype(np.int32)),
+        **{f"scope//{request.name}": pl.Series(rollouts.hazard[:, k]) for k, request in enumerate(requests)},
+    )
+    return events, about
+
+
+def _watch(tokenizer: Tokenizer, requests: list[Request]) -> Watch:
+    horizon = [FOREVER if r.horizon_minutes is None else r.horizon_minutes for r in requests]
+    return Watch(
+        np.stack([_tokens(tokenizer, r.outcome, r.name) for r in requests]),
+        np.stack([_tokens(tokenizer, r.ends, r.name) for r in requests]),
+        np.array(horizon, np.int64),
+    )
+
+
+def _stop(tokenizer: Tokenizer, requests: list[Request], settings: SimulateSettings) -> Stop:
+    """Stop when every request is decided: at a token that decides all of them, or past the longest horizon."""
+    deciding = [_tokens(tokenizer, (*r.outcome, *r.ends), r.name) for r in requests]
+    horizon = max(FOREVER if r.horizon_minutes is None else r.horizon_minutes for r in requests)
+    return Stop(np.logical_and.reduce(deciding), horizon, settings.limit)
+
+
+def _tokens(tokenizer: Tokenizer, patterns: tuple[str, ...], name: str) -> np.ndarray:
+    """bool [V]: the tokens with which a code that matches one of the patterns begins.
+
+    A hierarchical code is decided by its first part, so a pattern that asks for more than the first part is refused.
+    """
+    out = np.zeros(len(tokenizer.vocabulary), bool)
+    for pattern in patterns:
+        out |= _matching(tokenizer, pattern, name)
+    return out
+
+
+def _matching(tokenizer: Tokenizer, pattern: str, name: str) -> np.ndarray:
+    tokens = tokenizer.vocabulary.tokens
+    bare, star = pattern.removesuffix("*"), pattern.endswith("*")
+    parts = split_code(bare)
+    if bare.partition("//")[0] in SPLITS and (len(parts) > 1 or not star):
+        raise InputError(
+            f"Task {name}: the outcome {pattern!r} is decided by more than one token; name whole categories, such as "
+            f"{parts[0].replace('//1//', '//')}*."
+        )
+    found = np.array([token.startswith(parts[0]) if star else token == parts[0] for token in tokens])
+    if not found.any():
+        raise InputError(
+            f"Task {name}: no token matches {pattern!r}; the training data hold no such event, or too few patients with one."
+        )
+    return found

@@ -1,0 +1,104 @@
+"""The one training loop."""
+
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sequela.model import checkpoint
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.tokens.corpus import Corpus
+from sequela.tokens.pack import collate, epoch, windows
+from sequela.tokens.ragged import Ragged
+from sequela.train.objective import next_token
+from sequela.train.optimizer import adamw, learning_rate
+from sequela.train.settings import TrainSettings
+
+LOG = "train.json"
+
+
+def train(corpus: Path, out: Path, settings: TrainSettings | None = None, *, progress: Progress = silent) -> dict:
+    """Pretrain a decoder on the training split of a corpus and write a checkpoint folder into `out`.
+
+    Returns what `train.json` says: parameters, tokens, FLOPs, seconds, and the losses in bits per token and per event
+    on training and tuning patients. Raises InputError for a corpus without patients and when the loss stops being finite.
+    """
+    settings = settings or TrainSettings()
+    data = Corpus.load(corpus, "train")
+    tokens = _rows(data, settings.context)
+    if len(tokens) == 0:
+        raise InputError(f"{corpus} has no training patient: tokenise a larger dataset or change the split.")
+    config = ModelConfig.of_depth(settings.depth, len(data.tokenizer.vocabulary), settings.context)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Decoder(config).initialise(settings.seed).to(device)
+    optimiser = adamw(model, settings)
+    batches = _schedule(tokens, settings)
+    started, seen, curve = time.perf_counter(), 0, []
+    for step, rows in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, len(batches), settings)
+        loss, count = next_token(model, collate(tokens, rows, settings.context))
+        optimiser.zero_grad()
+        (loss / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimiser.step()
+        bits = loss.item() / count / math.log(2)
+        if not math.isfinite(bits):
+            raise InputError(f"The loss became {bits} at step {step}: lower --learning-rate.")
+        seen += count
+        curve.append(bits)
+        progress(step + 1, len(batches), bits_per_token=bits, tokens_per_second=seen / (time.perf_counter() - started))
+    about = {
+        "settings": asdict(settings),
+        "model": config.as_dict(),
+        "vocabulary": data.tokenizer.vocabulary.hash,
+        "parameters": config.parameters,
+        "steps": len(batches),
+        "tokens": seen,
+        "flops": 6.0 * config.parameters * seen,
+        "seconds": time.perf_counter() - started,
+        "train_bits_per_token": float(np.mean(curve[-max(1, len(curve) // 20) :])),
+        "tuning": evaluate_loss(model, Corpus.load(corpus, "tuning"), settings),
+        "curve_bits_per_token": curve,
+    }
+    checkpoint.save(model, out)
+    data.tokenizer.save(out)
+    (out / LOG).write_text(json.dumps(about, indent=1))
+    return about
+
+
+def evaluate_loss(model: Decoder, data: Corpus, settings: TrainSettings) -> dict[str, float] | None:
+    """Bits per token and per event over all patients of a split; None for an empty split."""
+    tokens = _rows(data, settings.context)
+    if len(tokens) == 0:
+        return None
+    nats, count = 0.0, 0
+    with torch.no_grad():
+        for rows in epoch(tokens, settings.context, _rows_per_batch(settings), np.random.default_rng(0)):
+            loss, scored = next_token(model, collate(tokens, rows, settings.context))
+            nats, count = nats + loss.item(), count + scored
+    return {"bits_per_token": nats / count / math.log(2), "bits_per_event": nats / data.events / math.log(2)}
+
+
+def _rows(data: Corpus, context: int) -> Ragged:
+    return windows(data.tokens, data.tokenizer.head_tokens, data.tokenizer.age_tokens, context)
+
+
+def _rows_per_batch(settings: TrainSettings) -> int:
+    return max(1, settings.batch_tokens // settings.context)
+
+
+def _schedule(tokens: Ragged, settings: TrainSettings) -> list[list[list[int]]]:
+    """Every batch of the run: whole epochs in fresh random orders, the last one cut to the fraction asked for."""
+    batches: list[list[list[int]]] = []
+    for number in range(math.ceil(settings.epochs)):
+        one = epoch(tokens, settings.context, _rows_per_batch(settings), np.random.default_rng([settings.seed, number]))
+        batches += one[: math.ceil(len(one) * min(1.0, settings.epochs - number))]
+    return batches

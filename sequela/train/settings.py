@@ -1,0 +1,29 @@
+"""The choices of a training run, saved with every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a decoder is pretrained."""
+
+    depth: int = 2
+    """The one dial: number of layers; width is 64 times as much."""
+    context: int = 1024
+    """Length of a packed row, in tokens; longer patients are cut into windows."""
+    batch_tokens: int = 8192
+    """Tokens per optimiser step."""
+    epochs: float = 5.0
+    """Passes over the training patients."""
+    learning_rate: float = 3e-3
+    """Peak learning rate; cosine decay to a tenth."""
+    warmup: float = 0.05
+    """Share of the steps with a rising learning rate."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    seed: int = 0
+    """Seed of the weights and of the order of patients."""
