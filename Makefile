@@ -31,6 +31,9 @@ check: setup ## style (ruff), floors (import-linter) and types of the public API
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/ty check sequela/__init__.py sequela/serve
 
+tree: ## draw the package's tree into README.md and docs/ARCHITECTURE.md
+	python3 docs/tree.py
+
 bench: setup ## every benchmark in bench/, each in its quick form (ARGS= for the full one)
 	@for script in bench/*.py; do [ -e "$$script" ] || { echo "bench/ holds no benchmark yet"; exit 0; }; \
 	  echo "== $$script"; $(BIN)/python "$$script" $(or $(ARGS),--quick); done
@@ -38,4 +41,4 @@ bench: setup ## every benchmark in bench/, each in its quick form (ARGS= for the
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) demo-output build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check tree bench clean

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # Where each public name lives. Loaded on first use: importing sequela takes no time and pulls in no torch.
-_HOME = {name: "sequela.serve.commands" for name in __all__} | {
+_HOME = dict.fromkeys(__all__, "sequela.serve.commands") | {
     "InputError": "sequela.record.errors",
     "SimulateSettings": "sequela.rollout.settings",
     "TokenSettings": "sequela.tokens.settings",
@@ -53,7 +53,9 @@ class _Floor(ModuleType):
     """A package that can be called as the command with its name: `sequela.train(...)` beside `sequela.train.loop`."""
 
     def __call__(self, *args: object, **options: object) -> object:
-        return getattr(import_module("sequela.serve.commands"), self.__name__.rpartition(".")[2])(*args, **options)
+        return getattr(import_module("sequela.serve.commands"), self.__name__.rpartition(".")[2])(
+            *args, **options
+        )
 
 
 class _Root(ModuleType):

@@ -11,6 +11,7 @@ from sequela.record.progress import Progress, silent
 
 REFRESH_SECONDS = 0.25  # a terminal's picture
 PLAIN_SECONDS = 15.0  # a line in a log file
+PER_SECOND = "_per_second"
 
 
 class Display:
@@ -84,22 +85,24 @@ def _live(name: str) -> Iterator[Progress]:
 
 
 def line(name: str, done: float, total: float, seconds: float, facts: dict[str, object]) -> str:
-    """One line of progress: share, rate, time left and the facts.
+    """One line of progress: share, rate, time left and the facts; facts named `<unit>_per_second` are the rate.
 
-    >>> line("train", 250, 1000, 10.0, {"unit": "steps", "loss": 1.23456})
-    'train: 25 %, 25 steps/s, 30 s left, loss 1.235'
+    >>> line("train", 250, 1000, 10.0, {"tokens_per_second": 9000.0, "loss": 1.23456})
+    'train: 25 %, 9,000 tokens/s, 30 s left, loss 1.235'
     """
     parts = []
     if total > 0:
         parts.append(f"{100 * done / total:.0f} %")
+    rates = {key.removesuffix(PER_SECOND): value for key, value in facts.items() if key.endswith(PER_SECOND)}
+    parts += [f"{_short(value)} {unit}/s" for unit, value in rates.items()]
     if done > 0 and seconds > 0:
-        rate = done / seconds
-        parts.append(f"{_short(round(rate, 1))} {facts.get('unit', '')}".rstrip() + "/s")
+        if not rates:
+            parts.append(f"{_short(done / seconds)}/s")
         if total > done:
-            parts.append(f"{duration((total - done) / rate)} left")
-    parts += [f"{key} {_short(value)}" for key, value in facts.items() if key not in ("unit", "stage")]
-    if "stage" in facts:
-        parts.insert(0, str(facts["stage"]))
+            parts.append(f"{duration(seconds * (total - done) / done)} left")
+    for key, value in facts.items():
+        if not key.endswith(PER_SECOND):
+            parts.append(str(value) if key == "stage" else f"{key.replace('_', ' ')} {_short(value)}")
     return (f"{name}: " if name else "") + ", ".join(parts)
 
 

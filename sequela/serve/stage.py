@@ -27,8 +27,6 @@ def stage(
     settings: dict,
     inputs: dict[str, Path],
     make: Callable[[Path], dict],
-    *,
-    on_skip: Callable[[], None] = lambda: None,
 ) -> dict:
     """Let `make` fill the folder `out`, unless `out` was already made from the same inputs and settings.
 
@@ -38,10 +36,10 @@ def stage(
         settings: everything that changes the result besides the inputs; plain values.
         inputs: the files and folders that the stage reads, by role.
         make: gets the folder to write into and returns facts worth keeping (counts).
-        on_skip: called instead of `make` when there is nothing to do.
 
     Returns:
-        The manifest: version, stage, settings, inputs with hashes, seconds, peak_rss_mb and the facts in "result".
+        The manifest: version, stage, settings, inputs with hashes, seconds, peak_rss_mb and the facts in "result";
+        and "skipped", whether there was nothing to do.
 
     Raises:
         InputError: where `out` holds something else, an input is missing, or the disk is full.
@@ -50,8 +48,7 @@ def stage(
     identity = manifest.describe(name, settings, inputs, out)
     done = _existing(out, name)
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
-        on_skip()
-        return done
+        return {**done, "skipped": True}
     work = _fresh_folder(out)
     try:
         memory.reset_peak()
@@ -72,7 +69,7 @@ def stage(
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return facts
+    return {**facts, "skipped": False}
 
 
 def _refuse_overlap(out: Path, inputs: dict[str, Path]) -> None:
@@ -80,7 +77,9 @@ def _refuse_overlap(out: Path, inputs: dict[str, Path]) -> None:
     for path in inputs.values():
         own = path.resolve()
         if target == own or target in own.parents or own in target.parents:
-            raise InputError(f"the result {out} and the input {path} overlap: choose another folder for the result.")
+            raise InputError(
+                f"the result {out} and the input {path} overlap: choose another folder for the result."
+            )
 
 
 def _existing(out: Path, name: str) -> dict | None:
@@ -111,7 +110,9 @@ def _fresh_folder(out: Path) -> Path:
         work = parent / f"{prefix}{os.getpid()}"
         work.mkdir()
     except OSError as error:
-        raise InputError(f"{parent} cannot be written to ({error.strerror}): choose another folder.") from error
+        raise InputError(
+            f"{parent} cannot be written to ({error.strerror}): choose another folder."
+        ) from error
     return work
 
 

@@ -1,0 +1,373 @@
+"""The command line: flags from the settings of the stages, errors in one sentence, exit codes 0, 2 and 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts.config import Dict
+
+import sequela
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress
+from sequela.rollout.settings import SimulateSettings
+from sequela.serve import commands
+from sequela.serve.presets import read_toml
+from sequela.serve.progress import Display, duration
+from sequela.serve.spent import in_words
+from sequela.tokens.settings import TokenSettings
+from sequela.train.settings import TrainSettings
+
+DONE, OUR_BUG, USER_CAN_MEND, INTERRUPTED = 0, 1, 2, 130
+FLAT = Parameter(name="*")
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    config: Path | None = None
+    """A TOML file with settings in a section named after the command, such as [train]; flags win over it."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class CommonWithSeed(Common):
+    """What every command takes whose settings hold no seed."""
+
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def _settings_from_file(app: App, names: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill in from the file after --config what the flags left open; `demo` reads its file itself."""
+    given = [
+        token.value for argument in arguments if argument.name == "--config" for token in argument.tokens
+    ]
+    if given and names != ("demo",):
+        path = Path(given[0])
+        sections = read_toml(path)
+        if names and names[0] in sections:
+            Dict({names[0]: sections[names[0]]}, source=str(path))(app, names, arguments)
+
+
+app = App(
+    name="sequela",
+    version=sequela.__version__,
+    help="""An open medical-event world model: learn patient timelines, simulate
+their futures, read risks off them.
+
+sequela demo runs everything on real patients. The stages one by one: ingest,
+tokenize, train, simulate, predict, evaluate, report. Each reads folders,
+writes one folder, and is skipped when that folder is up to date.""",
+    help_format="plaintext",
+    config=_settings_from_file,
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+)
+
+
+@app.command
+def demo(
+    *,
+    source: str = "nafld",
+    raw: Path | None = None,
+    out: Path = Path("demo-output"),
+    common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
+) -> None:
+    """Real patients in, risks with intervals out: every stage, one after the other.
+
+    Learns from the training patients of a real cohort, simulates the futures
+    of patients it has not seen, and compares the risks with what happened and
+    with plain baselines. Run again, it goes on where it stopped.
+
+    Example: sequela demo --out demo-output
+
+    Args:
+        source: The data: nafld (comes with sequela) or physionet2012.
+        raw: The folder of the raw files; not needed for nafld.
+        out: The folder to write; report.html in it is the result for people.
+    """
+    import time
+
+    from sequela.serve.demo import demo as run
+    from sequela.serve.summary import print_summary
+
+    start = time.perf_counter()
+    metrics = run(source, raw, out, seed=common.seed, config=common.config, quiet=common.quiet)
+    print_summary(metrics)
+    peak = max(stage["peak_rss_mb"] for stage in metrics["stages"].values())
+    print(
+        f"{duration(time.perf_counter() - start)}, peak memory {peak:,.0f} MB. Open {out / 'report.html'} to read on."
+    )
+
+
+@app.command
+def ingest(
+    source: str,
+    raw: Path,
+    out: Path,
+    /,
+    *,
+    fractions: tuple[float, float, float] = commands.FRACTIONS,
+    common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
+) -> None:
+    """Turn raw tables into a MEDS dataset, by a declarative mapping.
+
+    Every row is accounted for in OUT/ingest.json: events written, rows
+    dropped and why. Nothing here is random: patients go to train, tuning or
+    held_out by a hash of their number.
+
+    Example: sequela ingest physionet2012 raw/ meds/
+
+    Args:
+        source: A mapping: nafld, physionet2012, mimic4, or the path of your own .toml file.
+        raw: The folder with the raw files.
+        out: The folder to write.
+        fractions: Shares of the patients for train, tuning and held_out.
+    """
+    _run("ingest", out, common, lambda p: commands.ingest(source, raw, out, fractions=fractions, progress=p))
+
+
+@app.command
+def tokenize(
+    meds: Path,
+    out: Path,
+    /,
+    *,
+    settings: Annotated[TokenSettings, FLAT] = TokenSettings(),
+    common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
+) -> None:
+    """Turn the events of a MEDS dataset into tokens.
+
+    The vocabulary and the value bins are fitted on the training patients
+    only. Nothing here is random.
+
+    Example: sequela tokenize meds/ corpus/
+
+    Args:
+        meds: A MEDS dataset, such as sequela ingest writes.
+        out: The folder to write: vocabulary and token rows per split.
+    """
+    _run("tokenize", out, common, lambda p: commands.tokenize(meds, out, settings=settings, progress=p))
+
+
+@app.command
+def train(
+    corpus: Path,
+    out: Path,
+    /,
+    *,
+    settings: Annotated[TrainSettings, FLAT] = TrainSettings(),
+    common: Annotated[Common, FLAT] = Common(),
+) -> None:
+    """Train a decoder that continues timelines.
+
+    Example: sequela train corpus/ model/ --depth 2 --epochs 5
+
+    Args:
+        corpus: A corpus, such as sequela tokenize writes.
+        out: The folder to write: a checkpoint, which transformers can load too.
+    """
+    _run("train", out, common, lambda p: commands.train(corpus, out, settings=settings, progress=p))
+
+
+@app.command
+def simulate(
+    model: Path,
+    meds: Path,
+    out: Path,
+    /,
+    *,
+    task: list[str],
+    split: str = "held_out",
+    patients: int | None = None,
+    settings: Annotated[SimulateSettings, FLAT] = SimulateSettings(),
+    common: Annotated[Common, FLAT] = Common(),
+) -> None:
+    """Imagine futures of the patients that a task asks about.
+
+    The model sees what was known strictly before the prediction time and
+    nothing else.
+
+    Example: sequela simulate model/ meds/ simulated/ --task death_5y --task
+    new_diabetes_5y
+
+    Args:
+        model: A checkpoint, such as sequela train writes.
+        meds: A MEDS dataset with the histories.
+        out: The folder to write: imagined events, MEDS columns plus prediction_time and rollout.
+        task: A task by name (see sequela tasks) or a task file; repeat for several, one simulation serves all.
+        split: Which patients: train, tuning or held_out.
+        patients: Simulate at most so many patients.
+    """
+    _run(
+        "simulate",
+        out,
+        common,
+        lambda p: commands.simulate(
+            model, meds, out, task=task, split=split, patients=patients, settings=settings, progress=p
+        ),
+    )
+
+
+@app.command
+def predict(
+    model: Path,
+    meds: Path,
+    out: Path,
+    /,
+    *,
+    task: list[str],
+    estimator: str = "scope",
+    baselines: Annotated[bool, Parameter(negative="--no-baselines")] = True,
+    split: str = "held_out",
+    patients: int | None = None,
+    settings: Annotated[SimulateSettings, FLAT] = SimulateSettings(),
+    common: Annotated[Common, FLAT] = Common(),
+) -> None:
+    """Turn simulated futures into one risk per patient, beside those of plain
+    baselines.
+
+    Example: sequela predict model/ meds/ predictions/ --task death_5y
+
+    Args:
+        model: A checkpoint, which is simulated first into OUT-simulated; or a folder of sequela simulate.
+        meds: The MEDS dataset with the true answers.
+        out: The folder to write: one file a task and model, in the meds-evaluation schema.
+        task: A task by name (see sequela tasks) or a task file; repeat for several.
+        estimator: scope (sum of the hazards along each future) or mc (share of futures with the outcome).
+        baselines: Also fit the baselines on the training patients.
+        split: Which patients: train, tuning or held_out.
+        patients: Simulate at most so many patients.
+    """
+    _run(
+        "predict",
+        out,
+        common,
+        lambda p: commands.predict(
+            model,
+            meds,
+            out,
+            task=task,
+            estimator=estimator,
+            baselines=baselines,
+            split=split,
+            patients=patients,
+            settings=settings,
+            progress=p,
+        ),
+    )
+
+
+@app.command
+def evaluate(
+    predictions: Path,
+    out: Path,
+    /,
+    *,
+    also: list[Path] | None = None,
+    common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
+) -> None:
+    """Score predictions against what happened, with 95 % intervals.
+
+    Example: sequela evaluate predictions/ evaluation/
+
+    Args:
+        predictions: A folder of predictions, such as sequela predict writes.
+        out: The folder to write: metrics.json and report.html.
+        also: A further folder of predictions to score beside it; repeat for several.
+    """
+    import json
+
+    from sequela.serve.summary import print_summary
+
+    folders = [predictions, *(also or [])]
+    _run("evaluate", out, common, lambda p: commands.evaluate(folders, out, seed=common.seed, progress=p))
+    print_summary(json.loads((out / "metrics.json").read_text()))
+
+
+@app.command
+def report(
+    evaluation: Path, out: Path, /, *, common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed()
+) -> None:
+    """Write the page for people: scores, plots, example futures, limits. One HTML
+    file that needs no network.
+
+    Example: sequela report evaluation/ report/
+
+    Args:
+        evaluation: A folder of sequela evaluate.
+        out: The folder to write: report.html.
+    """
+    _run("report", out, common, lambda p: commands.report(evaluation, out, progress=p))
+
+
+@app.command
+def tasks(*, json: bool = False, common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed()) -> None:
+    """List the questions that come with sequela, one a line.
+
+    Example: sequela tasks
+
+    Args:
+        json: One JSON list with every field, for programs.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    found = commands.tasks()
+    if json:
+        print(dumps([asdict(task) for task in found], indent=2))
+        return
+    for task in found:
+        print(f"{task.name:<24} {task.dataset:<14} {task.title}")
+
+
+def _run(name: str, out: Path, common: Common, work: Callable[[Progress], dict]) -> None:
+    """Show a stage while it runs, and one line when it is done."""
+    display = Display(common.quiet)
+    with display.stage(name) as progress:
+        done = work(progress)
+    took = "is up to date" if done["skipped"] else f"written in {duration(done['seconds'])}"
+    display.say(", ".join(filter(None, [f"{name}: {out} {took}", in_words(done)])))
+
+
+def main() -> None:
+    """Entry point of the command `sequela`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0 done, 2 the user can mend it, 1 our bug, 130 Ctrl-C."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except InputError as error:
+        return _complain(str(error))
+    except CycloptsError as error:
+        return _complain(
+            f"{error} `sequela --help` lists the commands, `sequela COMMAND --help` their options."
+        )
+    except KeyboardInterrupt:
+        print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("sequela: this is a defect of ours; please report it with the lines above.", file=sys.stderr)
+        return OUR_BUG
+    return DONE
+
+
+def _complain(sentence: str) -> int:
+    print(f"sequela: {' '.join(sentence.split())}", file=sys.stderr)
+    return USER_CAN_MEND
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""The stages as functions: each reads folders, writes one folder, and is one call of the floor that does the work.
+
+A stage whose folder was already made from the same inputs with the same settings is skipped. Every function returns
+the manifest of the folder it wrote, and whether it was skipped (see `sequela.serve.stage`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.rollout.settings import SimulateSettings
+from sequela.serve import manifest
+from sequela.serve.stage import stage
+from sequela.tokens.settings import TokenSettings
+from sequela.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from sequela.tasks.task import Task
+
+Folder = str | Path
+FRACTIONS = (0.7, 0.1, 0.2)
+ESTIMATORS = ("scope", "mc")
+
+
+def ingest(
+    source: Folder,
+    raw: Folder,
+    out: Folder,
+    *,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    progress: Progress = silent,
+) -> dict:
+    """Turn raw tables into a MEDS dataset.
+
+    Args:
+        source: the name of a mapping that comes with the package, or the path of one (TOML).
+        raw: the folder of raw files.
+        out: the folder to write; `ingest.json` in it counts every row in, out and dropped.
+        fractions: shares of the patients for train, tuning and held_out.
+
+    Raises:
+        InputError: where the raw files do not fit the mapping.
+    """
+
+    def make(work: Path) -> dict:
+        from sequela.record.ingest import ingest as run
+
+        return run(source, Path(raw), work, fractions=fractions, progress=progress)
+
+    inputs = {"raw": Path(raw)}
+    if str(source).endswith(".toml"):
+        inputs["mapping"] = Path(source)
+    return stage(Path(out), "ingest", {"source": str(source), "fractions": fractions}, inputs, make)
+
+
+def tokenize(
+    meds: Folder,
+    out: Folder,
+    *,
+    settings: TokenSettings | None = None,
+    progress: Progress = silent,
+) -> dict:
+    """Turn a MEDS dataset into a corpus: a vocabulary fitted on the training patients, and token rows per split.
+
+    Raises:
+        InputError: where the dataset is not valid MEDS.
+    """
+    settings = settings or TokenSettings()
+
+    def make(work: Path) -> dict:
+        from sequela.tokens.corpus import tokenize as run
+
+        return run(Path(meds), work, settings, progress=progress)
+
+    return stage(Path(out), "tokenize", asdict(settings), {"meds": Path(meds)}, make)
+
+
+def train(
+    corpus: Folder,
+    out: Folder,
+    *,
+    settings: TrainSettings | None = None,
+    progress: Progress = silent,
+) -> dict:
+    """Pretrain a decoder on a corpus and write a checkpoint folder that `transformers` can load too.
+
+    Raises:
+        InputError: where the folder is no corpus, or the loss runs away.
+    """
+    settings = settings or TrainSettings()
+
+    def make(work: Path) -> dict:
+        from sequela.train.loop import train as run
+
+        return _scalars(run(Path(corpus), work, settings, progress=progress))
+
+    return stage(Path(out), "train", asdict(settings), {"corpus": Path(corpus)}, make)
+
+
+def simulate(
+    model: Folder,
+    meds: Folder,
+    out: Folder,
+    *,
+    task: str | Iterable[str],
+    split: str = "held_out",
+    patients: int | None = None,
+    settings: SimulateSettings | None = None,
+    progress: Progress = silent,
+) -> dict:
+    """Imagine futures of the patients whom the tasks ask about, from what was known before the prediction time.
+
+    Args:
+        model: a checkpoint folder of `train`.
+        meds: the MEDS dataset with the patients' histories.
+        out: the folder to write: imagined events in the MEDS schema plus `prediction_time` and `rollout`.
+        task: names of tasks or paths of task files; one pool of rollouts serves all of them.
+        split: which patients: train, tuning or held_out.
+        patients: simulate at most so many, the first ones by number; None for all.
+
+    Raises:
+        InputError: for an unknown task, a foreign checkpoint, or a split without patients.
+    """
+    settings = settings or SimulateSettings()
+    asked = _load_tasks(task)
+
+    def make(work: Path) -> dict:
+        from sequela.rollout.simulate import simulate as run
+        from sequela.tasks.predict import requests
+
+        return run(
+            Path(model),
+            Path(meds),
+            work,
+            requests(asked, Path(meds), split, patients),
+            settings,
+            progress=progress,
+        )
+
+    return stage(
+        Path(out),
+        "simulate",
+        {**asdict(settings), "tasks": [asdict(one) for one in asked], "split": split, "patients": patients},
+        {"model": Path(model), "meds": Path(meds)},
+        make,
+    )
+
+
+def predict(
+    model: Folder,
+    meds: Folder,
+    out: Folder = "predictions",
+    *,
+    task: str | Iterable[str],
+    rollouts: int | None = None,
+    estimator: str = "scope",
+    baselines: bool = True,
+    split: str = "held_out",
+    patients: int | None = None,
+    settings: SimulateSettings | None = None,
+    progress: Progress = silent,
+) -> dict:
+    """Turn imagined futures into a risk per patient and task, with its Monte Carlo standard error.
+
+    Args:
+        model: a checkpoint, from which futures are simulated first (they are kept beside `out`, in a folder of the same
+            name plus "-simulated"); or the folder of a simulation that was already run.
+        meds: the MEDS dataset, which holds the true answers.
+        out: the folder to write: one file a task and model in the meds-evaluation schema.
+        task: names of tasks or paths of task files.
+        rollouts: how many futures a patient; None takes the one of `settings`.
+        estimator: "scope" sums the hazards along each future, "mc" counts the futures with the outcome.
+        baselines: also fit and apply the plain models that simulation is measured against.
+
+    Raises:
+        InputError: for an unknown task or estimator, or a folder of another kind.
+    """
+    if estimator not in ESTIMATORS:
+        raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+    asked = _load_tasks(task)
+    simulated = Path(model)
+    if not (simulated / "rollouts.parquet").exists():
+        simulated = Path(out).with_name(Path(out).name + "-simulated")
+        settings = settings or SimulateSettings()
+        settings = replace(settings, rollouts=rollouts or settings.rollouts)
+        simulate(
+            model,
+            meds,
+            simulated,
+            task=task,
+            split=split,
+            patients=patients,
+            settings=settings,
+            progress=progress,
+        )
+
+    def make(work: Path) -> dict:
+        from sequela.tasks.predict import predict as run
+
+        return run(
+            simulated, Path(meds), work, asked, estimator=estimator, baselines=baselines, progress=progress
+        )
+
+    return stage(
+        Path(out),
+        "predict",
+        {"tasks": [asdict(one) for one in asked], "estimator": estimator, "baselines": baselines},
+        {"simulated": simulated, "meds": Path(meds)},
+        make,
+    )
+
+
+def evaluate(
+    predictions: Folder | Iterable[Folder],
+    out: Folder,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict:
+    """Score predictions: `metrics.json` with 95 % intervals, and `report.html`.
+
+    Args:
+        predictions: a folder of `predict`, or any folder of the same layout; several are scored side by side.
+        seed: seed of the bootstrap.
+
+    Raises:
+        InputError: where a file is not in the meds-evaluation schema.
+    """
+    folders = (
+        [Path(predictions)] if isinstance(predictions, str | Path) else [Path(one) for one in predictions]
+    )
+    roles = ["predictions", *(f"predictions_{number}" for number in range(2, len(folders) + 1))]
+
+    def make(work: Path) -> dict:
+        from sequela.serve.report import write_report
+        from sequela.tasks.evaluate import evaluate as run
+
+        metrics = run(folders if len(folders) > 1 else folders[0], work, seed=seed)
+        write_report(metrics, folders, work / "report.html", progress=progress)
+        return {"tasks": sorted(metrics["tasks"])}
+
+    return stage(Path(out), "evaluate", {"seed": seed}, dict(zip(roles, folders, strict=True)), make)
+
+
+def report(
+    evaluation: Folder,
+    out: Folder,
+    *,
+    progress: Progress = silent,
+) -> dict:
+    """Write the page that people read, `report.html`, from the folder of `evaluate`.
+
+    Predictions, imagined timelines and what the stages took are found through the manifests; what was deleted or moved
+    away since is left out of the page.
+
+    Raises:
+        InputError: where the folder holds no `metrics.json`.
+    """
+    folder = Path(evaluation)
+
+    def make(work: Path) -> dict:
+        from sequela.serve.report import read_metrics, write_report
+
+        roles = (manifest.read(folder) or {"inputs": {}})["inputs"]
+        found = [path for role in roles if (path := manifest.source(folder, role)) is not None]
+        write_report(read_metrics(folder), found, work / "report.html", progress=progress)
+        return {}
+
+    return stage(Path(out), "report", {}, {"evaluation": folder}, make)
+
+
+def tasks() -> list[Task]:
+    """The tasks that come with the package, by name."""
+    from sequela.tasks.task import catalog
+
+    return catalog()
+
+
+def _load_tasks(names: str | Iterable[str]) -> list[Task]:
+    from sequela.tasks.task import load_task
+
+    return [load_task(name) for name in ([names] if isinstance(names, str) else names)]
+
+
+def _scalars(facts: dict) -> dict:
+    """The facts without curves, which stay in the stage's own file."""
+    return {name: value for name, value in facts.items() if not isinstance(value, list)}

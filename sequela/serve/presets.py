@@ -1,0 +1,128 @@
+"""The demos: for each source its tasks and the settings of every stage. Values only."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from sequela.record.errors import InputError
+from sequela.rollout.settings import SimulateSettings
+from sequela.tokens.settings import TokenSettings
+from sequela.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a demo runs: the questions, and the settings of the stages.
+
+    Attributes:
+        title: the data, for people.
+        tasks: names in the catalog.
+        limits: what a reader has to know about this data before believing a number; sentences for the report.
+        patients: simulate at most so many held-out patients; None for all.
+        estimator: how rollouts become a risk, "scope" or "mc".
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    limits: tuple[str, ...]
+    tokenize: TokenSettings = field(default_factory=TokenSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    simulate: SimulateSettings = field(default_factory=SimulateSettings)
+    patients: int | None = None
+    estimator: str = "scope"
+
+
+PRESETS = {
+    "nafld": Preset(
+        title="NAFLD cohort: adults of one county in Minnesota, followed for years",
+        tasks=("death_5y", "new_diabetes_5y", "new_hypertension_5y", "new_cardiovascular_5y"),
+        limits=(
+            "The cohort is a matched case-control sample (people with fatty liver and up to four controls of the same "
+            "age and sex each), so its event rates are not those of a population.",
+            "There are no calendar dates: everyone's index date is day 0.",
+            "Many patients leave before five years have passed. Their answers are not known; the others are weighted "
+            "to stand for them, which is right only where leaving does not depend on the risk itself.",
+        ),
+    ),
+    "physionet2012": Preset(
+        title="PhysioNet 2012: the first 48 hours of intensive-care stays",
+        tasks=("in_hospital_death", "remaining_stay"),
+        limits=(
+            "The stays were selected (adults, at least 48 hours long) and come from one hospital system in the years "
+            "2001 to 2008.",
+            "What happens between the 48th hour and the discharge is not recorded, apart from its date and its end.",
+        ),
+    ),
+}
+
+
+def preset(source: str) -> Preset:
+    """The preset of a source.
+
+    Raises:
+        InputError: where there is none.
+    """
+    if source not in PRESETS:
+        raise InputError(f"there is no demo for '{source}': choose one of {', '.join(PRESETS)}.")
+    return PRESETS[source]
+
+
+def read_toml(path: Path) -> dict:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: where it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): check the path after --config."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML ({error}): mend it there.") from error
+
+
+def with_file(chosen: Preset, path: Path, sections: dict) -> Preset:
+    """`chosen` with the settings that the sections of a TOML file name.
+
+    Raises:
+        InputError: for a section or a setting that does not exist, or a value of another type.
+    """
+    known = ("tokenize", "train", "simulate")
+    for section, values in sections.items():
+        if section not in known or not isinstance(values, dict):
+            raise InputError(
+                f"{path}: '{section}' is not one of the sections {', '.join(f'[{one}]' for one in known)}."
+            )
+        chosen = replace(
+            chosen, **{section: _replaced(getattr(chosen, section), values, f"{path}, [{section}]")}
+        )
+    return chosen
+
+
+def _replaced(settings: object, values: dict, where: str) -> object:
+    current = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    clean = {}
+    for name, value in values.items():
+        key = name.replace("-", "_")
+        if key not in current:
+            raise InputError(f"{where}: there is no setting '{name}'; there are {', '.join(current)}.")
+        clean[key] = _like(current[key], value, f"{where}: '{name}'")
+    try:
+        return replace(settings, **clean)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}.") from error
+
+
+def _like(default: object, value: object, where: str) -> object:
+    """`value` in the type of `default`: whole numbers pass for numbers, lists for tuples."""
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if default is not None and type(value) is not type(default):
+        raise InputError(f"{where} is {value!r}: write a value like {default!r}.")
+    return value

@@ -1,0 +1,196 @@
+"""The page for people: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+import sequela
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.serve import manifest
+from sequela.serve.chart import Curve, unit_plot
+from sequela.serve.curves import calibration, read_scored, roc
+from sequela.serve.futures import examples
+from sequela.serve.presets import PRESETS
+from sequela.serve.progress import duration
+from sequela.serve.spent import spent
+from sequela.serve.summary import interval
+from sequela.tasks.task import Task, catalog
+
+OURS = "sequela"
+PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first four that were scored
+CALIBRATED = 2
+COLUMNS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "oe": "O/E",
+    "calibration_slope": "slope",
+    "ece": "ECE",
+    "brier": "Brier",
+    "mae": "mean error, days",
+}
+
+
+def read_metrics(folder: Path) -> dict:
+    """The scores in a folder of `sequela evaluate`.
+
+    Raises:
+        InputError: where there are none.
+    """
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: give a folder that `sequela evaluate` wrote.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): run `sequela evaluate` again.") from error
+
+
+def write_report(
+    metrics: dict, predictions: Sequence[Path], path: Path, *, progress: Progress = silent
+) -> None:
+    """Write the report to `path`.
+
+    Args:
+        metrics: what metrics.json holds.
+        predictions: the folders of predictions that were scored; through their manifests the imagined timelines and
+            the times of earlier stages are found. What is not there is left out.
+    """
+    progress(0, 3, part="plots")
+    tasks = _tasks(metrics, predictions)
+    sections = [
+        _section(name, scores, tasks.get(name), predictions) for name, scores in metrics["tasks"].items()
+    ]
+    progress(1, 3, part="example futures")
+    shown, kinds = _examples(predictions, [task for name, task in tasks.items() if name in metrics["tasks"]])
+    progress(2, 3, part="page")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        version=sequela.__version__,
+        headline=_headline(metrics, tasks),
+        sections=sections,
+        examples=[(one.words, Markup(one.picture)) for one in shown],
+        kinds=kinds,
+        stages=_stage_rows(metrics.get("stages") or spent(predictions)),
+        limits=_limits(tasks),
+    )
+    path.write_text(page)
+    progress(3, 3)
+
+
+def _tasks(metrics: dict, predictions: Sequence[Path]) -> dict[str, Task]:
+    """The tasks that were scored, as they were when the predictions were made, else as the catalog has them."""
+    known = {task.name: task for task in catalog()}
+    for folder in predictions:
+        for fields in (manifest.read(folder) or {"settings": {}})["settings"].get("tasks", []):
+            plain = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+            }
+            known[plain["name"]] = Task(**plain)
+    return {name: known[name] for name in metrics["tasks"] if name in known}
+
+
+def _headline(metrics: dict, tasks: dict[str, Task]) -> str:
+    """One sentence about the first task that has a score of ours."""
+    for name, scores in metrics["tasks"].items():
+        ours = scores["models"].get(OURS, {})
+        title = tasks[name].title if name in tasks else name
+        if ours.get("auroc"):
+            hundred = round(100 * ours["auroc"]["value"])
+            return (
+                f"{title}: of two patients the model has never seen, one with and one without this outcome, simulated "
+                f"futures gave the higher risk to the right one in {hundred} of 100 pairs."
+            )
+        if ours.get("mae"):
+            return f"{title}: simulated futures are off by {ours['mae']['value']:.1f} days on average."
+    return "No simulation was scored here; the table shows the models that were."
+
+
+def _section(name: str, scores: dict, task: Task | None, predictions: Sequence[Path]) -> dict:
+    """What the page shows of one task."""
+    columns = [key for key in COLUMNS if any(model.get(key) for model in scores["models"].values())]
+    return {
+        "name": name,
+        "title": task.title if task else name,
+        "n": scores["n"],
+        "positives": scores["positives"],
+        "undecidable": scores["undecidable"],
+        "verdict": scores.get("verdict", ""),
+        "columns": [COLUMNS[key] for key in columns],
+        "models": [
+            (model, model == OURS, [interval(values.get(key)) for key in columns])
+            for model, values in scores["models"].items()
+        ],
+        "plots": [Markup(plot) for plot in _plots(name, scores, predictions)],
+    }
+
+
+def _plots(name: str, scores: dict, predictions: Sequence[Path]) -> list[str]:
+    """ROC and calibration of our model and of a few others; empty where the task has no probabilities."""
+    scored = {}
+    for model in [model for model in PLOTTED if model in scores["models"]][:4]:
+        files = [folder / name / f"{model}.parquet" for folder in predictions]
+        found = next((read_scored(file) for file in files if file.exists()), None)
+        if found is not None:
+            scored[model] = found
+    if not scored:
+        return []
+    hits = unit_plot(
+        [Curve(model, roc(one)) for model, one in scored.items()],
+        "share of patients without the outcome above the threshold",
+        "share of patients with it",
+    )
+    groups = {model: calibration(one) for model, one in list(scored.items())[:CALIBRATED]}
+    highest = max(
+        max(x, high)
+        for points, spread in groups.values()
+        for (x, _), (_, high) in zip(points, spread, strict=True)
+    )
+    calibrated = unit_plot(
+        [Curve(model, points, spread, marks=True) for model, (points, spread) in groups.items()],
+        "predicted risk (tenths of the patients)",
+        "observed share",
+        limit=min(1.0, -(-highest // 0.1) / 10),
+    )
+    return [hits, calibrated]
+
+
+def _examples(predictions: Sequence[Path], tasks: Sequence[Task]) -> tuple[list, dict[str, str]]:
+    for folder in predictions:
+        simulated, meds = manifest.source(folder, "simulated"), manifest.source(folder, "meds")
+        mine = [task for task in tasks if (folder / task.name / f"{OURS}.parquet").exists()]
+        if simulated is not None and meds is not None and mine:
+            return examples(simulated, meds, folder, mine)
+    return [], {}
+
+
+def _stage_rows(stages: dict[str, dict]) -> list[tuple[str, str, str, str]]:
+    """Stage, time, memory, counts; in words."""
+    rows = []
+    for name, facts in stages.items():
+        counts = [
+            f"{facts[key]:,.0f} {key}"
+            for key in ("patients", "events", "tokens", "parameters")
+            if key in facts
+        ]
+        rows.append(
+            (name, duration(facts["seconds"]), f"{facts.get('peak_rss_mb', 0):,.0f} MB", ", ".join(counts))
+        )
+    return rows
+
+
+def _limits(tasks: dict[str, Task]) -> list[str]:
+    """What a reader has to know about the data of these tasks."""
+    sources = {task.dataset: None for task in tasks.values()}
+    return [sentence for source in sources if source in PRESETS for sentence in PRESETS[source].limits]
