@@ -101,7 +101,7 @@ def write_dataset(
 def _write(frame: pl.DataFrame, schema: type, path: Path) -> None:
     """Write `frame` as the parquet file that `schema` (of the package meds) describes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(schema.align(frame.to_arrow()), path, compression="zstd", compression_level=19)
+    pq.write_table(schema.align(frame.to_arrow()), path, compression="zstd", compression_level=9)
 
 
 def read_events(meds_folder: Path, split: str | None = None) -> pl.DataFrame:
