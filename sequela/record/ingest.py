@@ -92,14 +92,19 @@ def _settle(found: list[Found]) -> tuple[pl.DataFrame, dict[int, dict[str, int]]
 
     Returns the events with the column `rule` (an index into `found`), and rule -> reason -> how many were dropped.
     """
-    events = pl.concat(one.events.with_columns(rule=pl.lit(index, pl.Int32)) for index, one in enumerate(found))
+    events = pl.concat(
+        one.events.with_columns(rule=pl.lit(index, pl.Int32)) for index, one in enumerate(found)
+    )
     # Integers in place of codes: sorting and comparing them is what takes the time
     code = events["code"].cast(pl.Enum(events["code"].unique().sort()))
     events = events.with_columns(code=code, _code=code.to_physical())
-    events = events.sort("subject_id", "time", "rule", "_code", "numeric_value", "text_value", nulls_last=False)
+    events = events.sort(
+        "subject_id", "time", "rule", "_code", "numeric_value", "text_value", nulls_last=False
+    )
     time = pl.col("time")
     bounds = events.group_by("subject_id").agg(
-        _birth=time.filter(pl.col("code") == BIRTH).min(), _end=time.filter(pl.col("code") == FOLLOW_UP_END).min()
+        _birth=time.filter(pl.col("code") == BIRTH).min(),
+        _end=time.filter(pl.col("code") == FOLLOW_UP_END).min(),
     )
     same = [column if column != "code" else "_code" for column in EVENT if events[column].count()]
     judged = events.join(bounds, on="subject_id", maintain_order="left").with_columns(
@@ -111,7 +116,9 @@ def _settle(found: list[Found]) -> tuple[pl.DataFrame, dict[int, dict[str, int]]
         .then(pl.lit("after follow-up end"))
     )
     late: dict[int, dict[str, int]] = {index: {} for index in range(len(found))}
-    for index, reason, count in judged.drop_nulls("_reason").group_by("rule", "_reason").len().sort("_reason").rows():
+    for index, reason, count in (
+        judged.drop_nulls("_reason").group_by("rule", "_reason").len().sort("_reason").rows()
+    ):
         late[index][reason] = count
     kept = judged.filter(pl.col("_reason").is_null())
     return kept.select(pl.col(EVENT), "rule").with_columns(pl.col("code").cast(pl.String)), late
@@ -139,8 +146,15 @@ def _report(
             dropped = ({"not selected": aside} if aside else {}) | one.dropped | late[index]
             account = {"rows_in": table.rows, "events_out": made.get(index, 0), "dropped": dropped}
             rules.append({"rule": index + 1, "code": rule.code, **account})
-        unreadable = {column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()}
-        tables[name] = {"files": list(table.files), "rows": table.rows, "unreadable_times": unreadable, "rules": rules}
+        unreadable = {
+            column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
+        }
+        tables[name] = {
+            "files": list(table.files),
+            "rows": table.rows,
+            "unreadable_times": unreadable,
+            "rules": rules,
+        }
         if rules:
             tables[name]["rows_without_rule"] = int((~read).sum())
     patients = events["subject_id"].unique()

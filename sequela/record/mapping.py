@@ -118,10 +118,13 @@ def load_mapping(source: str | Path) -> Mapping:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML ({error}): mend it there.") from error
-    _check_keys(content, ("name", "patient", "metadata", "tables", "events"), ("name", "tables", "events"), f"{path}")
+    _check_keys(
+        content, ("name", "patient", "metadata", "tables", "events"), ("name", "tables", "events"), f"{path}"
+    )
     tables = {name: _table(name, said, path) for name, said in content["tables"].items()}
     rules = [
-        _rule(number, said, content.get("patient"), tables, path) for number, said in enumerate(content["events"], 1)
+        _rule(number, said, content.get("patient"), tables, path)
+        for number, said in enumerate(content["events"], 1)
     ]
     return Mapping(content["name"], path, tables, tuple(rules), content.get("metadata", {}))
 
@@ -134,7 +137,9 @@ def _find(source: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".toml":
-        raise InputError(f"there is no mapping file {path}: check the path, or name one of {_listed(shipped())}.")
+        raise InputError(
+            f"there is no mapping file {path}: check the path, or name one of {_listed(shipped())}."
+        )
     raise InputError(
         f"there is no source '{source}'{nearest(str(source), shipped())}: the sources are {_listed(shipped())}; "
         "for another, give the path of a mapping file (.toml, see docs/sources.md)."
@@ -146,7 +151,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """" (did you mean ...?)" where a known word is close to `word`, else nothing."""
+    """ " (did you mean ...?)" where a known word is close to `word`, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
@@ -154,7 +159,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _check_keys(said: dict, known: tuple[str, ...], required: tuple[str, ...], place: str) -> None:
     for key in said:
         if key not in known:
-            raise InputError(f"{place}: '{key}' is not known{nearest(key, known)}; known are {_listed(known)}.")
+            raise InputError(
+                f"{place}: '{key}' is not known{nearest(key, known)}; known are {_listed(known)}."
+            )
     for key in required:
         if key not in said:
             raise InputError(f"{place}: '{key}' is missing; add it (see docs/sources.md).")
@@ -180,9 +187,13 @@ def _table(name: str, said: dict, path: Path) -> FileTable | RowTable | QueryTab
         _check_keys(said, ("rows", "columns"), ("columns",), place)
         for number, row in enumerate(said["rows"], 1):
             if len(row) != len(said["columns"]):
-                raise InputError(f"{place}, row {number} has {len(row)} cells for {len(said['columns'])} columns.")
+                raise InputError(
+                    f"{place}, row {number} has {len(row)} cells for {len(said['columns'])} columns."
+                )
         return RowTable(_strings(said["columns"], place), tuple(tuple(row) for row in said["rows"]))
-    _check_keys(said, ("files", "columns", "delimiter", "members", "missing", "optional"), ("columns",), place)
+    _check_keys(
+        said, ("files", "columns", "delimiter", "members", "missing", "optional"), ("columns",), place
+    )
     for column, kind in said["columns"].items():
         if kind not in COLUMN_TYPES:
             raise InputError(

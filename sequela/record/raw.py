@@ -94,7 +94,9 @@ def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw:
 def place_of(con: duckdb.DuckDBPyConnection, name: str, row: int) -> str:
     """Where row `_row` of a loaded table stands: "FILE, row N" (the header not counted, the first row is 1)."""
     sql = f"SELECT _file, $row - (SELECT min(_row) FROM {quoted(name)} WHERE _file = t._file) + 1 "
-    file, number = con.execute(sql + f"FROM {quoted(name)} AS t WHERE _row = $row", {"row": row}).fetchall()[0]
+    file, number = con.execute(sql + f"FROM {quoted(name)} AS t WHERE _row = $row", {"row": row}).fetchall()[
+        0
+    ]
     return f"{file}, row {number}"
 
 
@@ -107,7 +109,9 @@ def _matching(name: str, table: FileTable, raw: Path) -> list[Path]:
             return paths
     if table.optional:
         return []
-    raise InputError(f"{raw} has no file {' or '.join(table.files)} (table '{name}'): put it there, or give its folder.")
+    raise InputError(
+        f"{raw} has no file {' or '.join(table.files)} (table '{name}'): put it there, or give its folder."
+    )
 
 
 def _is_tar(path: Path) -> bool:
@@ -115,7 +119,9 @@ def _is_tar(path: Path) -> bool:
 
 
 def _create_empty(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -> None:
-    columns = ", ".join(f"{READERS[kind].format('NULL::VARCHAR')} AS {quoted(c)}" for c, kind in table.columns.items())
+    columns = ", ".join(
+        f"{READERS[kind].format('NULL::VARCHAR')} AS {quoted(c)}" for c, kind in table.columns.items()
+    )
     fixed = "0::BIGINT AS _row, ''::VARCHAR AS _file, false AS _unreadable"
     con.execute(f"CREATE TABLE {quoted(name)} AS SELECT {columns}, {fixed} WHERE false")
 
@@ -126,14 +132,18 @@ def _scan(paths: list[Path], table: FileTable) -> str:
     if paths[0].suffix == ".parquet":
         for path in paths:
             _check_columns(path, list(pl.read_parquet_schema(path)), table)
-        cells = ", ".join(f"CAST({quoted(column)} AS VARCHAR) AS {quoted(column)}" for column in table.columns)
+        cells = ", ".join(
+            f"CAST({quoted(column)} AS VARCHAR) AS {quoted(column)}" for column in table.columns
+        )
         return f"SELECT {cells}, _file FROM read_parquet({files}, union_by_name=true, filename='_file')"
     header = _header(paths[0], table.delimiter)
     for path in paths:
         own = _header(path, table.delimiter)
         _check_columns(path, own, table)
         if own != header:
-            raise InputError(f"{path} has other columns than {paths[0]}: give all files of a table the same header.")
+            raise InputError(
+                f"{path} has other columns than {paths[0]}: give all files of a table the same header."
+            )
     names = "{" + ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header) + "}"
     return (
         f"SELECT * FROM read_csv({files}, auto_detect=false, columns={names}, header=true, quote='\"', escape='\"', "
@@ -182,7 +192,9 @@ def _read_tars(paths: list[Path], table: FileTable, raw: Path) -> pl.DataFrame:
             own = _split_header(first, table.delimiter, place)
             _check_columns(place, own, table)
             if header not in (None, own):
-                raise InputError(f"{place} has other columns than {names[0]}: give all members the same header.")
+                raise InputError(
+                    f"{place} has other columns than {names[0]}: give all members the same header."
+                )
             header = own
             names.append(place)
             bodies.append(body if body.endswith(b"\n") or not body else body + b"\n")
@@ -191,7 +203,9 @@ def _read_tars(paths: list[Path], table: FileTable, raw: Path) -> pl.DataFrame:
     rows = pl.Series([body.count(b"\n") for body in bodies])
     try:
         frame = _parse(b"".join(bodies), header, table.delimiter)
-        if frame.height != rows.sum():  # quoted line breaks or blank lines: only parsing one by one tells how many
+        if (
+            frame.height != rows.sum()
+        ):  # quoted line breaks or blank lines: only parsing one by one tells how many
             frames = [_parse(body, header, table.delimiter) for body in bodies]
             rows = pl.Series([frame.height for frame in frames])
             frame = pl.concat(frames)
@@ -219,7 +233,9 @@ def _parse(body: bytes, header: list[str], delimiter: str) -> pl.DataFrame:
     return pl.read_csv(io.BytesIO(body), has_header=False, separator=delimiter, schema=schema)
 
 
-def _create_typed(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, source: str, raw: Path) -> None:
+def _create_typed(
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, source: str, raw: Path
+) -> None:
     """Create the table from `source`, all of whose cells are text, with a flag `_bad_COLUMN` for each wrong cell."""
     absent = ", ".join(literal(word) for word in ("", *table.missing))
     made, wrong_times = [], []
@@ -245,7 +261,9 @@ def _check_cells(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) ->
         if kind == "text":
             continue
         flag = quoted("_bad_" + column)
-        count, first = con.execute(f"SELECT count(*), min(_row) FROM {quoted(name)} WHERE {flag}").fetchall()[0]
+        count, first = con.execute(f"SELECT count(*), min(_row) FROM {quoted(name)} WHERE {flag}").fetchall()[
+            0
+        ]
         if count and kind not in TIMES:
             raise InputError(
                 f"{place_of(con, name, first)}: column '{column}' should hold {MEANING[kind]} and does not "
@@ -263,7 +281,9 @@ def _damaged(error: duckdb.Error, paths: list[Path]) -> InputError:
     file = re.search(r"file = (.+)", said)
     line = re.search(r"CSV Error on Line: (\d+)", said)
     cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said)
-    place = file[1].strip() if file else next((str(path) for path in paths if str(path) in said), str(paths[0]))
+    place = (
+        file[1].strip() if file else next((str(path) for path in paths if str(path) in said), str(paths[0]))
+    )
     if line is None:
         return InputError(f"{place} is damaged or incomplete: copy or download it again.")
     if cells:

@@ -41,7 +41,9 @@ def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
     try:
         con.execute(sql)
     except (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException) as error:
-        raise InputError(f"{place}: a cell cannot be converted as the SQL asks; use try_cast or try_strptime.") from error
+        raise InputError(
+            f"{place}: a cell cannot be converted as the SQL asks; use try_cast or try_strptime."
+        ) from error
     except duckdb.Error as error:
         said = " ".join(str(error).split("LINE 1")[0].split())
         raise InputError(f"{place}: {said}; mend the SQL of the mapping.") from error
@@ -53,7 +55,11 @@ def find_events(con: duckdb.DuckDBPyConnection, rule: Rule, table: Loaded, place
     Raises:
         InputError: where an expression fails, a join multiplies rows, or too many rows lack a readable time.
     """
-    run_sql(con, f"CREATE TEMP TABLE _candidates AS SELECT *, {_reason(rule)} AS _reason FROM ({_candidates(rule)})", place)
+    run_sql(
+        con,
+        f"CREATE TEMP TABLE _candidates AS SELECT *, {_reason(rule)} AS _reason FROM ({_candidates(rule)})",
+        place,
+    )
     selected = con.sql("SELECT _row FROM _candidates").fetchnumpy()["_row"]
     reasons = con.sql("SELECT _reason, count(*), min(_row) FROM _candidates GROUP BY 1 ORDER BY 1").fetchall()
     dropped = {reason: count for reason, count, _ in reasons if reason}
@@ -98,7 +104,9 @@ def _reason(rule: Rule) -> str:
     """SQL for the first reason why a candidate is no event; null where it is one."""
     cases = ["WHEN _asked IS NOT NULL THEN _asked", "WHEN _patient IS NULL THEN 'no patient'"]
     if rule.time:
-        cases.append(f"WHEN _time IS NULL AND _unreadable THEN '{UNREADABLE_TIME}' WHEN _time IS NULL THEN '{NO_TIME}'")
+        cases.append(
+            f"WHEN _time IS NULL AND _unreadable THEN '{UNREADABLE_TIME}' WHEN _time IS NULL THEN '{NO_TIME}'"
+        )
     cases.append("WHEN _code IS NULL THEN 'no code'")
     if rule.value and not rule.keep_without_value:
         cases.append("WHEN _value IS NULL OR NOT isfinite(_value) THEN 'no value'")

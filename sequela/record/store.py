@@ -8,7 +8,9 @@ free text, `text_value` String.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import meds
 import numpy as np
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from sequela.record.codes import BIRTH
 from sequela.record.errors import InputError
 
+T = TypeVar("T")
 SPLITS = (meds.train_split, meds.tuning_split, meds.held_out_split)
 SCHEMA = {
     "subject_id": pl.Int64,
@@ -27,7 +30,18 @@ SCHEMA = {
     "text_value": pl.String,
 }
 REQUIRED = ("subject_id", "time", "code")
-_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64, pl.Null)
+_NUMBERS = (
+    pl.Int8,
+    pl.Int16,
+    pl.Int32,
+    pl.Int64,
+    pl.UInt8,
+    pl.UInt16,
+    pl.UInt32,
+    pl.Float32,
+    pl.Float64,
+    pl.Null,
+)
 _WHOLE_NUMBERS = _NUMBERS[:7]
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 ACCEPTED = {
@@ -35,7 +49,7 @@ ACCEPTED = {
     "time": ((pl.Datetime, pl.Date), "timestamps"),
     "code": (_TEXTS, "text"),
     "numeric_value": (_NUMBERS, "numbers"),
-    "text_value": (_TEXTS + (pl.Null,), "text"),
+    "text_value": ((*_TEXTS, pl.Null), "text"),
 }
 
 
@@ -84,16 +98,27 @@ def write_dataset(
         if own.height:
             _write(own, meds.DataSchema, out / meds.data_subdirectory / part / "0.parquet")
     _write(
-        pl.DataFrame({"subject_id": patients, "split": split}), meds.SubjectSplitSchema, out / meds.subject_splits_filepath
+        pl.DataFrame({"subject_id": patients, "split": split}),
+        meds.SubjectSplitSchema,
+        out / meds.subject_splits_filepath,
     )
     codes = events["code"].unique().sort()
     known = descriptions or {}
     table = pl.DataFrame(
-        {"code": codes, "description": [known.get(code) for code in codes], "parent_codes": [None] * len(codes)},
+        {
+            "code": codes,
+            "description": [known.get(code) for code in codes],
+            "parent_codes": [None] * len(codes),
+        },
         schema={"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)},
     )
     _write(table, meds.CodeMetadataSchema, out / meds.code_metadata_filepath)
-    facts = {"dataset_name": name, "etl_name": "sequela", "meds_version": meds.__version__, **(metadata or {})}
+    facts = {
+        "dataset_name": name,
+        "etl_name": "sequela",
+        "meds_version": meds.__version__,
+        **(metadata or {}),
+    }
     meds.DatasetMetadataSchema.validate(facts)
     (out / meds.dataset_metadata_filepath).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
@@ -107,7 +132,8 @@ def _write(frame: pl.DataFrame, schema: type, path: Path) -> None:
 def read_events(meds_folder: Path, split: str | None = None) -> pl.DataFrame:
     """The events of a MEDS dataset, or of one of its splits, sorted by patient and time, static events first.
 
-    Events of a patient at the same time keep the order they have on disk.
+    Events of a patient at the same time keep the order they have on disk. Whose split is whose is read from
+    metadata/subject_splits.parquet or, where that is absent, from the folders data/<split>/.
 
     Raises:
         InputError: where the folder is no MEDS dataset, or an event in it cannot be true.
@@ -118,94 +144,116 @@ def read_events(meds_folder: Path, split: str | None = None) -> pl.DataFrame:
         raise InputError(
             f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."
         )
-    events = pl.concat([_read_file(path, folder) for path in files], how="diagonal")
-    if events.is_empty():
+    patients = pl.concat([_patients(path) for path in files])
+    if patients.is_empty():
         raise InputError(f"{folder / 'data'} holds no events at all: check what the dataset was made from.")
-    _check_one_file_each(events)
-    assigned = _assigned_splits(folder)
+    _check_one_file_each(patients)
     if split is not None:
-        events = _only(events, split, assigned, folder)
+        patients = _only(patients, split, folder)
+    events = pl.concat([_read_file(Path(file)) for file in patients["file"].unique().sort()], how="diagonal")
+    if split is not None:
+        events = events.filter(pl.col("subject_id").is_in(patients["subject_id"].implode()))
     _check_births(events)
-    columns = [column for column in SCHEMA if column in events.columns]
-    return events.select(columns).sort("subject_id", "time", nulls_last=False, maintain_order=True)
+    events = events.select(column for column in SCHEMA if column in events.columns)
+    return (
+        events
+        if _in_order(events)
+        else events.sort("subject_id", "time", nulls_last=False, maintain_order=True)
+    )
 
 
-def _read_file(path: Path, folder: Path) -> pl.DataFrame:
-    """One parquet file in the types of `SCHEMA`, plus `file` (its path below `folder`) and `row` (from 0)."""
-    name = str(path.relative_to(folder))
-    raw = _read_parquet(path)
+def _patients(path: Path) -> pl.DataFrame:
+    """Who is in one file: `subject_id`, each once, and `file`."""
+    _check_columns(path)
+    patients = _read_parquet(path, ["subject_id"])["subject_id"].drop_nulls().unique().cast(pl.Int64)
+    return pl.DataFrame(
+        {"subject_id": patients, "file": [str(path)] * len(patients)}, schema_overrides={"file": pl.String}
+    )
+
+
+def _check_columns(path: Path) -> None:
+    types = _parquet(path, pl.read_parquet_schema)
     for column in REQUIRED:
-        if column not in raw.columns:
+        if column not in types:
             raise InputError(f"{path} has no column '{column}': a MEDS file needs {', '.join(REQUIRED)}.")
+    for column, (accepted, words) in ACCEPTED.items():
+        if column in types and types[column].base_type() not in accepted:
+            raise InputError(
+                f"{path}, column '{column}' holds {types[column]}: convert it to {words}, as MEDS demands."
+            )
+
+
+def _read_file(path: Path) -> pl.DataFrame:
+    """One file in the types of `SCHEMA`, plus `file` and `row` (from 1)."""
+    raw = _read_parquet(path)
     if "numeric_value" not in raw.columns:
         raw = raw.with_columns(numeric_value=pl.lit(None, pl.Float32))
-    wanted = [column for column in SCHEMA if column in raw.columns]
-    for column in wanted:
-        accepted, words = ACCEPTED[column]
-        if raw.schema[column].base_type() not in accepted:
-            raise InputError(
-                f"{path}, column '{column}' holds {raw.schema[column]}: convert it to {words}, as MEDS demands."
-            )
     for column in ("subject_id", "code"):
         if raw[column].null_count():
-            row = raw[column].is_null().arg_max()
-            raise InputError(f"{path}, row {row + 1}: '{column}' is missing; every event needs one.")
-    typed = raw.select(pl.col(column).cast(SCHEMA[column]) for column in wanted)
-    return typed.with_columns(file=pl.lit(name, pl.Categorical), row=pl.int_range(pl.len(), dtype=pl.UInt32))
+            row = raw[column].is_null().arg_max() + 1
+            raise InputError(f"{path}, row {row}: '{column}' is missing; give it, or drop the event.")
+    typed = raw.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items() if column in raw.columns)
+    return typed.with_columns(file=pl.lit(str(path)), row=pl.int_range(1, pl.len() + 1))
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
+def _read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    return _parquet(path, lambda file: pl.read_parquet(file, columns=columns, hive_partitioning=False))
+
+
+def _parquet(path: Path, read: Callable[[Path], T]) -> T:
     try:
-        return pl.read_parquet(path, hive_partitioning=False)
-    except (pl.exceptions.ComputeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as parquet ({_first_line(error)}): copy or make it again.") from error
+        return read(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{path} cannot be read as parquet ({said}): copy or make it again.") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
-
-
-def _check_one_file_each(events: pl.DataFrame) -> None:
+def _check_one_file_each(patients: pl.DataFrame) -> None:
     """A patient is in one file only, so in one split only: else the test set is not unseen."""
-    places = events.select("subject_id", "file").unique().group_by("subject_id").agg(pl.col("file").sort())
-    twice = places.filter(pl.col("file").list.len() > 1).sort("subject_id")
+    twice = patients.filter(pl.col("subject_id").is_duplicated()).sort("subject_id", "file")
     if twice.height:
-        patient, files = twice.row(0)
+        (patient, first), (_, second) = twice.rows()[:2]
         raise InputError(
-            f"{files[1]}: patient {patient} is also in {files[0]} ({twice.height} such patients); "
+            f"{second}: patient {patient} is also in {first} ({twice['subject_id'].n_unique()} such patients); "
             "keep each patient in one file of one split."
         )
 
 
-def _assigned_splits(folder: Path) -> pl.DataFrame | None:
-    """The table metadata/subject_splits.parquet, or None where there is none."""
+def _only(patients: pl.DataFrame, split: str, folder: Path) -> pl.DataFrame:
+    """The patients of one split."""
     path = folder / meds.subject_splits_filepath
-    if not path.exists():
-        return None
-    table = _read_parquet(path)
-    for column in ("subject_id", "split"):
-        if column not in table.columns:
-            raise InputError(f"{path} has no column '{column}': it needs subject_id and split.")
-    twice = table.unique().filter(pl.col("subject_id").is_duplicated()).sort("subject_id", "split")
-    if twice.height:
-        patient, splits = twice["subject_id"][0], twice["split"][:2].to_list()
-        raise InputError(f"{path}: patient {patient} is in two splits ({splits[0]}, {splits[1]}); keep one of the rows.")
-    return table
-
-
-def _only(events: pl.DataFrame, split: str, assigned: pl.DataFrame | None, folder: Path) -> pl.DataFrame:
-    """The events of one split: by subject_splits.parquet, else by the folder data/<split>/."""
-    if assigned is not None:
-        own = assigned.filter(pl.col("split") == split)["subject_id"].implode()
-        chosen = events.filter(pl.col("subject_id").is_in(own))
-        known = assigned["split"].unique().sort().to_list()
+    if path.exists():
+        table = _read_parquet(path)
+        for column in ("subject_id", "split"):
+            if column not in table.columns:
+                raise InputError(f"{path} has no column '{column}': it needs subject_id and split.")
+        twice = table.unique().filter(pl.col("subject_id").is_duplicated()).sort("subject_id", "split")
+        if twice.height:
+            patient, splits = twice["subject_id"][0], twice["split"].to_list()
+            raise InputError(
+                f"{path}: patient {patient} is in two splits, {splits[0]} and {splits[1]}; keep one row."
+            )
+        placed = patients.join(
+            table.select(pl.col("subject_id").cast(pl.Int64), "split"), on="subject_id", how="left"
+        )
     else:
-        part = pl.col("file").cast(pl.String).str.split("/").list.get(1)
-        chosen = events.filter(part == split)
-        known = sorted(path.name for path in (folder / meds.data_subdirectory).iterdir() if path.is_dir())
+        data = folder / meds.data_subdirectory
+        parts = {file: Path(file).relative_to(data).parts[0] for file in patients["file"].unique()}
+        placed = patients.with_columns(split=pl.col("file").replace_strict(parts))
+    chosen = placed.filter(pl.col("split") == split)
     if chosen.is_empty():
-        raise InputError(f"{folder} has no patients in split '{split}': its splits are {', '.join(known) or 'none'}.")
+        known = ", ".join(placed["split"].drop_nulls().unique().sort())
+        raise InputError(
+            f"{folder} has no patients in split '{split}': its splits are {known or 'not given'}."
+        )
     return chosen
+
+
+def _in_order(events: pl.DataFrame) -> bool:
+    patient = events["subject_id"].to_numpy()
+    time = events["time"].to_physical().fill_null(np.iinfo(np.int64).min).to_numpy()
+    later = (patient[1:] > patient[:-1]) | ((patient[1:] == patient[:-1]) & (time[1:] >= time[:-1]))
+    return bool(later.all())
 
 
 def _check_births(events: pl.DataFrame) -> None:
@@ -214,7 +262,7 @@ def _check_births(events: pl.DataFrame) -> None:
     if early.height:
         first = early.sort("file", "row").row(0, named=True)
         raise InputError(
-            f"{first['file']}, row {first['row'] + 1}: patient {first['subject_id']} has {first['code']} at "
+            f"{first['file']}, row {first['row']}: patient {first['subject_id']} has {first['code']} at "
             f"{first['time']}, before the birth at {first['birth']} ({early.height} such events); "
             "mend the times or drop these events."
         )
