@@ -1,0 +1,51 @@
+"""Intervals: how much would a number move, had other patients of the same kind come?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 1000
+CELLS = 1 << 18  # patients x resamples worked on at once: 2 MB of float64, so that a batch stays in the cache
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval; NaN where it is not defined (no cases, or a constant prediction)."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """`value`, `low`, `high`; empty where the number is not defined, since JSON has no NaN."""
+        if not np.isfinite(self.value):
+            return {}
+        pairs = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: float(x) if np.isfinite(x) else None for name, x in pairs.items()}
+
+
+def resamples(patient_N: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """Batches [N, r] of how often each row counts when patients are drawn with replacement, `count` columns in all.
+
+    Rows of the same patient are drawn together: several questions about one patient are not independent.
+    """
+    patients, row_patient_N = np.unique(patient_N, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    step = max(1, CELLS // max(1, len(patient_N)))
+    for start in range(0, count, step):
+        columns = min(step, count - start)
+        drawn = generator.integers(len(patients), size=(len(patients), columns))
+        cells = np.bincount((drawn * columns + np.arange(columns)).ravel(), minlength=len(patients) * columns)
+        yield cells.reshape(len(patients), columns)[row_patient_N].astype(np.float64)
+
+
+def interval(value: float, draws_R: np.ndarray) -> Estimate:
+    """`value` with the 2.5 and 97.5 percentiles of its resampled values; those that are not defined are left out."""
+    known = draws_R[np.isfinite(draws_R)]
+    if not np.isfinite(value) or not len(known):
+        return Estimate(float(value), np.nan, np.nan)
+    low, high = np.percentile(known, (2.5, 97.5))
+    return Estimate(float(value), float(low), float(high))

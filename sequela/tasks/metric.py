@@ -1,0 +1,134 @@
+"""How good predictions are: weighted metrics, each for one set of weights or for a thousand resamples at once.
+
+Shapes: N rows (patients at their prediction times), R resamples. `weights` is [N] or [N, R]; the result is then a
+number or [R]. Weights are those of `censoring_weights`, so undecided rows weigh 0. A metric that is not defined is NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit, logit
+
+BINS = 10
+NEWTON_STEPS = 25
+CLIP = 1e-6  # logits of 0 and 1 are infinite; a rollout share of 0 of 25 is such a 0
+
+
+def auroc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probability that a random case is ranked above a random control; ties count half."""
+    cases, total = _by_score(outcome_N, prediction_N, weights)
+    controls = total - cases
+    above = np.cumsum(controls, axis=0) - controls / 2
+    all_pairs = cases.sum(axis=0) * controls.sum(axis=0)
+    return 1 - _ratio((cases * above).sum(axis=0), all_pairs)
+
+
+def auprc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average precision: mean over the cases of the share of cases among those scored at least as high."""
+    cases, total = _by_score(outcome_N, prediction_N, weights)
+    reached = np.cumsum(total, axis=0)
+    precision = np.divide(np.cumsum(cases, axis=0), reached, out=np.zeros_like(reached), where=reached > 0)
+    return _ratio((cases * precision).sum(axis=0), cases.sum(axis=0))
+
+
+def brier(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean squared difference of probability and outcome."""
+    return _mean((prediction_N - outcome_N) ** 2, weights)
+
+
+def ece(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Expected calibration error: mean absolute gap of predicted and observed share over ten bins of equal width."""
+    bin_N = np.clip((prediction_N * BINS).astype(int), 0, BINS - 1)
+    gap_BN = (bin_N == np.arange(BINS)[:, None]) * (prediction_N - outcome_N)
+    return _ratio(np.abs(gap_BN @ weights).sum(axis=0), weights.sum(axis=0))
+
+
+def calibration_slope(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Slope b of the logistic regression logit P(outcome) = a + b logit(prediction) (Cox 1958).
+
+    1 is right; below 1 the predictions are too extreme, above 1 too timid. NaN where the predictions are all equal,
+    where there is one class only, or where the fit runs away because the classes are separable.
+    """
+    logit_N = logit(np.clip(prediction_N, CLIP, 1 - CLIP))
+    if np.ptp(logit_N) < 1e-9:
+        return np.full(weights.shape[1:], np.nan)
+    centred_N = logit_N - logit_N.mean()
+    if weights.ndim == 1:
+        return _newton(outcome_N, centred_N, weights, np.zeros(()), np.zeros(()))[1]
+    # every resample is close to their mean: starting there saves half of the steps
+    a, b = np.nan_to_num(_newton(outcome_N, centred_N, weights.mean(axis=1), np.zeros(()), np.zeros(())))
+    return _newton(outcome_N, centred_N, weights, np.full(weights.shape[1], a), np.full(weights.shape[1], b))[
+        1
+    ]
+
+
+def _newton(
+    outcome_N: np.ndarray, x_N: np.ndarray, weights: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted logistic regression of the outcome on one variable: intercept and slope, NaN where it has no maximum."""
+    powers_3N = np.stack([np.ones_like(x_N), x_N, x_N**2])
+    observed = (powers_3N[:2] * outcome_N) @ weights
+    moved = np.zeros_like(b)
+    for _ in range(NEWTON_STEPS):
+        fitted = expit(a + np.multiply.outer(x_N, b))
+        expected = weights * fitted
+        residual = observed - powers_3N[:2] @ expected
+        h0, h1, h2 = powers_3N @ (expected - expected * fitted)
+        determinant = h0 * h2 - h1**2
+        a = a + _ratio(h2 * residual[0] - h1 * residual[1], determinant)
+        moved = _ratio(h0 * residual[1] - h1 * residual[0], determinant)
+        b = b + moved
+        if not np.any(np.abs(moved) > 1e-8):
+            break
+    converged = np.abs(moved) < 1e-6
+    return np.where(converged, a, np.nan), np.where(converged, b, np.nan)
+
+
+def oe(
+    outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray, copies: np.ndarray
+) -> np.ndarray:
+    """Observed over expected: the incidence in the whole cohort over the mean prediction for the whole cohort.
+
+    The rows are all patients, the undecided with weight 0: the weights make the decided speak for everyone, so the mean
+    prediction must be everyone's too. Above 1 the predictions are too low.
+
+    Args:
+        copies: how often each row counts, [N] or [N, R]; what `weights` were made from.
+    """
+    return _ratio(_mean(outcome_N, weights), _mean(prediction_N, copies))
+
+
+def mae(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean absolute error, in the unit of the outcome (days)."""
+    return _mean(np.abs(prediction_N - outcome_N), weights)
+
+
+def _by_score(
+    outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the cases, and of all rows, by prediction, highest first: [G] or [G, R] each.
+
+    A group is a distinct prediction, or a run of predictions that no case has: merging those changes neither area, and
+    leaves little to add up where cases are few.
+    """
+    order = np.argsort(-prediction_N, kind="stable")
+    ranked, case_N = prediction_N[order], outcome_N[order] > 0
+    tie_N = np.cumsum(np.r_[True, ranked[1:] != ranked[:-1]]) - 1
+    has_case_N = np.bincount(tie_N, case_N)[tie_N] > 0
+    starts_N = np.r_[True, (tie_N[1:] != tie_N[:-1]) & (has_case_N[1:] | has_case_N[:-1])]
+    ranked_weights = weights[order]
+    total = np.add.reduceat(ranked_weights, np.flatnonzero(starts_N), axis=0)
+    groups, first = np.unique((np.cumsum(starts_N) - 1)[case_N], return_index=True)
+    cases = np.zeros_like(total)
+    cases[groups] = np.add.reduceat(ranked_weights[case_N], first, axis=0)
+    return cases, total
+
+
+def _mean(values_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _ratio(values_N @ weights, weights.sum(axis=0))
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """top / bottom, NaN where the bottom is 0."""
+    top, bottom = np.broadcast_arrays(top, bottom)
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)

@@ -1,0 +1,253 @@
+"""From imagined futures to predictions: the share of rollouts, or their hazards, for every patient of a cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.record.store import read_events
+from sequela.tasks.baseline import Sample, fit_baselines
+from sequela.tasks.features import Features, build_features
+from sequela.tasks.label import KEY, labels
+from sequela.tasks.prediction import SIMULATION, read_parquet, write_predictions
+from sequela.tasks.task import MINUTE, Task, matches
+
+if TYPE_CHECKING:
+    from sequela.rollout.simulate import Request
+
+ESTIMATORS = ("scope", "mc")
+QUESTION = ["subject_id", "prediction_time"]
+
+
+def requests(
+    tasks: list[Task], meds: Path, split: str = "held_out", patients: int | None = None
+) -> list[Request]:
+    """What a simulation has to be asked so that `predict` can answer `tasks` about the patients of a split.
+
+    Args:
+        patients: at most so many, the first ones by number who are in the cohort of any task; None for all.
+
+    Raises:
+        InputError: where a task has no cohort in this split.
+    """
+    from sequela.rollout.simulate import Request  # brings torch, which nothing else in this file needs
+
+    events = read_events(meds, split)
+    cohorts = {task.name: task.prediction_times(events) for task in tasks}
+    for task in tasks:
+        if cohorts[task.name].is_empty():
+            raise InputError(
+                f"{meds}: nobody in the split '{split}' can be asked '{task.name}', whose cohort begins with the event "
+                f"{task.after}: choose a task for this data (`sequela tasks` lists them), or another split."
+            )
+    chosen = (
+        pl.concat([cohort["subject_id"] for cohort in cohorts.values()])
+        .unique()
+        .sort()
+        .head(patients or 1 << 62)
+    )
+    return [
+        Request(
+            task.name,
+            cohorts[task.name].filter(pl.col("subject_id").is_in(chosen.implode())),
+            task.outcome,
+            task.ends,
+            None if task.horizon is None else -(-task.horizon // MINUTE),
+        )
+        for task in tasks
+    ]
+
+
+def predict(
+    simulated: Path,
+    meds: Path,
+    out: Path,
+    tasks: list[Task],
+    *,
+    estimator: str = "scope",
+    baselines: bool = True,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, dict[str, object]]:
+    """Answer `tasks` from imagined futures, and by the baselines, in `out/<task>/<model>.parquet`.
+
+    Args:
+        simulated: a folder of imagined timelines. Who was simulated at a task's prediction time is its cohort.
+        meds: the MEDS dataset with the truth, and with the training patients that baselines learn from.
+        estimator: "scope" (mean of summed hazards) or "mc" (share of rollouts with the outcome); arXiv 2602.03730.
+            Tasks of kind "time" take the median of the rollouts in any case.
+        baselines: fit and write the baselines too.
+        seed: of the trees.
+
+    Returns:
+        By task: `patients`, `undecidable`, `unpredicted` (no decidable rollout), `rollouts`, `undecidable_rollouts`,
+        and the names of the `models` written.
+
+    Raises:
+        InputError: where the folder holds no rollouts for a task.
+    """
+    if estimator not in ESTIMATORS:
+        raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+    folder = Path(simulated)
+    rollouts = _read_rollouts(folder)
+    events = read_events(meds)
+    truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
+    training = _Training.read(meds, events, tasks, truths) if baselines else None
+    report = {}
+    for done, task in enumerate(tasks):
+        progress(done, len(tasks), task=task.name)
+        truth = truths[task.name]
+        estimates = _estimate(task, rollouts, truth, folder, estimator)
+        answers = {SIMULATION: truth.join(estimates, on=QUESTION, how="left", maintain_order="left")}
+        if training is not None:
+            answers |= training.answers(task, truth, seed)
+        for model, answer in answers.items():
+            write_predictions(answer, task.kind, Path(out) / task.name / f"{model}.parquet")
+        report[task.name] = _account(answers)
+    progress(len(tasks), len(tasks))
+    return report
+
+
+def _read_rollouts(folder: Path) -> pl.DataFrame:
+    path = folder / "rollouts.parquet"
+    rollouts = read_parquet(path, "one row a rollout, such as `sequela simulate` writes")
+    for column in (*KEY, "end", "reason"):
+        if column not in rollouts.columns:
+            raise InputError(
+                f"{path} has no column '{column}': make the folder again with `sequela simulate`."
+            )
+    return rollouts
+
+
+def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """`subject_id`, `prediction_time`, `label`, `until_days` of the patients who were simulated for this task."""
+    asked = task.prediction_times(events).join(rollouts, on=QUESTION, how="semi", maintain_order="left")
+    if asked.is_empty():
+        raise InputError(
+            f"{folder / 'rollouts.parquet'} has no rollouts at the prediction times of '{task.name}': "
+            f"simulate with --task {task.name}, from the same MEDS dataset."
+        )
+    return labels(task, events, asked)
+
+
+def _estimate(
+    task: Task, rollouts: pl.DataFrame, truth: pl.DataFrame, folder: Path, estimator: str
+) -> pl.DataFrame:
+    """`prediction`, `standard_error`, `rollouts`, `undecidable_rollouts` of every question that was simulated."""
+    asked = rollouts.join(truth.select(QUESTION), on=QUESTION, how="semi")
+    if task.kind == "binary" and estimator == "scope":
+        column = f"scope//{task.name}"
+        if column not in rollouts.columns:
+            raise InputError(
+                f"{folder / 'rollouts.parquet'} has no column '{column}': simulate again with --task {task.name}, "
+                "or predict with the estimator mc."
+            )
+        # a rollout that ran out of tokens has seen only a part of its hazard
+        scored = asked.with_columns(score=pl.when(pl.col("reason") != "limit").then(pl.col(column)))
+        return _summarise(scored, pl.col("score").mean().clip(0, 1), _error_of_mean())
+    imagined = _read_outcomes(folder, task)
+    scored = labels(task, imagined, asked.select(*KEY, "end")).rename({"label": "score"})
+    if task.kind == "binary":
+        return _summarise(scored, pl.col("score").mean(), _error_of_mean())
+    return _summarise(scored, _median(), _error_of_median())
+
+
+def _read_outcomes(folder: Path, task: Task) -> pl.DataFrame:
+    """The imagined events that decide `task`."""
+    path = folder / "data" / "0.parquet"
+    imagined = read_parquet(
+        path, "imagined events, such as `sequela simulate` writes", [*KEY, "time", "code"]
+    )
+    return imagined.filter(matches(task.decided_by()))
+
+
+def _summarise(scored: pl.DataFrame, prediction: pl.Expr, standard_error: pl.Expr) -> pl.DataFrame:
+    known = pl.col("score").count()
+    return scored.group_by(QUESTION).agg(
+        prediction=prediction,
+        standard_error=standard_error,
+        rollouts=known,
+        undecidable_rollouts=pl.len() - known,
+    )
+
+
+def _error_of_mean() -> pl.Expr:
+    return pl.col("score").std() / pl.col("score").count().sqrt()
+
+
+def _ordered() -> pl.Expr:
+    """The rollouts' days, those still going on when they stopped as the longest of all.
+
+    Dropping them instead would keep the short stays and shorten every prediction.
+    """
+    return pl.col("score").fill_null(float("inf")).sort()
+
+
+def _median() -> pl.Expr:
+    """The median; null where half of the rollouts stopped before the outcome."""
+    middle = _ordered().median()
+    return pl.when(middle.is_finite()).then(middle)
+
+
+def _error_of_median() -> pl.Expr:
+    """Half-width of the median's 95 % interval by order statistics, over 1.96 (McKean and Schrader 1984)."""
+    count = pl.len()
+    below = ((count + 1) / 2 - 1.96 * (count / 4).sqrt()).round().clip(1)
+    lowest = _ordered().get(below.cast(pl.Int64) - 1)
+    highest = _ordered().get((count - below).cast(pl.Int64))
+    error = (highest - lowest) / (2 * 1.96)
+    return pl.when(error.is_finite() & (count > 1)).then(error)
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What baselines learn from: the features of all patients, and the training patients' answers by task."""
+
+    features: Features
+    labelled: dict[str, pl.DataFrame]
+
+    @classmethod
+    def read(
+        cls, meds: Path, events: pl.DataFrame, tasks: list[Task], truths: dict[str, pl.DataFrame]
+    ) -> _Training:
+        own = read_events(meds, "train")
+        patients = own["subject_id"].unique()
+        asked = pl.concat([truth.select(QUESTION) for truth in truths.values()]).unique()
+        both = asked.filter(pl.col("subject_id").is_in(patients.implode()))
+        if both.height:
+            raise InputError(
+                f"{meds}: patient {both['subject_id'].min()} was simulated and is in the split 'train', which the "
+                f"baselines learn from ({both.height} such rows): simulate another split, or leave the baselines out."
+            )
+        labelled = {task.name: labels(task, own, task.prediction_times(own)) for task in tasks}
+        times = pl.concat([asked, *(frame.select(QUESTION) for frame in labelled.values())]).unique()
+        return cls(build_features(events, times.sort(QUESTION), patients), labelled)
+
+    def answers(self, task: Task, truth: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
+        """`truth` with the `prediction` of each baseline, by its name."""
+        labelled = self.labelled[task.name]
+        outcome = labelled["label"].fill_null(np.nan).to_numpy()
+        train = Sample(self.features.of(labelled), outcome, labelled["until_days"].to_numpy())
+        values = self.features.of(truth)
+        models = fit_baselines(task, train, seed)
+        return {
+            name: truth.with_columns(prediction=pl.Series(model(values))) for name, model in models.items()
+        }
+
+
+def _account(answers: dict[str, pl.DataFrame]) -> dict[str, object]:
+    simulated = answers[SIMULATION]
+    return {
+        "patients": simulated.height,
+        "undecidable": simulated["label"].null_count(),
+        "unpredicted": simulated["prediction"].null_count(),
+        "rollouts": int(simulated["rollouts"].sum()),
+        "undecidable_rollouts": int(simulated["undecidable_rollouts"].sum()),
+        "models": list(answers),
+    }
