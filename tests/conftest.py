@@ -1,16 +1,41 @@
-"""Fixtures that every floor's tests share."""
+"""Fixtures that every floor's tests share. Shapes in public signatures are checked while the tests run."""
 
 import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(["sequela.model", "sequela.rollout.sampling"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets that cannot be bundled (see docs/data.md); tests skip where it is absent."""
+    """The folder of real data sets that cannot be bundled; tests skip where it is absent."""
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("SEQUELA_TEST_DATA", default))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SEQUELA_TEST_DATA to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def world_meds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MEDS dataset of 600 patients of the known world."""
+    from sequela.record.store import write_dataset
+    from sequela.record.world import World
+
+    out = tmp_path_factory.mktemp("world") / "meds"
+    write_dataset(World.known().events(600, seed=0), out, name="known world")
+    return out
+
+
+@pytest.fixture(scope="session")
+def world_corpus(world_meds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus of `world_meds`."""
+    from sequela.tokens.corpus import tokenize
+
+    out = tmp_path_factory.mktemp("world") / "corpus"
+    out.mkdir()
+    tokenize(world_meds, out)
+    return out

@@ -187,7 +187,7 @@ class _Chunk:
         if len(prompts) * n > 0.75 * live.numel():
             return chosen
         # Live rollouts first; a prompt with fewer than n carries some finished ones along, which stay finished.
-        rollouts = live[prompts].to(torch.int8).argsort(1, descending=True, stable=True)[:, :n]
+        rollouts = live[prompts].to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :n]
         fork.keep(prompts, rollouts)
         kept = (prompts[:, None] * live.shape[1] + rollouts).view(-1)
         self.row = self.row.view(-1)[kept].view(len(prompts), n)

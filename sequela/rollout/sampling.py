@@ -25,14 +25,15 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
 def seeds(seed: int, patients: np.ndarray, times: np.ndarray, n: int) -> Int[Tensor, "P n"]:
     """One seed per rollout, from the run's seed, the patient [P], the prediction time [P] and the rollout's number."""
     state = torch.full((len(patients), n), seed, dtype=torch.int64)
-    for part in (torch.as_tensor(patients)[:, None], torch.as_tensor(times)[:, None], torch.arange(n)):
+    for part in (torch.tensor(patients)[:, None], torch.tensor(times)[:, None], torch.arange(n)):
         state = mixed(state * _GAMMA + part)
     return state
 
 
 def uniform(seeds: Int[Tensor, "R"], step: int) -> Float[Tensor, "R"]:
     """Number `step` of each seed's stream, in [0, 1), a multiple of 2**-23."""
-    return _shifted(mixed(seeds + (step + 1) * _GAMMA), 41).float() * 2.0**-23
+    offset = ((step + 1) * _GAMMA + (1 << 63)) % (1 << 64) - (1 << 63)  # wrapped to int64
+    return _shifted(mixed(seeds + offset), 41).float() * 2.0**-23
 
 
 def sample(probability: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> Int[Tensor, "R"]:

@@ -1,0 +1,65 @@
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sequela.record.errors import InputError
+from sequela.record.store import read_events, write_dataset
+from sequela.record.world import World
+from sequela.tokens.corpus import Corpus, tokenize
+
+
+def test_every_patient_of_a_split_has_its_row(world_meds, world_corpus):
+    for split in ("train", "tuning", "held_out"):
+        corpus = Corpus.load(world_corpus, split)
+        events = read_events(world_meds, split)
+        assert corpus.patients.tolist() == sorted(events["subject_id"].unique())
+        assert (corpus.tokens.flat == corpus.tokenizer.encode(events).tokens.flat).all()
+
+
+def test_nothing_of_held_out_patients_enters_the_tokenizer(world_meds, world_corpus, tmp_path):
+    changed = tmp_path / "meds"
+    shutil.copytree(world_meds, changed)
+    for split in ("held_out", "tuning", "train"):
+        path = next((changed / "data" / split).glob("*.parquet"))
+        frame = pl.read_parquet(path).with_columns(pl.col("numeric_value") * 3)
+        frame.write_parquet(path)
+        out = tmp_path / split
+        out.mkdir()
+        tokenize(changed, out)
+        same = (out / "vocabulary.json").read_bytes() == (world_corpus / "vocabulary.json").read_bytes()
+        assert same == (split != "train")  # train is the negative control
+
+
+def test_a_damaged_or_foreign_corpus_is_refused(world_corpus, tmp_path):
+    def broken(name):
+        shutil.copytree(world_corpus, tmp_path / name)
+        return tmp_path / name
+
+    flipped = broken("flipped")
+    tokens = np.load(flipped / "train" / "tokens.npy")
+    tokens[5] += 1
+    np.save(flipped / "train" / "tokens.npy", tokens)
+    cut = broken("cut")
+    path = cut / "train" / "tokens.npy"
+    path.write_bytes(path.read_bytes()[:200])
+    foreign = broken("foreign")
+    other = tmp_path / "other"
+    write_dataset(World.known().events(60, seed=5).filter(pl.col("code") != "COHORT//ENTRY"), other, name="other")
+    (tmp_path / "other_corpus").mkdir()
+    tokenize(other, tmp_path / "other_corpus")
+    shutil.copy(tmp_path / "other_corpus" / "vocabulary.json", foreign / "vocabulary.json")
+    for folder, word in ((flipped, "damaged"), (cut, "no whole"), (foreign, "was made with vocabulary")):
+        with pytest.raises(InputError, match=word):
+            Corpus.load(folder, "train")
+    with pytest.raises(InputError, match="no whole 'test' corpus"):
+        Corpus.load(world_corpus, "test")
+
+
+def test_the_report_counts_patients_events_and_tokens(world_meds, world_corpus):
+    about = json.loads((world_corpus / "corpus.json").read_text())["splits"]["train"]
+    events = read_events(world_meds, "train")
+    assert about["patients"] == events["subject_id"].n_unique()
+    assert about["events"] == len(events.filter(pl.col("code").is_in(["LAB//CREATININE", "COHORT//ENTRY", "MEDS_DEATH"])))

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sequela.tokens.interval import Intervals
+from sequela.tokens.settings import COMET_EDGES
+
+gaps = st.lists(st.integers(0, 5_000_000), min_size=1, max_size=50).map(np.array)
+
+
+@given(gaps)
+def test_a_gap_decodes_into_its_own_interval(minutes):
+    intervals = Intervals.fit(COMET_EDGES, minutes)
+    repeats, kind = intervals.encode(minutes)
+    back = repeats * intervals.edges[-1] + np.where(kind >= 0, intervals.means[kind], 0)
+    again = intervals.encode(back)
+    assert (again[0] == repeats).all() and (again[1] == kind).all()
+
+
+def test_the_mean_of_the_training_gaps_stands_for_a_class():
+    intervals = Intervals.fit((1, 100, 1000), np.array([100, 300, 1100, 2500]))
+    # remainders in [100, 1000): 100, 300, 100, 500
+    assert intervals.means.tolist() == [50, 250, 1000]
+
+
+@pytest.mark.parametrize(("minutes", "tokens"), [(0, 0), (129_599, 0), (129_600, 1), (259_200, 1), (388_800, 2)])
+def test_censored_time_is_rounded_to_the_nearest_longest_interval(minutes, tokens):
+    intervals = Intervals.fit(COMET_EDGES, np.array([5]))
+    assert intervals.tail(np.array([minutes])).tolist() == [tokens]
+
+
+def test_rounding_the_censored_tail_keeps_the_hazard_and_rounding_down_inflates_it():
+    """Constant hazard, uniform censoring: events per interval at risk must be the true probability per interval."""
+    random = np.random.default_rng(0)
+    block, per_block = 259_200, 0.1
+    event = random.exponential(block / -np.log1p(-per_block), 200_000)
+    censored = random.uniform(0, 8 * block, 200_000)
+    happened = event < censored
+    whole = (np.minimum(event, censored) // block).astype(int)
+    survived = {"nearest": np.where(happened, whole, Intervals.fit(COMET_EDGES, np.array([5])).tail(censored)), "down": whole}
+    rate = {how: happened.sum() / (n.sum() + happened.sum()) for how, n in survived.items()}
+    assert abs(rate["nearest"] - per_block) < 0.001
+    assert rate["down"] > per_block + 0.005  # negative control
+
+
+def test_names_speak_of_both_edges():
+    assert Intervals.fit((1, 60, 1440), np.array([5])).names == ["TIME//1min-1h", "TIME//1h-1d", "TIME//1d"]
