@@ -6,7 +6,7 @@ A strategy is called once per layer with q [B, H, T, D], k and v [B, G, T, D], a
 
 # No `from __future__ import annotations`: the shape checks of the tests read the annotations.
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Attention(Protocol):
     """One attention strategy for one forward pass."""
 
