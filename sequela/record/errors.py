@@ -1,4 +1,7 @@
-"""The one error that people are meant to see."""
+"""The one error that people are meant to see, and a help for writing it."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -7,3 +10,9 @@ class InputError(ValueError):
     The message is one sentence that names the file, the row or column, what is wrong and what to do. The
     command line prints it on stderr and exits with 2; every other exception is a defect of ours.
     """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Words for a message: " (did you mean 'X'?)" where a known word is close to `word`, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -12,7 +12,8 @@ import polars as pl
 
 from sequela.record.codes import BIRTH, FOLLOW_UP_END
 from sequela.record.errors import InputError
-from sequela.record.mapping import FileTable, Mapping, QueryTable, RowTable, load_mapping
+from sequela.record.mapping import FileTable, Mapping, QueryTable, RowTable
+from sequela.record.mapping_file import load_mapping
 from sequela.record.progress import Progress, silent
 from sequela.record.raw import Loaded, literal, load_files, load_rows, quoted
 from sequela.record.rule import Found, find_events, run_sql
@@ -58,10 +59,10 @@ def ingest(
             progress(len(loaded) + number - 1, steps, stage=f"events from {rule.table}")
             found.append(find_events(con, rule, loaded[rule.table], f"{mapping.path}, events {number}"))
         con.close()
+    if not any(one.events.height for one in found):
+        raise InputError(f"{raw}: no row of it makes an event by {mapping.path}; compare the two.")
     progress(steps - 2, steps, stage="sort")
     events, late = _settle(found)
-    if events.is_empty():
-        raise InputError(f"{raw}: no row of it makes an event by {mapping.path}; compare the two.")
     report = _report(mapping, loaded, found, events, late, fractions)
     progress(steps - 1, steps, stage="write")
     events = events.select(column for column in EVENT if column != "text_value" or events[column].count())

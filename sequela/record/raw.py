@@ -6,22 +6,17 @@ file it came from, below the raw folder) and `_unreadable` (True where a cell th
 
 from __future__ import annotations
 
-import csv
-import fnmatch
-import gzip
-import io
-import lzma
 import re
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import polars as pl
 
+from sequela.record.archive import is_archive, read_archives
 from sequela.record.errors import InputError
-from sequela.record.mapping import FileTable, RowTable, nearest
+from sequela.record.header import check_columns, read_header
+from sequela.record.mapping import FileTable, RowTable
 
 # How each declared type is read from text. A duration is "HH:MM" or "HH:MM:SS"; hours may exceed 24.
 READERS = {
@@ -33,7 +28,6 @@ READERS = {
 }
 MEANING = {"integer": "a whole number", "number": "a number"}
 TIMES = ("time", "duration")
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
 @dataclass(frozen=True)
@@ -74,14 +68,14 @@ def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw:
     if not paths:
         _create_empty(con, name, table)
         return Loaded((), 0, {})
-    if _is_tar(paths[0]):
-        con.register("_members", _read_tars(paths, table, raw))
+    if is_archive(paths[0]):
+        con.register("_members", read_archives(paths, table, raw))
         source = "_members"
     else:
         source = f"({_scan(paths, table)})"
     try:
         _create_typed(con, name, table, source, raw)
-    except duckdb.Error as error:
+    except (duckdb.InvalidInputException, duckdb.IOException) as error:
         raise _damaged(error, paths) from error
     con.unregister("_members")
     unreadable = _check_cells(con, name, table)
@@ -93,10 +87,9 @@ def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw:
 
 def place_of(con: duckdb.DuckDBPyConnection, name: str, row: int) -> str:
     """Where row `_row` of a loaded table stands: "FILE, row N" (the header not counted, the first row is 1)."""
-    sql = f"SELECT _file, $row - (SELECT min(_row) FROM {quoted(name)} WHERE _file = t._file) + 1 "
-    file, number = con.execute(sql + f"FROM {quoted(name)} AS t WHERE _row = $row", {"row": row}).fetchall()[
-        0
-    ]
+    first = f"SELECT min(_row) FROM {quoted(name)} AS _other WHERE _other._file = _this._file"
+    sql = f"SELECT _file, {row} - ({first}) + 1 FROM {quoted(name)} AS _this WHERE _row = {row}"
+    file, number = con.execute(sql).fetchall()[0]
     return f"{file}, row {number}"
 
 
@@ -114,8 +107,11 @@ def _matching(name: str, table: FileTable, raw: Path) -> list[Path]:
     )
 
 
-def _is_tar(path: Path) -> bool:
-    return path.name.endswith(TARS)
+def _parquet_columns(path: Path) -> list[str]:
+    try:
+        return list(pl.read_parquet_schema(path))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} is no whole Parquet file: copy or download it again.") from error
 
 
 def _create_empty(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -> None:
@@ -131,15 +127,15 @@ def _scan(paths: list[Path], table: FileTable) -> str:
     files = "[" + ", ".join(literal(str(path)) for path in paths) + "]"
     if paths[0].suffix == ".parquet":
         for path in paths:
-            _check_columns(path, list(pl.read_parquet_schema(path)), table)
+            check_columns(path, _parquet_columns(path), table.columns)
         cells = ", ".join(
             f"CAST({quoted(column)} AS VARCHAR) AS {quoted(column)}" for column in table.columns
         )
         return f"SELECT {cells}, _file FROM read_parquet({files}, union_by_name=true, filename='_file')"
-    header = _header(paths[0], table.delimiter)
+    header = read_header(paths[0], table.delimiter)
     for path in paths:
-        own = _header(path, table.delimiter)
-        _check_columns(path, own, table)
+        own = read_header(path, table.delimiter)
+        check_columns(path, own, table.columns)
         if own != header:
             raise InputError(
                 f"{path} has other columns than {paths[0]}: give all files of a table the same header."
@@ -149,88 +145,6 @@ def _scan(paths: list[Path], table: FileTable) -> str:
         f"SELECT * FROM read_csv({files}, auto_detect=false, columns={names}, header=true, quote='\"', escape='\"', "
         f"delim={literal(table.delimiter)}, filename='_file')"
     )
-
-
-def _header(path: Path, delimiter: str) -> list[str]:
-    """The column names of a CSV file, plain or gzipped."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            return _split_header(file.readline(), delimiter, str(path))
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({error}): copy or download it again.") from error
-
-
-def _split_header(line: bytes, delimiter: str, place: str) -> list[str]:
-    if not line.strip():
-        raise InputError(f"{place} is empty: it needs a line with the names of the columns.")
-    try:
-        names = next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")], delimiter=delimiter))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{place} is not UTF-8 text in its first line: convert it.") from error
-    for column in names:
-        if names.count(column) > 1:
-            raise InputError(f"{place} has two columns named '{column}': rename one.")
-    return names
-
-
-def _check_columns(place: object, found: list[str], table: FileTable) -> None:
-    for column in table.columns:
-        if column not in found:
-            raise InputError(
-                f"{place} has no column '{column}'{nearest(column, found)}; it has {', '.join(found)}: "
-                "rename the column, or change its name in the mapping."
-            )
-
-
-def _read_tars(paths: list[Path], table: FileTable, raw: Path) -> pl.DataFrame:
-    """All rows of all matching members as text, plus `_file`. Read in memory: nothing is unpacked to disk."""
-    names, bodies, header = [], [], None
-    for path in paths:
-        for member, content in _members(path, table.members):
-            place = f"{path.relative_to(raw)}/{member}"
-            first, _, body = content.partition(b"\n")
-            own = _split_header(first, table.delimiter, place)
-            _check_columns(place, own, table)
-            if header not in (None, own):
-                raise InputError(
-                    f"{place} has other columns than {names[0]}: give all members the same header."
-                )
-            header = own
-            names.append(place)
-            bodies.append(body if body.endswith(b"\n") or not body else body + b"\n")
-    if header is None:
-        raise InputError(f"{paths[0]} has no member that matches '{table.members}': check the archive.")
-    rows = pl.Series([body.count(b"\n") for body in bodies])
-    try:
-        frame = _parse(b"".join(bodies), header, table.delimiter)
-        if (
-            frame.height != rows.sum()
-        ):  # quoted line breaks or blank lines: only parsing one by one tells how many
-            frames = [_parse(body, header, table.delimiter) for body in bodies]
-            rows = pl.Series([frame.height for frame in frames])
-            frame = pl.concat(frames)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{paths[0]} holds a member with ragged or unreadable lines: repair it.") from error
-    index = pl.int_range(len(names), eager=True).repeat_by(rows).explode().drop_nulls()
-    return frame.with_columns(_file=pl.Series(names, dtype=pl.Categorical).gather(index))
-
-
-def _members(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the regular files in a tar archive; links and devices are passed over."""
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and fnmatch.fnmatch(member.name, pattern):
-                    yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
-        raise InputError(f"{path} is damaged or incomplete ({error}): copy or download it again.") from error
-
-
-def _parse(body: bytes, header: list[str], delimiter: str) -> pl.DataFrame:
-    schema = dict.fromkeys(header, pl.String)
-    if not body:
-        return pl.DataFrame(schema=schema)
-    return pl.read_csv(io.BytesIO(body), has_header=False, separator=delimiter, schema=schema)
 
 
 def _create_typed(
@@ -261,9 +175,9 @@ def _check_cells(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) ->
         if kind == "text":
             continue
         flag = quoted("_bad_" + column)
-        count, first = con.execute(f"SELECT count(*), min(_row) FROM {quoted(name)} WHERE {flag}").fetchall()[
-            0
-        ]
+        (count, first), *_ = con.execute(
+            f"SELECT count(*), min(_row) FROM {quoted(name)} WHERE {flag}"
+        ).fetchall()
         if count and kind not in TIMES:
             raise InputError(
                 f"{place_of(con, name, first)}: column '{column}' should hold {MEANING[kind]} and does not "

@@ -12,6 +12,7 @@ from sequela.record.errors import InputError
 from sequela.record.mapping import Rule
 from sequela.record.raw import Loaded, literal, place_of, quoted
 
+EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "description", "unit")
 NO_TIME, UNREADABLE_TIME = "no time", "unreadable time"
 
 
@@ -55,6 +56,7 @@ def find_events(con: duckdb.DuckDBPyConnection, rule: Rule, table: Loaded, place
     Raises:
         InputError: where an expression fails, a join multiplies rows, or too many rows lack a readable time.
     """
+    _check_syntax(con, rule, place)
     run_sql(
         con,
         f"CREATE TEMP TABLE _candidates AS SELECT *, {_reason(rule)} AS _reason FROM ({_candidates(rule)})",
@@ -75,6 +77,20 @@ def find_events(con: duckdb.DuckDBPyConnection, rule: Rule, table: Loaded, place
     ).fetchall()
     con.execute("DROP TABLE _candidates")
     return Found(events, selected, dropped, dict(meanings))
+
+
+def _check_syntax(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> None:
+    """Each expression is valid SQL by itself, so that the one that is not can be named."""
+    single = {name: getattr(rule, name) for name in EXPRESSIONS if getattr(rule, name) is not None}
+    several = {f"drop '{reason}'": condition for reason, condition in rule.drop.items()}
+    for name, sql in (single | several).items():
+        try:
+            con.extract_statements(f"SELECT ({sql})")
+        except duckdb.ParserException as error:
+            raise InputError(
+                f"{place}: {name} = {sql!r} is not valid SQL; mend it (a column named like an SQL word, such as "
+                '"end" or "at", must stand in double quotes).'
+            ) from error
 
 
 def _candidates(rule: Rule) -> str:

@@ -1,0 +1,175 @@
+"""Reads a mapping file, and says what is wrong with one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from sequela.record.errors import InputError, nearest
+from sequela.record.mapping import COLUMN_TYPES, FileTable, Mapping, QueryTable, RowTable, Rule
+
+SHIPPED = Path(__file__).parent / "sources"
+
+WORDS = {
+    str: "a text",
+    list: "a list",
+    dict: "a table",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+FILE_TABLE = {
+    "files": (str, list),
+    "columns": dict,
+    "delimiter": str,
+    "members": str,
+    "missing": (str, list),
+    "optional": bool,
+}
+RULE = {
+    "table": str,
+    "join": (str, list),
+    "patient": str,
+    "where": str,
+    "drop": dict,
+    "code": str,
+    "time": str,
+    "value": str,
+    "text": str,
+    "keep_without_value": bool,
+    "range": list,
+    "missing_times": (int, float),
+    "description": str,
+    "unit": str,
+}
+
+
+def shipped() -> list[str]:
+    """The names of the mappings that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def load_mapping(source: str | Path) -> Mapping:
+    """Read the mapping with that name, or the one at that path.
+
+    Raises:
+        InputError: where there is none, or it says something that no mapping can say.
+    """
+    path = _find(source)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML ({error}): mend it there.") from error
+    known = {"name": str, "patient": str, "metadata": dict, "tables": dict, "events": list}
+    _check(content, known, ("name", "tables", "events"), f"{path}")
+    tables = {name: _table(name, said, path) for name, said in content["tables"].items()}
+    rules = [
+        _rule(number, said, content.get("patient"), tables, path)
+        for number, said in enumerate(content["events"], 1)
+    ]
+    return Mapping(content["name"], path, tables, tuple(rules), content.get("metadata", {}))
+
+
+def _find(source: str | Path) -> Path:
+    named = SHIPPED / f"{source}.toml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml":
+        raise InputError(
+            f"there is no mapping file {path}: check the path, or name one of {_listed(shipped())}."
+        )
+    raise InputError(
+        f"there is no source '{source}'{nearest(str(source), shipped())}: the sources are {_listed(shipped())}; "
+        "for another, give the path of a mapping file (.toml, see docs/sources.md)."
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+def _check(
+    said: object, known: dict[str, type | tuple[type, ...]], required: tuple[str, ...], place: str
+) -> None:
+    """`said` is a TOML table with all `required` keys and no others than `known`, whose values have those types."""
+    if not isinstance(said, dict):
+        raise InputError(f"{place} must be a table with {_listed(known)}.")
+    for key, value in said.items():
+        if key not in known:
+            raise InputError(
+                f"{place}: '{key}' is not known{nearest(key, known)}; known are {_listed(known)}."
+            )
+        if not isinstance(value, known[key]):
+            kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+            raise InputError(
+                f"{place}: '{key}' must be {' or '.join(dict.fromkeys(WORDS[kind] for kind in kinds))}."
+            )
+    for key in required:
+        if key not in said:
+            raise InputError(f"{place}: '{key}' is missing; add it (see docs/sources.md).")
+
+
+def _texts(value: str | list, place: str) -> tuple[str, ...]:
+    """One text or a list of them."""
+    values = [value] if isinstance(value, str) else value
+    if not all(isinstance(item, str) for item in values):
+        raise InputError(f"{place} must be a text or a list of texts.")
+    return tuple(values)
+
+
+def _table(name: str, said: object, path: Path) -> FileTable | RowTable | QueryTable:
+    place = f"{path}, table '{name}'"
+    kinds = [kind for kind in ("files", "rows", "sql") if isinstance(said, dict) and kind in said]
+    if len(kinds) != 1:
+        raise InputError(f"{place}: say where its rows come from, with exactly one of files, rows, sql.")
+    return {"files": _file_table, "rows": _row_table, "sql": _query_table}[kinds[0]](said, place)
+
+
+def _file_table(said: dict, place: str) -> FileTable:
+    _check(said, FILE_TABLE, ("columns",), place)
+    for column, kind in said["columns"].items():
+        if kind not in COLUMN_TYPES:
+            raise InputError(
+                f"{place}, column '{column}' has type '{kind}'{nearest(str(kind), COLUMN_TYPES)}; "
+                f"the types are {_listed(COLUMN_TYPES)}."
+            )
+    lists = {key: _texts(said[key], f"{place}, {key}") for key in ("files", "missing") if key in said}
+    return FileTable(**(said | lists))
+
+
+def _row_table(said: dict, place: str) -> RowTable:
+    _check(said, {"rows": list, "columns": list}, ("columns",), place)
+    if not said["rows"]:
+        raise InputError(f"{place} has no rows: add some, or leave the table out.")
+    for number, row in enumerate(said["rows"], 1):
+        if not isinstance(row, list) or len(row) != len(said["columns"]):
+            raise InputError(
+                f"{place}, row {number} must have {len(said['columns'])} cells, one for each column."
+            )
+    return RowTable(_texts(said["columns"], f"{place}, columns"), tuple(tuple(row) for row in said["rows"]))
+
+
+def _query_table(said: dict, place: str) -> QueryTable:
+    _check(said, {"sql": str}, (), place)
+    return QueryTable(said["sql"])
+
+
+def _rule(number: int, said: object, patient: str | None, tables: Iterable[str], path: Path) -> Rule:
+    place = f"{path}, events {number}"
+    if patient and isinstance(said, dict):
+        said = {"patient": patient} | said
+    _check(said, RULE, ("table", "code", "patient"), place)
+    if said["table"] not in tables:
+        raise InputError(
+            f"{place}: there is no table '{said['table']}'{nearest(said['table'], tables)}; "
+            f"the tables are {_listed(tables)}."
+        )
+    if "range" in said and (len(said["range"]) != 2 or "value" not in said):
+        raise InputError(f"{place}: range is [lowest, highest], and needs a value.")
+    bounds = {"range": tuple(str(bound) for bound in said["range"])} if "range" in said else {}
+    joins = {"join": _texts(said["join"], f"{place}, join")} if "join" in said else {}
+    return Rule(**(said | bounds | joins))

@@ -1,0 +1,12 @@
+"""The words of error messages."""
+
+from sequela.record.errors import InputError, nearest
+
+
+def test_a_near_word_is_suggested_and_a_far_one_not():
+    assert nearest("nafdl", ["mimic4", "nafld"]) == " (did you mean 'nafld'?)"
+    assert nearest("xyz", ["mimic4", "nafld"]) == ""
+
+
+def test_input_errors_are_value_errors():
+    assert issubclass(InputError, ValueError)

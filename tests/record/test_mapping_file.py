@@ -1,0 +1,102 @@
+"""Mapping files: what they may say, and what is said of those that may not."""
+
+import pytest
+
+from sequela.record.errors import InputError
+from sequela.record.mapping import FileTable, QueryTable, RowTable
+from sequela.record.mapping_file import load_mapping, shipped
+
+GOOD = """
+name = "toy"
+patient = "pid"
+
+[tables.people]
+files = "people.csv"
+columns = { pid = "integer" }
+missing = "NA"
+
+[tables.words]
+columns = ["a", "b"]
+rows = [["x", 1], ["y", 2]]
+
+[tables.both]
+sql = "SELECT * FROM people"
+
+[[events]]
+table = "people"
+code = "'A'"
+
+[[events]]
+table = "both"
+join = "words ON true"
+patient = "pid + 1"
+code = "'B'"
+value = "1"
+range = [0, 2.5]
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content: str):
+        path = tmp_path / "toy.toml"
+        path.write_text(content)
+        return path
+
+    return write
+
+
+def test_a_good_mapping(written):
+    mapping = load_mapping(written(GOOD))
+    assert mapping.tables == {
+        "people": FileTable(("people.csv",), {"pid": "integer"}, missing=("NA",)),
+        "words": RowTable(("a", "b"), (("x", 1), ("y", 2))),
+        "both": QueryTable("SELECT * FROM people"),
+    }
+    first, second = mapping.rules
+    assert (first.patient, first.time, first.range) == ("pid", None, None)
+    assert (second.patient, second.join, second.range) == ("pid + 1", ("words ON true",), ("0", "2.5"))
+
+
+@pytest.mark.parametrize("name", ["nafld", "physionet2012", "mimic4"])
+def test_the_shipped_mappings_are_good(name):
+    assert name in shipped()
+    assert load_mapping(name).name == name
+
+
+def test_unknown_source():
+    with pytest.raises(
+        InputError, match=r"no source 'nafdl' \(did you mean 'nafld'\?\).*mimic4, nafld, physionet2012"
+    ):
+        load_mapping("nafdl")
+    with pytest.raises(InputError, match=r"no mapping file .*other\.toml"):
+        load_mapping("other.toml")
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ('name = "toy"', "name = ", "not valid TOML"),
+        ('name = "toy"', "", "'name' is missing"),
+        ('name = "toy"', "name = 3", "'name' must be a text"),
+        ('patient = "pid"', 'pateint = "pid"', "'pateint' is not known (did you mean 'patient'?)"),
+        ('patient = "pid"\n', "", "events 1: 'patient' is missing"),
+        ('files = "people.csv"\n', "", "exactly one of files, rows, sql"),
+        ('files = "people.csv"', "files = [3]", "files must be a text or a list of texts"),
+        ('"integer"', '"int"', "has type 'int' (did you mean 'integer'?)"),
+        ('["x", 1]', '["x"]', "row 1 must have 2 cells"),
+        ('[["x", 1], ["y", 2]]', "[]", "has no rows"),
+        ('table = "both"', 'table = "bot"', "no table 'bot' (did you mean 'both'?)"),
+        ("code = \"'B'\"", "cod = \"'B'\"", "events 2: 'cod' is not known (did you mean 'code'?)"),
+        ("code = \"'B'\"\n", "", "events 2: 'code' is missing"),
+        ('value = "1"', "value = 1", "'value' must be a text"),
+        ("[0, 2.5]", "[0]", "range is [lowest, highest]"),
+        ('value = "1"\n', "", "needs a value"),
+    ],
+)
+def test_what_no_mapping_can_say(written, old, new, words):
+    assert old in GOOD
+    path = written(GOOD.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_mapping(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)
