@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Two test processes share two cores: torch threads of their own would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from jaxtyping import install_import_hook
 

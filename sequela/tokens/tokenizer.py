@@ -122,7 +122,8 @@ class Tokenizer:
         moving = _moving(events, self.settings)
         names = moving["code"].unique().sort()
         parts = [_known_prefix(split_code(code), index) for code in names]
-        known = pl.DataFrame({"code": names, "row": np.arange(len(names)), "kept": [bool(p) for p in parts]})
+        kept = pl.Series([bool(part) for part in parts], dtype=pl.Boolean)
+        known = pl.DataFrame({"code": names, "row": np.arange(len(names)), "kept": kept})
         moving = moving.join(known, on="code", how="left", maintain_order="left")
         lost = moving.filter(~pl.col("kept"))["code"].value_counts()
         moving = moving.filter("kept")
@@ -275,8 +276,8 @@ def _moving(events: pl.DataFrame, settings: TokenSettings) -> pl.DataFrame:
     )
     if settings.thin_minutes:
         moving = _thinned(moving, settings.thin_minutes)
-    ranks = {code: order_rank(code) for code in moving["code"].unique()}
-    rank = pl.col("code").replace_strict(ranks, return_dtype=pl.Int8) if ranks else pl.lit(0)
+    codes = moving["code"].unique()
+    rank = pl.col("code").replace_strict(codes, [order_rank(code) for code in codes], return_dtype=pl.Int8)
     return moving.sort("subject_id", "time", rank, "code", "numeric_value", maintain_order=True)
 
 
