@@ -1,4 +1,4 @@
-"""Draws the package's tree into README.md and docs/ARCHITECTURE.md (`make tree`); a test compares both with the code."""
+"""Draws the tree of the package into README.md and docs/ARCHITECTURE.md (`make tree`); a test compares them."""
 
 import ast
 import re

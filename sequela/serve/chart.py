@@ -93,7 +93,7 @@ def lanes(
         for mark in row.marks:
             if start <= mark.at <= end:
                 parts.append(
-                    f'<circle cx="{x(mark.at):.1f}" cy="{y:.1f}" r="4.5" fill="{kinds[mark.kind]}">'
+                    f'<circle cx="{x(mark.at):.1f}" cy="{y:.1f}" r="4.5" style="fill:{kinds[mark.kind]}">'
                     f"<title>{escape(mark.words)}</title></circle>"
                 )
     for tick in _ticks(start, end):

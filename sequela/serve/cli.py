@@ -259,6 +259,7 @@ def predict(
             baselines=baselines,
             split=split,
             patients=patients,
+            seed=settings.seed,
             settings=settings,
             progress=p,
         ),
@@ -345,13 +346,16 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0 done, 2 the user can mend it, 1 our bug, 130 Ctrl-C."""
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    except (CycloptsError, ValueError) as error:
+        help_ = "`sequela --help` lists the commands, `sequela COMMAND --help` their options."
+        return _complain(
+            str(error) if isinstance(error, InputError) else f"{str(error).rstrip('.')}. {help_}"
+        )
+    try:
+        command(*bound.args, **bound.kwargs)
     except InputError as error:
         return _complain(str(error))
-    except CycloptsError as error:
-        return _complain(
-            f"{error} `sequela --help` lists the commands, `sequela COMMAND --help` their options."
-        )
     except KeyboardInterrupt:
         print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
         return INTERRUPTED

@@ -6,6 +6,7 @@ the manifest of the folder it wrote, and whether it was skipped (see `sequela.se
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import manifest
+from sequela.serve.spent import spent
 from sequela.serve.stage import stage
 from sequela.tokens.settings import TokenSettings
 from sequela.train.settings import TrainSettings
@@ -121,7 +123,7 @@ def simulate(
         out: the folder to write: imagined events in the MEDS schema plus `prediction_time` and `rollout`.
         task: names of tasks or paths of task files; one pool of rollouts serves all of them.
         split: which patients: train, tuning or held_out.
-        patients: simulate at most so many, the first ones by number; None for all.
+        patients: simulate at most so many, drawn at random but always the same ones; None for all.
 
     Raises:
         InputError: for an unknown task, a foreign checkpoint, or a split without patients.
@@ -131,7 +133,7 @@ def simulate(
 
     def make(work: Path) -> dict:
         from sequela.rollout.simulate import simulate as run
-        from sequela.tasks.predict import requests
+        from sequela.serve.requests import requests
 
         return run(
             Path(model),
@@ -162,6 +164,7 @@ def predict(
     baselines: bool = True,
     split: str = "held_out",
     patients: int | None = None,
+    seed: int = 0,
     settings: SimulateSettings | None = None,
     progress: Progress = silent,
 ) -> dict:
@@ -176,6 +179,7 @@ def predict(
         rollouts: how many futures a patient; None takes the one of `settings`.
         estimator: "scope" sums the hazards along each future, "mc" counts the futures with the outcome.
         baselines: also fit and apply the plain models that simulation is measured against.
+        seed: seed of the baselines; that of the simulation is in `settings`.
 
     Raises:
         InputError: for an unknown task or estimator, or a folder of another kind.
@@ -203,13 +207,25 @@ def predict(
         from sequela.tasks.predict import predict as run
 
         return run(
-            simulated, Path(meds), work, asked, estimator=estimator, baselines=baselines, progress=progress
+            simulated,
+            Path(meds),
+            work,
+            asked,
+            estimator=estimator,
+            baselines=baselines,
+            seed=seed,
+            progress=progress,
         )
 
     return stage(
         Path(out),
         "predict",
-        {"tasks": [asdict(one) for one in asked], "estimator": estimator, "baselines": baselines},
+        {
+            "tasks": [asdict(one) for one in asked],
+            "estimator": estimator,
+            "baselines": baselines,
+            "seed": seed,
+        },
         {"simulated": simulated, "meds": Path(meds)},
         make,
     )
@@ -240,7 +256,8 @@ def evaluate(
         from sequela.serve.report import write_report
         from sequela.tasks.evaluate import evaluate as run
 
-        metrics = run(folders if len(folders) > 1 else folders[0], work, seed=seed)
+        metrics = {**run(folders, work, seed=seed), "stages": spent(folders)}
+        (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         write_report(metrics, folders, work / "report.html", progress=progress)
         return {"tasks": sorted(metrics["tasks"])}
 

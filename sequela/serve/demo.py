@@ -122,7 +122,13 @@ def _simulate(model: Path, meds: Path, out: Path, chosen: Preset, progress: Prog
 
 def _predict(simulated: Path, meds: Path, out: Path, chosen: Preset, progress: Progress) -> dict:
     return commands.predict(
-        simulated, meds, out, task=chosen.tasks, estimator=chosen.estimator, progress=progress
+        simulated,
+        meds,
+        out,
+        task=chosen.tasks,
+        estimator=chosen.estimator,
+        seed=chosen.train.seed,
+        progress=progress,
     )
 
 

@@ -34,12 +34,15 @@ def examples(
 ) -> tuple[list[Example], dict[str, str]]:
     """Patients from low to high risk of the first binary task, and the colours of the kinds of marks.
 
-    The choice follows from the predictions alone: one patient in each quarter of the risks.
+    Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them.
     """
     task = next((one for one in tasks if one.kind == "binary"), tasks[0])
     scored = pl.read_parquet(predictions / task.name / "sequela.parquet")
     score = "predicted_boolean_probability" if task.kind == "binary" else "predicted_float_value"
-    ranked = scored.filter(pl.col(score).is_not_null()).sort(score, "subject_id")
+    truth = "boolean_value" if task.kind == "binary" else "float_value"
+    ranked = scored.drop_nulls([score, truth]).sort(score, "subject_id")
+    if ranked.is_empty():
+        return [], {}
     chosen = [ranked.row(int(len(ranked) * (part + 0.5) / PATIENTS), named=True) for part in range(PATIENTS)]
     patients = [row["subject_id"] for row in chosen]
     real = read_events(meds).filter(pl.col("subject_id").is_in(patients))
@@ -48,7 +51,7 @@ def examples(
     kinds = _kinds(
         tasks, pl.concat([real.select("code"), imagined.select("code")])["code"].unique().to_list()
     )
-    colours = {kind: colour for kind, colour in zip(_ordered(kinds), ("#222", *COLOURS), strict=False)}
+    colours = dict(zip(_ordered(kinds), ("var(--ink)", *COLOURS), strict=False))
     colours |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
     unit, length = ("years", YEAR) if (task.horizon or 0) >= YEAR else ("days", DAY)
     result = []
@@ -127,8 +130,8 @@ def _stop(task: Task, events: pl.DataFrame, ends: pl.DataFrame, at: object, leng
 
 
 def _observed_end(events: pl.DataFrame) -> float:
-    end = events.filter(pl.col("code") == FOLLOW_UP_END)["at"].max()
-    return float(end if end is not None else events["at"].max())
+    stated = events.filter(pl.col("code") == FOLLOW_UP_END)["at"].drop_nulls().to_list()
+    return max(stated or events["at"].drop_nulls().to_list())
 
 
 def _lane(

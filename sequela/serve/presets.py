@@ -34,6 +34,8 @@ class Preset:
     estimator: str = "scope"
 
 
+Settings = TokenSettings | TrainSettings | SimulateSettings
+
 PRESETS = {
     "nafld": Preset(
         title="NAFLD cohort: adults of one county in Minnesota, followed for years",
@@ -103,7 +105,7 @@ def with_file(chosen: Preset, path: Path, sections: dict) -> Preset:
     return chosen
 
 
-def _replaced(settings: object, values: dict, where: str) -> object:
+def _replaced(settings: Settings, values: dict, where: str) -> Settings:
     current = {one.name: getattr(settings, one.name) for one in fields(settings)}
     clean = {}
     for name, value in values.items():

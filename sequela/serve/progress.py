@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from sequela.record.progress import Progress, silent
 
 REFRESH_SECONDS = 0.25  # a terminal's picture
 PLAIN_SECONDS = 15.0  # a line in a log file
-PER_SECOND = "_per_second"
+COUNT, RATE = "tokens", "tokens_per_second"
 
 
 class Display:
@@ -29,7 +29,7 @@ class Display:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Progress]:
+    def stage(self, name: str) -> Generator[Progress]:
         """Show a stage while the block runs; the block gets the `Progress` to report to."""
         if self.quiet:
             yield silent
@@ -57,7 +57,7 @@ class _Plain:
 
 
 @contextmanager
-def _live(name: str) -> Iterator[Progress]:
+def _live(name: str) -> Generator[Progress]:
     from rich.console import Console
     from rich.live import Live
     from rich.progress_bar import ProgressBar
@@ -85,24 +85,25 @@ def _live(name: str) -> Iterator[Progress]:
 
 
 def line(name: str, done: float, total: float, seconds: float, facts: dict[str, object]) -> str:
-    """One line of progress: share, rate, time left and the facts; facts named `<unit>_per_second` are the rate.
+    """One line of progress: share, rate, time left and the facts.
 
-    >>> line("train", 250, 1000, 10.0, {"tokens_per_second": 9000.0, "loss": 1.23456})
+    The rate comes from a fact that is one (`tokens_per_second`) or from the count so far (`tokens`).
+
+    >>> line("train", 250, 1000, 10.0, {"tokens": 90000, "loss": 1.23456})
     'train: 25 %, 9,000 tokens/s, 30 s left, loss 1.235'
     """
-    parts = []
-    if total > 0:
-        parts.append(f"{100 * done / total:.0f} %")
-    rates = {key.removesuffix(PER_SECOND): value for key, value in facts.items() if key.endswith(PER_SECOND)}
-    parts += [f"{_short(value)} {unit}/s" for unit, value in rates.items()]
-    if done > 0 and seconds > 0:
-        if not rates:
-            parts.append(f"{_short(done / seconds)}/s")
-        if total > done:
-            parts.append(f"{duration(seconds * (total - done) / done)} left")
-    for key, value in facts.items():
-        if not key.endswith(PER_SECOND):
-            parts.append(str(value) if key == "stage" else f"{key.replace('_', ' ')} {_short(value)}")
+    parts = [f"{100 * done / total:.0f} %"] if total > 0 else []
+    other = dict(facts)
+    rate = other.pop(RATE, None)
+    count = other.pop(COUNT, None)
+    if rate is None and isinstance(count, int | float) and seconds > 0:
+        rate = count / seconds
+    if isinstance(rate, int | float):
+        parts.append(f"{rate:,.0f} {COUNT}/s")
+    if total > done > 0:
+        parts.append(f"{duration(seconds * (total - done) / done)} left")
+    for key, value in other.items():
+        parts.append(str(value) if key == "stage" else f"{key.replace('_', ' ')} {_short(value)}")
     return (f"{name}: " if name else "") + ", ".join(parts)
 
 

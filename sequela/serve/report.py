@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -19,12 +20,13 @@ from sequela.serve.futures import examples
 from sequela.serve.presets import PRESETS
 from sequela.serve.progress import duration
 from sequela.serve.spent import spent
-from sequela.serve.summary import interval
+from sequela.serve.summary import interval, ours_first
+from sequela.tasks.prediction import SIMULATION as OURS
 from sequela.tasks.task import Task, catalog
 
-OURS = "sequela"
 PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first four that were scored
 CALIBRATED = 2
+LIMITS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the axes of a calibration plot
 COLUMNS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -94,11 +96,17 @@ def _tasks(metrics: dict, predictions: Sequence[Path]) -> dict[str, Task]:
     known = {task.name: task for task in catalog()}
     for folder in predictions:
         for fields in (manifest.read(folder) or {"settings": {}})["settings"].get("tasks", []):
-            plain = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-            }
-            known[plain["name"]] = Task(**plain)
+            task = _task(fields)
+            known[task.name] = task
     return {name: known[name] for name in metrics["tasks"] if name in known}
+
+
+def _task(fields: dict[str, Any]) -> Task:
+    """A task out of a manifest, where JSON has turned tuples into lists."""
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Task(**frozen)
 
 
 def _headline(metrics: dict, tasks: dict[str, Task]) -> str:
@@ -106,13 +114,13 @@ def _headline(metrics: dict, tasks: dict[str, Task]) -> str:
     for name, scores in metrics["tasks"].items():
         ours = scores["models"].get(OURS, {})
         title = tasks[name].title if name in tasks else name
-        if ours.get("auroc"):
+        if (ours.get("auroc") or {}).get("value") is not None:
             hundred = round(100 * ours["auroc"]["value"])
             return (
                 f"{title}: of two patients the model has never seen, one with and one without this outcome, simulated "
                 f"futures gave the higher risk to the right one in {hundred} of 100 pairs."
             )
-        if ours.get("mae"):
+        if (ours.get("mae") or {}).get("value") is not None:
             return f"{title}: simulated futures are off by {ours['mae']['value']:.1f} days on average."
     return "No simulation was scored here; the table shows the models that were."
 
@@ -123,17 +131,33 @@ def _section(name: str, scores: dict, task: Task | None, predictions: Sequence[P
     return {
         "name": name,
         "title": task.title if task else name,
-        "n": scores["n"],
-        "positives": scores["positives"],
+        "counts": _counts(scores),
         "undecidable": scores["undecidable"],
         "verdict": scores.get("verdict", ""),
         "columns": [COLUMNS[key] for key in columns],
         "models": [
             (model, model == OURS, [interval(values.get(key)) for key in columns])
-            for model, values in scores["models"].items()
+            for model, values in ours_first(scores["models"]).items()
         ],
         "plots": [Markup(plot) for plot in _plots(name, scores, predictions)],
     }
+
+
+def _counts(scores: dict) -> str:
+    """How many patients there are, how many have an answer, and how many futures were imagined."""
+    parts = [f"{scores['n']:,} patients"]
+    if scores["positives"] is not None:
+        without = scores["decidable"] - scores["positives"]
+        parts += [f"{scores['positives']:,} with the outcome", f"{without:,} without"]
+    parts.append(
+        f"{scores['undecidable']:,} undecidable, because their record ends before the question is settled"
+    )
+    text = ", ".join(parts) + "."
+    futures = scores["rollouts"].get(OURS)
+    if futures:
+        total = futures["decidable"] + futures["undecidable"]
+        text += f" {total:,} futures were imagined, {futures['undecidable']:,} of them without an answer."
+    return text
 
 
 def _plots(name: str, scores: dict, predictions: Sequence[Path]) -> list[str]:
@@ -161,7 +185,7 @@ def _plots(name: str, scores: dict, predictions: Sequence[Path]) -> list[str]:
         [Curve(model, points, spread, marks=True) for model, (points, spread) in groups.items()],
         "predicted risk (tenths of the patients)",
         "observed share",
-        limit=min(1.0, -(-highest // 0.1) / 10),
+        limit=next(limit for limit in LIMITS if limit >= min(1.0, highest)),
     )
     return [hits, calibrated]
 

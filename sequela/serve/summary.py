@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import math
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 110  # where the output is no terminal
-COLUMNS = {"auroc": "AUROC", "oe": "O/E", "calibration_slope": "slope", "brier": "Brier", "mae": "MAE, days"}
+from sequela.tasks.prediction import SIMULATION as OURS
+
+WIDTH = 100  # at least; narrower terminals wrap
+TITLE = "Held-out patients; 95 % intervals by bootstrap over patients"
+COLUMNS = {"binary": {"auroc": "AUROC", "oe": "O/E"}, "time": {"mae": "MAE, days"}}
 
 
 def print_summary(metrics: dict) -> None:
     """Print the scores of every task and model on stdout, and where simulation loses."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    console.print(table(metrics))
+    console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
+    for kind in COLUMNS:
+        tasks = {name: task for name, task in metrics["tasks"].items() if task["kind"] == kind}
+        if tasks:
+            console.print(table(tasks, kind))
     for name, task in metrics["tasks"].items():
-        if task.get("verdict"):
-            console.print(f"{name}: {task['verdict']}", highlight=False)
+        console.print(f"{name}: {task['verdict']}", highlight=False)
 
 
-def table(metrics: dict) -> Table:
-    """One row a task and model: the counts, and every metric with its 95 % interval."""
-    shown = [key for key in COLUMNS if any(_has(task, key) for task in metrics["tasks"].values())]
-    result = Table(title="Held-out patients; 95 % intervals by bootstrap over patients", title_justify="left")
-    for column in ("task", "n", "events", "undecidable", "model"):
-        result.add_column(
-            column, justify="right" if column in ("n", "events", "undecidable") else "left", no_wrap=True
-        )
-    for key in shown:
-        result.add_column(COLUMNS[key], justify="right", no_wrap=True)
-    for name, task in metrics["tasks"].items():
-        counts = [name, f"{task['n']:,}", f"{task['positives']:,}", f"{task['undecidable']:,}"]
-        for model, scores in task["models"].items():
-            label = f"[bold]{model}[/]" if model == "sequela" else model
-            result.add_row(*counts, label, *(interval(scores.get(key)) for key in shown))
-            counts = [""] * len(counts)
+def table(tasks: dict[str, dict], kind: str) -> Table:
+    """A row a task with its counts, and below it a row a model with its scores; simulation comes first."""
+    result = Table(title=TITLE, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("task, model", no_wrap=True)
+    for column in ("n", "events", "undecidable", *COLUMNS[kind].values()):
+        result.add_column(column, justify="right", no_wrap=True)
+    nothing = [""] * 3
+    for name, task in tasks.items():
+        counts = (task["n"], task["positives"], task["undecidable"])
+        result.add_row(f"[bold]{name}[/]", *("" if count is None else f"{count:,}" for count in counts))
+        for model, scores in ours_first(task["models"]).items():
+            label = f"  [bold]{model}[/]" if model == OURS else f"  {model}"
+            result.add_row(label, *nothing, *(interval(scores.get(key)) for key in COLUMNS[kind]))
         result.add_section()
     return result
+
+
+def ours_first(models: dict[str, dict]) -> dict[str, dict]:
+    """The same models, simulation before the others."""
+    return {name: models[name] for name in sorted(models, key=lambda name: (name != OURS, name))}
 
 
 def interval(score: dict | None) -> str:
@@ -65,10 +72,6 @@ def number(value: float) -> str:
     ('.836', '1.00', '-.012')
     """
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.2f}"
-
-
-def _has(task: dict, key: str) -> bool:
-    return any(scores.get(key) for scores in task["models"].values())
 
 
 def _is_number(value: object) -> bool:

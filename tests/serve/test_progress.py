@@ -59,9 +59,11 @@ def test_quiet_is_silent(capsys: pytest.CaptureFixture) -> None:
     ("done", "total", "facts", "words"),
     [
         (0, 10, {}, "x: 0 %"),
-        (5, 10, {}, "x: 50 %, 0.5/s, 10 s left"),
-        (10, 10, {}, "x: 100 %, 1/s"),
-        (3, 0, {"rows": 12000}, "x: 0.3/s, rows 12,000"),
+        (5, 10, {}, "x: 50 %, 10 s left"),
+        (10, 10, {}, "x: 100 %"),
+        (5, 10, {"tokens": 40_000}, "x: 50 %, 4,000 tokens/s, 10 s left"),
+        (5, 10, {"tokens_per_second": 4000.4, "stage": "sort"}, "x: 50 %, 4,000 tokens/s, 10 s left, sort"),
+        (3, 0, {"rows_read": 12000, "loss": 0.12345}, "x: rows read 12,000, loss 0.1235"),
     ],
 )
 def test_line(done: float, total: float, facts: dict, words: str) -> None:

@@ -1,0 +1,147 @@
+"""The command line: help in words, exit codes, one sentence for what the user can mend."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sequela.serve.cli import run
+
+COMMANDS = ("demo", "ingest", "tokenize", "train", "simulate", "predict", "evaluate", "report", "tasks")
+HEAVY = ("torch", "polars", "numpy", "sklearn", "statsmodels", "jinja2", "duckdb")
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
+    assert run(["--help"]) == 0
+    listed = set(re.findall(r"^│ (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    assert listed >= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_explains_every_option_with_an_example(
+    command: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Example: sequela {command}" in text
+    for option in ("--config", "--quiet", "--seed"):
+        assert option in text
+    rows = re.findall(r"^│ +(?:\* +)?((?:--)?[A-Za-z][\w-]*.*?) *│$", text, re.MULTILINE)
+    assert len(rows) >= 3
+    assert [row for row in rows if not re.search(r" {2,}\w", row)] == [], "an option without words"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from sequela.serve.cli import run; run(['--help']); run(['train', '--help']); "
+        f"print('heavy:', sorted(set({HEAVY}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["tokenise", "a", "b"], 'Unknown command "tokenise". Did you mean "tokenize"?'),
+        (["tokenize", "nowhere", "out"], "nowhere does not exist"),
+        (["tokenize", "a"], "OUT"),
+        (["train", "a", "b", "--depth", "two"], '"two" into int'),
+        (["train", "a", "b", "--dpeth", "2"], "--dpeth"),
+        (["simulate", "a", "b", "c", "--task", "deth_5y"], "there is no task 'deth_5y'"),
+        (["demo", "--source", "nadfl"], "there is no demo for 'nadfl'"),
+        (["tokenize", "a", "b", "--quantiles", "1"], "quantiles must be 2 or more"),
+        (["train", "a", "b", "--config", "none.toml"], "none.toml cannot be read"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_sentence(
+    arguments: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*arguments, "--quiet"]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert len(written.err.splitlines()) == 1
+    assert complaint in written.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_come_from_a_file_and_flags_win(
+    small_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / "my.toml"
+    config.write_text("[tokenize]\nquantiles = 4\nmin-patients = 20\n[train]\ndepth = 1\n")
+    meds, out = str(small_demo / "meds"), tmp_path / "corpus"
+    assert run(["tokenize", meds, str(out), "--config", str(config), "--quantiles", "5"]) == 0
+    settings = json.loads((out / "manifest.json").read_text())["settings"]
+    assert (settings["quantiles"], settings["min_patients"]) == (5, 20)
+    assert "corpus written in" in capsys.readouterr().err
+    config.write_text("[tokenize]\nquantyles = 4\n")
+    assert run(["tokenize", meds, str(out), "--config", str(config)]) == 2
+    complaint = capsys.readouterr().err
+    assert "quantyles" in complaint
+    assert "my.toml" in complaint
+
+
+def test_tasks_as_lines_and_as_json(capsys: pytest.CaptureFixture) -> None:
+    assert run(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert run(["tasks", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [line.split()[0] for line in lines] == [task["name"] for task in found]
+
+
+def test_demo_prints_table_time_and_memory(
+    small_demo: Path,
+    small_meds: Path,
+    small_config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr("sequela.serve.demo.nafld", lambda: small_meds)
+    assert run(["demo", "--out", str(small_demo), "--config", str(small_config), "--quiet"]) == 0
+    written = capsys.readouterr()
+    assert written.err == ""
+    assert "new_cardiovascular_5y" in written.out
+    assert re.search(r"sequela +[.\d]+ \[[.\d]+, [.\d]+\]", written.out)
+    assert re.search(r"peak memory [\d,]+ MB", written.out)
+
+
+def test_our_bugs_exit_with_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("sequela.serve.commands.tasks", lambda: 1 / 0)
+    assert run(["tasks"]) == 1
+    assert "defect of ours" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_a_sentence_and_leaves_nothing(small_demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    command = [
+        sys.executable,
+        "-m",
+        "sequela",
+        "train",
+        str(small_demo / "corpus"),
+        str(out),
+        "--epochs",
+        "500",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".model.unfinished-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "sequela: stopped; run the same command again to go on."
+    assert list(tmp_path.iterdir()) == []

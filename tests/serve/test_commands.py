@@ -1,0 +1,120 @@
+"""Every stage as a function: Ctrl-C leaves nothing, a re-run completes, bad input is named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import sequela
+from sequela.record.errors import InputError
+from sequela.serve import commands
+from sequela.serve.presets import preset, read_toml, with_file
+
+
+class Interrupted:
+    """Ctrl-C the first time a stage reports progress."""
+
+    def __call__(self, done: float, total: float, **facts: object) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def small(small_config: Path):
+    return with_file(preset("nafld"), small_config, read_toml(small_config))
+
+
+@pytest.fixture
+def stages(small_demo: Path, shared_data: Path, small) -> dict[str, Callable]:
+    """Each stage on the folders of the small demo, as a function of the folder to write and of the progress."""
+    meds = small_demo / "meds"
+    raw = shared_data / "ehr" / "nafld"
+    quick = replace(small.train, epochs=0.3)
+    few = replace(small.simulate, rollouts=2)
+    return {
+        "ingest": lambda out, **o: commands.ingest("nafld", raw, out, **o),
+        "tokenize": lambda out, **o: commands.tokenize(meds, out, settings=small.tokenize, **o),
+        "train": lambda out, **o: commands.train(small_demo / "corpus", out, settings=quick, **o),
+        "simulate": lambda out, **o: commands.simulate(
+            small_demo / "model", meds, out, task="death_5y", patients=40, settings=few, **o
+        ),
+        "predict": lambda out, **o: commands.predict(
+            small_demo / "simulated", meds, out, task="death_5y", baselines=False, **o
+        ),
+        "evaluate": lambda out, **o: commands.evaluate(small_demo / "predictions", out, **o),
+        "report": lambda out, **o: commands.report(small_demo / "evaluation", out, **o),
+    }
+
+
+@pytest.mark.parametrize("name", ["ingest", "tokenize", "train", "simulate", "predict", "evaluate", "report"])
+def test_ctrl_c_leaves_nothing_and_a_rerun_completes(
+    stages: dict[str, Callable], tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    with pytest.raises(KeyboardInterrupt):
+        stages[name](out, progress=Interrupted())
+    assert list(tmp_path.iterdir()) == []
+    assert not stages[name](out)["skipped"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert stages[name](out)["skipped"]
+
+
+def test_predict_simulates_first_where_it_gets_a_checkpoint(small_demo: Path, tmp_path: Path, small) -> None:
+    out = tmp_path / "predictions"
+    done = sequela.predict(
+        small_demo / "model",
+        small_demo / "meds",
+        out,
+        task="death_5y",
+        rollouts=2,
+        baselines=False,
+        patients=60,
+        settings=small.simulate,
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions", "predictions-simulated"}
+    assert done["inputs"]["simulated"]["path"] == "../predictions-simulated"
+    facts = json.loads((tmp_path / "predictions-simulated" / "manifest.json").read_text())
+    assert facts["settings"]["rollouts"] == 2
+    assert 0 < facts["result"]["histories"] <= 60
+
+
+def test_predictions_of_others_are_evaluated_beside_ours(small_demo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "death_5y").mkdir(parents=True)
+    shutil.copy(
+        small_demo / "predictions" / "death_5y" / "trees.parquet", other / "death_5y" / "theirs.parquet"
+    )
+    commands.evaluate([small_demo / "predictions", other], tmp_path / "evaluation")
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    models = metrics["tasks"]["death_5y"]["models"]
+    assert models["theirs"] == models["trees"]
+
+
+def test_bad_input_is_named(small_demo: Path, tmp_path: Path) -> None:
+    model, meds = small_demo / "model", small_demo / "meds"
+    with pytest.raises(InputError, match=r"no task 'deth_5y'.*Did you mean 'death_5y'"):
+        commands.simulate(model, meds, tmp_path / "out", task="deth_5y")
+    with pytest.raises(InputError, match="no estimator 'magic': choose one of scope, mc"):
+        commands.predict(model, meds, tmp_path / "out", task="death_5y", estimator="magic")
+    with pytest.raises(InputError, match="nobody belongs to the cohort of the task 'in_hospital_death'"):
+        commands.simulate(model, meds, tmp_path / "out", task="in_hospital_death")
+    with pytest.raises(InputError):
+        commands.train(meds, tmp_path / "out")
+    with pytest.raises(InputError):
+        commands.simulate(small_demo / "corpus", meds, tmp_path / "out", task="death_5y")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_checkpoint_is_named(small_demo: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(small_demo / "model", model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        commands.simulate(model, small_demo / "meds", tmp_path / "out", task="death_5y")
+
+
+def test_the_catalog() -> None:
+    assert {task.name for task in commands.tasks()} >= {"death_5y", "in_hospital_death", "remaining_stay"}

@@ -1,0 +1,53 @@
+"""The table in the terminal shows every score with its interval."""
+
+import pytest
+
+from sequela.serve.summary import interval, number, print_summary
+
+SCORE = {"value": 0.8361, "low": 0.81, "high": 0.8589}
+METRICS = {
+    "tasks": {
+        "death_5y": {
+            "kind": "binary",
+            "n": 3511,
+            "positives": 225,
+            "undecidable": 1300,
+            "verdict": "trees beat it by .02 [.01, .03].",
+            "models": {
+                "sequela": {"auroc": SCORE, "oe": {"value": 1.04, "low": 0.9, "high": 1.2}},
+                "trees": {"auroc": SCORE},
+            },
+        },
+        "remaining_stay": {
+            "kind": "time",
+            "n": 800,
+            "positives": None,
+            "verdict": "",
+            "undecidable": 10,
+            "models": {"sequela": {"mae": {"value": 6.44, "low": 6.1, "high": 6.8}}},
+        },
+    }
+}
+
+
+def test_summary_shows_counts_scores_and_verdict(capsys: pytest.CaptureFixture) -> None:
+    print_summary(METRICS)
+    shown = capsys.readouterr().out
+    assert "death_5y" in shown
+    assert "3,511" in shown
+    assert "1,300" in shown
+    assert ".836 [.810, .859]" in shown
+    assert "1.04 [.900, 1.20]" in shown
+    assert "6.44 [6.10, 6.80]" in shown
+    assert "death_5y: trees beat it by .02 [.01, .03]." in shown
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    assert interval(None) == "-"
+    assert interval({}) == "-"
+    assert interval({"value": float("nan"), "low": 0.1, "high": 0.2}) == "-"
+    assert interval({"value": 0.5, "low": None, "high": None}) == ".500"
+
+
+def test_numbers_keep_their_sign_and_size() -> None:
+    assert [number(value) for value in (-0.0123, 0.99951, 12.0, 0.0)] == ["-.012", "1.00", "12.00", ".000"]
