@@ -16,7 +16,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sequela.record.errors import InputError
     from sequela.rollout.settings import SimulateSettings
-    from sequela.serve.commands import evaluate, ingest, predict, report, simulate, tasks, tokenize, train
+    from sequela.serve.commands import (
+        evaluate,
+        ingest,
+        load,
+        predict,
+        report,
+        simulate,
+        tasks,
+        tokenize,
+        train,
+    )
     from sequela.serve.demo import demo
     from sequela.tokens.settings import TokenSettings
     from sequela.train.settings import TrainSettings
@@ -29,6 +39,7 @@ __all__ = [
     "demo",
     "evaluate",
     "ingest",
+    "load",
     "predict",
     "report",
     "simulate",

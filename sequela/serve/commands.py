@@ -22,6 +22,7 @@ from sequela.tokens.settings import TokenSettings
 from sequela.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from sequela.model.decoder import Decoder
     from sequela.tasks.task import Task
 
 Folder = str | Path
@@ -289,6 +290,19 @@ def report(
         return {}
 
     return stage(Path(out), "report", {}, {"evaluation": folder}, make)
+
+
+def load(model: Folder) -> Decoder:
+    """The decoder in a checkpoint folder: one of ours, or a Qwen2, Qwen3 or Llama folder of `transformers`.
+
+    `load("model/").logits(ids)` scores the next token: int64 [B, T] -> float32 [B, T, V].
+
+    Raises:
+        InputError: where a file of the checkpoint is missing, cut short or of another architecture.
+    """
+    from sequela.model.checkpoint import load as run
+
+    return run(Path(model))
 
 
 def tasks() -> list[Task]:

@@ -38,7 +38,9 @@ def _lacks(function: ast.FunctionDef, name: str) -> list[str]:
     found = [f"{name}: no type for {argument}" for argument in untyped]
     found += [] if function.returns is not None else [f"{name}: no type for the result"]
     described_by_its_class = function.name == "forward"
-    return found + ([] if ast.get_docstring(function) or described_by_its_class else [f"{name}: no docstring"])
+    return found + (
+        [] if ast.get_docstring(function) or described_by_its_class else [f"{name}: no docstring"]
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -116,5 +116,14 @@ def test_a_truncated_checkpoint_is_named(small_demo: Path, tmp_path: Path) -> No
         commands.simulate(model, small_demo / "meds", tmp_path / "out", task="death_5y")
 
 
+def test_a_checkpoint_can_be_loaded_and_asked(small_demo: Path) -> None:
+    import torch
+
+    model = sequela.load(str(small_demo / "model"))
+    logits = model.logits(torch.tensor([[1, 2, 3]]))
+    assert logits.shape[:2] == (1, 3)
+    assert logits.dtype == torch.float32
+
+
 def test_the_catalog() -> None:
     assert {task.name for task in commands.tasks()} >= {"death_5y", "in_hospital_death", "remaining_stay"}
