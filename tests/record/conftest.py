@@ -103,10 +103,6 @@ class Clinic:
     def events(self) -> pl.DataFrame:
         return read_events(self.folder / "out")
 
-    def rule(self, report: dict, table: str, code: str) -> dict:
-        """The account of the rule that makes `code` from `table`."""
-        return next(rule for rule in report["tables"][table]["rules"] if code in rule["code"])
-
 
 @pytest.fixture
 def new_clinic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Clinic]:
@@ -145,3 +141,24 @@ def events() -> pl.DataFrame:
 def dataset(events, tmp_path) -> Path:
     write_dataset(events, tmp_path / "meds", name="toy", descriptions={"LAB//HB": "Haemoglobin"})
     return tmp_path / "meds"
+
+
+@pytest.fixture(scope="session")
+def rule_of() -> Callable[[dict, str, str], dict]:
+    """The account of the first rule of a report that makes `code` from `table`."""
+    return lambda report, table, code: next(
+        rule for rule in report["tables"][table]["rules"] if code in rule["code"]
+    )
+
+
+@pytest.fixture(scope="session")
+def balanced() -> Callable[[dict], bool]:
+    """Whether every row that went in came out as an event, or was dropped for a stated reason."""
+
+    def check(report: dict) -> bool:
+        rules = [rule for table in report["tables"].values() for rule in table["rules"]]
+        return sum(rule["events_out"] for rule in rules) == report["events"] and all(
+            rule["rows_in"] == rule["events_out"] + sum(rule["dropped"].values()) for rule in rules
+        )
+
+    return check

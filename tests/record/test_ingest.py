@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import re
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -12,22 +14,11 @@ from sequela.record.errors import InputError
 from sequela.record.ingest import ingest
 
 
-def accounts(report: dict) -> list[dict]:
-    return [rule for table in report["tables"].values() for rule in table["rules"]]
-
-
-def balanced(report: dict) -> bool:
-    rules = accounts(report)
-    return sum(rule["events_out"] for rule in rules) == report["events"] and all(
-        rule["rows_in"] == rule["events_out"] + sum(rule["dropped"].values()) for rule in rules
-    )
-
-
-def test_a_fourth_source_needs_only_a_mapping(clinic):
+def test_a_fourth_source_needs_only_a_mapping(clinic, balanced, rule_of):
     report = clinic.ingest()
     assert (report["source"], report["patients"], report["events"]) == ("clinic", 3, 13)
     assert balanced(report)
-    assert clinic.rule(report, "visits", "code")["dropped"] == {"no value": 1}
+    assert rule_of(report, "visits", "code")["dropped"] == {"no value": 1}
     assert json.loads((clinic.folder / "out/ingest.json").read_text()) == report
     events = clinic.events()
     assert events.filter(pl.col("subject_id") == 1).rows() == [
@@ -65,67 +56,6 @@ def test_events_at_the_same_time_keep_the_order_of_the_mapping(clinic):
     ]
 
 
-@pytest.mark.parametrize(
-    "row, reason",
-    [
-        (",2020-01-01,hb,9", "no patient"),
-        ("1,2020-01-01,other,9", "no code"),
-        ("1,2020-01-01,hb,", "no value"),
-        ("1,2020-01-01,hb,nan", "no value"),
-        ("1,2020-01-01,hb,2.9", "out of range"),
-        ("1,2020-01-01,hb,25.1", "out of range"),
-        ("1,2020-01-05 08:30:00,hb,13.5", "duplicate"),
-        ("1,1950-02-28,hb,9", "before birth"),
-        ("1,2020-06-02,hb,9", "after follow-up end"),
-    ],
-)
-def test_reasons_to_drop_a_row(clinic, row, reason):
-    control = clinic.ingest()
-    clinic.visits += row + "\n"
-    report = clinic.ingest()
-    assert report["events"] == control["events"]
-    before = clinic.rule(control, "visits", "code")["dropped"].get(reason, 0)
-    assert clinic.rule(report, "visits", "code")["dropped"][reason] == before + 1
-    assert balanced(report)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        "1,2020-01-01,hb,3",
-        "1,2020-01-01,hb,25",
-        "1,2020-06-01,hb,9",
-        "1,1950-03-01,hb,9",
-        "1,2020-01-05 08:30,hb,13",
-    ],
-)
-def test_rows_at_the_edge_are_kept(clinic, row):
-    control = clinic.ingest()
-    clinic.visits += row + "\n"
-    assert clinic.ingest()["events"] == control["events"] + 1
-
-
-def test_a_rule_may_name_its_own_reasons_and_rows(clinic):
-    old = 'code = "code"\ntime = "seen"'
-    clinic.mapping = clinic.mapping.replace(
-        old, old + '\nwhere = "test <> \'hr\'"\ndrop = { "too old" = "seen < DATE \'2020-01-01\'" }'
-    )
-    report = clinic.ingest()
-    assert clinic.rule(report, "visits", "code")["dropped"] == {"not selected": 2, "too old": 1}
-    assert report["tables"]["visits"]["rows_without_rule"] == 2
-    assert balanced(report)
-
-
-def test_text_and_events_without_value_can_be_kept(clinic):
-    clinic.mapping = clinic.mapping.replace(
-        'value = "value"', 'value = "value"\nkeep_without_value = true\ntext = "test"'
-    )
-    clinic.ingest()
-    kept = clinic.events().filter(pl.col("code") == "LAB//HB")
-    assert kept["numeric_value"].to_list() == [13.5, 9.0, None]
-    assert kept["text_value"].to_list() == ["hb", "hb", "hb"]
-
-
 rows = st.tuples(
     st.sampled_from(["1", "2", "9", ""]),
     st.sampled_from(["2020-01-05", "2020-01-06 10:00", "1940-01-01", "2030-01-01"]),
@@ -136,7 +66,7 @@ rows = st.tuples(
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(rows, min_size=1, max_size=30))
-def test_every_row_is_accounted_for(clinic, rows):
+def test_every_row_is_accounted_for(clinic, balanced, rows):
     clinic.visits = "pid,seen,test,value\n" + "".join(",".join(row) + "\n" for row in rows)
     report = clinic.ingest()
     assert balanced(report)
@@ -150,55 +80,6 @@ def refused(clinic, *words: str) -> None:
     assert all(word in said for word in words), said
     assert "\n" not in said and "SECRET" not in said
     assert not (clinic.folder / "out").exists()
-
-
-def test_a_few_unreadable_times_are_dropped_and_the_first_is_named(clinic):
-    clinic.visits += "1,2020-02-02,hr,70\n" * 300 + "1,the next day,hr,70\n1,,hr,70\n"
-    report = clinic.ingest()
-    dropped = clinic.rule(report, "visits", "code")["dropped"]
-    assert (dropped["unreadable time"], dropped["no time"]) == (1, 1)
-    assert report["tables"]["visits"]["unreadable_times"] == {
-        "seen": {"rows": 1, "first": "visits.csv, row 306"}
-    }
-
-
-def test_many_unreadable_times_are_an_error(clinic):
-    clinic.visits = clinic.visits.replace("2020-", "SECRET 2020-")
-    refused(clinic, "events 3", "4 of 5 rows", "column 'seen'", "visits.csv, row 1", "missing_times")
-
-
-def test_many_missing_times_are_an_error_unless_the_mapping_allows_them(clinic):
-    clinic.people = clinic.people.replace("1950-03-01", "").replace("1960-07-15", "")
-    refused(clinic, "events 2", "2 of 3 rows", "(born)", "people.csv, row 1")
-    clinic.mapping = clinic.mapping.replace('time = "born"', 'time = "born"\nmissing_times = 0.7')
-    report = clinic.ingest()
-    assert clinic.rule(report, "people", "MEDS_BIRTH")["dropped"] == {"no time": 2}
-
-
-def test_a_join_that_multiplies_rows_is_an_error(clinic):
-    clinic.mapping = clinic.mapping.replace('["hr", "VITAL//HR"', '["hb", "VITAL//HR"')
-    refused(clinic, "events 3", "its join makes 8 rows of 5", "unique")
-
-
-@pytest.mark.parametrize(
-    "old, new, words",
-    [
-        ('time = "born"', 'time = "bron"', ["events 2", "bron"]),
-        ('time = "born"', 'time = "born +"', ["events 2", "time = 'born +'", "double quotes"]),
-        ('time = "born"', 'time = "sex::TIMESTAMP"', ["events 2", "try_cast"]),
-        ('patient = "pid"', "patient = \"pid || 'A'\"", ["events 1", "try_cast"]),
-        (
-            "code = \"'GENDER//' || sex\"",
-            "code = \"(SELECT content FROM read_text('/etc/hostname'))\"",
-            ["events 1"],
-        ),
-    ],
-)
-def test_wrong_sql_in_a_mapping(clinic, old, new, words):
-    assert old in clinic.mapping
-    clinic.mapping = clinic.mapping.replace(old, new)
-    clinic.people = clinic.people.replace("F", "SECRET")
-    refused(clinic, "clinic.toml", *words)
 
 
 def test_wrong_sql_in_a_table(clinic):
@@ -246,3 +127,17 @@ def test_progress_reaches_its_total(clinic):
     )
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[-1][0] == seen[-1][1] and seen[0][2] == "read people"
+
+
+def test_the_example_of_the_guide_works(tmp_path, balanced):
+    guide = (Path(__file__).parents[2] / "docs/sources.md").read_text()
+    mapping, people, results = re.findall(r"```(?:toml|csv)\n(.*?)```", guide, re.DOTALL)[:3]
+    (tmp_path / "clinic.toml").write_text(mapping)
+    (tmp_path / "people.csv").write_text(people)
+    (tmp_path / "results-2024.csv").write_text(results)
+    report = ingest(tmp_path / "clinic.toml", tmp_path, tmp_path / "out")
+    assert balanced(report)
+    assert f"{report['patients']} patients, {report['events']} events" in guide
+    for rule in (rule for table in report["tables"].values() for rule in table["rules"]):
+        for reason, rows in rule["dropped"].items():
+            assert f'"{reason}": {rows}' in guide

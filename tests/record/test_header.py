@@ -1,0 +1,33 @@
+"""Names of columns: read from the first line, checked against what is needed."""
+
+import gzip
+
+import pytest
+
+from sequela.record.errors import InputError
+from sequela.record.header import check_columns, read_header, split_header
+
+
+def test_plain_and_gzipped_files(tmp_path):
+    (tmp_path / "a.csv").write_text('\ufeffid,"a, b",c\r\n1,2,3\r\n')
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"id;b\n"))
+    assert read_header(tmp_path / "a.csv", ",") == ["id", "a, b", "c"]
+    assert read_header(tmp_path / "a.csv.gz", ";") == ["id", "b"]
+
+
+def test_what_is_no_header(tmp_path):
+    (tmp_path / "a.csv.gz").write_text("id,b\n")
+    with pytest.raises(InputError, match=r"a\.csv\.gz cannot be read"):
+        read_header(tmp_path / "a.csv.gz", ",")
+    with pytest.raises(InputError, match="x is empty"):
+        split_header(b"\n", ",", "x")
+    with pytest.raises(InputError, match="two columns named 'b'"):
+        split_header(b"b,a,b\n", ",", "x")
+
+
+def test_a_missing_column_is_named_with_the_nearest():
+    check_columns("x", ["id", "value"], ["value"])
+    with pytest.raises(
+        InputError, match=r"x has no column 'value' \(did you mean 'vale'\?\); it has id, vale"
+    ):
+        check_columns("x", ["id", "vale"], ["value"])
