@@ -64,7 +64,12 @@ rows = st.tuples(
 )
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.lists(rows, min_size=1, max_size=30))
 def test_every_row_is_accounted_for(clinic, balanced, rows):
     clinic.visits = "pid,seen,test,value\n" + "".join(",".join(row) + "\n" for row in rows)

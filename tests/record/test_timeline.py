@@ -5,7 +5,7 @@ import datetime as dt
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequela.record.timeline import STATIC, Timeline, timelines
@@ -34,6 +34,7 @@ def test_events_before_1970_are_dated_and_not_static():
     assert timeline([STATIC, -5, -1]).until(-1).time.tolist() == [STATIC, -5]
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(-(10**15), 10**15), max_size=12), st.integers(-(10**15), 10**15), st.booleans())
 def test_a_cut_timeline_is_whole_again_when_joined(times, at, with_static):
     whole = timeline(([STATIC] if with_static else []) + sorted(times), end=10**15)
