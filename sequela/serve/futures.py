@@ -11,6 +11,7 @@ import polars as pl
 from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
 from sequela.record.store import read_events
 from sequela.serve.chart import COLOURS, Lane, Mark, lanes
+from sequela.tasks.prediction import SIMULATION
 from sequela.tasks.task import DAY, Task, matches_code
 
 PATIENTS = 4
@@ -29,6 +30,17 @@ class Example:
     picture: str
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """What all pictures share: the task, kind of mark by code, colour by kind, and the unit of the axis."""
+
+    task: Task
+    kinds: dict[str, str]
+    colours: dict[str, str]
+    unit: str
+    length: float  # of the unit, microseconds
+
+
 def examples(
     simulated: Path, meds: Path, predictions: Path, tasks: Sequence[Task]
 ) -> tuple[list[Example], dict[str, str]]:
@@ -37,46 +49,57 @@ def examples(
     Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them.
     """
     task = next((one for one in tasks if one.kind == "binary"), tasks[0])
-    scored = pl.read_parquet(predictions / task.name / "sequela.parquet")
-    score = "predicted_boolean_probability" if task.kind == "binary" else "predicted_float_value"
-    truth = "boolean_value" if task.kind == "binary" else "float_value"
-    ranked = scored.drop_nulls([score, truth]).sort(score, "subject_id")
-    if ranked.is_empty():
-        return [], {}
-    chosen = [ranked.row(int(len(ranked) * (part + 0.5) / PATIENTS), named=True) for part in range(PATIENTS)]
+    chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
     real = read_events(meds).filter(pl.col("subject_id").is_in(patients))
     imagined = _read_imagined(simulated, patients)
     rollouts = pl.read_parquet(simulated / "rollouts.parquet").filter(pl.col("subject_id").is_in(patients))
-    kinds = _kinds(
-        tasks, pl.concat([real.select("code"), imagined.select("code")])["code"].unique().to_list()
-    )
+    kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())
     colours = dict(zip(_ordered(kinds), ("var(--ink)", *COLOURS), strict=False))
     colours |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
-    unit, length = ("years", YEAR) if (task.horizon or 0) >= YEAR else ("days", DAY)
-    result = []
-    for row in chosen:
-        at = row["prediction_time"]
-        own = pl.col("subject_id") == row["subject_id"]
-        mine = (pl.col("prediction_time") == at) & own
-        ends = rollouts.filter(mine & (pl.col("reason") != "limit")).sort("rollout").head(SHOWN_ROLLOUTS)
-        events = _at(real.filter(own), at, length)
-        after = _at(imagined.filter(mine & pl.col("rollout").is_in(ends["rollout"].to_list())), at, length)
-        stop = _stop(task, events, ends, at, length)
-        rows = [_lane("observed", events, kinds, -PAST * stop, _observed_end(events), observed=True)]
-        for rollout, end in ends.select("rollout", "end").iter_rows():
-            until = (end - at).total_seconds() * 1e6 / length
-            rows.append(
-                _lane(
-                    f"imagined {rollout + 1}", after.filter(pl.col("rollout") == rollout), kinds, 0.0, until
-                )
-            )
-        horizon = None if task.horizon is None else task.horizon / length
-        axis = f"{unit} from the moment of prediction; left of 0 is what the model was shown"
-        picture = lanes(rows, colours, -PAST * stop, stop, axis, horizon)
-        result.append(Example(_words(task, row, score, events, unit, length), picture))
-    shown = {kind: colours[kind] for kind in colours if kind in set(kinds.values())}
-    return result, shown
+    years = task.horizon is not None and task.horizon >= YEAR
+    drawing = _Drawing(task, kinds, colours, "years" if years else "days", YEAR if years else DAY)
+    result = [_example(drawing, row, real, imagined, rollouts) for row in chosen]
+    return result, {kind: colours[kind] for kind in colours if kind in set(kinds.values())}
+
+
+def _choose(task: Task, predictions: Path) -> list[dict]:
+    """Rows of our predictions: the middle one of each quarter by rank, of those whose answer is known."""
+    scored = pl.read_parquet(predictions / task.name / f"{SIMULATION}.parquet")
+    known = scored.drop_nulls([_score(task), _truth(task)]).sort(_score(task), "subject_id")
+    if known.is_empty():
+        return []
+    return [known.row(int(len(known) * (part + 0.5) / PATIENTS), named=True) for part in range(PATIENTS)]
+
+
+def _score(task: Task) -> str:
+    return "predicted_boolean_probability" if task.kind == "binary" else "predicted_float_value"
+
+
+def _truth(task: Task) -> str:
+    return "boolean_value" if task.kind == "binary" else "float_value"
+
+
+def _example(
+    drawing: _Drawing, row: dict, real: pl.DataFrame, imagined: pl.DataFrame, rollouts: pl.DataFrame
+) -> Example:
+    """The patient of one row of the predictions."""
+    at, length = row["prediction_time"], drawing.length
+    own = pl.col("subject_id") == row["subject_id"]
+    mine = own & (pl.col("prediction_time") == at)
+    shown = rollouts.filter(mine & (pl.col("reason") != "limit")).sort("rollout").head(SHOWN_ROLLOUTS)
+    events, futures = _at(real.filter(own), at, length), _at(imagined.filter(mine), at, length)
+    ends = [(end - at).total_seconds() * 1e6 / length for end in shown["end"]]
+    stop = _stop(drawing, events, ends)
+    start = _start(drawing, events, stop)
+    rows = [_lane("observed", events, drawing.kinds, start, _observed_end(events), observed=True)]
+    for rollout, end in zip(shown["rollout"], ends, strict=True):
+        future = futures.filter(pl.col("rollout") == rollout)
+        rows.append(_lane(f"imagined {rollout + 1}", future, drawing.kinds, 0.0, end))
+    horizon = None if drawing.task.horizon is None else drawing.task.horizon / length
+    axis = f"{drawing.unit} from the moment of prediction; left of 0 is what the model was shown"
+    picture = lanes(rows, drawing.colours, start, stop, axis, horizon)
+    return Example(_words(drawing, row, events), picture)
 
 
 def _read_imagined(simulated: Path, patients: Sequence[int]) -> pl.DataFrame:
@@ -121,12 +144,17 @@ def _at(events: pl.DataFrame, at: object, length: float) -> pl.DataFrame:
     return events.with_columns(at=(pl.col("time") - pl.lit(at)).dt.total_microseconds() / length)
 
 
-def _stop(task: Task, events: pl.DataFrame, ends: pl.DataFrame, at: object, length: float) -> float:
+def _stop(drawing: _Drawing, events: pl.DataFrame, ends: Sequence[float]) -> float:
     """The right end of the axis: a little after the horizon, or where the longest future shown ends."""
-    if task.horizon is not None:
-        return 1.1 * task.horizon / length
-    longest = max((end - at).total_seconds() * 1e6 / length for end in ends["end"]) if len(ends) else 1.0
-    return 1.1 * max(1.0, longest, _observed_end(events))
+    if drawing.task.horizon is not None:
+        return 1.1 * drawing.task.horizon / drawing.length
+    return 1.1 * max(1.0, *ends, _observed_end(events))
+
+
+def _start(drawing: _Drawing, events: pl.DataFrame, stop: float) -> float:
+    """The left end of the axis: where the record begins, but no further back than leaves room for the future."""
+    dated = events.filter(pl.col("code").is_in(list(drawing.kinds)))["at"].drop_nulls().to_list()
+    return -min(PAST * stop, max(0.05 * stop, -1.1 * min(dated, default=0.0)))
 
 
 def _observed_end(events: pl.DataFrame) -> float:
@@ -157,26 +185,25 @@ def _mark_words(code: str, number: float | None, at: float) -> str:
     return f"{plain(code)}{value} at {at:+.1f}"
 
 
-def _words(task: Task, row: dict, score: str, events: pl.DataFrame, unit: str, length: float) -> str:
+def _words(drawing: _Drawing, row: dict, events: pl.DataFrame) -> str:
     """Who this is, what was predicted and what happened."""
     sex = {"M": "Man", "F": "Woman"}.get(_first(events, SEX_PREFIX).removeprefix(SEX_PREFIX), "Patient")
     born = events.filter(pl.col("code") == BIRTH)["at"]
-    age = f", {-born[0] * length / YEAR:.0f} years" if len(born) else ""
-    known = sorted({plain(c) for c in events.filter(pl.col("at") < 0)["code"] if c.startswith("DIAGNOSIS//")})
+    age = f", {-born[0] * drawing.length / YEAR:.0f} years" if len(born) else ""
+    known = sorted(
+        {plain(code) for code in events.filter(pl.col("at") < 0)["code"] if code.startswith("DIAGNOSIS//")}
+    )
     history = f"; known: {', '.join(known)}" if known else ""
-    if task.kind == "binary":
-        error = row.get("standard_error")
-        risk = f"{100 * row[score]:.1f} %" + (
-            f" (± {196 * error:.1f} from simulating)" if error is not None else ""
-        )
-        truth = {True: "it happened", False: "it did not happen", None: "not known, the record ends before"}
-        outcome = f"risk {risk}; {truth[row['boolean_value']]}"
-    else:
-        actual = row.get("float_value")
-        outcome = f"{row[score]:.1f} days predicted" + (
-            f", {actual:.1f} observed" if actual is not None else ""
-        )
-    return f"{sex}{age}{history}. {task.title}: {outcome}."
+    return f"{sex}{age}{history}. {drawing.task.title}: {_outcome(drawing.task, row)}."
+
+
+def _outcome(task: Task, row: dict) -> str:
+    predicted, observed = row[_score(task)], row[_truth(task)]
+    if task.kind == "time":
+        return f"{predicted:.1f} days predicted, {observed:.1f} observed"
+    error = row.get("standard_error")
+    doubt = f" (± {196 * error:.1f} from simulating)" if error is not None else ""
+    return f"risk {100 * predicted:.1f} %{doubt}; {'it happened' if observed else 'it did not happen'}"
 
 
 def _first(events: pl.DataFrame, prefix: str) -> str:
