@@ -27,14 +27,15 @@ def small(small_config: Path):
 
 
 @pytest.fixture
-def stages(small_demo: Path, shared_data: Path, small) -> dict[str, Callable]:
+def stages(small_demo: Path, request: pytest.FixtureRequest, small) -> dict[str, Callable]:
     """Each stage on the folders of the small demo, as a function of the folder to write and of the progress."""
     meds = small_demo / "meds"
-    raw = shared_data / "ehr" / "nafld"
     quick = replace(small.train, epochs=0.3)
     few = replace(small.simulate, rollouts=2)
     return {
-        "ingest": lambda out, **o: commands.ingest("nafld", raw, out, **o),
+        "ingest": lambda out, **o: commands.ingest(
+            "nafld", request.getfixturevalue("shared_data") / "ehr" / "nafld", out, **o
+        ),
         "tokenize": lambda out, **o: commands.tokenize(meds, out, settings=small.tokenize, **o),
         "train": lambda out, **o: commands.train(small_demo / "corpus", out, settings=quick, **o),
         "simulate": lambda out, **o: commands.simulate(
