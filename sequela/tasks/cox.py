@@ -53,8 +53,9 @@ def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarra
 
     def likelihood(beta_F: np.ndarray) -> float:
         eta_N = x_NF @ beta_F
-        top = eta_N.max()  # no overflow while a step is still too long
-        log_s0_T = np.log(at_risk(np.exp(eta_N - top))) + top
+        log_s0_T = np.logaddexp.accumulate(eta_N[order])[
+            still_T
+        ]  # no overflow while a step is still too long
         return float(eta_N[happened_N].sum() - deaths_T @ log_s0_T - ridge / 2 * beta_F @ beta_F)
 
     beta_F = np.zeros(x_NF.shape[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from sequela.record.errors import InputError
 from sequela.tasks import metric
@@ -177,6 +178,8 @@ def _cohort(
     )
 
 
+# many small products: threads would wait for each other longer than they work
+@threadpool_limits.wrap(limits=1)
 def _measure_all(
     cohort: Cohort, seed: int, resample_count: int
 ) -> tuple[dict[Key, float], dict[Key, np.ndarray]]:

@@ -75,12 +75,13 @@ def _newton(
         residual = observed - powers_3N[:2] @ expected
         h0, h1, h2 = powers_3N @ (expected - expected * fitted)
         determinant = h0 * h2 - h1**2
-        a = a + _ratio(h2 * residual[0] - h1 * residual[1], determinant)
-        moved = _ratio(h0 * residual[1] - h1 * residual[0], determinant)
-        b = b + moved
-        if not np.any(np.abs(moved) > 1e-8):
+        step_a = _ratio(h2 * residual[0] - h1 * residual[1], determinant)
+        step_b = _ratio(h0 * residual[1] - h1 * residual[0], determinant)
+        a, b = a + step_a, b + step_b
+        moved = np.abs(step_a) + np.abs(step_b)
+        if not np.any(moved > 1e-8):
             break
-    converged = np.abs(moved) < 1e-6
+    converged = moved < 1e-6
     return np.where(converged, a, np.nan), np.where(converged, b, np.nan)
 
 

@@ -1,4 +1,4 @@
-"""From imagined futures to predictions: the share of rollouts, or their hazards, for every patient of a cohort."""
+"""From imagined futures to predictions for every patient of a cohort, beside those of the baselines."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events
 from sequela.tasks.baseline import Sample, fit_baselines
+from sequela.tasks.estimate import estimate, read_rollouts
 from sequela.tasks.features import Features, build_features
-from sequela.tasks.label import KEY, labels
-from sequela.tasks.prediction import SIMULATION, read_parquet, write_predictions
-from sequela.tasks.task import MINUTE, Task, matches
+from sequela.tasks.label import labels
+from sequela.tasks.prediction import SIMULATION, write_predictions
+from sequela.tasks.task import MINUTE, Task
 
 if TYPE_CHECKING:
     from sequela.rollout.simulate import Request
 
-ESTIMATORS = ("scope", "mc")
 QUESTION = ["subject_id", "prediction_time"]
 
 
@@ -92,10 +92,8 @@ def predict(
     Raises:
         InputError: where the folder holds no rollouts for a task.
     """
-    if estimator not in ESTIMATORS:
-        raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
     folder = Path(simulated)
-    rollouts = _read_rollouts(folder)
+    rollouts = read_rollouts(folder)
     events = read_events(meds)
     truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
     training = _Training.read(meds, events, tasks, truths) if baselines else None
@@ -103,7 +101,7 @@ def predict(
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
         truth = truths[task.name]
-        estimates = _estimate(task, rollouts, truth, folder, estimator)
+        estimates = estimate(task, folder, rollouts.join(truth, on=QUESTION, how="semi"), estimator)
         answers = {SIMULATION: truth.join(estimates, on=QUESTION, how="left", maintain_order="left")}
         if training is not None:
             answers |= training.answers(task, truth, seed)
@@ -112,17 +110,6 @@ def predict(
         report[task.name] = _account(answers)
     progress(len(tasks), len(tasks))
     return report
-
-
-def _read_rollouts(folder: Path) -> pl.DataFrame:
-    path = folder / "rollouts.parquet"
-    rollouts = read_parquet(path, "one row a rollout, such as `sequela simulate` writes")
-    for column in (*KEY, "end", "reason"):
-        if column not in rollouts.columns:
-            raise InputError(
-                f"{path} has no column '{column}': make the folder again with `sequela simulate`."
-            )
-    return rollouts
 
 
 def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Path) -> pl.DataFrame:
@@ -134,75 +121,6 @@ def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Pat
             f"simulate with --task {task.name}, from the same MEDS dataset."
         )
     return labels(task, events, asked)
-
-
-def _estimate(
-    task: Task, rollouts: pl.DataFrame, truth: pl.DataFrame, folder: Path, estimator: str
-) -> pl.DataFrame:
-    """`prediction`, `standard_error`, `rollouts`, `undecidable_rollouts` of every question that was simulated."""
-    asked = rollouts.join(truth.select(QUESTION), on=QUESTION, how="semi")
-    if task.kind == "binary" and estimator == "scope":
-        column = f"scope//{task.name}"
-        if column not in rollouts.columns:
-            raise InputError(
-                f"{folder / 'rollouts.parquet'} has no column '{column}': simulate again with --task {task.name}, "
-                "or predict with the estimator mc."
-            )
-        # a rollout that ran out of tokens has seen only a part of its hazard
-        scored = asked.with_columns(score=pl.when(pl.col("reason") != "limit").then(pl.col(column)))
-        return _summarise(scored, pl.col("score").mean().clip(0, 1), _error_of_mean())
-    imagined = _read_outcomes(folder, task)
-    scored = labels(task, imagined, asked.select(*KEY, "end")).rename({"label": "score"})
-    if task.kind == "binary":
-        return _summarise(scored, pl.col("score").mean(), _error_of_mean())
-    return _summarise(scored, _median(), _error_of_median())
-
-
-def _read_outcomes(folder: Path, task: Task) -> pl.DataFrame:
-    """The imagined events that decide `task`."""
-    path = folder / "data" / "0.parquet"
-    imagined = read_parquet(
-        path, "imagined events, such as `sequela simulate` writes", [*KEY, "time", "code"]
-    )
-    return imagined.filter(matches(task.decided_by()))
-
-
-def _summarise(scored: pl.DataFrame, prediction: pl.Expr, standard_error: pl.Expr) -> pl.DataFrame:
-    known = pl.col("score").count()
-    return scored.group_by(QUESTION).agg(
-        prediction=prediction,
-        standard_error=standard_error,
-        rollouts=known,
-        undecidable_rollouts=pl.len() - known,
-    )
-
-
-def _error_of_mean() -> pl.Expr:
-    return pl.col("score").std() / pl.col("score").count().sqrt()
-
-
-def _ordered() -> pl.Expr:
-    """The rollouts' days, those still going on when they stopped as the longest of all.
-
-    Dropping them instead would keep the short stays and shorten every prediction.
-    """
-    return pl.col("score").fill_null(float("inf")).sort()
-
-
-def _median() -> pl.Expr:
-    """The median; null where half of the rollouts stopped before the outcome."""
-    middle = _ordered().median()
-    return pl.when(middle.is_finite()).then(middle)
-
-
-def _error_of_median() -> pl.Expr:
-    """Half-width of the median's 95 % interval by order statistics, over 1.96 (McKean and Schrader 1984)."""
-    count = pl.len()
-    below = ((count + 1) / 2 - 1.96 * (count / 4).sqrt()).round().clip(1)
-    lowest = _ordered().get(below.cast(pl.Int64) - 1)
-    highest = _ordered().get((count - below).cast(pl.Int64))
-    error = (highest - lowest) / (2 * 1.96)
-    return pl.when(error.is_finite() & (count > 1)).then(error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,7 @@ def read_predictions(path: Path) -> tuple[str, pl.DataFrame]:
 
 def _check(answers: pl.DataFrame, kind: str, column: str, path: Path) -> None:
     highest = 1.0 if kind == "binary" else float("inf")
-    sound = pl.col("prediction").is_between(0, highest) & pl.col("prediction").is_not_nan()
+    sound = pl.col("prediction").is_between(0, highest) & pl.col("prediction").is_finite()
     wrong = answers.with_row_index("row").filter(~sound)
     if wrong.height:
         row, value = wrong.select("row", "prediction").row(0)

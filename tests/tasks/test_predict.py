@@ -1,0 +1,146 @@
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sequela.record.errors import InputError
+from sequela.record.store import read_events
+from sequela.tasks.predict import predict, requests
+from sequela.tasks.prediction import EXTRA
+from sequela.tasks.task import DAY, MINUTE
+from tests.tasks.conftest import make_task
+from tests.tasks.test_estimate import rollout, write_simulated
+
+TASK = make_task(exclude=("STROKE",))
+
+
+def simulate(folder, meds, split="held_out", rollouts=4):
+    """A folder of imagined timelines of that split: everyone's risk is drawn, one patient never gets anywhere."""
+    draw = np.random.default_rng(0)
+    patients = TASK.prediction_times(read_events(meds, split))["subject_id"].to_list()
+    rows = [
+        rollout(
+            patient,
+            number,
+            scope=float(draw.uniform(0, 0.5)),
+            reason="limit" if patient == patients[0] else "horizon",
+        )
+        for patient in patients
+        for number in range(rollouts)
+    ]
+    return write_simulated(folder, rows, [(patients[1], 0, 3, "STROKE")]), patients
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory, cohort_folder):
+    return simulate(tmp_path_factory.mktemp("simulated") / "s", cohort_folder)
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory, cohort_folder, simulated):
+    out = tmp_path_factory.mktemp("predicted")
+    stay = make_task(name="stay", kind="time", outcome=("STROKE", "MEDS_DEATH"), ends=(), horizon=None)
+    seen = []
+    report = predict(
+        simulated[0],
+        cohort_folder,
+        out,
+        [TASK, stay],
+        progress=lambda done, total, **_: seen.append((done, total)),
+    )
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    return out, report
+
+
+def test_every_model_answers_for_the_same_patients(predicted, simulated):
+    out, report = predicted
+    assert report["stroke_10d"]["models"] == ["sequela", "prevalence", "age_sex", "logistic", "trees", "cox"]
+    assert report["stay"]["models"] == ["sequela", "median", "ridge", "trees"]
+    for task, facts in report.items():
+        for model in facts["models"]:
+            written = pl.read_parquet(out / task / f"{model}.parquet")
+            assert written["subject_id"].to_list() == simulated[1]
+            assert set(EXTRA) <= set(written.columns)
+
+
+def test_the_report_counts_who_is_undecidable_and_who_got_no_answer(predicted, simulated):
+    facts = predicted[1]["stroke_10d"]
+    assert facts["patients"] == len(simulated[1])
+    assert 0 < facts["undecidable"] < facts["patients"]
+    assert facts["unpredicted"] == 1
+    assert (facts["rollouts"], facts["undecidable_rollouts"]) == (4 * len(simulated[1]) - 4, 4)
+    written = pl.read_parquet(predicted[0] / "stroke_10d" / "sequela.parquet")
+    assert written["predicted_boolean_probability"].null_count() == 1
+    assert written["predicted_boolean_value"].null_count() == 1
+
+
+def test_the_prediction_is_the_mean_hazard(predicted, simulated):
+    rollouts = pl.read_parquet(simulated[0] / "rollouts.parquet")
+    written = pl.read_parquet(predicted[0] / "stroke_10d" / "sequela.parquet")
+    mean = rollouts.group_by("subject_id", maintain_order=True).agg(pl.col("scope//stroke_10d").mean())
+    np.testing.assert_allclose(
+        written["predicted_boolean_probability"][1:], mean["scope//stroke_10d"][1:], rtol=1e-5
+    )
+
+
+def test_the_estimator_can_be_counting(tmp_path, cohort_folder, simulated):
+    predict(simulated[0], cohort_folder, tmp_path, [TASK], estimator="mc", baselines=False)
+    written = pl.read_parquet(tmp_path / "stroke_10d" / "sequela.parquet")
+    assert written["predicted_boolean_probability"][1] == 0.25
+    assert [path.name for path in (tmp_path / "stroke_10d").iterdir()] == ["sequela.parquet"]
+
+
+def test_baselines_do_not_see_the_future_of_those_they_predict(tmp_path, cohort_folder, predicted, simulated):
+    """The same cohort with all futures of the held-out erased: no baseline may move."""
+    blind = tmp_path / "blind"
+    shutil.copytree(cohort_folder, blind)
+    file = blind / "data" / "held_out" / "0.parquet"
+    at = TASK.prediction_times(read_events(cohort_folder, "held_out")).select("subject_id", "prediction_time")
+    kept = pl.read_parquet(file).join(at, on="subject_id", how="left")
+    kept = kept.filter((pl.col("time") < pl.col("prediction_time")).fill_null(True)).drop("prediction_time")
+    kept.write_parquet(file)
+    predict(simulated[0], blind, tmp_path / "out", [TASK])
+    for model in ("prevalence", "age_sex", "logistic", "trees", "cox"):
+        blinded, sighted = (
+            pl.read_parquet(folder / "stroke_10d" / f"{model}.parquet")
+            for folder in (tmp_path / "out", predicted[0])
+        )
+        assert blinded["predicted_boolean_probability"].equals(sighted["predicted_boolean_probability"])
+        assert blinded["boolean_value"].null_count() > sighted["boolean_value"].null_count()
+
+
+def test_patients_that_baselines_learn_from_are_not_predicted(tmp_path, cohort_folder):
+    folder, patients = simulate(tmp_path / "s", cohort_folder, split="train", rollouts=1)
+    with pytest.raises(InputError, match=rf"patient {patients[0]} was simulated and is in the split 'train'"):
+        predict(folder, cohort_folder, tmp_path / "out", [TASK])
+    assert (
+        predict(folder, cohort_folder, tmp_path / "out", [TASK], baselines=False)["stroke_10d"]["patients"]
+        > 200
+    )
+
+
+def test_a_task_that_was_not_simulated(tmp_path, cohort_folder, simulated):
+    later = make_task(name="later", offset=2 * DAY)
+    with pytest.raises(InputError, match="simulate with --task later"):
+        predict(simulated[0], cohort_folder, tmp_path / "out", [later])
+
+
+def test_requests_ask_for_the_cohort_of_each_task(cohort_folder):
+    other = make_task(name="other", offset=2 * DAY, ends=(), horizon=None)
+    first, second = requests([TASK, other], cohort_folder)
+    held_out = read_events(cohort_folder, "held_out")
+    assert first.times.equals(TASK.prediction_times(held_out))
+    assert second.times.equals(other.prediction_times(held_out))
+    assert (first.outcome, first.ends, first.horizon_minutes) == (TASK.outcome, TASK.ends, 10 * DAY // MINUTE)
+    assert (second.ends, second.horizon_minutes) == ((), None)
+
+
+def test_requests_can_be_for_the_first_few_patients(cohort_folder):
+    few = requests([TASK], cohort_folder, patients=7)[0].times["subject_id"].to_list()
+    assert few == TASK.prediction_times(read_events(cohort_folder, "held_out"))["subject_id"].to_list()[:7]
+
+
+def test_requests_for_data_without_the_cohort(cohort_folder):
+    with pytest.raises(InputError, match="cohort begins with the event ARRIVAL"):
+        requests([make_task(after="ARRIVAL")], cohort_folder)
