@@ -29,7 +29,7 @@ test-all: setup ## every test, the slow ones too
 
 check: setup ## style (ruff), floors (import-linter) and types of the public API (ty)
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/ty check sequela/__init__.py sequela/serve
 
 tree: ## draw the package's tree into README.md and docs/ARCHITECTURE.md

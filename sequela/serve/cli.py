@@ -303,7 +303,7 @@ def report(
     Example: sequela report evaluation/ report/
 
     Args:
-        evaluation: A folder of sequela evaluate.
+        evaluation: A folder of sequela evaluate, or of a demo.
         out: The folder to write: report.html.
     """
     _run("report", out, common, lambda p: commands.report(evaluation, out, progress=p))

@@ -273,13 +273,15 @@ def report(
 ) -> dict:
     """Write the page that people read, `report.html`, from the folder of `evaluate`.
 
-    Predictions, imagined timelines and what the stages took are found through the manifests; what was deleted or moved
-    away since is left out of the page.
+    The folder of a demo will do too. Predictions, imagined timelines and what the stages took are found through the
+    manifests; what was deleted or moved away since is left out of the page.
 
     Raises:
         InputError: where the folder holds no `metrics.json`.
     """
     folder = Path(evaluation)
+    if (folder / "evaluation" / "metrics.json").exists():
+        folder /= "evaluation"
 
     def make(work: Path) -> dict:
         from sequela.serve.report import read_metrics, write_report

@@ -17,6 +17,8 @@ from sequela.serve.progress import Display, duration
 from sequela.serve.spent import in_words
 from sequela.serve.stage import UNFINISHED, stage
 
+BUNDLED = ("nafld",)
+
 
 def demo(
     source: str = "nafld",
@@ -49,6 +51,7 @@ def demo(
     chosen = replace(
         chosen, train=replace(chosen.train, seed=seed), simulate=replace(chosen.simulate, seed=seed)
     )
+    _check_raw(source, raw)
     folder = Path(out)
     _claim(folder, {"source": source, "seed": seed, **asdict(chosen)})
     display = Display(quiet)
@@ -75,6 +78,15 @@ def demo(
     return json.loads((folder / "metrics.json").read_text())
 
 
+def _check_raw(source: str, raw: str | Path | None) -> None:
+    if raw is None and source not in BUNDLED:
+        raise InputError(
+            f"the data of {source} does not come with the package: give its folder with --raw FOLDER."
+        )
+    if raw is not None and not Path(raw).exists():
+        raise InputError(f"{raw} does not exist: check the path after --raw.")
+
+
 def _claim(folder: Path, settings: dict) -> None:
     """Mark `folder` as a demo's, unless something else is in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -95,10 +107,6 @@ def _claim(folder: Path, settings: dict) -> None:
 def _ingest(source: str, raw: str | Path | None, meds: Path, progress: Progress) -> dict:
     if raw is not None:
         return commands.ingest(source, raw, meds, progress=progress)
-    if source != "nafld":
-        raise InputError(
-            f"the data of {source} does not come with the package: give its folder with --raw FOLDER."
-        )
     bundled = nafld()
 
     def copy(work: Path) -> dict:

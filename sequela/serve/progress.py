@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from sequela.record.progress import Progress, silent
 
-REFRESH_SECONDS = 0.25  # a terminal's picture
 PLAIN_SECONDS = 15.0  # a line in a log file
 COUNT, RATE = "tokens", "tokens_per_second"
 
@@ -64,23 +63,20 @@ def _live(name: str) -> Generator[Progress]:
     from rich.table import Table
 
     start = time.monotonic()
+    state: tuple[float, float, str] = (0, 1, "")
 
-    def picture(done: float, total: float, facts: dict[str, object]) -> Table:
+    def picture() -> Table:
+        done, total, text = state
+        bar = ProgressBar(total=total or 1, completed=done, width=28)
         grid = Table.grid(padding=(0, 1))
-        text = line("", done, total, time.monotonic() - start, facts)
-        grid.add_row(f"[bold]{name:<10}[/]", ProgressBar(total=total or 1, completed=done, width=28), text)
+        grid.add_row(f"[bold]{name:<10}[/]", bar, f"{duration(time.monotonic() - start):>5}", text)
         return grid
 
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-        live.update(picture(0, 0, {}), refresh=True)
-        shown = 0.0
+    def progress(done: float, total: float, **facts: object) -> None:
+        nonlocal state
+        state = (done, total, line("", done, total, time.monotonic() - start, facts))
 
-        def progress(done: float, total: float, **facts: object) -> None:
-            nonlocal shown
-            if time.monotonic() - shown >= REFRESH_SECONDS:
-                shown = time.monotonic()
-                live.update(picture(done, total, facts), refresh=True)
-
+    with Live(get_renderable=picture, console=Console(stderr=True), refresh_per_second=4, transient=True):
         yield progress
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from sequela.record.errors import InputError
 from sequela.record.store import read_events
+from sequela.serve import commands
 from sequela.serve import demo as demo_module
 from sequela.serve.demo import demo
 from sequela.serve.presets import preset
@@ -86,3 +87,11 @@ def test_data_that_is_not_bundled_has_to_be_given(tmp_path: Path) -> None:
         InputError, match="physionet2012 does not come with the package: give its folder with --raw"
     ):
         demo("physionet2012", out=tmp_path / "out")
+    with pytest.raises(InputError, match="nowhere does not exist: check the path after --raw"):
+        demo("physionet2012", tmp_path / "nowhere", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_can_be_made_again(small_demo: Path, tmp_path: Path) -> None:
+    commands.report(small_demo, tmp_path / "report")
+    assert (tmp_path / "report" / "report.html").read_text() == (small_demo / "report.html").read_text()
