@@ -1,1 +1,1 @@
-"""Floor 6: people and programs come in here. The commands, the command line, the progress display, the report."""
+"""Floor 6: people and programs come in here. Commands, command line, progress display, report."""
