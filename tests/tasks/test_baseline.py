@@ -120,6 +120,23 @@ def test_the_undecidable_are_spoken_for_by_weights():
     assert np.nanmean(outcome) > truth + 0.05
 
 
+def test_cox_counts_no_outcomes_of_the_dead():
+    """Death, the more frequent, competes: the mean risk is the incidence, far from what it would be without death."""
+    count = 4_000
+    draw = np.random.default_rng(2)
+    values = draw.normal(size=(count, 3)).astype(np.float32)
+    event, death = draw.exponential(20 * np.exp(-values[:, 2])), draw.exponential(8, count)
+    lost = draw.uniform(0, 15, count)
+    until = np.minimum.reduce([event, death, lost, np.full(count, 10.0)])
+    outcome = np.select([until == event, until == lost], [1.0, np.nan], 0.0)
+    sample = Sample(values, outcome, until)
+    prediction = fit_baselines(make_task(horizon=10 * DAY), sample)["cox"](values)
+    observed = np.average(np.nan_to_num(outcome), weights=sample.weights)
+    assert prediction.mean() == pytest.approx(observed, rel=0.05)
+    alone = (event <= 10).mean()
+    assert alone > 1.3 * observed
+
+
 def test_days_are_predicted_by_median_ridge_and_trees():
     draw = np.random.default_rng(1)
     values = draw.normal(size=(1_500, 3)).astype(np.float32)

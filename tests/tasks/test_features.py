@@ -14,8 +14,8 @@ def history(patient: int) -> list[tuple]:
         (patient, -50 * 365.25, "MEDS_BIRTH"),
         (patient, -3, "LAB//A", 4.0),
         (patient, -2, "LAB//A", 1.0),
-        (patient, -2, "LAB//A"),  # ordered, never measured
         (patient, -1, "LAB//A", 2.5),
+        (patient, -1, "LAB//A"),  # ordered, never measured
         (patient, -1, "DIAGNOSIS//X"),
     ]
 

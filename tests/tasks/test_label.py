@@ -9,6 +9,7 @@ from sequela.record.timeline import timelines
 from sequela.tasks.label import labels
 from sequela.tasks.task import DAY, Task, load_task
 from tests.tasks.conftest import at_day, make_events, make_task
+from tests.tasks.test_task import RULE
 
 CODES = ["ENTRY", "STROKE", "MI//1", "MI//2", "MEDS_DEATH", "LAB//A", "FOLLOW_UP//END"]
 # a coarse grid of days, so that events often meet the prediction time, the horizon and each other
@@ -44,6 +45,12 @@ def test_the_fast_labels_are_those_of_the_rule(rows, task):
     events = make_events(rows)
     times = ask(events, [-1, 0, 1])  # several questions about one patient
     assert labels(task, events, times)["label"].to_list() == oracle(task, events, times)
+
+
+def test_the_fast_labels_follow_the_rule_case_by_case():
+    events = make_events([(k, *row) for k, (rows, _) in enumerate(RULE) for row in rows])
+    answered = labels(make_task(), events, ask(events, [1]))
+    assert answered["label"].to_list() == [answer for _, answer in RULE]
 
 
 @pytest.mark.parametrize("change", [{"ends": ()}, {"horizon": 5 * DAY - 1}, {"outcome": ("MI//1",)}])

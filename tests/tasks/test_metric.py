@@ -149,3 +149,14 @@ def test_observed_over_expected_of_a_censored_cohort():
     assert abs(metric.oe(outcome, risk, weights, np.ones(count)) - 1) < 4 * standard_error
     assert abs(outcome[decided].mean() / risk[decided].mean() - 1) > 8 * standard_error
     assert metric.oe(outcome, risk / 2, weights, np.ones(count)) == pytest.approx(2, abs=8 * standard_error)
+
+
+def test_the_expected_share_is_that_of_everyone():
+    """One of four is undecided: the mean prediction counts all four, the incidence the three by their weights."""
+    outcome, prediction = np.array([1.0, 0, 0, 0]), np.array([0.4, 0.2, 0.2, 0.8])
+    weights, ones = np.array([1.0, 1, 2, 0]), np.ones(4)
+    assert metric.oe(outcome, prediction, weights, ones) == pytest.approx(0.25 / 0.4)
+
+
+def test_a_certain_prediction_is_in_the_last_bin():
+    assert metric.ece(np.array([0.0, 1]), np.array([1.0, 0.95]), np.ones(2)) == pytest.approx(0.475)
