@@ -134,7 +134,7 @@ def simulate(
 
     def make(work: Path) -> dict:
         from sequela.rollout.simulate import simulate as run
-        from sequela.serve.requests import requests
+        from sequela.tasks.predict import requests
 
         return run(
             Path(model),

@@ -47,6 +47,8 @@ PRESETS = {
             "Many patients leave before five years have passed. Their answers are not known; the others are weighted "
             "to stand for them, which is right only where leaving does not depend on the risk itself.",
         ),
+        train=TrainSettings(depth=2, epochs=3),
+        simulate=SimulateSettings(rollouts=10),
     ),
     "physionet2012": Preset(
         title="PhysioNet 2012: the first 48 hours of intensive-care stays",

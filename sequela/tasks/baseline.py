@@ -58,8 +58,11 @@ class Sample:
         return censoring_weights(self.until_days, self.decided, np.ones(len(self.outcome)))
 
 
-# on busy cores threads wait for each other, up to 30 times longer than they work
-@threadpool_limits.wrap(limits=1)
+# On busy cores the threads of the trees wait for each other, up to a hundred times longer than they work.
+one_thread = threadpool_limits.wrap(limits=1)
+
+
+@one_thread
 def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
     """The baselines that `task` allows, by name, fitted on `train`.
 
@@ -98,7 +101,7 @@ def _logistic(train: Sample, columns: slice) -> Model:
 def _trees(train: Sample, seed: int) -> Model:
     model = HistGradientBoostingClassifier(**TREES, random_state=seed)
     _fit_trees(model, train)
-    return lambda values_NF: model.predict_proba(values_NF)[:, 1]
+    return one_thread(lambda values_NF: model.predict_proba(values_NF)[:, 1])
 
 
 def _cox(train: Sample, horizon_days: float) -> Model:
@@ -131,7 +134,7 @@ def _ridge(train: Sample) -> Model:
 def _tree_regression(train: Sample, seed: int) -> Model:
     model = HistGradientBoostingRegressor(loss="absolute_error", **TREES, random_state=seed)
     _fit_trees(model, train)
-    return lambda values_NF: np.clip(model.predict(values_NF), 0, None)
+    return one_thread(lambda values_NF: np.clip(model.predict(values_NF), 0, None))
 
 
 def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: Sample) -> None:

@@ -18,7 +18,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.pack import collate, epoch, windows
 from sequela.tokens.ragged import Ragged
 from sequela.train.objective import next_token
-from sequela.train.optimizer import adamw, learning_rate
+from sequela.train.optimizer import optimisers, schedule
 from sequela.train.settings import TrainSettings
 
 LOG = "train.json"
@@ -38,17 +38,20 @@ def train(corpus: Path, out: Path, settings: TrainSettings | None = None, *, pro
     config = ModelConfig.of_depth(settings.depth, len(data.tokenizer.vocabulary), settings.context)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Decoder(config).initialise(settings.seed).to(device)
-    optimiser = adamw(model, settings)
-    batches = _schedule(tokens, settings)
+    steppers = optimisers(model, settings)
+    peaks = [optimiser.param_groups[0]["lr"] for optimiser in steppers]
+    batches = _batches(tokens, settings)
     started, seen, curve = time.perf_counter(), 0, []
     for step, rows in enumerate(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, len(batches), settings)
+        share = schedule(step, len(batches), settings)
+        for optimiser, peak in zip(steppers, peaks, strict=True):
+            optimiser.param_groups[0]["lr"] = peak * share
         loss, count = next_token(model, collate(tokens, rows, settings.context))
-        optimiser.zero_grad()
+        model.zero_grad()
         (loss / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimiser.step()
+        for optimiser in steppers:
+            optimiser.step()
         bits = loss.item() / count / math.log(2)
         if not math.isfinite(bits):
             raise InputError(f"The loss became {bits} at step {step}: lower --learning-rate.")
@@ -95,7 +98,7 @@ def _rows_per_batch(settings: TrainSettings) -> int:
     return max(1, settings.batch_tokens // settings.context)
 
 
-def _schedule(tokens: Ragged, settings: TrainSettings) -> list[list[list[int]]]:
+def _batches(tokens: Ragged, settings: TrainSettings) -> list[list[list[int]]]:
     """Every batch of the run: whole epochs in fresh random orders, the last one cut to the fraction asked for."""
     batches: list[list[list[int]]] = []
     for number in range(math.ceil(settings.epochs)):

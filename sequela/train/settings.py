@@ -13,16 +13,20 @@ class TrainSettings:
     """The one dial: number of layers; width is 64 times as much."""
     context: int = 1024
     """Length of a packed row, in tokens; longer patients are cut into windows."""
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     """Tokens per optimiser step."""
     epochs: float = 5.0
     """Passes over the training patients."""
-    learning_rate: float = 3e-3
-    """Peak learning rate; cosine decay to a tenth."""
+    learning_rate: float = 6e-3
+    """Peak learning rate of embeddings and norms (AdamW)."""
+    matrix_rate: float = 6e-3
+    """Peak learning rate of the other matrices (Muon)."""
+    final_rate: float = 0.1
+    """Share of the peak at which the cosine ends; a tenth, as in CoMET."""
     warmup: float = 0.05
     """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices."""
+    """Decoupled weight decay of the matrices that Muon trains."""
     clip: float = 1.0
     """Largest gradient norm."""
     seed: int = 0

@@ -2,24 +2,27 @@ import pytest
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
-from sequela.train.optimizer import adamw, learning_rate
+from sequela.train.optimizer import optimisers, schedule
 from sequela.train.settings import TrainSettings
 
 
-def test_the_rate_rises_then_falls_to_a_tenth():
-    settings = TrainSettings(learning_rate=2.0, warmup=0.1)
-    rates = [learning_rate(step, 200, settings) for step in range(200)]
-    assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
-    assert max(rates) == 2.0 and rates[-1] == pytest.approx(0.2)
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_the_rate_rises_then_falls_to_its_end(final):
+    settings = TrainSettings(warmup=0.1, final_rate=final)
+    shares = [schedule(step, 200, settings) for step in range(200)]
+    assert shares[:20] == sorted(shares[:20]) and shares[20:] == sorted(shares[20:], reverse=True)
+    assert max(shares) == 1.0 and shares[-1] == pytest.approx(final)
 
 
 def test_a_run_of_one_step_works():
-    assert learning_rate(0, 1, TrainSettings()) == TrainSettings().learning_rate
+    assert schedule(0, 1, TrainSettings()) == 1.0
 
 
-def test_only_matrices_decay():
+def test_every_weight_has_one_optimiser_and_only_matrices_inside_the_blocks_decay():
     model = Decoder(ModelConfig(30))
-    decayed, free = adamw(model, TrainSettings()).param_groups
-    assert decayed["weight_decay"] > 0 == free["weight_decay"]
-    assert all(w.dim() == 2 for w in decayed["params"]) and all(w.dim() == 1 for w in free["params"])
-    assert sum(len(group["params"]) for group in (decayed, free)) == len(list(model.parameters()))
+    muon, adamw = (group for optimiser in optimisers(model, TrainSettings()) for group in optimiser.param_groups)
+    assert muon["weight_decay"] > 0 == adamw["weight_decay"]
+    assert all(w.dim() == 2 for w in muon["params"])
+    assert any(w is model.embedding.weight for w in adamw["params"])
+    both = [id(w) for group in (muon, adamw) for w in group["params"]]
+    assert sorted(both) == sorted(id(w) for w in model.parameters())
