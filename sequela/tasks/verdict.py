@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sequela.tasks.bootstrap import Estimate
 from sequela.tasks.prediction import SIMULATION
 
@@ -21,7 +23,7 @@ def verdict(
     if SIMULATION not in models:
         return "No simulation is among these models."
     own = models[SIMULATION]["auroc" if kind == "binary" else "mae"]
-    if own.value != own.value:
+    if math.isnan(own.value):
         return "Simulation cannot be scored here: it answered nobody, or the answers known are all alike."
     sense, digits = (1, 3) if kind == "binary" else (-1, 2)
     gains = {model: sense * x.value for model, x in difference.items()}
