@@ -58,6 +58,9 @@ PRESETS = {
             "2001 to 2008.",
             "What happens between the 48th hour and the discharge is not recorded, apart from its date and its end.",
         ),
+        tokenize=TokenSettings(thin_minutes=360),
+        train=TrainSettings(depth=2, epochs=2),
+        simulate=SimulateSettings(rollouts=20),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for the rest, and their learning rate."""
+"""Which optimiser trains which weights, and how their rates rise and fall."""
 
 import math
 
@@ -9,20 +9,22 @@ from sequela.train.settings import TrainSettings
 
 
 def optimisers(model: Decoder, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """Muon (arXiv 2502.16982, with its scaling to the step size of AdamW) for the matrices inside the blocks; AdamW
-    (arXiv 1711.05101), betas 0.9 and 0.95, without decay for embeddings, norms and biases.
+    """The optimisers of a run, each with one group of weights at its peak rate.
 
-    On the NAFLD corpus two epochs with Muon reach the loss of four with AdamW alone (docs/records/optimiser.md).
+    Muon (arXiv 2502.16982, with its scaling to the step size of AdamW) trains the matrices inside the blocks, AdamW
+    (arXiv 1711.05101; betas 0.9 and 0.95) embeddings, norms and biases, without decay. With "adamw", AdamW trains the
+    matrices too. On the bundled cohort Muon needs half the tokens (docs/records/optimiser.md).
     """
     inside = [w for name, w in model.named_parameters() if name.startswith("blocks.") and w.dim() == 2]
     chosen = {id(w) for w in inside}
     others = [w for w in model.parameters() if id(w) not in chosen]
-    return [
-        torch.optim.Muon(
-            inside, lr=settings.matrix_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    ]
+    rest = torch.optim.AdamW(others, settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    decay = settings.weight_decay
+    if settings.optimiser == "muon":
+        matrices = torch.optim.Muon(inside, settings.matrix_rate, decay, adjust_lr_fn="match_rms_adamw")
+    else:
+        matrices = torch.optim.AdamW(inside, settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
+    return [matrices, rest]
 
 
 def schedule(step: int, steps: int, settings: TrainSettings) -> float:

@@ -17,17 +17,23 @@ class TrainSettings:
     """Tokens per optimiser step."""
     epochs: float = 5.0
     """Passes over the training patients."""
+    optimiser: str = "muon"
+    """"muon" for the matrices inside the blocks and AdamW for the rest, or "adamw" for all."""
     learning_rate: float = 6e-3
-    """Peak learning rate of embeddings and norms (AdamW)."""
+    """Peak learning rate of AdamW."""
     matrix_rate: float = 6e-3
-    """Peak learning rate of the other matrices (Muon)."""
+    """Peak learning rate of Muon."""
     final_rate: float = 0.1
     """Share of the peak at which the cosine ends; a tenth, as in CoMET."""
     warmup: float = 0.05
     """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of the matrices that Muon trains."""
+    """Decoupled weight decay of the matrices inside the blocks."""
     clip: float = 1.0
     """Largest gradient norm."""
     seed: int = 0
     """Seed of the weights and of the order of patients."""
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("muon", "adamw"):
+            raise ValueError(f"optimiser must be muon or adamw, not {self.optimiser!r}")
