@@ -20,7 +20,11 @@ class Attention(Protocol):
     """One attention strategy for one forward pass."""
 
     def __call__(
-        self, layer: int, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B G T D"], v: Float[Tensor, "B G T D"]
+        self,
+        layer: int,
+        q: Float[Tensor, "B H T D"],
+        k: Float[Tensor, "B G T D"],
+        v: Float[Tensor, "B G T D"],
     ) -> Float[Tensor, "B H T D"]:
         """Attention of layer `layer`, scaled by 1 / sqrt(D)."""
         ...

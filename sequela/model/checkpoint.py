@@ -1,6 +1,7 @@
 """Checkpoint folders that `transformers` can load, and folders of `transformers` that we can load.
 
-A folder holds `config.json`, `model.safetensors` and, for medical-event models, `vocabulary.json`. Pickles are never read.
+A folder holds `config.json`, `model.safetensors` and, for medical-event models, `vocabulary.json`. Pickles
+are never read.
 """
 
 import json
@@ -17,7 +18,10 @@ from sequela.record.errors import InputError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PARTS = {"qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "gate_up": ("mlp.gate_proj", "mlp.up_proj")}
+PARTS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+}
 NAMES = {
     "norm_1": "input_layernorm",
     "norm_q": "self_attn.q_norm",
@@ -47,7 +51,9 @@ def load(folder: Path, device: str = "cpu") -> Decoder:
     try:
         weights = _from_transformers(stored, model)
     except KeyError as error:
-        raise InputError(f"{folder / WEIGHTS} lacks the tensor {error}: it does not belong to its config.json.") from error
+        raise InputError(
+            f"{folder / WEIGHTS} lacks the tensor {error}: it does not belong to its config.json."
+        ) from error
     wrong = [name for name, w in model.named_parameters() if weights[name].shape != w.shape]
     if wrong:
         raise InputError(
@@ -67,11 +73,15 @@ def _read(folder: Path) -> dict[str, Tensor]:
     for name in files:
         path = folder / name
         if not path.exists():
-            raise InputError(f"{path} is missing: only safetensors weights are read, never pickles (.bin, .pt).")
+            raise InputError(
+                f"{path} is missing: only safetensors weights are read, never pickles (.bin, .pt)."
+            )
         try:
             stored.update(load_file(path))
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a whole safetensors file ({error}): copy or train it again.") from error
+            raise InputError(
+                f"{path} is not a whole safetensors file ({error}): copy or train it again."
+            ) from error
     return stored
 
 
@@ -89,7 +99,9 @@ def _theirs(name: str) -> list[str]:
 
 
 def _from_transformers(stored: dict[str, Tensor], model: Decoder) -> dict[str, Tensor]:
-    return {name: torch.cat([stored[their] for their in _theirs(name)]) for name, _ in model.named_parameters()}
+    return {
+        name: torch.cat([stored[their] for their in _theirs(name)]) for name, _ in model.named_parameters()
+    }
 
 
 def _to_transformers(model: Decoder) -> dict[str, Tensor]:

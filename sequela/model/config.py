@@ -35,7 +35,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.family not in ARCHITECTURES:
-            raise InputError(f"Unknown model family {self.family!r}: choose one of {', '.join(ARCHITECTURES)}.")
+            raise InputError(
+                f"Unknown model family {self.family!r}: choose one of {', '.join(ARCHITECTURES)}."
+            )
         if self.heads % self.kv_heads or self.head_dim % 2:
             raise InputError(
                 f"{self.heads} heads cannot share {self.kv_heads} key-value heads of {self.head_dim} dimensions: "
@@ -61,7 +63,9 @@ class ModelConfig:
         """Number of weights, embeddings counted once when tied."""
         width, inner, narrow = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = 2 * width * inner + 2 * width * narrow
-        attention += (inner + 2 * narrow) * (self.family == "qwen2") + 2 * self.head_dim * (self.family == "qwen3")
+        attention += (inner + 2 * narrow) * (self.family == "qwen2") + 2 * self.head_dim * (
+            self.family == "qwen3"
+        )
         block = attention + 3 * width * self.intermediate_size + 2 * width
         return self.layers * block + width + self.vocab_size * width * (1 if self.tied_embeddings else 2)
 
@@ -101,13 +105,18 @@ class ModelConfig:
         try:
             body = json.loads(path.read_text())
         except FileNotFoundError:
-            raise InputError(f"{path} is missing: name a checkpoint folder (config.json, model.safetensors).") from None
+            raise InputError(
+                f"{path} is missing: name a checkpoint folder (config.json, model.safetensors)."
+            ) from None
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}): copy or train the checkpoint again.") from error
         family = body.get("model_type")
         if family not in ARCHITECTURES:
             raise InputError(f"{path} is a {family!r} model: Sequela reads {', '.join(ARCHITECTURES)}.")
-        rope = body.get("rope_parameters") or {**(body.get("rope_scaling") or {}), "rope_theta": body.get("rope_theta")}
+        rope = body.get("rope_parameters") or {
+            **(body.get("rope_scaling") or {}),
+            "rope_theta": body.get("rope_theta"),
+        }
         odd = {
             "rope scaling": rope.get("rope_type", rope.get("type", "default")) not in (None, "default"),
             "sliding-window attention": bool(body.get("use_sliding_window")),
@@ -116,7 +125,9 @@ class ModelConfig:
         }
         if any(odd.values()):
             what = ", ".join(name for name, found in odd.items() if found)
-            raise InputError(f"{path} asks for {what}, which Sequela does not compute: choose another checkpoint.")
+            raise InputError(
+                f"{path} asks for {what}, which Sequela does not compute: choose another checkpoint."
+            )
         try:
             heads = body["num_attention_heads"]
             return ModelConfig(

@@ -21,8 +21,11 @@ ENTRY_DAY = 3  # every patient has COHORT//ENTRY on this day, if still alive
 
 @dataclass(frozen=True)
 class World:
-    """`values` [S] mg/dL of each level, `moves` [S, S] daily transition probabilities of those who live, `deaths` [S] daily
-    probability of death, `start` [S] distribution on day 0."""
+    """S levels of creatinine.
+
+    `values` [S] mg/dL; `moves` [S, S] daily transition probabilities of those who live; `deaths` [S] daily
+    probability of death; `start` [S] distribution on day 0.
+    """
 
     values: np.ndarray
     moves: np.ndarray
@@ -99,5 +102,6 @@ def _rows(
         "code": pl.Series(np.broadcast_to(np.asarray(code, object), count).tolist(), dtype=pl.String),
         "numeric_value": pl.Series(np.full(count, np.nan) if value is None else value, dtype=pl.Float32),
     }).with_columns(
-        time=None if time is None else pl.col("time").cast(pl.Datetime("us")), numeric_value=pl.col("numeric_value").fill_nan(None)
+        time=None if time is None else pl.col("time").cast(pl.Datetime("us")),
+        numeric_value=pl.col("numeric_value").fill_nan(None),
     ).cast({"time": pl.Datetime("us")})  # fmt: skip

@@ -26,8 +26,8 @@ REASONS = ("limit", "token", "horizon")
 class Prompts:
     """What is to be continued.
 
-    `ids` ragged [P, length]; `clock` int64 [P]: minutes at the prompt's end, 0 is now, never later; `first` bool [P, V]:
-    what the first new token may be (the clock never shows less than 0 after it).
+    `ids` ragged [P, length]; `clock` int64 [P]: minutes at the prompt's end, 0 is now, never later; `first` bool
+    [P, V]: what the first new token may be (the clock never shows less than 0 after it).
     """
 
     ids: Ragged
@@ -37,8 +37,11 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Stop:
-    """When a rollout ends: after one of `tokens` bool [V]; when its clock has passed `horizon` minutes (reaching it is not
-    passing it); or after `limit` tokens."""
+    """When a rollout ends.
+
+    After one of `tokens` bool [V]; when its clock has passed `horizon` minutes (reaching it is not passing it); or
+    after `limit` tokens.
+    """
 
     tokens: np.ndarray
     horizon: int
@@ -85,7 +88,7 @@ def extend(
 ) -> Rollouts:
     """Continue every prompt once per seed.
 
-    `seeds` int64 [P, n]; `minutes` int64 [V]: how far each token moves the clock; `rows`: most rollouts computed at once.
+    `seeds` int64 [P, n]; `minutes` int64 [V]: how far each token moves the clock; `rows`: most rollouts at once.
     """
     count, n = seeds.shape
     chunk = max(1, rows // n)
@@ -105,7 +108,10 @@ def extend(
     flat = tokens.reshape(count * n, stop.limit)
     lengths = (flat >= 0).sum(1)
     return Rollouts(
-        Ragged(flat[flat >= 0], offsets_of(lengths)), clock.ravel(), reason.ravel(), hazard.reshape(count * n, -1)
+        Ragged(flat[flat >= 0], offsets_of(lengths)),
+        clock.ravel(),
+        reason.ravel(),
+        hazard.reshape(count * n, -1),
     )
 
 
@@ -113,7 +119,14 @@ class _Chunk:
     """Prompts that are computed together; finished rollouts leave the computation as others go on."""
 
     def __init__(
-        self, model: Decoder, prompts: Prompts, part: np.ndarray, seeds: Tensor, minutes: np.ndarray, stop: Stop, watch: Watch
+        self,
+        model: Decoder,
+        prompts: Prompts,
+        part: np.ndarray,
+        seeds: Tensor,
+        minutes: np.ndarray,
+        stop: Stop,
+        watch: Watch,
     ):
         self.model, self.stop = model, stop
         device = model.embedding.weight.device

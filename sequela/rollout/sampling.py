@@ -11,7 +11,7 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """The output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) on int64, which wraps around as uint64 does."""
+    """The output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) on int64, which wraps as uint64 does."""
     x = (x ^ _shifted(x, 30)) * _MIX_1
     x = (x ^ _shifted(x, 27)) * _MIX_2
     return x ^ _shifted(x, 31)
@@ -39,5 +39,6 @@ def uniform(seeds: Int[Tensor, "R"], step: int) -> Float[Tensor, "R"]:
 def sample(probability: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> Int[Tensor, "R"]:
     """The token in whose stretch of the cumulative distribution each uniform number falls."""
     cumulative = probability.cumsum(-1)
-    # A multiple of 2**-23 below 1, times the total, stays below the total in float32: no token of probability 0 is drawn.
+    # A multiple of 2**-23 below 1, times the total, stays below the total in float32: no token without
+    # probability is drawn.
     return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)

@@ -1,7 +1,7 @@
 """From histories and prediction times to imagined timelines in the MEDS schema."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events
 from sequela.rollout.engine import REASONS, Prompts, Rollouts, Stop, Watch, extend
+from sequela.rollout.request import Request
 from sequela.rollout.sampling import seeds
 from sequela.rollout.settings import SimulateSettings
 from sequela.tokens.code import SPLITS, split_code
@@ -21,21 +22,6 @@ from sequela.tokens.ragged import Ragged
 from sequela.tokens.tokenizer import MINUTE, Tokenizer
 
 FOREVER = 100 * 525_960  # minutes: a hundred years
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question to the futures.
-
-    `times`: frame of subject_id and prediction_time (microseconds); `outcome` and `ends`: codes, a trailing * is a prefix;
-    `horizon_minutes`: None is without limit.
-    """
-
-    name: str
-    times: pl.DataFrame
-    outcome: tuple[str, ...]
-    ends: tuple[str, ...]
-    horizon_minutes: int | None
 
 
 def simulate(
@@ -57,16 +43,18 @@ def simulate(
     decoder, tokenizer = checkpoint.load(model), Tokenizer.load(model)
     if decoder.config.vocab_size != len(tokenizer.vocabulary):
         raise InputError(
-            f"{model}: the model has {decoder.config.vocab_size} tokens and its vocabulary.json {len(tokenizer.vocabulary)}: "
-            "they belong to different runs; train again or copy the right file."
+            f"{model}: the model has {decoder.config.vocab_size} tokens and its vocabulary.json "
+            f"{len(tokenizer.vocabulary)}: they belong to different runs; train again or copy the right file."
         )
     watch, stop = _watch(tokenizer, requests), _stop(tokenizer, requests, settings)
     times = pl.concat([request.times for request in requests]).unique().sort("subject_id", "prediction_time")
+    asked = len(times)
     times, prompts = prompts_of(tokenizer, read_events(meds), times, decoder.config.context - settings.limit)
     at = times["prediction_time"].to_physical().to_numpy()
+    key = seeds(settings.seed, times["subject_id"].to_numpy(), at, settings.rollouts)
     rollouts = extend(
-        decoder, prompts, seeds(settings.seed, times["subject_id"].to_numpy(), at, settings.rollouts), tokenizer.minutes,
-        stop, watch, temperature=settings.temperature, rows=settings.rows, progress=progress,
+        decoder, prompts, key, tokenizer.minutes, stop, watch,
+        temperature=settings.temperature, rows=settings.rows, progress=progress,
     )  # fmt: skip
     events, about = frames(tokenizer, times, prompts, rollouts, requests)
     (out / "data").mkdir()
@@ -76,6 +64,7 @@ def simulate(
         "settings": asdict(settings),
         "vocabulary": tokenizer.vocabulary.hash,
         "histories": len(times),
+        "without_history": asked - len(times),
         "rollouts": len(about),
         "tokens": int(about["tokens"].sum()),
         "reasons": {reason: int((about["reason"] == reason).sum()) for reason in REASONS},
@@ -94,22 +83,23 @@ def prompts_of(
     """
     keyed = times.with_row_index("key")
     history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
-        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")), pl.col("code") != FOLLOW_UP_END
+        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
+        pl.col("code") != FOLLOW_UP_END,
     )
     # Each (patient, time) is a patient of its own here.
     encoded = tokenizer.encode(
         history.select(pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value")
     )
     if len(encoded.patients) == 0:
-        raise InputError("No history has an event before its prediction time: check the task and the dataset.")
+        raise InputError(
+            "No history has an event before its prediction time: check the task and the dataset."
+        )
     times = times[encoded.patients]
     idle = (times["prediction_time"].to_physical().to_numpy() - encoded.last) // MINUTE
     longest_token = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
     repeats, _ = tokenizer.intervals.encode(idle)
-    rows = [
-        newest(np.append(encoded.tokens[i], [longest_token] * int(repeats[i])), tokenizer.head_tokens, tokenizer.age_tokens, longest)
-        for i in range(len(times))
-    ]  # fmt: skip
+    known = [np.append(encoded.tokens[i], [longest_token] * int(repeats[i])) for i in range(len(times))]
+    rows = [newest(ids, tokenizer.head_tokens, tokenizer.age_tokens, longest) for ids in known]
     rest = idle - repeats * tokenizer.intervals.edges[-1]
     first = np.ones((len(times), len(tokenizer.vocabulary)), bool)
     waiting = rest >= tokenizer.intervals.edges[0]
@@ -130,9 +120,11 @@ def frames(
     at = keys["prediction_time"].to_physical().to_numpy()
     start = at + np.repeat(prompts.clock, n) * MINUTE
     events, end = tokenizer.decode(rollouts.tokens, start)
-    # A first interval shorter than what is known to have passed without an event stands for "now": as the engine's clock.
+    # As on the engine's clock: a first interval shorter than the time known to have passed without an event is "now".
     late = at + rollouts.clock * MINUTE - end
-    events = events.with_columns(time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us")))
+    events = events.with_columns(
+        time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us"))
+    )
     events = events.hstack(keys[events["row"]]).select(
         "subject_id", "time", "code", "numeric_value", "prediction_time", "rollout"
     )
@@ -184,6 +176,7 @@ def _matching(tokenizer: Tokenizer, pattern: str, name: str) -> np.ndarray:
     found = np.array([token.startswith(parts[0]) if star else token == parts[0] for token in tokens])
     if not found.any():
         raise InputError(
-            f"Task {name}: no token matches {pattern!r}; the training data hold no such event, or too few patients with one."
+            f"Task {name}: no token matches {pattern!r}; the training data hold no such event, or too few "
+            "patients with one."
         )
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -12,15 +11,13 @@ import polars as pl
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events
+from sequela.rollout.request import Request
 from sequela.tasks.baseline import Sample, fit_baselines
 from sequela.tasks.estimate import estimate, read_rollouts
 from sequela.tasks.features import Features, build_features
 from sequela.tasks.label import labels
 from sequela.tasks.prediction import SIMULATION, write_predictions
 from sequela.tasks.task import MINUTE, Task
-
-if TYPE_CHECKING:
-    from sequela.rollout.simulate import Request
 
 QUESTION = ["subject_id", "prediction_time"]
 
@@ -36,8 +33,6 @@ def requests(
     Raises:
         InputError: where a task has no cohort in this split.
     """
-    from sequela.rollout.simulate import Request  # brings torch, which nothing else in this file needs
-
     events = read_events(meds, split)
     cohorts = {task.name: task.prediction_times(events) for task in tasks}
     for task in tasks:

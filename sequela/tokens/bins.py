@@ -18,9 +18,11 @@ class Bins:
 
     @staticmethod
     def fit(values: pl.DataFrame, quantiles: int) -> Bins:
-        """Fit on training events (columns code, numeric_value): cut points at 1/Q .. (Q-1)/Q, centre = mean of a bin."""
+        """Fit on training events (columns code, numeric_value): cuts at 1/Q .. (Q-1)/Q, centre = mean of a bin."""
         codes, cuts, centres = [], [], []
-        for (code,), group in values.drop_nulls("numeric_value").sort("code").group_by("code", maintain_order=True):
+        for (code,), group in (
+            values.drop_nulls("numeric_value").sort("code").group_by("code", maintain_order=True)
+        ):
             x = np.sort(group["numeric_value"].to_numpy().astype(np.float64))
             edges = np.quantile(x, np.arange(1, quantiles) / quantiles)
             which = np.searchsorted(edges, x, side="left")

@@ -47,7 +47,7 @@ def part_place(token: str) -> int:
 
 
 def order_rank(code: str) -> int:
-    """Place of a code among events of the same moment: what opens a stay first, what closes it last, death at the end."""
+    """Place of a code among events of one moment: what opens a stay first, what closes it later, death at the end."""
     if code == "MEDS_DEATH":
         return 3
     head = code.split("//", 1)[0]

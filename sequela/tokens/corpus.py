@@ -22,7 +22,7 @@ FILE = "corpus.json"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token rows of one split: `patients` int64 [P], `tokens` ragged [P, length]; `events`: how many events they hold."""
+    """Token rows of one split: `patients` int64 [P], `tokens` ragged [P, length]; `events`: how many they hold."""
 
     tokenizer: Tokenizer
     patients: np.ndarray
@@ -44,7 +44,9 @@ class Corpus:
             offsets = np.load(folder / split / "offsets.npy", mmap_mode="r")
             flat = np.load(folder / split / "tokens.npy", mmap_mode="r")
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder} holds no whole {split!r} corpus ({error}): run `sequela tokenize` again.") from error
+            raise InputError(
+                f"{folder} holds no whole {split!r} corpus ({error}): run `sequela tokenize` again."
+            ) from error
         if about["vocabulary"] != tokenizer.vocabulary.hash:
             raise InputError(
                 f"{folder / FILE} was made with vocabulary {about['vocabulary']}, but vocabulary.json is "
@@ -55,14 +57,20 @@ class Corpus:
         return Corpus(tokenizer, patients, Ragged(flat, offsets), facts["events"])
 
 
-def tokenize(meds: Path, out: Path, settings: TokenSettings | None = None, *, progress: Progress = silent) -> dict:
+def tokenize(
+    meds: Path, out: Path, settings: TokenSettings | None = None, *, progress: Progress = silent
+) -> dict:
     """Fit a tokenizer on the training patients of a MEDS dataset and write the corpus of every split into `out`.
 
     Returns what `corpus.json` says: per split the patients, events, tokens and dropped events.
     """
     settings = settings or TokenSettings()
     tokenizer = Tokenizer.fit(read_events(meds, "train"), settings)
-    about: dict = {"vocabulary": tokenizer.vocabulary.hash, "tokens_in_vocabulary": len(tokenizer.vocabulary), "splits": {}}
+    about: dict = {
+        "vocabulary": tokenizer.vocabulary.hash,
+        "tokens_in_vocabulary": len(tokenizer.vocabulary),
+        "splits": {},
+    }
     width = np.uint16 if len(tokenizer.vocabulary) < 1 << 16 else np.uint32
     for done, split in enumerate(SPLITS):
         progress(done, len(SPLITS), split=split)

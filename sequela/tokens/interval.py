@@ -29,9 +29,9 @@ def spoken(minutes: int) -> str:
 class Intervals:
     """Time-interval classes.
 
-    `edges` int64 [I] are lower edges in minutes. `means` int64 [I] is how many minutes a token of each class stands for:
-    the mean over the training gaps of that class in whole minutes, and exactly the edge for the longest. Whole minutes
-    keep every clock exact, so "at the horizon" and "past the horizon" never blur.
+    `edges` int64 [I] are lower edges in minutes. `means` int64 [I] is how many minutes a token of each class stands
+    for: the mean over the training gaps of that class in whole minutes, and exactly the edge for the longest. Whole
+    minutes keep every clock exact, so "at the horizon" and "past the horizon" never blur.
     """
 
     edges: np.ndarray
@@ -54,7 +54,9 @@ class Intervals:
     def names(self) -> list[str]:
         """One token name per class."""
         words = [spoken(int(edge)) for edge in self.edges]
-        return [f"TIME//{low}-{high}" for low, high in zip(words, words[1:], strict=False)] + [f"TIME//{words[-1]}"]
+        return [f"TIME//{low}-{high}" for low, high in zip(words, words[1:], strict=False)] + [
+            f"TIME//{words[-1]}"
+        ]
 
     def encode(self, minutes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gaps [N] in minutes -> how often the longest token is repeated [N], class of the remainder [N] (-1: none)."""

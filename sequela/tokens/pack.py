@@ -36,7 +36,9 @@ def windows(tokens: Ragged, head_names: np.ndarray, age_names: np.ndarray, conte
     return Ragged.of(rows)
 
 
-def _windows_of_one(ids: np.ndarray, head_names: np.ndarray, age_names: np.ndarray, context: int) -> list[np.ndarray]:
+def _windows_of_one(
+    ids: np.ndarray, head_names: np.ndarray, age_names: np.ndarray, context: int
+) -> list[np.ndarray]:
     rows, start = [ids[:context]], context
     while start < len(ids):
         head = head_of(ids, start, head_names, age_names)
@@ -57,14 +59,14 @@ def newest(ids: np.ndarray, head_names: np.ndarray, age_names: np.ndarray, lengt
     """The last `length` tokens of one patient, demographics and age band kept in front."""
     if len(ids) <= length:
         return ids
-    # The head has at most one token a demographic and an age band: its length does not depend on where the window starts.
+    # The head has one token a demographic and an age band: its length does not depend on where the window starts.
     head = head_of(ids, len(ids) - length, head_names, age_names)
     start = len(ids) - length + len(head)
     return np.concatenate([head_of(ids, start, head_names, age_names), ids[start:]])
 
 
 def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
-    """Items of the given lengths into bins of size `context`: longest first, each into the fullest bin that takes it."""
+    """Items of the given lengths into bins of size `context`: longest first, each into the fullest that takes it."""
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, bin), sorted
     for item in np.argsort(-lengths, kind="stable"):
@@ -80,7 +82,9 @@ def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
     return bins
 
 
-def epoch(tokens: Ragged, context: int, rows_per_batch: int, random: np.random.Generator) -> list[list[list[int]]]:
+def epoch(
+    tokens: Ragged, context: int, rows_per_batch: int, random: np.random.Generator
+) -> list[list[list[int]]]:
     """All patients once, in random order: batches of rows of patient numbers."""
     order = random.permutation(len(tokens))
     lengths = tokens.lengths

@@ -18,7 +18,11 @@ class Ragged:
     def of(rows: list[np.ndarray] | list[list[int]]) -> Ragged:
         """Rows as given."""
         lengths = np.array([len(row) for row in rows], np.int64)
-        flat = np.concatenate([np.asarray(row, np.int64) for row in rows]) if len(rows) else np.zeros(0, np.int64)
+        flat = (
+            np.concatenate([np.asarray(row, np.int64) for row in rows])
+            if len(rows)
+            else np.zeros(0, np.int64)
+        )
         return Ragged(flat, offsets_of(lengths))
 
     def __len__(self) -> int:
@@ -35,7 +39,9 @@ class Ragged:
     def take(self, rows: np.ndarray) -> Ragged:
         """The given rows, in that order, a row as often as it is named."""
         lengths = self.lengths[rows]
-        return Ragged(self.flat[np.repeat(self.offsets[:-1][rows], lengths) + within(lengths)], offsets_of(lengths))
+        return Ragged(
+            self.flat[np.repeat(self.offsets[:-1][rows], lengths) + within(lengths)], offsets_of(lengths)
+        )
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

@@ -75,7 +75,10 @@ class Tokenizer:
         names = [
             *SPECIAL,
             *intervals.names,
-            *[f"AGE//{a}-{a + settings.age_band_years - 1}" for a in range(0, MAX_AGE, settings.age_band_years)],
+            *[
+                f"AGE//{a}-{a + settings.age_band_years - 1}"
+                for a in range(0, MAX_AGE, settings.age_band_years)
+            ],
             *[f"Q//{i}" for i in range(1, settings.quantiles + 1)],
             *[code for code in static if code.startswith(SEX_PREFIX)],
             *[code for code in static if code.startswith(RACE_PREFIX)],
@@ -179,7 +182,12 @@ class Tokenizer:
         return interleave(columns)
 
     def _age_tokens(
-        self, events: pl.DataFrame, table: pl.DataFrame, patient: np.ndarray, time: np.ndarray, first: np.ndarray
+        self,
+        events: pl.DataFrame,
+        table: pl.DataFrame,
+        patient: np.ndarray,
+        time: np.ndarray,
+        first: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Age-band token of each event [N] (-1: no birth known), and whether it differs from the event before [N]."""
         births = events.filter(pl.col("code") == BIRTH).group_by("subject_id").agg(pl.col("time").min())
@@ -203,7 +211,9 @@ class Tokenizer:
         place = self._place[token]
         event = np.cumsum((place == 0) | (place == 1)) - 1
         previous = np.append(-1, place[:-1])
-        previous[np.minimum(rows.offsets[:-1], max(len(token) - 1, 0))] = -1  # nothing reaches over from the row before
+        previous[
+            np.minimum(rows.offsets[:-1], max(len(token) - 1, 0))
+        ] = -1  # nothing reaches over from the row before
         starts = np.flatnonzero((place == 0) | (place == 1))
         second = (place == 2) & (previous == 1)
         third = (place == 3) & (previous == 2) & np.append(False, second[:-1])[: len(token)]
@@ -211,7 +221,9 @@ class Tokenizer:
         key[:, 0] = token[starts]
         key[event[second], 1] = token[second]
         key[event[third], 2] = token[third]
-        kinds, kind = np.unique(key, axis=0, return_inverse=True) if len(key) else (key, np.zeros(0, np.int64))
+        kinds, kind = (
+            np.unique(key, axis=0, return_inverse=True) if len(key) else (key, np.zeros(0, np.int64))
+        )
         names = self.vocabulary.tokens
         codes = np.array([join_parts(tuple(names[t] for t in k if t >= 0)) for k in kinds.tolist()], object)
         code = codes[kind.ravel()] if len(codes) else np.zeros(0, object)
@@ -241,7 +253,9 @@ class Tokenizer:
             "interval_means_minutes": self.intervals.means.tolist(),
             "bins": {
                 code: {"cuts": cuts.tolist(), "centres": centres.tolist()}
-                for code, cuts, centres in zip(self.bins.codes, self.bins.cuts, self.bins.centres, strict=True)
+                for code, cuts, centres in zip(
+                    self.bins.codes, self.bins.cuts, self.bins.centres, strict=True
+                )
             },
             "tokens": self.vocabulary.tokens,
         }
@@ -253,27 +267,35 @@ class Tokenizer:
         path = Path(folder) / FILE
         try:
             body = json.loads(path.read_text())
-            settings = TokenSettings(**{**body["settings"], "interval_edges": tuple(body["settings"]["interval_edges"])})
+            settings = TokenSettings(
+                **{**body["settings"], "interval_edges": tuple(body["settings"]["interval_edges"])}
+            )
             vocabulary = Vocabulary(tuple(body["tokens"]))
             edges = np.array(settings.interval_edges, np.int64)
             codes = tuple(body["bins"])
             cuts = np.reshape([body["bins"][c]["cuts"] for c in codes], (len(codes), settings.quantiles - 1))
-            centres = np.reshape([body["bins"][c]["centres"] for c in codes], (len(codes), settings.quantiles))
+            centres = np.reshape(
+                [body["bins"][c]["centres"] for c in codes], (len(codes), settings.quantiles)
+            )
             intervals = Intervals(edges, np.array(body["interval_means_minutes"], np.int64))
         except FileNotFoundError:
-            raise InputError(f"{path} is missing: name a folder made by `sequela tokenize` or `sequela train`.") from None
+            raise InputError(
+                f"{path} is missing: name a folder made by `sequela tokenize` or `sequela train`."
+            ) from None
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): make the folder again.") from error
         if vocabulary.hash != body["hash"]:
-            raise InputError(f"{path} was edited: its tokens no longer match its hash; make the folder again.")
+            raise InputError(
+                f"{path} was edited: its tokens no longer match its hash; make the folder again."
+            )
         return Tokenizer(settings, vocabulary, intervals, Bins(codes, cuts, centres))
 
 
 def _moving(events: pl.DataFrame, settings: TokenSettings) -> pl.DataFrame:
     """The events that become tokens, in their token order: dated, neither birth nor end of follow-up, thinned."""
-    moving = events.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, FOLLOW_UP_END])).select(
-        "subject_id", "time", "code", "numeric_value"
-    )
+    moving = events.filter(
+        pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, FOLLOW_UP_END])
+    ).select("subject_id", "time", "code", "numeric_value")
     if settings.thin_minutes:
         moving = _thinned(moving, settings.thin_minutes)
     codes = moving["code"].unique()

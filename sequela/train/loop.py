@@ -24,11 +24,14 @@ from sequela.train.settings import TrainSettings
 LOG = "train.json"
 
 
-def train(corpus: Path, out: Path, settings: TrainSettings | None = None, *, progress: Progress = silent) -> dict:
+def train(
+    corpus: Path, out: Path, settings: TrainSettings | None = None, *, progress: Progress = silent
+) -> dict:
     """Pretrain a decoder on the training split of a corpus and write a checkpoint folder into `out`.
 
     Returns what `train.json` says: parameters, tokens, FLOPs, seconds, and the losses in bits per token and per event
-    on training and tuning patients. Raises InputError for a corpus without patients and when the loss stops being finite.
+    on training and tuning patients. Raises InputError for a corpus without patients, and when the loss is no
+    number any more.
     """
     settings = settings or TrainSettings()
     data = Corpus.load(corpus, "train")
@@ -57,7 +60,12 @@ def train(corpus: Path, out: Path, settings: TrainSettings | None = None, *, pro
             raise InputError(f"The loss became {bits} at step {step}: lower --learning-rate.")
         seen += count
         curve.append(bits)
-        progress(step + 1, len(batches), bits_per_token=bits, tokens_per_second=seen / (time.perf_counter() - started))
+        progress(
+            step + 1,
+            len(batches),
+            bits_per_token=bits,
+            tokens_per_second=seen / (time.perf_counter() - started),
+        )
     about = {
         "settings": asdict(settings),
         "model": config.as_dict(),
@@ -102,6 +110,11 @@ def _batches(tokens: Ragged, settings: TrainSettings) -> list[list[list[int]]]:
     """Every batch of the run: whole epochs in fresh random orders, the last one cut to the fraction asked for."""
     batches: list[list[list[int]]] = []
     for number in range(math.ceil(settings.epochs)):
-        one = epoch(tokens, settings.context, _rows_per_batch(settings), np.random.default_rng([settings.seed, number]))
+        one = epoch(
+            tokens,
+            settings.context,
+            _rows_per_batch(settings),
+            np.random.default_rng([settings.seed, number]),
+        )
         batches += one[: math.ceil(len(one) * min(1.0, settings.epochs - number))]
     return batches

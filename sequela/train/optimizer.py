@@ -23,7 +23,9 @@ def optimisers(model: Decoder, settings: TrainSettings) -> list[torch.optim.Opti
     if settings.optimiser == "muon":
         matrices = torch.optim.Muon(inside, settings.matrix_rate, decay, adjust_lr_fn="match_rms_adamw")
     else:
-        matrices = torch.optim.AdamW(inside, settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
+        matrices = torch.optim.AdamW(
+            inside, settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True
+        )
     return [matrices, rest]
 
 

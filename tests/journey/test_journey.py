@@ -1,7 +1,7 @@
 """The journey of a record, end to end, on a world whose true risk is known in closed form.
 
-Events happen at midnight and the prediction time is a midnight, so a horizon of seven days holds eight chances of death,
-the first at the prediction time itself and the last exactly at the horizon.
+Events happen at midnight and the prediction time is a midnight, so a horizon of seven days holds eight chances of
+death, the first at the prediction time itself and the last exactly at the horizon.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ class Answers:
         chosen = np.ones(len(self.level), bool) if level is None else self.level == level
         true = np.array([world.risk(i, CHANCES) for i in range(3)])[self.level[chosen]]
         learned_from = PATIENTS * 0.7 * chosen.mean()
-        error = np.sqrt((true * (1 - true)).mean() / learned_from + self.predicted[chosen].var() / chosen.sum())
+        error = np.sqrt(
+            (true * (1 - true)).mean() / learned_from + self.predicted[chosen].var() / chosen.sum()
+        )
         return float((self.predicted[chosen].mean() - true.mean()) / error)
 
 
@@ -51,19 +53,32 @@ def travel(folder: Path, tokens: TokenSettings) -> tuple[Answers, Path]:
     sequela.tokenize(folder / "meds", folder / "corpus", settings=tokens)
     sequela.train(folder / "corpus", folder / "model", settings=TRAINING)
     sequela.simulate(
-        folder / "model", folder / "meds", folder / "simulated", task=str(TASK), settings=SimulateSettings(rollouts=10)
+        folder / "model",
+        folder / "meds",
+        folder / "simulated",
+        task=str(TASK),
+        settings=SimulateSettings(rollouts=10),
     )
     for estimator in ("scope", "mc"):
         sequela.predict(
-            folder / "simulated", folder / "meds", folder / estimator, task=str(TASK), estimator=estimator, baselines=False
+            folder / "simulated",
+            folder / "meds",
+            folder / estimator,
+            task=str(TASK),
+            estimator=estimator,
+            baselines=False,
         )
     return read(folder, "scope"), folder
 
 
 def read(folder: Path, estimator: str) -> Answers:
     world = World.known()
-    found = pl.read_parquet(folder / estimator / "death_in_a_week" / "sequela.parquet").drop_nulls("predicted_boolean_probability")
-    level = world.level_before(read_events(folder / "meds", "held_out"), found.select("subject_id", "prediction_time"))
+    found = pl.read_parquet(folder / estimator / "death_in_a_week" / "sequela.parquet").drop_nulls(
+        "predicted_boolean_probability"
+    )
+    level = world.level_before(
+        read_events(folder / "meds", "held_out"), found.select("subject_id", "prediction_time")
+    )
     return Answers(found["predicted_boolean_probability"].to_numpy(), level, world)
 
 

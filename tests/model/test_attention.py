@@ -18,7 +18,9 @@ def test_packed_attention_equals_the_dense_mask(groups):
     real = torch.from_numpy(SEGMENTS >= 0)[:, None, :, None].expand(3, 4, 16, 8)
     packed, masked = Packed(SEGMENTS)(0, q, k, v), Masked.packed(SEGMENTS)(0, q, k, v)
     assert torch.allclose(packed[real], masked[real], atol=1e-6)
-    assert not torch.allclose(Causal()(0, q, k, v)[real], masked[real], atol=1e-3)  # negative control: patients mixed
+    assert not torch.allclose(
+        Causal()(0, q, k, v)[real], masked[real], atol=1e-3
+    )  # negative control: patients mixed
 
 
 def test_packed_gradients_equal_those_of_the_dense_mask():

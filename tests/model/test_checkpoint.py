@@ -13,7 +13,15 @@ from sequela.record.errors import InputError
 
 SHAPES = [
     {"hidden_size": 48, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate_size": 100},
-    {"hidden_size": 64, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 32, "intermediate_size": 96, "rope_theta": 1e6},
+    {
+        "hidden_size": 64,
+        "layers": 1,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_dim": 32,
+        "intermediate_size": 96,
+        "rope_theta": 1e6,
+    },
 ]
 
 
@@ -50,12 +58,16 @@ def test_transformers_computes_the_same_logits(tmp_path, family, tied, shape):
 
         # Packed rows: positions restart with each patient, who sees nobody else.
         segments = np.array([[0] * 5 + [1] * 15, [0] * 20, [0] * 2 + [1] * 9 + [2] * 9])
-        positions = torch.tensor([[i for i in range(n)] + [i for i in range(20 - n)] for n in (5, 20, 2)])
+        positions = torch.tensor([[*range(n), *range(20 - n)] for n in (5, 20, 2)])
         positions[2, 11:] = torch.arange(9)
         mask = Masked.packed(segments)
         packed = ours.logits(ids, positions, mask)
-        additive = torch.zeros(3, 1, 20, 20).masked_fill(~mask.mask_BTT[:, None], torch.finfo(torch.float32).min)
-        assert torch.allclose(packed, theirs(ids, position_ids=positions, attention_mask=additive).logits, atol=1e-4)
+        additive = torch.zeros(3, 1, 20, 20).masked_fill(
+            ~mask.mask_BTT[:, None], torch.finfo(torch.float32).min
+        )
+        assert torch.allclose(
+            packed, theirs(ids, position_ids=positions, attention_mask=additive).logits, atol=1e-4
+        )
         assert not torch.allclose(packed, plain, atol=1e-2)  # negative control: packing matters
 
         # And back: a folder that transformers saved loads here.

@@ -10,14 +10,22 @@ from sequela.record.errors import InputError
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_parameter_count_is_that_of_the_weights(family, tied):
-    config = ModelConfig(101, family=family, hidden_size=48, layers=2, heads=4, kv_heads=2, head_dim=16, tied_embeddings=tied)
+    config = ModelConfig(
+        101, family=family, hidden_size=48, layers=2, heads=4, kv_heads=2, head_dim=16, tied_embeddings=tied
+    )
     assert config.parameters == sum(w.numel() for w in Decoder(config).parameters())
 
 
 @pytest.mark.parametrize(("layers", "width", "millions"), [(6, 768, 62.1), (12, 768, 118.7)])
 def test_comets_published_sizes(layers, width, millions):
     config = ModelConfig(
-        7105, hidden_size=width, layers=layers, heads=width // 64, kv_heads=width // 64, head_dim=64, intermediate_size=4 * width
+        7105,
+        hidden_size=width,
+        layers=layers,
+        heads=width // 64,
+        kv_heads=width // 64,
+        head_dim=64,
+        intermediate_size=4 * width,
     )
     assert round(config.parameters / 1e6, 1) == millions
 

@@ -5,7 +5,9 @@ from sequela.model.decoder import Decoder
 
 
 def model(seed=0):
-    return Decoder(ModelConfig(50, hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64)).initialise(seed)
+    return Decoder(
+        ModelConfig(50, hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64)
+    ).initialise(seed)
 
 
 def test_no_position_sees_what_comes_after_it():

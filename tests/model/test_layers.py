@@ -7,7 +7,9 @@ def test_rms_norm_follows_its_formula():
     norm = RMSNorm(6, 1e-6)
     norm.weight.data = torch.arange(1.0, 7.0)
     x = torch.randn(2, 3, 6)
-    assert torch.allclose(norm(x), x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight, atol=1e-6)
+    assert torch.allclose(
+        norm(x), x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight, atol=1e-6
+    )
 
 
 def test_rotated_products_depend_on_the_distance_alone():

@@ -9,7 +9,9 @@ from sequela.rollout.cache import Fork, Prefill
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_shared_prefixes_give_the_hidden_states_of_whole_sequences(family, kv_heads):
-    config = ModelConfig(40, family=family, hidden_size=32, heads=4, kv_heads=kv_heads, head_dim=8, intermediate_size=64)
+    config = ModelConfig(
+        40, family=family, hidden_size=32, heads=4, kv_heads=kv_heads, head_dim=8, intermediate_size=64
+    )
     model = Decoder(config).initialise(0)
     random = torch.Generator().manual_seed(0)
     lengths, n = torch.tensor([9, 4, 6]), 5
@@ -29,8 +31,12 @@ def test_shared_prefixes_give_the_hidden_states_of_whole_sequences(family, kv_he
             positions = (lengths[prompts] + step).repeat_interleave(width)[:, None]
             hidden = model.hidden(new, positions, fork)[:, 0]
             fork.advance()
-            for row, (p, r) in enumerate((p, r) for p, rs in zip(prompts.tolist(), rollouts.tolist(), strict=True) for r in rs):
+            for row, (p, r) in enumerate(
+                (p, r) for p, rs in zip(prompts.tolist(), rollouts.tolist(), strict=True) for r in rs
+            ):
                 whole = torch.cat([prefix[p, : lengths[p]], suffix[p, r, : step + 1]])[None]
                 assert torch.allclose(hidden[row], model.hidden(whole)[0, -1], atol=1e-5)
                 wrong = torch.cat([prefix[p - 1, : lengths[p]], suffix[p, r, : step + 1]])[None]
-                assert not torch.allclose(hidden[row], model.hidden(wrong)[0, -1], atol=1e-3)  # negative control
+                assert not torch.allclose(
+                    hidden[row], model.hidden(wrong)[0, -1], atol=1e-3
+                )  # negative control

@@ -19,7 +19,9 @@ DEATH, OUTCOME = 11, 10
 
 def model(seed=0, scale=6.0):
     """A random decoder, sharpened so that its choices differ from place to place."""
-    decoder = Decoder(ModelConfig(V, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64)).initialise(seed)
+    decoder = Decoder(
+        ModelConfig(V, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64)
+    ).initialise(seed)
     with torch.no_grad():
         for weight in decoder.parameters():
             if weight.dim() > 1:
@@ -79,7 +81,9 @@ def test_every_rollout_equals_the_naive_loop(greedy):
     key = seeds(0, np.arange(7), np.zeros(7, np.int64), 4)
     seen = set()
     for p, r in itertools.product(range(7), range(4)):
-        tokens, clock, reason, hazard = naive(decoder, asked.ids[p], 0, asked.first[p], key[p, r], STOP, WATCH, greedy)
+        tokens, clock, reason, hazard = naive(
+            decoder, asked.ids[p], 0, asked.first[p], key[p, r], STOP, WATCH, greedy
+        )
         row = p * 4 + r
         assert out.tokens[row].tolist() == tokens
         assert (out.clock[row], REASONS[out.reason[row]]) == (clock, reason)
@@ -114,7 +118,9 @@ def test_a_rollout_ends_when_its_clock_passes_the_horizon_not_when_it_reaches_it
     out = run(decoder, prompts(1), n=1, stop=Stop(flags(DEATH), horizon=30, limit=24))
     assert out.tokens[0].tolist() == [2, 2, 2, 2] and out.clock.tolist() == [40]
     out = run(decoder, prompts(1, clock=25), n=1, stop=Stop(flags(DEATH), horizon=30, limit=24))
-    assert out.clock.tolist() == [40] and len(out.tokens[0]) == 5  # 25 minutes ago: the first step leads to 0, not to -15
+    assert (
+        out.clock.tolist() == [40] and len(out.tokens[0]) == 5
+    )  # 25 minutes ago: the first step leads to 0, not to -15
     out = run(decoder, prompts(1), n=1, stop=Stop(flags(2), horizon=30, limit=24))
     assert REASONS[out.reason[0]] == "token"
     out = run(decoder, prompts(1), n=1, stop=Stop(flags(DEATH), horizon=10**6, limit=5))
@@ -138,7 +144,9 @@ def exact(decoder, ids, stop, watch):
                 if watching and watch.outcome[0, token] and clock <= watch.horizon[0]:
                     risk += p
                 if not stop.tokens[token] and now <= stop.horizon:
-                    go_on = watching and not (watch.outcome | watch.ends)[0, token] and now <= watch.horizon[0]
+                    go_on = (
+                        watching and not (watch.outcome | watch.ends)[0, token] and now <= watch.horizon[0]
+                    )
                     grown.append(([*new, token], p, now, go_on))
         futures = grown
     return risk, second
@@ -153,11 +161,17 @@ def test_samples_and_hazards_agree_with_the_sum_over_all_futures():
     out = run(decoder, asked, n=n, stop=stop, watch=watch, rows=n)
     scope = out.hazard[:, 0]
     assert abs(scope.mean() - risk) < 4 * scope.std() / n**0.5
-    drawn = np.bincount([row[1] for row in map(out.tokens.__getitem__, range(n)) if len(row) > 1], minlength=V) / n
+    drawn = (
+        np.bincount([row[1] for row in map(out.tokens.__getitem__, range(n)) if len(row) > 1], minlength=V)
+        / n
+    )
     error = 4 * np.sqrt(second * (1 - second) / n) + 1e-9
     assert (np.abs(drawn - second) < error).all()
     # Negative controls: another model's samples and hazards are rejected.
     other = run(model(seed=1, scale=5.0), asked, n=n, stop=stop, watch=watch, rows=n)
     assert abs(other.hazard[:, 0].mean() - risk) > 4 * scope.std() / n**0.5
-    wrong = np.bincount([row[1] for row in map(other.tokens.__getitem__, range(n)) if len(row) > 1], minlength=V) / n
+    wrong = (
+        np.bincount([row[1] for row in map(other.tokens.__getitem__, range(n)) if len(row) > 1], minlength=V)
+        / n
+    )
     assert (np.abs(wrong - second) > error).any()

@@ -5,7 +5,9 @@ from sequela.rollout.sampling import sample, seeds, uniform
 
 
 def test_uniform_numbers_are_uniform_and_independent():
-    streams = torch.stack([uniform(seeds(0, np.arange(2000), np.zeros(2000, np.int64), 1)[:, 0], step) for step in range(20)])
+    streams = torch.stack(
+        [uniform(seeds(0, np.arange(2000), np.zeros(2000, np.int64), 1)[:, 0], step) for step in range(20)]
+    )
     assert (streams >= 0).all() and (streams < 1).all()
     counts = torch.histc(streams, 20, 0, 1)
     assert ((counts - 2000) ** 2 / 2000).sum() < 45  # chi-squared, 19 degrees of freedom, p about 0.001
@@ -16,7 +18,10 @@ def test_uniform_numbers_are_uniform_and_independent():
 def test_seeds_differ_by_patient_time_rollout_and_run():
     base = seeds(0, np.array([1, 2]), np.array([5, 5]), 3)
     assert base.unique().numel() == 6
-    for other in (seeds(1, np.array([1, 2]), np.array([5, 5]), 3), seeds(0, np.array([1, 2]), np.array([6, 6]), 3)):
+    for other in (
+        seeds(1, np.array([1, 2]), np.array([5, 5]), 3),
+        seeds(0, np.array([1, 2]), np.array([6, 6]), 3),
+    ):
         assert not torch.isin(other, base).any()
 
 

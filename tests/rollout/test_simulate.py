@@ -7,8 +7,9 @@ import pytest
 from sequela.record.codes import DEATH
 from sequela.record.errors import InputError
 from sequela.record.store import read_events
+from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
-from sequela.rollout.simulate import Request, prompts_of, simulate
+from sequela.rollout.simulate import prompts_of, simulate
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenizer import Tokenizer
 from sequela.train.loop import train
@@ -51,15 +52,25 @@ def test_a_simulation_repeats(world_meds, model, tmp_path):
     frames = []
     for name, rows in (("a", 1024), ("b", 10)):
         (tmp_path / name).mkdir()
-        simulate(model, world_meds, tmp_path / name, [request(world_meds)], SimulateSettings(rollouts=2, rows=rows))
+        simulate(
+            model, world_meds, tmp_path / name, [request(world_meds)], SimulateSettings(rollouts=2, rows=rows)
+        )
         frames.append(pl.read_parquet(tmp_path / name / "rollouts.parquet").drop("scope//death"))
     assert frames[0].equals(frames[1])
 
 
 def small():
     day = lambda n, minutes=0: datetime(2000, 1, 1) + timedelta(days=n, minutes=minutes)  # noqa: E731
-    rows = [(1, day(0), "LAB//A"), (1, day(2), "LAB//B"), (1, day(9), "LAB//C"), (2, day(1), "LAB//A"), (3, day(8), "LAB//A")]
-    events = pl.DataFrame(rows, schema={"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}, orient="row")
+    rows = [
+        (1, day(0), "LAB//A"),
+        (1, day(2), "LAB//B"),
+        (1, day(9), "LAB//C"),
+        (2, day(1), "LAB//A"),
+        (3, day(8), "LAB//A"),
+    ]
+    events = pl.DataFrame(
+        rows, schema={"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}, orient="row"
+    )
     return events.with_columns(numeric_value=pl.lit(None, pl.Float32)), day
 
 
@@ -83,17 +94,21 @@ def test_the_first_gap_carries_the_clock_to_the_prediction_time():
     names = tokenizer.vocabulary.tokens
     times = pl.DataFrame({"subject_id": [2, 2, 2], "prediction_time": [day(1, 0), day(3), day(400)]})
     times = times.with_columns(pl.col("prediction_time").cast(pl.Datetime("us")))
-    kept, prompts = prompts_of(tokenizer, events, times.tail(2), 100)
+    _, prompts = prompts_of(tokenizer, events, times.tail(2), 100)
     allowed = [{names[i] for i in np.flatnonzero(row)} for row in prompts.first]
     assert "TIME//1d-3d" in allowed[0] and "TIME//12h-1d" not in allowed[0] and "LAB//A" not in allowed[0]
     # 399 days: two whole half-years are in the prompt, the rest of 39 days waits.
     assert [names[i] for i in prompts.ids[1][-2:]] == ["TIME//6mo"] * 2
-    assert prompts.clock[1] == -39 * 1440 and "TIME//1mo-6mo" in allowed[1] and "TIME//2w-1mo" not in allowed[1]
+    assert (
+        prompts.clock[1] == -39 * 1440 and "TIME//1mo-6mo" in allowed[1] and "TIME//2w-1mo" not in allowed[1]
+    )
     with pytest.raises(InputError, match="No history"):
         prompts_of(tokenizer, events, times.head(1), 100)
 
 
-@pytest.mark.parametrize(("code", "word"), [("NO//SUCH", "no token matches"), ("ICD10CM//I214", "more than one token")])
+@pytest.mark.parametrize(
+    ("code", "word"), [("NO//SUCH", "no token matches"), ("ICD10CM//I214", "more than one token")]
+)
 def test_an_outcome_without_a_token_of_its_own_is_refused(world_meds, model, tmp_path, code, word):
     with pytest.raises(InputError, match=word):
         simulate(model, world_meds, tmp_path, [request(world_meds, outcome=(code,))])

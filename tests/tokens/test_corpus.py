@@ -47,7 +47,9 @@ def test_a_damaged_or_foreign_corpus_is_refused(world_corpus, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     foreign = broken("foreign")
     other = tmp_path / "other"
-    write_dataset(World.known().events(60, seed=5).filter(pl.col("code") != "COHORT//ENTRY"), other, name="other")
+    write_dataset(
+        World.known().events(60, seed=5).filter(pl.col("code") != "COHORT//ENTRY"), other, name="other"
+    )
     (tmp_path / "other_corpus").mkdir()
     tokenize(other, tmp_path / "other_corpus")
     shutil.copy(tmp_path / "other_corpus" / "vocabulary.json", foreign / "vocabulary.json")
@@ -62,4 +64,6 @@ def test_the_report_counts_patients_events_and_tokens(world_meds, world_corpus):
     about = json.loads((world_corpus / "corpus.json").read_text())["splits"]["train"]
     events = read_events(world_meds, "train")
     assert about["patients"] == events["subject_id"].n_unique()
-    assert about["events"] == len(events.filter(pl.col("code").is_in(["LAB//CREATININE", "COHORT//ENTRY", "MEDS_DEATH"])))
+    assert about["events"] == len(
+        events.filter(pl.col("code").is_in(["LAB//CREATININE", "COHORT//ENTRY", "MEDS_DEATH"]))
+    )

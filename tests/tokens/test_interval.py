@@ -24,7 +24,9 @@ def test_the_mean_of_the_training_gaps_stands_for_a_class():
     assert intervals.means.tolist() == [50, 250, 1000]
 
 
-@pytest.mark.parametrize(("minutes", "tokens"), [(0, 0), (129_599, 0), (129_600, 1), (259_200, 1), (388_800, 2)])
+@pytest.mark.parametrize(
+    ("minutes", "tokens"), [(0, 0), (129_599, 0), (129_600, 1), (259_200, 1), (388_800, 2)]
+)
 def test_censored_time_is_rounded_to_the_nearest_longest_interval(minutes, tokens):
     intervals = Intervals.fit(COMET_EDGES, np.array([5]))
     assert intervals.tail(np.array([minutes])).tolist() == [tokens]
@@ -38,7 +40,10 @@ def test_rounding_the_censored_tail_keeps_the_hazard_and_rounding_down_inflates_
     censored = random.uniform(0, 8 * block, 200_000)
     happened = event < censored
     whole = (np.minimum(event, censored) // block).astype(int)
-    survived = {"nearest": np.where(happened, whole, Intervals.fit(COMET_EDGES, np.array([5])).tail(censored)), "down": whole}
+    survived = {
+        "nearest": np.where(happened, whole, Intervals.fit(COMET_EDGES, np.array([5])).tail(censored)),
+        "down": whole,
+    }
     rate = {how: happened.sum() / (n.sum() + happened.sum()) for how, n in survived.items()}
     assert abs(rate["nearest"] - per_block) < 0.001
     assert rate["down"] > per_block + 0.005  # negative control

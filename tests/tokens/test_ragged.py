@@ -21,7 +21,11 @@ def test_take_repeats_and_reorders_rows(items, chosen):
 
 
 def test_optional_drops_negative_values():
-    assert [row.tolist() for row in map(optional(np.array([5, -1, 0])).__getitem__, range(3))] == [[5], [], [0]]
+    assert [row.tolist() for row in map(optional(np.array([5, -1, 0])).__getitem__, range(3))] == [
+        [5],
+        [],
+        [0],
+    ]
 
 
 def test_within_counts_each_row_from_zero():

@@ -12,7 +12,16 @@ from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenizer import MINUTE, Tokenizer
 
 START = 946_684_800_000_000
-CODES = ["LAB//A", "LAB//B", "ICD10CM//E1165", "ICD10CM//E11", "ICD10CM//I10", "ATC//A10BA02", "ADMISSION//X", DEATH]
+CODES = [
+    "LAB//A",
+    "LAB//B",
+    "ICD10CM//E1165",
+    "ICD10CM//E11",
+    "ICD10CM//I10",
+    "ATC//A10BA02",
+    "ADMISSION//X",
+    DEATH,
+]
 
 
 def events(rows):
@@ -43,21 +52,32 @@ def test_decoding_loses_only_what_binning_must_lose(people):
     frame = events([row for number, moves in enumerate(people) for row in patient(number, moves)])
     tokenizer = Tokenizer.fit(frame, TokenSettings(min_patients=1))
     encoded = tokenizer.encode(frame)
-    first = frame.filter(pl.col("code") != BIRTH).drop_nulls("time").group_by("subject_id").agg(pl.col("time").min())
+    first = (
+        frame.filter(pl.col("code") != BIRTH)
+        .drop_nulls("time")
+        .group_by("subject_id")
+        .agg(pl.col("time").min())
+    )
     start = first.sort("subject_id")["time"].to_physical().to_numpy()
     back, _ = tokenizer.decode(encoded.tokens, start)
     bins = {code: i for i, code in enumerate(tokenizer.bins.codes)}
     for row, number in enumerate(encoded.patients):
         seen = back.filter(pl.col("row") == row)
         # What was encoded, in token order: times in whole intervals, values in bins.
-        true = frame.filter(pl.col("subject_id") == number, pl.col("time").is_not_null(), pl.col("code") != BIRTH)
+        true = frame.filter(
+            pl.col("subject_id") == number, pl.col("time").is_not_null(), pl.col("code") != BIRTH
+        )
         assert sorted(seen["code"]) == sorted(true["code"])
         for code, value in zip(seen["code"], seen["numeric_value"], strict=True):
             if code in bins:
                 which = tokenizer.bins.encode(np.array([bins[code]]), np.array([value]))
                 assert which >= 0
         in_bins = [
-            sorted(tokenizer.bins.encode(np.full(len(part), bins[code]), part["numeric_value"].to_numpy()).tolist())
+            sorted(
+                tokenizer.bins.encode(
+                    np.full(len(part), bins[code]), part["numeric_value"].to_numpy()
+                ).tolist()
+            )
             for frame_ in (seen, true)
             for (code,), part in frame_.sort("code").group_by("code", maintain_order=True)
             if code in bins
@@ -93,12 +113,16 @@ def test_follow_up_becomes_time_and_its_end_is_no_token():
     tokens = [tokenizer.vocabulary.tokens[i] for i in tokenizer.encode(events(rows)).tokens[0]]
     assert tokens[-3:] == ["TIME//6mo"] * 3
     assert not any("FOLLOW_UP" in token for token in tokenizer.vocabulary.tokens)
-    uncensored = tokenizer.encode(events(rows[:-1])).tokens[0]  # negative control: without the follow-up, no time tokens
+    uncensored = tokenizer.encode(events(rows[:-1])).tokens[
+        0
+    ]  # negative control: without the follow-up, no time tokens
     assert tokenizer.vocabulary.index["TIME//6mo"] not in uncensored
 
 
 def test_unknown_codes_are_dropped_and_counted_and_unknown_parts_cut():
-    tokenizer = Tokenizer.fit(events(patient(1, [(0, "ICD10CM//E1165", None)])), TokenSettings(min_patients=1))
+    tokenizer = Tokenizer.fit(
+        events(patient(1, [(0, "ICD10CM//E1165", None)])), TokenSettings(min_patients=1)
+    )
     encoded = tokenizer.encode(events(patient(2, [(0, "ICD10CM//E1199", None), (5, "LAB//NEW", 1.0)])))
     tokens = [tokenizer.vocabulary.tokens[i] for i in encoded.tokens[0]]
     assert tokens[-1] == "ICD10CM//1//E11"
@@ -106,7 +130,9 @@ def test_unknown_codes_are_dropped_and_counted_and_unknown_parts_cut():
 
 
 def test_rare_codes_get_no_token_and_a_dataset_of_rare_codes_is_refused():
-    rows = [row for n in range(3) for row in patient(n, [(0, "LAB//A", 1.0)])] + patient(9, [(0, "LAB//B", 1.0)])
+    rows = [row for n in range(3) for row in patient(n, [(0, "LAB//A", 1.0)])] + patient(
+        9, [(0, "LAB//B", 1.0)]
+    )
     tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=2))
     assert "LAB//A" in tokenizer.vocabulary.index and "LAB//B" not in tokenizer.vocabulary.index
     with pytest.raises(InputError, match="lower min_patients"):
@@ -114,7 +140,16 @@ def test_rare_codes_get_no_token_and_a_dataset_of_rare_codes_is_refused():
 
 
 def test_thinning_keeps_the_last_value_of_each_window_and_all_that_has_no_value():
-    rows = patient(1, [(0, "LAB//A", 1.0), (60, "LAB//A", 2.0), (10, "ADMISSION//X", None), (20, "LAB//B", 3.0), (600, "LAB//A", 4.0)])
+    rows = patient(
+        1,
+        [
+            (0, "LAB//A", 1.0),
+            (60, "LAB//A", 2.0),
+            (10, "ADMISSION//X", None),
+            (20, "LAB//B", 3.0),
+            (600, "LAB//A", 4.0),
+        ],
+    )
     tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1, thin_minutes=240))
     back, _ = tokenizer.decode(tokenizer.encode(events(rows)).tokens, np.array([START]))
     assert back["code"].to_list() == ["ADMISSION//X", "LAB//A", "LAB//B", "LAB//A"]

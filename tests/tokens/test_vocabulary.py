@@ -4,7 +4,9 @@ from sequela.tokens.vocabulary import Vocabulary
 def test_the_hash_changes_with_any_token_and_with_their_order():
     base = Vocabulary(("PAD", "BOS", "A", "B"))
     assert base.hash == Vocabulary(("PAD", "BOS", "A", "B")).hash
-    assert len({base.hash, Vocabulary(("PAD", "BOS", "B", "A")).hash, Vocabulary(("PAD", "BOS", "A")).hash}) == 3
+    assert (
+        len({base.hash, Vocabulary(("PAD", "BOS", "B", "A")).hash, Vocabulary(("PAD", "BOS", "A")).hash}) == 3
+    )
 
 
 def test_matching_finds_a_prefix():

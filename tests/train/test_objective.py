@@ -12,11 +12,15 @@ PATIENTS = Ragged.of([[1, 5, 9, 4, 7], [1, 6, 6], [1, 3, 8, 2]])
 
 
 def model():
-    return Decoder(ModelConfig(12, hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64)).initialise(0)
+    return Decoder(
+        ModelConfig(12, hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64)
+    ).initialise(0)
 
 
 def alone(decoder, ids):
-    return F.cross_entropy(decoder.logits(torch.tensor([ids[:-1]]))[0], torch.tensor(ids[1:]), reduction="sum")
+    return F.cross_entropy(
+        decoder.logits(torch.tensor([ids[:-1]]))[0], torch.tensor(ids[1:]), reduction="sum"
+    )
 
 
 def test_the_loss_of_a_packed_batch_is_that_of_its_patients_alone():
@@ -30,7 +34,10 @@ def test_the_loss_of_a_packed_batch_is_that_of_its_patients_alone():
 def test_no_patient_changes_the_loss_of_another():
     decoder = model()
     other = Ragged.of([PATIENTS[0], [1, 11, 10], PATIENTS[2]])
-    change = next_token(decoder, collate(other, [[0, 1]], 9))[0] - next_token(decoder, collate(PATIENTS, [[0, 1]], 9))[0]
+    change = (
+        next_token(decoder, collate(other, [[0, 1]], 9))[0]
+        - next_token(decoder, collate(PATIENTS, [[0, 1]], 9))[0]
+    )
     expected = alone(decoder, [1, 11, 10]) - alone(decoder, PATIENTS[1].tolist())
     assert torch.allclose(change, expected, atol=1e-4)
     assert np.abs(expected.item()) > 1e-3

@@ -1,0 +1,7 @@
+import subprocess
+import sys
+
+
+def test_asking_needs_no_torch():
+    code = "import sys, sequela.tasks.predict; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
