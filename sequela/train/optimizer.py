@@ -12,20 +12,18 @@ def optimisers(model: Decoder, settings: TrainSettings) -> list[torch.optim.Opti
     """The optimisers of a run, each with one group of weights at its peak rate.
 
     Muon (arXiv 2502.16982, with its scaling to the step size of AdamW) trains the matrices inside the blocks, AdamW
-    (arXiv 1711.05101; betas 0.9 and 0.95) embeddings, norms and biases, without decay. With "adamw", AdamW trains the
-    matrices too. On the bundled cohort Muon needs half the tokens (docs/records/optimiser.md).
+    (arXiv 1711.05101) embeddings, norms and biases, without decay; with "adamw" it trains the matrices too. Muon needs
+    fewer tokens for the same loss, and a long second moment keeps rare events calibrated (docs/records/optimiser.md).
     """
     inside = [w for name, w in model.named_parameters() if name.startswith("blocks.") and w.dim() == 2]
     chosen = {id(w) for w in inside}
     others = [w for w in model.parameters() if id(w) not in chosen]
-    rest = torch.optim.AdamW(others, settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    decay = settings.weight_decay
+    betas, decay = (0.9, settings.second_moment), settings.weight_decay
+    rest = torch.optim.AdamW(others, settings.learning_rate, betas, weight_decay=0.0, fused=True)
     if settings.optimiser == "muon":
         matrices = torch.optim.Muon(inside, settings.matrix_rate, decay, adjust_lr_fn="match_rms_adamw")
     else:
-        matrices = torch.optim.AdamW(
-            inside, settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True
-        )
+        matrices = torch.optim.AdamW(inside, settings.learning_rate, betas, weight_decay=decay, fused=True)
     return [matrices, rest]
 
 

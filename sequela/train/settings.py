@@ -18,13 +18,15 @@ class TrainSettings:
     epochs: float = 5.0
     """Passes over the training patients."""
     optimiser: str = "muon"
-    """"muon" for the matrices inside the blocks and AdamW for the rest, or "adamw" for all."""
+    """muon (for the matrices inside the blocks; AdamW for the rest) or adamw (for all)."""
     learning_rate: float = 6e-3
     """Peak learning rate of AdamW."""
     matrix_rate: float = 6e-3
     """Peak learning rate of Muon."""
-    final_rate: float = 0.1
-    """Share of the peak at which the cosine ends; a tenth, as in CoMET."""
+    final_rate: float = 0.0
+    """Share of the peak at which the cosine ends. CoMET ends at 0.1, which leaves hazards of rare events too low."""
+    second_moment: float = 0.999
+    """AdamW's beta 2. A shorter memory, such as 0.95, leaves the hazards of rare events too low."""
     warmup: float = 0.05
     """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.1

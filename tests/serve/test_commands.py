@@ -99,7 +99,7 @@ def test_bad_input_is_named(small_demo: Path, tmp_path: Path) -> None:
         commands.simulate(model, meds, tmp_path / "out", task="deth_5y")
     with pytest.raises(InputError, match="no estimator 'magic': choose one of scope, mc"):
         commands.predict(model, meds, tmp_path / "out", task="death_5y", estimator="magic")
-    with pytest.raises(InputError, match="nobody belongs to the cohort of the task 'in_hospital_death'"):
+    with pytest.raises(InputError, match="nobody in the split 'held_out' can be asked 'in_hospital_death'"):
         commands.simulate(model, meds, tmp_path / "out", task="in_hospital_death")
     with pytest.raises(InputError):
         commands.train(meds, tmp_path / "out")
