@@ -47,7 +47,7 @@ PRESETS = {
             "Many patients leave before five years have passed. Their answers are not known; the others are weighted "
             "to stand for them, which is right only where leaving does not depend on the risk itself.",
         ),
-        train=TrainSettings(epochs=4.0),
+        train=TrainSettings(epochs=3.0),
         simulate=SimulateSettings(rollouts=10),
     ),
     "physionet2012": Preset(
