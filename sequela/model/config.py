@@ -32,6 +32,7 @@ class ModelConfig:
     norm_epsilon: float = 1e-6
     tied_embeddings: bool = True
     context: int = 1024
+    vocabulary: str = ""  # hash of the tokens it was trained on; empty for the models of others
 
     def __post_init__(self) -> None:
         if self.family not in ARCHITECTURES:
@@ -92,6 +93,7 @@ class ModelConfig:
             "pad_token_id": 0,
             "bos_token_id": 1,
             "eos_token_id": None,
+            "sequela_vocabulary": self.vocabulary,  # carried along, not used, by transformers
         }
         (folder / FILE).write_text(json.dumps(body, indent=1))
 
@@ -136,7 +138,7 @@ class ModelConfig:
                 head_dim=body.get("head_dim") or body["hidden_size"] // heads,
                 intermediate_size=body["intermediate_size"], rope_theta=float(rope.get("rope_theta") or 10000.0),
                 norm_epsilon=body["rms_norm_eps"], tied_embeddings=bool(body.get("tie_word_embeddings", False)),
-                context=body["max_position_embeddings"],
+                context=body["max_position_embeddings"], vocabulary=body.get("sequela_vocabulary", ""),
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} lacks {error}: copy or train the checkpoint again.") from error

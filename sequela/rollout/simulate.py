@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from sequela.model import checkpoint
 from sequela.record.codes import FOLLOW_UP_END
@@ -22,6 +23,7 @@ from sequela.tokens.ragged import Ragged
 from sequela.tokens.tokenizer import MINUTE, Tokenizer
 
 FOREVER = 100 * 525_960  # minutes: a hundred years
+SHORTEST = 16  # tokens: room for demographics and the latest events
 
 
 def simulate(
@@ -40,16 +42,24 @@ def simulate(
     Raises InputError when no history has a token, or a code of a request has none.
     """
     settings = settings or SimulateSettings()
-    decoder, tokenizer = checkpoint.load(model), Tokenizer.load(model)
-    if decoder.config.vocab_size != len(tokenizer.vocabulary):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
+    if decoder.config.vocabulary != tokenizer.vocabulary.hash:
         raise InputError(
-            f"{model}: the model has {decoder.config.vocab_size} tokens and its vocabulary.json "
-            f"{len(tokenizer.vocabulary)}: they belong to different runs; train again or copy the right file."
+            f"{model}: config.json and vocabulary.json belong to different runs (vocabulary "
+            f"{decoder.config.vocabulary or 'unknown'} and {tokenizer.vocabulary.hash}): copy the right file, "
+            "or train again."
+        )
+    longest = decoder.config.context - settings.limit
+    if longest < SHORTEST:
+        raise InputError(
+            f"{model} has a context of {decoder.config.context} tokens, which leaves {longest} for a history beside "
+            f"--limit {settings.limit}: lower the limit, or train with a longer --context."
         )
     watch, stop = _watch(tokenizer, requests), _stop(tokenizer, requests, settings)
     times = pl.concat([request.times for request in requests]).unique().sort("subject_id", "prediction_time")
     asked = len(times)
-    times, prompts = prompts_of(tokenizer, read_events(meds), times, decoder.config.context - settings.limit)
+    times, prompts = prompts_of(tokenizer, read_events(meds), times, longest)
     at = times["prediction_time"].to_physical().to_numpy()
     key = seeds(settings.seed, times["subject_id"].to_numpy(), at, settings.rollouts)
     rollouts = extend(

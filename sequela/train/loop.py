@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,9 @@ def train(
     tokens = _rows(data, settings.context)
     if len(tokens) == 0:
         raise InputError(f"{corpus} has no training patient: tokenise a larger dataset or change the split.")
-    config = ModelConfig.of_depth(settings.depth, len(data.tokenizer.vocabulary), settings.context)
+    vocabulary = data.tokenizer.vocabulary
+    shape = ModelConfig.of_depth(settings.depth, len(vocabulary), settings.context)
+    config = replace(shape, vocabulary=vocabulary.hash)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Decoder(config).initialise(settings.seed).to(device)
     steppers = optimisers(model, settings)
@@ -69,7 +71,7 @@ def train(
     about = {
         "settings": asdict(settings),
         "model": config.as_dict(),
-        "vocabulary": data.tokenizer.vocabulary.hash,
+        "vocabulary": vocabulary.hash,
         "parameters": config.parameters,
         "steps": len(batches),
         "tokens": seen,

@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,6 +14,7 @@ from sequela.rollout.settings import SimulateSettings
 from sequela.rollout.simulate import prompts_of, simulate
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenizer import Tokenizer
+from sequela.tokens.vocabulary import Vocabulary
 from sequela.train.loop import train
 from sequela.train.settings import TrainSettings
 
@@ -114,11 +117,19 @@ def test_an_outcome_without_a_token_of_its_own_is_refused(world_meds, model, tmp
         simulate(model, world_meds, tmp_path, [request(world_meds, outcome=(code,))])
 
 
-def test_a_model_with_another_vocabulary_is_refused(world_meds, model, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize("same_size", [False, True])
+def test_a_model_with_another_vocabulary_is_refused(world_meds, model, tmp_path, same_size):
     shutil.copytree(model, tmp_path / "mixed")
     events, _ = small()
-    Tokenizer.fit(events, TokenSettings(min_patients=1)).save(tmp_path / "mixed")
+    other = Tokenizer.fit(events, TokenSettings(min_patients=1))
+    if same_size:
+        ours = Tokenizer.load(model)
+        other = replace(ours, vocabulary=Vocabulary((*ours.vocabulary.tokens[:-1], "SOMETHING//ELSE")))
+    other.save(tmp_path / "mixed")
     with pytest.raises(InputError, match="different runs"):
         simulate(tmp_path / "mixed", world_meds, tmp_path, [request(world_meds)])
+
+
+def test_a_limit_that_leaves_no_room_for_the_history_is_refused(world_meds, model, tmp_path):
+    with pytest.raises(InputError, match="lower the limit"):
+        simulate(model, world_meds, tmp_path, [request(world_meds)], SimulateSettings(limit=500))
