@@ -350,7 +350,7 @@ def run(arguments: list[str]) -> int:
     except (CycloptsError, ValueError) as error:
         help_ = "`sequela --help` lists the commands, `sequela COMMAND --help` their options."
         return _complain(
-            str(error) if isinstance(error, InputError) else f"{str(error).rstrip('.')}. {help_}"
+            str(error) if isinstance(error, InputError) else f"{str(error).removesuffix('.')}. {help_}"
         )
     try:
         command(*bound.args, **bound.kwargs)
