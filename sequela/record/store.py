@@ -24,6 +24,7 @@ from sequela.record.validate import (
     only_split,
     patients_in,
     read_file,
+    with_splits,
 )
 
 SPLITS = (meds.train_split, meds.tuning_split, meds.held_out_split)
@@ -106,16 +107,7 @@ def read_events(meds_folder: Path, split: str | None = None) -> pl.DataFrame:
         InputError: where the folder is no MEDS dataset, or an event in it cannot be true.
     """
     folder = Path(meds_folder)
-    files = sorted((folder / meds.data_subdirectory).rglob("*.parquet"))
-    if not files:
-        raise InputError(
-            f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."
-        )
-    patients = pl.concat([patients_in(path) for path in files])
-    if patients.is_empty():
-        raise InputError(f"{folder / 'data'} holds no events at all: check what the dataset was made from.")
-    check_one_file_each(patients)
-    assigned = assigned_splits(folder)
+    patients, assigned = _patients(folder), assigned_splits(folder)
     if split is not None:
         patients = only_split(patients, split, assigned, folder)
     events = pl.concat([read_file(Path(file)) for file in patients["file"].unique().sort()], how="diagonal")
@@ -126,6 +118,36 @@ def read_events(meds_folder: Path, split: str | None = None) -> pl.DataFrame:
     if _in_order(events):
         return events
     return events.sort("subject_id", "time", nulls_last=False, maintain_order=True)
+
+
+def splits(meds_folder: Path) -> list[str]:
+    """The names of the splits that have patients.
+
+    Raises:
+        InputError: where the folder is no MEDS dataset.
+    """
+    folder = Path(meds_folder)
+    return (
+        with_splits(_patients(folder), assigned_splits(folder), folder)["split"]
+        .drop_nulls()
+        .unique()
+        .sort()
+        .to_list()
+    )
+
+
+def _patients(folder: Path) -> pl.DataFrame:
+    """Whose events lie in which file of a MEDS dataset."""
+    files = sorted((folder / meds.data_subdirectory).rglob("*.parquet"))
+    if not files:
+        raise InputError(
+            f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."
+        )
+    patients = pl.concat([patients_in(path) for path in files])
+    if patients.is_empty():
+        raise InputError(f"{folder / 'data'} holds no events at all: check what the dataset was made from.")
+    check_one_file_each(patients)
+    return patients
 
 
 def _in_order(events: pl.DataFrame) -> bool:

@@ -64,6 +64,12 @@ def read_file(path: Path) -> pl.DataFrame:
             row = raw[column].is_null().arg_max() + 1
             raise InputError(f"{path}, row {row}: '{column}' is missing; give it, or drop the event.")
     typed = raw.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items() if column in raw.columns)
+    endless = typed["numeric_value"].is_infinite().fill_null(False)
+    if endless.any():
+        raise InputError(
+            f"{path}, row {endless.arg_max() + 1}: 'numeric_value' is infinite; give a number, or leave it empty."
+        )
+    typed = typed.with_columns(pl.col("numeric_value").fill_nan(None))  # NaN is how pandas writes "none"
     return typed.with_columns(file=pl.lit(str(path)), row=pl.int_range(1, pl.len() + 1))
 
 
@@ -106,16 +112,20 @@ def assigned_splits(folder: Path) -> pl.DataFrame | None:
     return table.select(pl.col("subject_id").cast(pl.Int64), "split")
 
 
+def with_splits(patients: pl.DataFrame, assigned: pl.DataFrame | None, folder: Path) -> pl.DataFrame:
+    """`patients` with their `split`: as assigned, or by the folders data/<split>/ where no table assigns them."""
+    if assigned is not None:
+        return patients.join(assigned, on="subject_id", how="left")
+    data = folder / meds.data_subdirectory
+    parts = {file: Path(file).relative_to(data).parts[0] for file in patients["file"].unique()}
+    return patients.with_columns(split=pl.col("file").replace_strict(parts))
+
+
 def only_split(
     patients: pl.DataFrame, split: str, assigned: pl.DataFrame | None, folder: Path
 ) -> pl.DataFrame:
-    """The patients of one split: as assigned, or by the folders data/<split>/ where no table assigns them."""
-    if assigned is not None:
-        placed = patients.join(assigned, on="subject_id", how="left")
-    else:
-        data = folder / meds.data_subdirectory
-        parts = {file: Path(file).relative_to(data).parts[0] for file in patients["file"].unique()}
-        placed = patients.with_columns(split=pl.col("file").replace_strict(parts))
+    """The patients of one split."""
+    placed = with_splits(patients, assigned, folder)
     chosen = placed.filter(pl.col("split") == split)
     if chosen.is_empty():
         known = ", ".join(placed["split"].drop_nulls().unique().sort())

@@ -19,3 +19,10 @@ class SimulateSettings:
     """Futures computed at once."""
     seed: int = 0
     """Seed of the futures; each depends on it, its patient, its time and its number alone."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("rollouts", 1), ("limit", 1), ("rows", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}")

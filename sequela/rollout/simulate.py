@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from sequela.model import checkpoint
-from sequela.record.codes import FOLLOW_UP_END
+from sequela.record.codes import DEATH, FOLLOW_UP_END
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events
@@ -157,10 +157,11 @@ def _watch(tokenizer: Tokenizer, requests: list[Request]) -> Watch:
 
 
 def _stop(tokenizer: Tokenizer, requests: list[Request], settings: SimulateSettings) -> Stop:
-    """Stop when every request is decided: at a token that decides all of them, or past the longest horizon."""
+    """Stop when every request is decided: at a token that decides all, or past the longest horizon. And at death."""
     deciding = [_tokens(tokenizer, (*r.outcome, *r.ends), r.name) for r in requests]
     horizon = max(FOREVER if r.horizon_minutes is None else r.horizon_minutes for r in requests)
-    return Stop(np.logical_and.reduce(deciding), horizon, settings.limit)
+    death = np.array([token == DEATH for token in tokenizer.vocabulary.tokens])
+    return Stop(np.logical_and.reduce(deciding) | death, horizon, settings.limit)
 
 
 def _tokens(tokenizer: Tokenizer, patterns: tuple[str, ...], name: str) -> np.ndarray:

@@ -124,7 +124,7 @@ def simulate(
         out: the folder to write: imagined events in the MEDS schema plus `prediction_time` and `rollout`.
         task: names of tasks or paths of task files; one pool of rollouts serves all of them.
         split: which patients: train, tuning or held_out.
-        patients: simulate at most so many, drawn at random but always the same ones; None for all.
+        patients: simulate at most so many, the first by number; None for all.
 
     Raises:
         InputError: for an unknown task, a foreign checkpoint, or a split without patients.

@@ -59,7 +59,7 @@ PRESETS = {
             "What happens between the 48th hour and the discharge is not recorded, apart from its date and its end.",
         ),
         tokenize=TokenSettings(thin_minutes=720),
-        train=TrainSettings(epochs=4.0),
+        train=TrainSettings(epochs=3.5),
         simulate=SimulateSettings(rollouts=20),
     ),
 }

@@ -140,7 +140,9 @@ def _tree_regression(train: Sample, seed: int) -> Model:
 
 def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: Sample) -> None:
     known = train.decided
-    model.fit(train.values[known], train.outcome[known], sample_weight=train.weights[known])
+    values = train.values[known]
+    values[:, np.isnan(values).all(axis=0)] = 0  # the library cannot bin a column without a single value
+    model.fit(values, train.outcome[known], sample_weight=train.weights[known])
 
 
 def _standardiser(values_NF: np.ndarray) -> Model:

@@ -56,8 +56,10 @@ def estimate(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -
                 f"{folder / 'rollouts.parquet'} has no column '{column}': simulate again with --task {task.name}, "
                 "or predict with the estimator mc."
             )
-        # a rollout that ran out of tokens has seen only a part of its hazard
-        scored = rollouts.with_columns(score=pl.when(pl.col("reason") != "limit").then(pl.col(column)))
+        # A rollout that ran out of tokens before the question was settled has seen only a part of its hazard.
+        settled = labels(task, _read_outcomes(folder, task), rollouts).rename({"label": "settled"})
+        whole = (pl.col("reason") != "limit") | pl.col("settled").is_not_null()
+        scored = settled.with_columns(score=pl.when(whole).then(pl.col(column)))
         return _summarise(scored, pl.col("score").mean().clip(0, 1), _error_of_mean())
     imagined = _read_outcomes(folder, task)
     scored = labels(task, imagined, rollouts.select(*KEY, "end")).rename({"label": "score"})

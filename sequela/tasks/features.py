@@ -53,7 +53,7 @@ def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) 
     past = (
         events.join(rows, on="subject_id")
         .filter(pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")))
-        .with_columns(number=pl.col("numeric_value").fill_nan(None))
+        .with_columns(number=pl.col("numeric_value"))
     )
     coded = past.filter(
         ~pl.col("code").is_in([BIRTH, FOLLOW_UP_END]) & ~pl.col("code").str.starts_with(SEX_PREFIX)

@@ -33,6 +33,8 @@ def requests(
     Raises:
         InputError: where a task has no cohort in this split.
     """
+    if patients is not None and patients < 1:
+        raise InputError(f"--patients must be 1 or more, not {patients}; leave it out to ask about everyone.")
     events = read_events(meds, split)
     cohorts = {task.name: task.prediction_times(events) for task in tasks}
     for task in tasks:
@@ -45,7 +47,7 @@ def requests(
         pl.concat([cohort["subject_id"] for cohort in cohorts.values()])
         .unique()
         .sort()
-        .head(patients or 1 << 62)
+        .head(1 << 62 if patients is None else patients)
     )
     return [
         Request(

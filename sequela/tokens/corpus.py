@@ -11,7 +11,7 @@ import numpy as np
 
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
-from sequela.record.store import read_events
+from sequela.record.store import read_events, splits
 from sequela.tokens.ragged import Ragged
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenizer import Tokenizer
@@ -65,7 +65,8 @@ def tokenize(
     Returns what `corpus.json` says: per split the patients, events, tokens and dropped events.
     """
     settings = settings or TokenSettings()
-    tokenizer = Tokenizer.fit(read_events(meds, "train"), settings)
+    train, present = read_events(meds, "train"), splits(meds)
+    tokenizer = Tokenizer.fit(train, settings)
     about: dict = {
         "vocabulary": tokenizer.vocabulary.hash,
         "tokens_in_vocabulary": len(tokenizer.vocabulary),
@@ -74,7 +75,7 @@ def tokenize(
     width = np.uint16 if len(tokenizer.vocabulary) < 1 << 16 else np.uint32
     for done, split in enumerate(SPLITS):
         progress(done, len(SPLITS), split=split)
-        events = read_events(meds, split)
+        events = read_events(meds, split) if split in present else train.clear()
         encoded = tokenizer.encode(events)
         flat = encoded.tokens.flat.astype(width)
         (out / split).mkdir()

@@ -28,7 +28,14 @@ class TokenSettings:
 
     def __post_init__(self) -> None:
         edges = self.interval_edges
-        if not edges or any(low >= high for low, high in zip(edges, edges[1:], strict=False)) or edges[0] < 1:
+        rising = all(low < high for low, high in zip(edges, edges[1:], strict=False))
+        if not edges or not rising or edges[0] < 1 or any(edge != int(edge) for edge in edges):
             raise ValueError(f"interval_edges must be rising whole minutes, not {edges}")
-        if self.quantiles < 2:
-            raise ValueError(f"quantiles must be 2 or more, not {self.quantiles}")
+        for name, least in (
+            ("quantiles", 2),
+            ("min_patients", 1),
+            ("age_band_years", 1),
+            ("thin_minutes", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")

@@ -26,6 +26,7 @@ from sequela.tokens.vocabulary import BOS, SPECIAL, Vocabulary
 MINUTE = 60_000_000  # microseconds
 YEAR = 365.25 * 1440 * MINUTE
 MAX_AGE = 120
+RESERVED = ("TIME//", "AGE//", "Q//", SEX_PREFIX, RACE_PREFIX)  # they tell the kinds of tokens apart
 FILE = "vocabulary.json"
 
 
@@ -60,8 +61,21 @@ class Tokenizer:
         Raises InputError when no code is frequent enough to get a token.
         """
         moving = _moving(events, settings)
-        counts = moving.group_by("code").agg(pl.col("subject_id").n_unique())
-        codes = counts.filter(pl.col("subject_id") >= settings.min_patients)["code"].sort().to_list()
+        taken = [
+            code for code in moving["code"].unique().sort() if code in SPECIAL or code.startswith(RESERVED)
+        ]
+        if taken:
+            raise InputError(
+                f"The code {taken[0]!r} has the name of a token of another kind: rename it, for instance in the "
+                f"mapping of its source; codes may not begin with {', '.join(RESERVED)}."
+            )
+        every = moving["code"].unique().sort()
+        parts = pl.DataFrame({"code": every, "part": [list(split_code(code)) for code in every]}).explode(
+            "part"
+        )
+        counts = moving.join(parts, on="code").group_by("part").agg(pl.col("subject_id").n_unique())
+        frequent = set(counts.filter(pl.col("subject_id") >= settings.min_patients)["part"])
+        codes = [code for code in every if split_code(code)[0] in frequent]
         if not codes:
             raise InputError(
                 f"No code occurs in {settings.min_patients} or more training patients: lower min_patients "
@@ -82,7 +96,7 @@ class Tokenizer:
             *[f"Q//{i}" for i in range(1, settings.quantiles + 1)],
             *[code for code in static if code.startswith(SEX_PREFIX)],
             *[code for code in static if code.startswith(RACE_PREFIX)],
-            *sorted({part for code in codes for part in split_code(code)}),
+            *sorted(frequent),
         ]
         return Tokenizer(settings, Vocabulary(tuple(names)), intervals, bins)
 
@@ -109,7 +123,7 @@ class Tokenizer:
         """int64 [V]: -1 not part of an event, 0 whole code, 1..3 part of a code, 9 quantile."""
         kinds = [part_place(token) for token in self.vocabulary.tokens]
         place = np.array(kinds, np.int64)
-        for prefix in ("TIME//", "AGE//", SEX_PREFIX, RACE_PREFIX):
+        for prefix in RESERVED:
             place[self.vocabulary.matching(prefix)] = -1
         place[: len(SPECIAL)] = -1
         place[self.vocabulary.matching("Q//")] = 9
@@ -304,12 +318,22 @@ def _moving(events: pl.DataFrame, settings: TokenSettings) -> pl.DataFrame:
 
 
 def _thinned(moving: pl.DataFrame, minutes: int) -> pl.DataFrame:
-    """The last value of each numeric code in every window, all dated to the last of these values in the window."""
-    window = pl.col("time").dt.truncate(f"{minutes}m").alias("window")
-    numeric = moving.filter(pl.col("numeric_value").is_not_null()).with_columns(window)
-    last = numeric.group_by("subject_id", "window", "code", maintain_order=True).agg(pl.all().last())
-    last = last.with_columns(pl.col("time").max().over("subject_id", "window"))
-    return pl.concat([moving.filter(pl.col("numeric_value").is_null()), last.select(moving.columns)])
+    """Each code once in every window: without a value the first time, with values the last one.
+
+    The last values of a window are dated to the latest of them, which saves time tokens. An event without a value ends
+    a window, so no value is moved past a diagnosis, a discharge or a death.
+    """
+    moving = moving.with_columns(window=pl.col("time").dt.truncate(f"{minutes}m"))
+    bare = pl.col("numeric_value").is_null()
+    moving = moving.filter(
+        ~bare | pl.struct("subject_id", "window", "code", bare.alias("bare")).is_first_distinct()
+    )
+    moving = moving.with_columns(block=bare.cum_sum().over("subject_id"))
+    group = ["subject_id", "window", "block"]
+    last = moving.filter(~bare).group_by(*group, "code", maintain_order=True).agg(pl.all().last())
+    last = last.with_columns(pl.col("time").max().over(group))
+    columns = ["subject_id", "time", "code", "numeric_value"]
+    return pl.concat([moving.filter(bare).select(columns), last.select(columns)])
 
 
 def _known_prefix(parts: tuple[str, ...], index: dict[str, int]) -> list[int]:

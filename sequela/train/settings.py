@@ -39,3 +39,9 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser must be muon or adamw, not {self.optimiser!r}")
+        for name, least in (("depth", 1), ("context", 16), ("batch_tokens", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        for name in ("epochs", "learning_rate", "matrix_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")

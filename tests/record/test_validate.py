@@ -120,3 +120,15 @@ def test_truncated_file(dataset):
     path = dataset / "data/train/0.parquet"
     path.write_bytes(path.read_bytes()[:300])
     refused(dataset, str(path), "cannot be read")
+
+
+def test_not_a_number_is_no_value_and_infinity_is_refused(dataset):
+    def with_first(value):
+        number = pl.when(pl.int_range(pl.len()) == 0).then(value).otherwise(pl.col("numeric_value"))
+        return lambda frame: frame.with_columns(numeric_value=number.cast(pl.Float32))
+
+    rewrite(dataset, with_first(float("nan")))
+    assert read_events(dataset, "train")["numeric_value"].is_nan().sum() == 0
+    rewrite(dataset, with_first(float("inf")))
+    with pytest.raises(InputError, match=r"row 1: 'numeric_value' is infinite"):
+        read_events(dataset, "train")

@@ -133,3 +133,15 @@ def test_a_model_with_another_vocabulary_is_refused(world_meds, model, tmp_path,
 def test_a_limit_that_leaves_no_room_for_the_history_is_refused(world_meds, model, tmp_path):
     with pytest.raises(InputError, match="lower the limit"):
         simulate(model, world_meds, tmp_path, [request(world_meds)], SimulateSettings(limit=500))
+
+
+def test_nobody_lives_on_after_death(world_meds, model, tmp_path):
+    lab = Request("lab", request(world_meds).times, ("COHORT//ENTRY",), (), None)
+    simulate(model, world_meds, tmp_path, [request(world_meds), lab], SimulateSettings(rollouts=3, limit=64))
+    events = pl.read_parquet(tmp_path / "data" / "0.parquet")
+    key = ["subject_id", "prediction_time", "rollout"]
+    last = events.group_by(key, maintain_order=True).agg(
+        pl.col("code").last(), died=(pl.col("code") == DEATH).any()
+    )
+    assert last["died"].any()
+    assert (last.filter("died")["code"] == DEATH).all()

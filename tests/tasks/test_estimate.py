@@ -50,14 +50,20 @@ def rollout(patient: int, number: int, end: float = 12, reason: str = "horizon",
 
 def test_scope_is_the_mean_of_the_hazards_of_rollouts_that_were_not_cut_off(tmp_path):
     rows = [rollout(1, k, scope=scope) for k, scope in enumerate([0.1, 0.2, 0.6])]
-    rows += [rollout(2, 0, scope=1.5), rollout(2, 1, scope=0.9), rollout(2, 2, scope=0.0, reason="limit")]
-    rows += [rollout(3, 0, scope=0.4, reason="limit")]
+    rows += [
+        rollout(2, 0, scope=1.5),
+        rollout(2, 1, scope=0.9),
+        rollout(2, 2, scope=0.0, end=5, reason="limit"),
+    ]
+    rows += [rollout(3, 0, scope=0.4, end=5, reason="limit")]
+    rows += [rollout(4, 0, scope=0.7, end=40, reason="limit")]  # cut off, but long after its horizon
     found = answers(write_simulated(tmp_path / "s", rows), "scope")
     assert found[1]["prediction"] == pytest.approx(0.3)
     assert found[1]["standard_error"] == pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1) / np.sqrt(3))
     assert found[2]["prediction"] == 1  # a sum of hazards may exceed 1, a probability may not
     assert (found[2]["rollouts"], found[2]["undecidable_rollouts"]) == (2, 1)
     assert (found[3]["prediction"], found[3]["rollouts"], found[3]["undecidable_rollouts"]) == (None, 0, 1)
+    assert found[4]["prediction"] == pytest.approx(0.7)
 
 
 def test_mc_is_the_share_among_the_decidable(tmp_path):

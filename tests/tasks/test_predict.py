@@ -24,7 +24,7 @@ def simulate(folder, meds, split="held_out", rollouts=4):
             patient,
             number,
             scope=float(draw.uniform(0, 0.5)),
-            reason="limit" if patient == patients[0] else "horizon",
+            **({"reason": "limit", "end": 5} if patient == patients[0] else {"reason": "horizon"}),
         )
         for patient in patients
         for number in range(rollouts)

@@ -67,3 +67,13 @@ def test_the_report_counts_patients_events_and_tokens(world_meds, world_corpus):
     assert about["events"] == len(
         events.filter(pl.col("code").is_in(["LAB//CREATININE", "COHORT//ENTRY", "MEDS_DEATH"]))
     )
+
+
+def test_a_dataset_without_tuning_patients_has_an_empty_tuning_corpus(tmp_path):
+    write_dataset(
+        World.known().events(80, seed=1), tmp_path / "meds", name="small", fractions=(0.8, 0.0, 0.2)
+    )
+    (tmp_path / "corpus").mkdir()
+    tokenize(tmp_path / "meds", tmp_path / "corpus")
+    assert len(Corpus.load(tmp_path / "corpus", "tuning").tokens) == 0
+    assert len(Corpus.load(tmp_path / "corpus", "train").tokens) > 0

@@ -152,7 +152,37 @@ def test_thinning_keeps_the_last_value_of_each_window_and_all_that_has_no_value(
     )
     tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1, thin_minutes=240))
     back, _ = tokenizer.decode(tokenizer.encode(events(rows)).tokens, np.array([START]))
-    assert back["code"].to_list() == ["ADMISSION//X", "LAB//A", "LAB//B", "LAB//A"]
+    assert back["code"].to_list() == ["LAB//A", "ADMISSION//X", "LAB//B", "LAB//A"]
+
+
+def test_thinning_moves_no_value_past_another_event():
+    rows = patient(
+        1, [(60, "LAB//A", 1.0), (60, "ADMISSION//X", None), (60, DEATH, None), (60, "LAB//B", 3.0)]
+    )
+    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1, thin_minutes=720))
+    back, _ = tokenizer.decode(tokenizer.encode(events(rows)).tokens, np.array([START]))
+    assert back["code"].to_list() == ["LAB//A", "ADMISSION//X", DEATH, "LAB//B"]
+
+
+@pytest.mark.parametrize("code", ["TIME//OF_DAY", "Q//3", "AGE//X", "BOS"])
+def test_a_code_with_the_name_of_another_kind_of_token_is_refused(code):
+    with pytest.raises(InputError, match="rename it"):
+        Tokenizer.fit(
+            events(patient(1, [(0, code, None), (5, "LAB//A", 1.0)])), TokenSettings(min_patients=1)
+        )
+
+
+def test_a_category_is_known_when_its_codes_together_are_frequent():
+    rows = [
+        row
+        for n, code in enumerate(("E1165", "E1122"))
+        for row in patient(n, [(0, f"ICD10CM//{code}", None)])
+    ]
+    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=2))
+    assert (
+        "ICD10CM//1//E11" in tokenizer.vocabulary.index and "ICD10CM//2//65" not in tokenizer.vocabulary.index
+    )
+    assert tokenizer.encode(events(rows)).dropped == {}
 
 
 def test_tokens_that_form_no_event_are_skipped():
