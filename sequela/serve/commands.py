@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Folder = str | Path
 FRACTIONS = (0.7, 0.1, 0.2)
-ESTIMATORS = ("scope", "mc")
 
 
 def ingest(
@@ -185,6 +184,8 @@ def predict(
     Raises:
         InputError: for an unknown task or estimator, or a folder of another kind.
     """
+    from sequela.tasks.estimate import ESTIMATORS
+
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
     asked = _load_tasks(task)

@@ -49,6 +49,7 @@ def estimate(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+    answered = labels(task, _read_outcomes(folder, task), rollouts)
     if task.kind == "binary" and estimator == "scope":
         column = f"scope//{task.name}"
         if column not in rollouts.columns:
@@ -57,12 +58,10 @@ def estimate(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -
                 "or predict with the estimator mc."
             )
         # A rollout that ran out of tokens before the question was settled has seen only a part of its hazard.
-        settled = labels(task, _read_outcomes(folder, task), rollouts).rename({"label": "settled"})
-        whole = (pl.col("reason") != "limit") | pl.col("settled").is_not_null()
-        scored = settled.with_columns(score=pl.when(whole).then(pl.col(column)))
+        whole = (pl.col("reason") != "limit") | pl.col("label").is_not_null()
+        scored = answered.with_columns(score=pl.when(whole).then(pl.col(column)))
         return _summarise(scored, pl.col("score").mean().clip(0, 1), _error_of_mean())
-    imagined = _read_outcomes(folder, task)
-    scored = labels(task, imagined, rollouts.select(*KEY, "end")).rename({"label": "score"})
+    scored = answered.rename({"label": "score"})
     if task.kind == "binary":
         return _summarise(scored, pl.col("score").mean(), _error_of_mean())
     return _summarise(scored, _median(), _error_of_median())

@@ -11,12 +11,11 @@ import numpy as np
 
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
-from sequela.record.store import read_events, splits
+from sequela.record.store import SPLITS, read_events, splits
 from sequela.tokens.ragged import Ragged
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenizer import Tokenizer
 
-SPLITS = ("train", "tuning", "held_out")
 FILE = "corpus.json"
 
 

@@ -61,15 +61,13 @@ class Tokenizer:
         Raises InputError when no code is frequent enough to get a token.
         """
         moving = _moving(events, settings)
-        taken = [
-            code for code in moving["code"].unique().sort() if code in SPECIAL or code.startswith(RESERVED)
-        ]
+        every = moving["code"].unique().sort()
+        taken = [code for code in every if code in SPECIAL or code.startswith(RESERVED)]
         if taken:
             raise InputError(
                 f"The code {taken[0]!r} has the name of a token of another kind: rename it, for instance in the "
                 f"mapping of its source; codes may not begin with {', '.join(RESERVED)}."
             )
-        every = moving["code"].unique().sort()
         parts = pl.DataFrame({"code": every, "part": [list(split_code(code)) for code in every]}).explode(
             "part"
         )
