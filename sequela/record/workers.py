@@ -1,0 +1,115 @@
+"""The same function over many shards: in this process, in processes of this machine, or on a Ray cluster.
+
+A function takes one item, writes its own files and returns something small. It must be defined at the top level of a
+module, and give the same result wherever and however often it runs: a shard whose worker was lost is simply run again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the shards are worked on."""
+
+    engine: str = "local"
+    """local: processes of this machine; ray: a Ray cluster, which must see the same files."""
+    processes: int = 0
+    """How many work at once; 0: one for each core of this machine, or of the cluster."""
+    address: str | None = None
+    """The address of the Ray cluster; none starts one on this machine."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if self.processes < 0:
+            raise ValueError(f"processes must be 0 or more, not {self.processes}")
+
+
+def run(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: Workers | None = None,
+    *,
+    progress: Progress = silent,
+) -> list[Result]:
+    """`[function(item) for item in items]`, several at once.
+
+    Raises:
+        InputError: where the engine is not to be had; whatever `function` raises, for the first item in order.
+    """
+    workers = workers or Workers()
+    results: list[Result] = []
+    for result in _results(function, items, workers):
+        results.append(result)
+        progress(len(results), len(items))
+    return results
+
+
+def _results(function: Callable[[Item], Result], items: Sequence[Item], workers: Workers) -> Iterator[Result]:
+    if workers.engine == "ray":
+        return _on_ray(function, items, workers)
+    processes = min(workers.processes or len(os.sched_getaffinity(0)), len(items))
+    if processes < 2:
+        return map(function, items)
+    return _in_processes(function, items, processes)
+
+
+def _in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], processes: int
+) -> Iterator[Result]:
+    # Spawned, not forked: a fork copies the locks of threads that do not live on in the child.
+    pool = ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
+    )
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """One thread a process: with as many processes as cores, more would only wait for each other."""
+    os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")
+
+
+def _on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: Workers) -> Iterator[Result]:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("the engine 'ray' is not installed: pip install 'sequela[ray]'.") from error
+    started = not ray.is_initialized()
+    if started:
+        try:
+            ray.init(
+                address=workers.address,
+                num_cpus=None if workers.address else (workers.processes or None),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"there is no Ray cluster at {workers.address}: start one, or leave --address out."
+            ) from error
+    try:
+        # A lost worker's shard runs again, elsewhere, as often as need be; what the function itself raises does not.
+        remote = ray.remote(max_retries=-1)(function)
+        yield from (ray.get(one) for one in [remote.remote(item) for item in items])
+    finally:
+        if started:
+            ray.shutdown()
