@@ -40,7 +40,7 @@ def read_archives(paths: list[Path], table: FileTable, raw: Path) -> pl.DataFram
             place = f"{path.relative_to(raw)}/{member}"
             first, _, body = content.partition(b"\n")
             own = split_header(first, table.delimiter, place)
-            check_columns(place, own, table.columns)
+            check_columns(place, own, table.required_columns)
             if header not in (None, own):
                 raise InputError(
                     f"{place} has other columns than {names[0]}: give all members the same header."
@@ -54,8 +54,9 @@ def read_archives(paths: list[Path], table: FileTable, raw: Path) -> pl.DataFram
         frame, rows = _parse_all(bodies, header, table.delimiter)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{paths[0]} holds a member with ragged or unreadable lines: repair it.") from error
+    absent = [pl.lit(None, pl.String).alias(column) for column in table.columns if column not in header]
     index = pl.int_range(len(names), eager=True).repeat_by(rows).explode().drop_nulls()
-    return frame.with_columns(_file=pl.Series(names, dtype=pl.Categorical).gather(index))
+    return frame.with_columns(*absent, _file=pl.Series(names, dtype=pl.Categorical).gather(index))
 
 
 def _members(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:

@@ -19,7 +19,8 @@ class FileTable:
 
     Attributes:
         files: glob patterns below the raw folder; the first that matches anything is used.
-        columns: name -> one of `COLUMN_TYPES`; only these are read, and all of them must be there.
+        columns: name -> one of `COLUMN_TYPES`; only these are read.
+        optional_columns: those of `columns` that need not be there; where one is absent, its cells are empty.
         delimiter: between the columns of CSV.
         members: which members of a tar archive are rows of this table (a glob on the member's path).
         missing: cells that mean "no value" besides the empty one.
@@ -32,6 +33,12 @@ class FileTable:
     members: str = "*"
     missing: tuple[str, ...] = ()
     optional: bool = False
+    optional_columns: frozenset[str] = frozenset()
+
+    @property
+    def required_columns(self) -> list[str]:
+        """The columns without which the table cannot be read."""
+        return [column for column in self.columns if column not in self.optional_columns]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,14 @@ WORDS = {
     int: "a number",
     float: "a number",
 }
+MAPPING = {
+    "name": str,
+    "extends": str,
+    "patient": str,
+    "metadata": dict,
+    "tables": dict,
+    "events": list,
+}
 FILE_TABLE = {
     "files": (str, list),
     "columns": dict,
@@ -26,6 +34,7 @@ FILE_TABLE = {
     "members": str,
     "missing": (str, list),
     "optional": bool,
+    "optional_columns": dict,
 }
 RULE = {
     "table": str,
@@ -57,12 +66,7 @@ def load_mapping(source: str | Path) -> Mapping:
         InputError: where there is none, or it says something that no mapping can say.
     """
     path = _find(source)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML ({error}): mend it there.") from error
-    known = {"name": str, "patient": str, "metadata": dict, "tables": dict, "events": list}
-    _check(content, known, ("name", "tables", "events"), f"{path}")
+    content = _content(path)
     tables = {name: _table(name, said, path) for name, said in content["tables"].items()}
     rules = [
         _rule(number, said, content.get("patient"), tables, path)
@@ -71,11 +75,31 @@ def load_mapping(source: str | Path) -> Mapping:
     return Mapping(content["name"], path, tables, tuple(rules), content.get("metadata", {}))
 
 
-def _find(source: str | Path) -> Path:
+def _content(path: Path, heirs: tuple[Path, ...] = ()) -> dict:
+    """What the file says; with `extends`, on top of what the mapping it extends says."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML ({error}): mend it there.") from error
+    required = ("name",) if "extends" in content else ("name", "tables", "events")
+    _check(content, MAPPING, required, f"{path}")
+    if "extends" not in content:
+        return content
+    if path in heirs:
+        raise InputError(f"{path}: it extends itself, by way of {_listed(str(heir) for heir in heirs)}.")
+    base = _content(_find(content["extends"], path.parent), (*heirs, path))
+    return base | content | {
+        "tables": base["tables"] | content.get("tables", {}),
+        "events": base["events"] + content.get("events", []),
+        "metadata": base.get("metadata", {}) | content.get("metadata", {}),
+    }  # fmt: skip
+
+
+def _find(source: str | Path, beside: Path = Path()) -> Path:
     named = SHIPPED / f"{source}.toml"
     if named.is_file():
         return named
-    path = Path(source)
+    path = beside / source
     if path.is_file():
         return path
     if path.suffix == ".toml":
@@ -131,14 +155,21 @@ def _table(name: str, said: object, path: Path) -> FileTable | RowTable | QueryT
 
 def _file_table(said: dict, place: str) -> FileTable:
     _check(said, FILE_TABLE, ("columns",), place)
-    for column, kind in said["columns"].items():
+    may_be_absent = said.get("optional_columns", {})
+    columns = said["columns"] | may_be_absent
+    for column in may_be_absent:
+        if column in said["columns"]:
+            raise InputError(
+                f"{place}: column '{column}' is in columns and in optional_columns; name it once."
+            )
+    for column, kind in columns.items():
         if kind not in COLUMN_TYPES:
             raise InputError(
                 f"{place}, column '{column}' has type '{kind}'{nearest(str(kind), COLUMN_TYPES)}; "
                 f"the types are {_listed(COLUMN_TYPES)}."
             )
     lists = {key: _texts(said[key], f"{place}, {key}") for key in ("files", "missing") if key in said}
-    return FileTable(**(said | lists))
+    return FileTable(**(said | lists | {"columns": columns, "optional_columns": frozenset(may_be_absent)}))
 
 
 def _row_table(said: dict, place: str) -> RowTable:

@@ -126,24 +126,31 @@ def _scan(paths: list[Path], table: FileTable) -> str:
     """SQL that reads all cells of plain files as text, plus `_file`."""
     files = "[" + ", ".join(literal(str(path)) for path in paths) + "]"
     if paths[0].suffix == ".parquet":
+        found: set[str] = set()
         for path in paths:
-            check_columns(path, _parquet_columns(path), table.columns)
+            own = _parquet_columns(path)
+            check_columns(path, own, table.required_columns)
+            found.update(own)
         cells = ", ".join(
-            f"CAST({quoted(column)} AS VARCHAR) AS {quoted(column)}" for column in table.columns
+            f"CAST({quoted(column) if column in found else 'NULL'} AS VARCHAR) AS {quoted(column)}"
+            for column in table.columns
         )
         return f"SELECT {cells}, _file FROM read_parquet({files}, union_by_name=true, filename='_file')"
     header = read_header(paths[0], table.delimiter)
     for path in paths:
         own = read_header(path, table.delimiter)
-        check_columns(path, own, table.columns)
+        check_columns(path, own, table.required_columns)
         if own != header:
             raise InputError(
                 f"{path} has other columns than {paths[0]}: give all files of a table the same header."
             )
     names = "{" + ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header) + "}"
+    absent = "".join(
+        f", NULL::VARCHAR AS {quoted(column)}" for column in table.columns if column not in header
+    )
     return (
-        f"SELECT * FROM read_csv({files}, auto_detect=false, columns={names}, header=true, quote='\"', escape='\"', "
-        f"delim={literal(table.delimiter)}, filename='_file')"
+        f"SELECT *{absent} FROM read_csv({files}, auto_detect=false, columns={names}, header=true, "
+        f"quote='\"', escape='\"', delim={literal(table.delimiter)}, filename='_file')"
     )
 
 

@@ -27,6 +27,13 @@ def read(*paths: Path) -> list[tuple]:
     return read_archives(list(paths), TABLE, paths[0].parent).select("_file", "time", "value").rows()
 
 
+def test_an_optional_column_that_is_absent_is_empty(tmp_path):
+    path = pack(tmp_path / "a.tar.xz", {"1.txt": HEADER + "00:00,5\n"})
+    columns = {"value": "text", "unit": "text"}
+    table = FileTable(("*.tar.xz",), columns, members="*.txt", optional_columns=frozenset({"unit"}))
+    assert read_archives([path], table, tmp_path).select("value", "unit").rows() == [("5", None)]
+
+
 @pytest.mark.parametrize("suffix", ["xz", "gz", "bz2"])
 def test_rows_know_their_file(tmp_path, suffix):
     a = pack(

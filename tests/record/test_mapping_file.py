@@ -53,6 +53,7 @@ def test_a_good_mapping(written):
         "words": RowTable(("a", "b"), (("x", 1), ("y", 2))),
         "both": QueryTable("SELECT * FROM people"),
     }
+    assert not mapping.tables["people"].optional_columns
     first, second = mapping.rules
     assert (first.patient, first.time, first.range) == ("pid", None, None)
     assert (second.patient, second.join, second.range) == ("pid + 1", ("words ON true",), ("0", "2.5"))
@@ -62,6 +63,49 @@ def test_a_good_mapping(written):
 def test_the_shipped_mappings_are_good(name):
     assert name in shipped()
     assert load_mapping(name).name == name
+
+
+def test_optional_columns_are_columns(written):
+    columns = 'columns = { pid = "integer" }\noptional_columns = { born = "time" }'
+    table = load_mapping(written(GOOD.replace('columns = { pid = "integer" }', columns))).tables["people"]
+    assert table.columns == {"pid": "integer", "born": "time"}
+    assert (table.optional_columns, table.required_columns) == ({"born"}, ["pid"])
+
+
+HEIR = """
+name = "heir"
+extends = "toy.toml"
+
+[tables.words]
+columns = ["a", "b"]
+rows = [["z", 3]]
+
+[tables.more]
+files = "more.csv"
+columns = { pid = "integer" }
+
+[[events]]
+table = "more"
+code = "'C'"
+"""
+
+
+def test_an_heir_replaces_tables_and_adds_events(written, tmp_path):
+    base = load_mapping(written(GOOD))
+    (tmp_path / "heir.toml").write_text(HEIR)
+    heir = load_mapping(tmp_path / "heir.toml")
+    assert heir.name == "heir"
+    assert list(heir.tables) == ["people", "words", "both", "more"]
+    assert heir.tables["words"].rows == (("z", 3),)
+    assert heir.tables["people"] == base.tables["people"]
+    assert heir.rules[:-1] == base.rules and heir.rules[-1].table == "more"
+
+
+def test_wrong_heirs(written, tmp_path):
+    with pytest.raises(InputError, match="extends itself"):
+        load_mapping(written('name = "toy"\nextends = "toy.toml"'))
+    with pytest.raises(InputError, match="no source 'nobody'"):
+        load_mapping(written('name = "toy"\nextends = "nobody"'))
 
 
 def test_unknown_source():

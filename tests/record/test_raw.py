@@ -67,6 +67,20 @@ def test_parquet(load, tmp_path):
     refused(load, "t.parquet", files=("*.parquet",))
 
 
+def test_optional_columns_may_be_absent(load, tmp_path):
+    said = {"columns": {"pid": "integer", "extra": "number"}, "optional_columns": frozenset({"extra"})}
+    (tmp_path / "t.csv").write_text("pid\n7\n")
+    assert load(**said)[1][0][3:] == (7, None)
+    (tmp_path / "t.csv").write_text("extra,pid\n2.5,7\n")
+    assert load(**said)[1][0][3:] == (7, 2.5)
+    pl.DataFrame({"pid": [7]}).write_parquet(tmp_path / "a.parquet")
+    assert load(files=("*.parquet",), **said)[1][0][3:] == (7, None)
+    pl.DataFrame({"pid": [8], "extra": [0.5]}).write_parquet(tmp_path / "b.parquet")
+    assert [row[3:] for row in load(files=("*.parquet",), **said)[1]] == [(7, None), (8, 0.5)]
+    (tmp_path / "t.csv").write_text("extra\n2.5\n")
+    refused(load, "t.csv", "no column 'pid'", **said)
+
+
 def test_several_files_and_their_row_numbers(load, tmp_path):
     for name, values in (("b.csv", [30, 40]), ("a.csv", [10, 20, 25])):
         (tmp_path / name).write_text("value\n" + "".join(f"{value}\n" for value in values))
