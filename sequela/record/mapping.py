@@ -11,6 +11,8 @@ from typing import Any
 
 # Words for people; how each is read from text is in `sequela.record.raw`.
 COLUMN_TYPES = ("text", "integer", "number", "time", "duration")
+# What a value inside JSON is read as; one of another kind is null, "json" is the value itself.
+JSON_TYPES = {"text": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "json": "JSON"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,28 @@ class QueryTable:
 
 
 @dataclass(frozen=True)
+class JsonTable:
+    """Rows that are JSON objects: lines of NDJSON files, or the entries of bundles (`entry[].resource`).
+
+    Attributes:
+        json: glob patterns below the raw folder; every file that matches one of them is read.
+        columns: key of the object -> what lies there: one of `JSON_TYPES`, the name of a shape, a table of such
+            keys (an object), or a list that holds one of these (an array). Empty: one column `resource` of JSON.
+        shapes: names for objects that occur in several places.
+        kind: the key that says what a row is; rows without it are put aside, and counted as "no KIND".
+        where: SQL; only rows for which it holds are kept.
+        optional: True if there may be no file or no row.
+    """
+
+    json: tuple[str, ...]
+    columns: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, Any] = field(default_factory=dict)
+    kind: str | None = None
+    where: str | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
 class Rule:
     """One kind of event: every row of `table` for which `where` holds makes one, or is dropped and counted.
 
@@ -93,10 +117,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A whole mapping file. Events of a patient at the same time are kept in the order of `rules`."""
+    """A whole mapping file. Events of a patient at the same time are kept in the order of `rules`.
+
+    `macros` are SQL functions of the mapping's own: "name(argument, ...)" -> SQL.
+    """
 
     name: str
     path: Path
-    tables: dict[str, FileTable | RowTable | QueryTable]
+    tables: dict[str, FileTable | RowTable | QueryTable | JsonTable]
     rules: tuple[Rule, ...]
     metadata: dict[str, Any]
+    macros: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sequela.record.errors import InputError, nearest
-from sequela.record.mapping import COLUMN_TYPES, FileTable, Mapping, QueryTable, RowTable, Rule
+from sequela.record.json_shape import structure
+from sequela.record.mapping import COLUMN_TYPES, FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
 
 SHIPPED = Path(__file__).parent / "sources"
 
@@ -26,6 +27,7 @@ MAPPING = {
     "metadata": dict,
     "tables": dict,
     "events": list,
+    "macros": dict,
 }
 FILE_TABLE = {
     "files": (str, list),
@@ -35,6 +37,14 @@ FILE_TABLE = {
     "missing": (str, list),
     "optional": bool,
     "optional_columns": dict,
+}
+JSON_TABLE = {
+    "json": (str, list),
+    "columns": dict,
+    "shapes": dict,
+    "kind": str,
+    "where": str,
+    "optional": bool,
 }
 RULE = {
     "table": str,
@@ -72,7 +82,9 @@ def load_mapping(source: str | Path) -> Mapping:
         _rule(number, said, content.get("patient"), tables, path)
         for number, said in enumerate(content["events"], 1)
     ]
-    return Mapping(content["name"], path, tables, tuple(rules), content.get("metadata", {}))
+    metadata, macros = content.get("metadata", {}), content.get("macros", {})
+    _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
+    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros)
 
 
 def _content(path: Path, heirs: tuple[Path, ...] = ()) -> dict:
@@ -92,6 +104,7 @@ def _content(path: Path, heirs: tuple[Path, ...] = ()) -> dict:
         "tables": base["tables"] | content.get("tables", {}),
         "events": base["events"] + content.get("events", []),
         "metadata": base.get("metadata", {}) | content.get("metadata", {}),
+        "macros": base.get("macros", {}) | content.get("macros", {}),
     }  # fmt: skip
 
 
@@ -145,12 +158,13 @@ def _texts(value: str | list, place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _table(name: str, said: object, path: Path) -> FileTable | RowTable | QueryTable:
+def _table(name: str, said: object, path: Path) -> FileTable | RowTable | QueryTable | JsonTable:
     place = f"{path}, table '{name}'"
-    kinds = [kind for kind in ("files", "rows", "sql") if isinstance(said, dict) and kind in said]
+    readers = {"files": _file_table, "rows": _row_table, "sql": _query_table, "json": _json_table}
+    kinds = [kind for kind in readers if isinstance(said, dict) and kind in said]
     if len(kinds) != 1:
-        raise InputError(f"{place}: say where its rows come from, with exactly one of files, rows, sql.")
-    return {"files": _file_table, "rows": _row_table, "sql": _query_table}[kinds[0]](said, place)
+        raise InputError(f"{place}: say where its rows come from, with exactly one of {_listed(readers)}.")
+    return readers[kinds[0]](said, place)
 
 
 def _file_table(said: dict, place: str) -> FileTable:
@@ -187,6 +201,18 @@ def _row_table(said: dict, place: str) -> RowTable:
 def _query_table(said: dict, place: str) -> QueryTable:
     _check(said, {"sql": str}, (), place)
     return QueryTable(said["sql"])
+
+
+def _json_table(said: dict, place: str) -> JsonTable:
+    _check(said, JSON_TABLE, (), place)
+    table = JsonTable(**(said | {"json": _texts(said["json"], f"{place}, json")}))
+    try:
+        structure(table)
+    except InputError as error:
+        raise InputError(f"{place}, {error}") from error
+    if table.columns and table.kind is not None and table.kind not in table.columns:
+        raise InputError(f"{place}: kind = '{table.kind}' is none of its columns; add the column.")
+    return table
 
 
 def _rule(number: int, said: object, patient: str | None, tables: Iterable[str], path: Path) -> Rule:

@@ -3,7 +3,7 @@
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.record.mapping import FileTable, QueryTable, RowTable
+from sequela.record.mapping import FileTable, JsonTable, QueryTable, RowTable
 from sequela.record.mapping_file import load_mapping, shipped
 
 GOOD = """
@@ -125,7 +125,7 @@ def test_unknown_source():
         ('name = "toy"', "name = 3", "'name' must be a text"),
         ('patient = "pid"', 'pateint = "pid"', "'pateint' is not known (did you mean 'patient'?)"),
         ('patient = "pid"\n', "", "events 1: 'patient' is missing"),
-        ('files = "people.csv"\n', "", "exactly one of files, rows, sql"),
+        ('files = "people.csv"\n', "", "exactly one of files, rows, sql, json"),
         ('files = "people.csv"', "files = [3]", "files must be a text or a list of texts"),
         ('"integer"', '"int"', "has type 'int' (did you mean 'integer'?)"),
         ('["x", 1]', '["x"]', "row 1 must have 2 cells"),
@@ -144,3 +144,40 @@ def test_what_no_mapping_can_say(written, old, new, words):
     with pytest.raises(InputError) as caught:
         load_mapping(path)
     assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+JSON = GOOD + """
+[macros]
+"twice(x)" = "2 * x"
+
+[tables.resources]
+json = "*.ndjson"
+kind = "type"
+shapes = { Word = { text = "text" } }
+columns = { type = "text", words = ["Word"] }
+"""
+
+
+def test_a_json_table_and_a_macro(written):
+    mapping = load_mapping(written(JSON))
+    assert mapping.tables["resources"] == JsonTable(
+        ("*.ndjson",), {"type": "text", "words": ["Word"]}, {"Word": {"text": "text"}}, "type"
+    )
+    assert mapping.macros == {"twice(x)": "2 * x"}
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ('"2 * x"', "2", "macros: 'twice(x)' must be a text"),
+        ('kind = "type"', 'kind = "typ"', "kind = 'typ' is none of its columns"),
+        ('["Word"]', '["Wort"]', "table 'resources', column 'words[]' has the type \"Wort\" (did you mean 'Word'?)"),
+        ('json = "*.ndjson"', "json = [1]", "json must be a text or a list of texts"),
+        ('json = "*.ndjson"', 'json = "*.ndjson"\nfiles = "x"', "exactly one of files, rows, sql, json"),
+    ],
+)
+def test_what_no_json_table_can_say(written, old, new, words):
+    assert old in JSON
+    with pytest.raises(InputError) as caught:
+        load_mapping(written(JSON.replace(old, new)))
+    assert words in str(caught.value)
