@@ -7,8 +7,9 @@ file it came from, below the raw folder) and `_unreadable` (True where a cell th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -32,11 +33,16 @@ TIMES = ("time", "duration")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read for one table; `unreadable` is column -> (cells that are no time, where the first one is)."""
+    """What was read for one table.
+
+    `unreadable` is column -> (cells that are no time, where the first one is); `facts` are further fields of the
+    table in the report.
+    """
 
     files: tuple[str, ...]
     rows: int
     unreadable: dict[str, tuple[int, str]]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def quoted(name: str) -> str:
