@@ -1,25 +1,28 @@
-"""Raw files to a MEDS dataset, by a mapping, with an account of every row."""
+"""Raw files to a MEDS dataset, by a mapping, with an account of every row, in memory that does not grow with them."""
 
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import polars as pl
 
-from sequela.record.codes import BIRTH, FOLLOW_UP_END
+from sequela.record.account import Account
 from sequela.record.errors import InputError
-from sequela.record.mapping import FileTable, Mapping, QueryTable, RowTable
+from sequela.record.gather import Gathered, gather
 from sequela.record.mapping_file import load_mapping
 from sequela.record.progress import Progress, silent
-from sequela.record.raw import Loaded, literal, load_files, load_rows, quoted
-from sequela.record.rule import Found, find_events, run_sql
-from sequela.record.store import split_of, write_dataset
+from sequela.record.raw import literal
+from sequela.record.report import report_of
+from sequela.record.settle import Part, settle
+from sequela.record.spill import EVENTS_A_PART, database_in, scratch_in
+from sequela.record.store import split_of, write_codes, write_facts, write_splits
+from sequela.record.workers import Workers, run
 
-EVENT = ["subject_id", "time", "code", "numeric_value", "text_value"]
+MEMORY = "2GB"
 
 
 def ingest(
@@ -28,6 +31,9 @@ def ingest(
     out: Path,
     *,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    memory: str = MEMORY,
+    workers: Workers | None = None,
+    events_a_shard: int = EVENTS_A_PART,
     progress: Progress = silent,
 ) -> dict:
     """Make a MEDS dataset in the folder `out` from the raw files in the folder `raw`.
@@ -35,6 +41,9 @@ def ingest(
     Args:
         source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4") or the path of a mapping file.
         fractions: shares of the patients in the splits train, tuning and held_out.
+        memory: how much of the tables DuckDB keeps in memory; what is more lies on disk meanwhile.
+        workers: where the shards are worked on; they change nothing in the result.
+        events_a_shard: about how many events a file holds; it changes nothing else.
 
     Returns:
         The report, also written to `out`/ingest.json. For every rule of the mapping
@@ -44,126 +53,64 @@ def ingest(
         InputError: where the mapping or the raw files are not as they should be.
     """
     mapping = load_mapping(source)
+    split_of(np.zeros(0, np.int64), fractions)  # complains of shares that are none before the work
     raw, out = Path(raw), Path(out)
-    steps = len(mapping.tables) + len(mapping.rules) + 2
-    loaded: dict[str, Loaded] = {}
-    found: list[Found] = []
-    with tempfile.TemporaryDirectory() as spill:
-        con = duckdb.connect(config={"temp_directory": spill, "autoinstall_known_extensions": "false"})
-        for name, table in mapping.tables.items():
-            progress(len(loaded), steps, stage=f"read {name}")
-            loaded[name] = _load(con, name, table, raw, f"{mapping.path}, table '{name}'")
-        # From here on the mapping's SQL sees the tables and nothing else: no other files, no network.
-        con.execute("SET enable_external_access = false")
-        for number, rule in enumerate(mapping.rules, 1):
-            progress(len(loaded) + number - 1, steps, stage=f"events from {rule.table}")
-            found.append(find_events(con, rule, loaded[rule.table], f"{mapping.path}, events {number}"))
-        con.close()
-    if not any(one.events.height for one in found):
-        raise InputError(f"{raw}: no row of it makes an event by {mapping.path}; compare the two.")
-    progress(steps - 2, steps, stage="sort")
-    events, late = _settle(found)
-    report = _report(mapping, loaded, found, events, late, fractions)
-    progress(steps - 1, steps, stage="write")
-    events = events.select(column for column in EVENT if column != "text_value" or events[column].count())
-    meanings = {code: text for rule in found for code, text in rule.meanings.items()}
-    write_dataset(
-        events, out, name=mapping.name, fractions=fractions, descriptions=meanings, metadata=mapping.metadata
-    )
+    with scratch_in(out) as scratch:
+        gathered = gather(mapping, raw, scratch, memory, events_a_shard, _share(progress, 0, 70))
+        if not gathered.events:
+            raise InputError(f"{raw}: no row of it makes an event by {mapping.path}; compare the two.")
+        accounts = run(
+            settle,
+            _parts(gathered, out, scratch, fractions),
+            workers,
+            progress=_share(progress, 70, 95, "sort"),
+        )
+        progress(95, 100, stage="write")
+        account = reduce(Account.plus, accounts)
+        codes, units = _counted(scratch / "counts")
+        write_splits(_in_order(scratch, memory), out)
+        write_codes(codes, out, gathered.meanings)
+    write_facts(out, gathered.name, gathered.metadata)
+    report = report_of(gathered, account, codes, units)
     (out / "ingest.json").write_text(json.dumps(report, indent=2) + "\n")
-    progress(steps, steps, stage="done")
+    progress(100, 100, stage="done")
     return report
 
 
-def _load(
-    con: duckdb.DuckDBPyConnection, name: str, table: FileTable | RowTable | QueryTable, raw: Path, place: str
-) -> Loaded:
-    if isinstance(table, FileTable):
-        return load_files(con, name, table, raw)
-    if isinstance(table, RowTable):
-        load_rows(con, name, table)
-    else:
-        numbered = f"row_number() OVER () - 1 AS _row, {literal(name)} AS _file, false AS _unreadable"
-        run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT {numbered}, * FROM ({table.sql})", place)
-    return Loaded((), con.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0], {})
+def _share(progress: Progress, start: float, stop: float, stage: str | None = None) -> Progress:
+    """Shows the progress of one piece of the work as [start, stop] of 100."""
+
+    def show(done: float, total: float, **facts: object) -> None:
+        progress(start + (stop - start) * done / total, 100, **({"stage": stage} if stage else {}) | facts)
+
+    return show
 
 
-def _settle(found: list[Found]) -> tuple[pl.DataFrame, dict[int, dict[str, int]]]:
-    """Sort the events and drop those that other events of the same patient rule out.
+def _parts(gathered: Gathered, out: Path, scratch: Path, fractions: tuple[float, float, float]) -> list[Part]:
+    spill, parts = gathered.spill, []
+    for number in range(spill.parts):
+        files = spill.part("rule=*", number)
+        splits = spill.part("splits", number) if gathered.splits else ()
+        if files:
+            parts.append(Part(number, files, splits, out, scratch / "counts", fractions, gathered.texts))
+    return parts
 
-    Returns the events with the column `rule` (an index into `found`), and rule -> reason -> how many were dropped.
-    """
-    events = pl.concat(
-        one.events.with_columns(rule=pl.lit(index, pl.Int32)) for index, one in enumerate(found)
+
+def _counted(counts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(code, events, patients, unit) with the most frequent unit, and (code, unit, events), over all parts."""
+    codes = pl.scan_parquet(counts / "codes/*.parquet").group_by("code").sum().collect()
+    units = pl.scan_parquet(counts / "units/*.parquet").group_by("code", "unit").sum().collect()
+    most = units.sort("events", "unit", descending=[True, False]).unique(
+        "code", keep="first", maintain_order=True
     )
-    # Integers in place of codes: sorting and comparing them is what takes the time
-    code = events["code"].cast(pl.Enum(events["code"].unique().sort()))
-    events = events.with_columns(code=code, _code=code.to_physical())
-    events = events.sort(
-        "subject_id", "time", "rule", "_code", "numeric_value", "text_value", nulls_last=False
-    )
-    time = pl.col("time")
-    bounds = events.group_by("subject_id").agg(
-        _birth=time.filter(pl.col("code") == BIRTH).min(),
-        _end=time.filter(pl.col("code") == FOLLOW_UP_END).min(),
-    )
-    same = [column if column != "code" else "_code" for column in EVENT if events[column].count()]
-    judged = events.join(bounds, on="subject_id", maintain_order="left").with_columns(
-        _reason=pl.when(~pl.struct(same).is_first_distinct())
-        .then(pl.lit("duplicate"))
-        .when(time < pl.col("_birth"))
-        .then(pl.lit("before birth"))
-        .when(time > pl.col("_end"))
-        .then(pl.lit("after follow-up end"))
-    )
-    late: dict[int, dict[str, int]] = {index: {} for index in range(len(found))}
-    for index, reason, count in (
-        judged.drop_nulls("_reason").group_by("rule", "_reason").len().sort("_reason").rows()
-    ):
-        late[index][reason] = count
-    kept = judged.filter(pl.col("_reason").is_null())
-    return kept.select(pl.col(EVENT), "rule").with_columns(pl.col("code").cast(pl.String)), late
+    codes = codes.join(most.select("code", "unit"), on="code", how="left")
+    return codes.sort("code"), units.sort("code", "unit")
 
 
-def _report(
-    mapping: Mapping,
-    loaded: dict[str, Loaded],
-    found: list[Found],
-    events: pl.DataFrame,
-    late: dict[int, dict[str, int]],
-    fractions: tuple[float, float, float],
-) -> dict:
-    """The account of every row, as `ingest` returns and writes it."""
-    made = dict(events["rule"].value_counts().rows())
-    tables = {}
-    for name, table in loaded.items():
-        read = np.zeros(table.rows, dtype=bool)
-        rules = []
-        for index, (rule, one) in enumerate(zip(mapping.rules, found, strict=True)):
-            if rule.table != name:
-                continue
-            read[one.selected] = True
-            aside = table.rows - len(one.selected)
-            dropped = ({"not selected": aside} if aside else {}) | one.dropped | late[index]
-            account = {"rows_in": table.rows, "events_out": made.get(index, 0), "dropped": dropped}
-            rules.append({"rule": index + 1, "code": rule.code, **account})
-        unreadable = {
-            column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
-        }
-        tables[name] = {
-            "files": list(table.files),
-            "rows": table.rows,
-            "unreadable_times": unreadable,
-            "rules": rules,
-        }
-        if rules:
-            tables[name]["rows_without_rule"] = int((~read).sum())
-    patients = events["subject_id"].unique()
-    splits = pl.Series("split", split_of(patients.to_numpy(), fractions)).value_counts().sort("split")
-    return {
-        "source": mapping.name,
-        "patients": len(patients),
-        "patients_by_split": dict(splits.rows()),
-        "events": events.height,
-        "tables": tables,
-    }
+def _in_order(scratch: Path, memory: str) -> Iterator[pl.DataFrame]:
+    """Rows (subject_id, split) of all parts, sorted by patient, some at a time."""
+    with database_in(scratch, memory) as con:
+        rows = f"read_parquet({literal(str(scratch / 'counts/splits/*.parquet'))})"
+        ordered = con.sql(f"SELECT subject_id, split FROM {rows} ORDER BY subject_id")
+        for batch in ordered.to_arrow_reader(1 << 20):
+            yield pl.DataFrame(pl.from_arrow(batch))

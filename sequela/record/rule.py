@@ -5,32 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import duckdb
-import numpy as np
-import polars as pl
 
 from sequela.record.errors import InputError
 from sequela.record.mapping import Rule
 from sequela.record.raw import Loaded, literal, place_of, quoted
+from sequela.record.spill import Spill
 
 EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "description", "unit")
 NO_TIME, UNREADABLE_TIME = "no time", "unreadable time"
+LARGEST = 3.4028234e38  # of the numbers that a value of 32 bits can hold
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a rule made of its table.
+    """What a rule made of its table; the events themselves lie in the spill, under `name`.
 
     Attributes:
-        events: subject_id, time, code, numeric_value, text_value; not sorted.
-        selected: int64, the `_row` of every row for which the rule's `where` holds.
+        name: where in the spill.
+        selected: how many rows fulfil the rule's `where`.
         dropped: reason -> how many of the selected rows make no event.
         meanings: code -> description, for people.
+        texts: whether any event has a text.
     """
 
-    events: pl.DataFrame
-    selected: np.ndarray
+    name: str
+    selected: int
     dropped: dict[str, int]
     meanings: dict[str, str]
+    texts: bool
 
 
 def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
@@ -50,33 +52,63 @@ def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
         raise InputError(f"{place}: {said}; mend the SQL of the mapping.") from error
 
 
-def find_events(con: duckdb.DuckDBPyConnection, rule: Rule, table: Loaded, place: str) -> Found:
-    """Run `rule` on its table; `place` names the rule in error messages.
+def count_rows(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> int:
+    """How many rows of its table the rule selects, each as often as its join makes it.
+
+    Raises:
+        InputError: where an expression is not valid SQL; `place` names the rule.
+    """
+    _check_syntax(con, rule, place)
+    run_sql(con, f"SELECT count(*) FROM {_selected(rule)}", place)
+    return con.fetchall()[0][0]
+
+
+def find_events(
+    con: duckdb.DuckDBPyConnection, rule: Rule, number: int, table: Loaded, spill: Spill, place: str
+) -> Found:
+    """Run `rule`, the `number`-th of its mapping, on its table and write what it makes to `spill`.
 
     Raises:
         InputError: where an expression fails, a join multiplies rows, or too many rows lack a readable time.
     """
-    _check_syntax(con, rule, place)
-    run_sql(
-        con,
-        f"CREATE TEMP TABLE _candidates AS SELECT *, {_reason(rule)} AS _reason FROM ({_candidates(rule)})",
-        place,
+    name = f"rule={number}"
+    made = (
+        "_patient AS subject_id, _time AS time, _code AS code, _value::FLOAT AS numeric_value, _text AS text_value, "
+        f"_unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, {_reason(rule)} AS reason, _row AS row, "
+        "_meaning AS meaning"
     )
-    selected = con.sql("SELECT _row FROM _candidates").fetchnumpy()["_row"]
-    reasons = con.sql("SELECT _reason, count(*), min(_row) FROM _candidates GROUP BY 1 ORDER BY 1").fetchall()
-    dropped = {reason: count for reason, count, _ in reasons if reason}
-    _check_join(selected, rule, place)
-    first = min((row for reason, _, row in reasons if reason in (NO_TIME, UNREADABLE_TIME)), default=None)
-    _check_times(con, rule, table, dropped, len(selected), first, place)
-    events = con.sql(
-        "SELECT _patient AS subject_id, _time AS time, _code AS code, _value::FLOAT AS numeric_value, "
-        "_text AS text_value FROM _candidates WHERE _reason IS NULL"
-    ).pl()
-    meanings = con.sql(
-        "SELECT _code, min(_meaning) FROM _candidates WHERE _reason IS NULL AND _meaning IS NOT NULL GROUP BY 1"
+    run_sql(con, spill.write(f"SELECT {made} FROM ({_candidates(rule)})", name), place)
+    rows = spill.all(name)
+    if rows is None:
+        return Found(name, 0, {}, {}, False)
+    reasons = con.sql(
+        f"SELECT reason, count(*), min(row), count(text_value) FROM {rows} GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    con.execute("DROP TABLE _candidates")
-    return Found(events, selected, dropped, dict(meanings))
+    dropped = {reason: count for reason, count, *_ in reasons if reason}
+    selected = sum(count for _, count, *_ in reasons)
+    if rule.join:
+        _check_join(con, rows, selected, place)
+    first = min((row for reason, _, row, _ in reasons if reason in (NO_TIME, UNREADABLE_TIME)), default=None)
+    _check_times(con, rule, table, dropped, selected, first, place)
+    texts = any(count for reason, *_, count in reasons if reason is None)
+    return Found(name, selected, dropped, _meanings(con, rows) if rule.description else {}, texts)
+
+
+def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, ...]) -> int:
+    """How many rows of the table `name` none of its `rules` selects."""
+    chosen = []
+    for rule in rules:
+        if rule.where is None:
+            return 0
+        rows = f"_row IN (SELECT {quoted(name)}._row FROM {_selected(rule)})"
+        chosen.append(f"coalesce(({rule.where}), false)" if not rule.join else rows)
+    sql = f"SELECT count(*) FROM {quoted(name)} WHERE NOT ({' OR '.join(chosen)})"
+    return con.execute(sql).fetchall()[0][0]
+
+
+def _meanings(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, str]:
+    sql = f"SELECT code, min(meaning) FROM {rows} WHERE reason IS NULL AND meaning IS NOT NULL GROUP BY 1"
+    return dict(con.sql(sql).fetchall())
 
 
 def _check_syntax(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> None:
@@ -105,15 +137,22 @@ def _candidates(rule: Rule) -> str:
         "_patient": f"CAST(({rule.patient}) AS BIGINT)",
         "_time": f"CAST(({rule.time or 'NULL'}) AS TIMESTAMP)",
         "_code": f"nullif(CAST(({rule.code}) AS VARCHAR), '')",
-        "_value": f"CAST(({rule.value or 'NULL'}) AS DOUBLE)",
+        "_given": f"CAST(({rule.value or 'NULL'}) AS DOUBLE)",
+        "_value": f"CASE WHEN abs(_given) <= {LARGEST} THEN _given END",
         "_text": f"CAST(({rule.text or 'NULL'}) AS VARCHAR)",
         "_low": f"CAST(({low}) AS DOUBLE)",
         "_high": f"CAST(({high}) AS DOUBLE)",
-        "_meaning": f"({rule.description or 'NULL'}) || coalesce(' [' || ({rule.unit or 'NULL'}) || ']', '')",
+        "_unit": f"CAST(({rule.unit or 'NULL'}) AS VARCHAR)",
+        "_meaning": f"({rule.description or 'NULL'}) || coalesce(' [' || _unit || ']', '')",
     }
     made = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    return f"SELECT {made} FROM {_selected(rule)}"
+
+
+def _selected(rule: Rule) -> str:
+    """SQL for the rows of its table that a rule is about, with their partners in other tables."""
     joins = "".join(f" LEFT JOIN {join}" for join in rule.join)
-    return f"SELECT {made} FROM {base}{joins} WHERE {rule.where or 'true'}"
+    return f"{quoted(rule.table)}{joins} WHERE {rule.where or 'true'}"
 
 
 def _reason(rule: Rule) -> str:
@@ -125,17 +164,17 @@ def _reason(rule: Rule) -> str:
         )
     cases.append("WHEN _code IS NULL THEN 'no code'")
     if rule.value and not rule.keep_without_value:
-        cases.append("WHEN _value IS NULL OR NOT isfinite(_value) THEN 'no value'")
+        cases.append("WHEN _value IS NULL THEN 'no value'")
     cases.append("WHEN _value < _low OR _value > _high THEN 'out of range'")
     return f"CASE {' '.join(cases)} END"
 
 
-def _check_join(selected: np.ndarray, rule: Rule, place: str) -> None:
+def _check_join(con: duckdb.DuckDBPyConnection, rows: str, selected: int, place: str) -> None:
     """A join with several partners would silently make one event into many."""
-    rows = len(np.unique(selected)) if rule.join else len(selected)
-    if rows != len(selected):
+    once = con.sql(f"SELECT count(DISTINCT row) FROM {rows}").fetchall()[0][0]
+    if once != selected:
         raise InputError(
-            f"{place}: its join makes {len(selected)} rows of {rows}; join on a key that is unique in the other table."
+            f"{place}: its join makes {selected} rows of {once}; join on a key that is unique in the other table."
         )
 
 

@@ -8,6 +8,7 @@ free text, `text_value` String.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import meds
@@ -67,26 +68,56 @@ def write_dataset(
         descriptions: what a code means, for people; codes without one get null.
         metadata: further fields of `dataset.json` (licence, version, notes).
     """
-    patients = events["subject_id"].unique().sort()
-    split = split_of(patients.to_numpy(), fractions)
     out = Path(out)
-    for part in SPLITS:
-        own = events.filter(pl.col("subject_id").is_in(patients.filter(split == part).implode()))
-        if own.height:
-            _write(own, meds.DataSchema, out / meds.data_subdirectory / part / "0.parquet")
-    _write(
-        pl.DataFrame({"subject_id": patients, "split": split}),
-        meds.SubjectSplitSchema,
-        out / meds.subject_splits_filepath,
-    )
-    codes = events["code"].unique().sort()
-    known = descriptions or {}
-    table = pl.DataFrame({"code": codes}).with_columns(
-        description=pl.Series([known.get(code) for code in codes], dtype=pl.String),
+    patients = events["subject_id"].unique().sort()
+    splits = pl.DataFrame({"subject_id": patients, "split": split_of(patients.to_numpy(), fractions)})
+    write_shard(events, splits, out, 0)
+    write_splits([splits], out)
+    counted = events.group_by("code").agg(events=pl.len(), patients=pl.col("subject_id").n_unique())
+    write_codes(counted.with_columns(unit=pl.lit(None, pl.String)), out, descriptions or {})
+    write_facts(out, name, metadata or {})
+
+
+def write_shard(events: pl.DataFrame, splits: pl.DataFrame, out: Path, number: int) -> None:
+    """Write sorted `events` to data/<split>/<number>.parquet of each split that has patients among them.
+
+    Args:
+        splits: rows (subject_id, split), one for each patient.
+    """
+    for split in splits["split"].unique().sort():
+        own = splits.filter(pl.col("split") == split)["subject_id"]
+        some = events if len(own) == len(splits) else events.filter(pl.col("subject_id").is_in(own.implode()))
+        path = out / meds.data_subdirectory / split / f"{number}.parquet"
+        _write(some.with_columns(pl.col("code").cast(pl.String)), meds.DataSchema, path)
+
+
+def write_splits(tables: Iterable[pl.DataFrame], out: Path) -> None:
+    """Write metadata/subject_splits.parquet from rows (subject_id, split), sorted by patient."""
+    path = out / meds.subject_splits_filepath
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = meds.SubjectSplitSchema.schema()
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=9) as file:
+        for table in tables:
+            file.write_table(meds.SubjectSplitSchema.align(table.to_arrow()))
+
+
+def write_codes(counted: pl.DataFrame, out: Path, descriptions: dict[str, str]) -> None:
+    """Write metadata/codes.parquet from rows (code, events, patients, unit), one for each code."""
+    counted = counted.sort("code")
+    table = counted.select(
+        "code",
+        description=pl.Series([descriptions.get(code) for code in counted["code"]], dtype=pl.String),
         parent_codes=pl.lit(None, pl.List(pl.String)),
+        events=pl.col("events").cast(pl.Int64),
+        patients=pl.col("patients").cast(pl.Int64),
+        unit="unit",
     )
     _write(table, meds.CodeMetadataSchema, out / meds.code_metadata_filepath)
-    facts = {"dataset_name": name, "etl_name": "sequela", "meds_version": meds.__version__} | (metadata or {})
+
+
+def write_facts(out: Path, name: str, metadata: dict) -> None:
+    """Write metadata/dataset.json."""
+    facts = {"dataset_name": name, "etl_name": "sequela", "meds_version": meds.__version__} | metadata
     meds.DatasetMetadataSchema.validate(facts)
     (out / meds.dataset_metadata_filepath).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 

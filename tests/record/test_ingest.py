@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from sequela.record.errors import InputError
 from sequela.record.ingest import ingest
+from sequela.record.store import read_events
+from sequela.record.workers import Workers
 
 
 def test_a_fourth_source_needs_only_a_mapping(clinic, balanced, rule_of):
@@ -146,3 +148,39 @@ def test_the_example_of_the_guide_works(tmp_path, balanced):
     for rule in (rule for table in report["tables"].values() for rule in table["rules"]):
         for reason, rows in rule["dropped"].items():
             assert f'"{reason}": {rows}' in guide
+
+
+def test_workers_and_shards_change_only_how_files_are_cut(clinic, tmp_path):
+    clinic.people += "".join(f"{patient},F,1950-01-01,2022-01-01\n" for patient in range(10, 60))
+    clinic.visits += "".join(f"{patient},2020-01-05,hb,{patient / 4}\n" for patient in range(10, 60)) * 2
+    report = clinic.ingest()
+    many = tmp_path / "many"
+    again = ingest(
+        clinic.folder / "clinic.toml", clinic.raw, many, workers=Workers(processes=2), events_a_shard=40
+    )
+    assert len(list(many.glob("data/train/*.parquet"))) > 3
+    assert again == report
+    assert read_events(many).equals(clinic.events())
+    for name in ("codes", "subject_splits"):
+        made = [pl.read_parquet(out / f"metadata/{name}.parquet") for out in (many, clinic.folder / "out")]
+        assert made[0].equals(made[1])
+    assert not list(many.glob(".*")), "no scratch is left"
+
+
+def test_codes_say_how_often_and_in_which_unit(clinic):
+    clinic.ingest()
+    codes = pl.read_parquet(clinic.folder / "out/metadata/codes.parquet").drop("parent_codes")
+    told = {row["code"]: row for row in codes.rows(named=True)}
+    assert told["LAB//HB"] == {
+        "code": "LAB//HB",
+        "description": "Test hb [g/dL]",
+        "events": 2,
+        "patients": 2,
+        "unit": "g/dL",
+    }
+
+
+def test_little_memory_is_enough(clinic):
+    clinic.write()
+    report = ingest(clinic.folder / "clinic.toml", clinic.raw, clinic.folder / "out", memory="50MB")
+    assert report["events"] == 13

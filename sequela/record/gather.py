@@ -1,0 +1,162 @@
+"""The rows of a mapping's tables, gathered as events not yet sorted, with an account of those that are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from sequela.record.mapping import FileTable, Mapping, QueryTable, RowTable, Rule
+from sequela.record.progress import Progress
+from sequela.record.raw import Loaded, literal, load_files, load_rows, quoted
+from sequela.record.rule import EXPRESSIONS, Found, count_rows, count_unread, find_events, run_sql
+from sequela.record.spill import Spill, database_in, parts_for
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """What one rule read and left aside; what it made lies in the spill under its `number`."""
+
+    number: int
+    code: str
+    rows_in: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One table: its files, how many rows it has, what its rules made of them, and facts worth reporting."""
+
+    files: tuple[str, ...]
+    rows: int
+    rules: tuple[Ruled, ...]
+    facts: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Events in the spill, not yet sorted, and where they came from.
+
+    Attributes:
+        tables: name -> what was read.
+        meanings: code -> description, for people.
+        events: how many they are.
+        texts: whether any of them has a text.
+        splits: whether the spill also says whose split is whose, under the name "splits".
+        name, metadata: of the dataset.
+    """
+
+    spill: Spill
+    tables: dict[str, Read]
+    meanings: dict[str, str]
+    events: int
+    texts: bool
+    name: str
+    metadata: dict
+    splits: bool = False
+
+
+def gather(
+    mapping: Mapping, raw: Path, scratch: Path, memory: str, events_a_part: int, progress: Progress
+) -> Gathered:
+    """Read all tables below `raw`, run all rules, and leave their events in the folder `scratch`.
+
+    `progress` counts tables and rules, of all of both.
+
+    Raises:
+        InputError: where the mapping or the raw files are not as they should be.
+    """
+    steps = len(mapping.tables) + len(mapping.rules)
+    loaded: dict[str, Loaded] = {}
+    numbered = list(enumerate(mapping.rules, 1))
+    places = {number: f"{mapping.path}, events {number}" for number, _ in numbered}
+    with database_in(scratch, memory) as con:
+        for name, table in mapping.tables.items():
+            progress(len(loaded), steps, stage=f"read {name}")
+            loaded[name] = _load(con, name, table, raw, f"{mapping.path}, table '{name}'")
+            _forget(con, list(loaded)[:-1], mapping, list(loaded), mapping.rules)
+        _lock(con, scratch / "events")
+        rows = sum(count_rows(con, rule, places[number]) for number, rule in numbered)
+        spill = Spill(scratch / "events", parts_for(rows, events_a_part))
+        found: dict[int, Found] = {}
+        unread: dict[str, int] = {}
+        for at, name in enumerate(loaded):
+            own = [(number, rule) for number, rule in numbered if rule.table == name]
+            for number, rule in own:
+                progress(len(loaded) + len(found), steps, stage=f"events from {name}")
+                found[number] = find_events(con, rule, number, loaded[name], spill, places[number])
+            if own:
+                unread[name] = count_unread(con, name, tuple(rule for _, rule in own))
+            later = tuple(rule for _, rule in numbered if rule.table in list(loaded)[at + 1 :])
+            _forget(con, list(loaded), mapping, list(loaded), later)
+    tables = {name: _read(name, loaded[name], mapping, found, unread) for name in loaded}
+    meanings = {code: text for number, _ in numbered for code, text in found[number].meanings.items()}
+    events = sum(one.selected - sum(one.dropped.values()) for one in found.values())
+    texts = any(one.texts for one in found.values())
+    return Gathered(spill, tables, meanings, events, texts, mapping.name, mapping.metadata)
+
+
+def _load(
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable | RowTable | QueryTable, raw: Path, place: str
+) -> Loaded:
+    if isinstance(table, FileTable):
+        return load_files(con, name, table, raw)
+    if isinstance(table, RowTable):
+        load_rows(con, name, table)
+    else:
+        numbered = f"row_number() OVER () - 1 AS _row, {literal(name)} AS _file, false AS _unreadable"
+        run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT {numbered}, * FROM ({table.sql})", place)
+    return Loaded((), con.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0], {})
+
+
+def _lock(con: duckdb.DuckDBPyConnection, events: Path) -> None:
+    """From here on the mapping's SQL sees the tables and the folder of `events`: no other files, no network."""
+    events.mkdir()
+    con.execute(f"SET allowed_directories = [{literal(f'{events}/')}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET preserve_insertion_order = false")  # rows carry their place with them
+
+
+def _forget(
+    con: duckdb.DuckDBPyConnection,
+    names: list[str],
+    mapping: Mapping,
+    loaded: list[str],
+    rules: tuple[Rule, ...],
+) -> None:
+    """Drop those of the tables `names` that neither a table which is not yet loaded nor one of `rules` speaks of."""
+    queries = [
+        table.sql
+        for name, table in mapping.tables.items()
+        if name not in loaded and isinstance(table, QueryTable)
+    ]
+    said = " ".join([*queries, *(_words(rule) for rule in rules)]).casefold()
+    for name in names:
+        if name.casefold() not in said:
+            con.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+
+
+def _words(rule: Rule) -> str:
+    """All that a rule says in SQL, where it may speak of any table."""
+    expressions = [getattr(rule, name) or "" for name in EXPRESSIONS]
+    return " ".join([rule.table, *rule.join, *expressions, *rule.drop.values(), *(rule.range or ())])
+
+
+def _read(
+    name: str, table: Loaded, mapping: Mapping, found: dict[int, Found], unread: dict[str, int]
+) -> Read:
+    rules = []
+    for number, rule in enumerate(mapping.rules, 1):
+        if rule.table == name:
+            aside = table.rows - found[number].selected
+            dropped = ({"not selected": aside} if aside else {}) | found[number].dropped
+            rules.append(Ruled(number, rule.code, table.rows, dropped))
+    facts: dict = {
+        "unreadable_times": {
+            column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
+        }
+    }
+    if rules:
+        facts["rows_without_rule"] = unread[name]
+    return Read(table.files, table.rows, tuple(rules), facts)
