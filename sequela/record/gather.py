@@ -67,34 +67,65 @@ def gather(
     Raises:
         InputError: where the mapping or the raw files are not as they should be.
     """
-    steps = len(mapping.tables) + len(mapping.rules)
-    loaded: dict[str, Loaded] = {}
-    numbered = list(enumerate(mapping.rules, 1))
-    places = {number: f"{mapping.path}, events {number}" for number, _ in numbered}
     with database_in(scratch, memory) as con:
-        for name, table in mapping.tables.items():
-            progress(len(loaded), steps, stage=f"read {name}")
-            loaded[name] = _load(con, name, table, raw, f"{mapping.path}, table '{name}'")
-            _forget(con, list(loaded)[:-1], mapping, list(loaded), mapping.rules)
+        loaded = _load_all(con, mapping, raw, progress)
         _lock(con, scratch / "events")
-        rows = sum(count_rows(con, rule, places[number]) for number, rule in numbered)
+        rows = sum(count_rows(con, rule, place) for _, rule, place in _rules(mapping))
         spill = Spill(scratch / "events", parts_for(rows, events_a_part))
-        found: dict[int, Found] = {}
-        unread: dict[str, int] = {}
-        for at, name in enumerate(loaded):
-            own = [(number, rule) for number, rule in numbered if rule.table == name]
-            for number, rule in own:
-                progress(len(loaded) + len(found), steps, stage=f"events from {name}")
-                found[number] = find_events(con, rule, number, loaded[name], spill, places[number])
-            if own:
-                unread[name] = count_unread(con, name, tuple(rule for _, rule in own))
-            later = tuple(rule for _, rule in numbered if rule.table in list(loaded)[at + 1 :])
-            _forget(con, list(loaded), mapping, list(loaded), later)
+        found, unread = _run_all(con, mapping, loaded, spill, progress)
     tables = {name: _read(name, loaded[name], mapping, found, unread) for name in loaded}
-    meanings = {code: text for number, _ in numbered for code, text in found[number].meanings.items()}
+    meanings = {code: text for number in sorted(found) for code, text in found[number].meanings.items()}
     events = sum(one.selected - sum(one.dropped.values()) for one in found.values())
     texts = any(one.texts for one in found.values())
     return Gathered(spill, tables, meanings, events, texts, mapping.name, mapping.metadata)
+
+
+def _rules(mapping: Mapping) -> list[tuple[int, Rule, str]]:
+    """(number, rule, its name in messages)."""
+    return [
+        (number, rule, f"{mapping.path}, events {number}") for number, rule in enumerate(mapping.rules, 1)
+    ]
+
+
+def _load_all(
+    con: duckdb.DuckDBPyConnection, mapping: Mapping, raw: Path, progress: Progress
+) -> dict[str, Loaded]:
+    """Create all tables; those that only other tables are made from are gone afterwards."""
+    steps = len(mapping.tables) + len(mapping.rules)
+    loaded: dict[str, Loaded] = {}
+    for head, sql in mapping.macros.items():
+        run_sql(con, f"CREATE MACRO {head} AS ({sql})", f"{mapping.path}")
+    for name, table in mapping.tables.items():
+        progress(len(loaded), steps, stage=f"read {name}")
+        loaded[name] = _load(con, name, table, raw, f"{mapping.path}, table '{name}'")
+        _forget(con, mapping, list(loaded), list(mapping.tables)[len(loaded) :], mapping.rules)
+    return loaded
+
+
+def _run_all(
+    con: duckdb.DuckDBPyConnection,
+    mapping: Mapping,
+    loaded: dict[str, Loaded],
+    spill: Spill,
+    progress: Progress,
+) -> tuple[dict[int, Found], dict[str, int]]:
+    """What each rule found, by its number, and how many rows of each table no rule selects.
+
+    Rules run table by table, and a table is dropped when no later rule speaks of it.
+    """
+    steps = len(mapping.tables) + len(mapping.rules)
+    found: dict[int, Found] = {}
+    unread: dict[str, int] = {}
+    for at, name in enumerate(loaded):
+        own = [one for one in _rules(mapping) if one[1].table == name]
+        for number, rule, place in own:
+            progress(len(loaded) + len(found), steps, stage=f"events from {name}")
+            found[number] = find_events(con, rule, number, loaded[name], spill, place)
+        if own:
+            unread[name] = count_unread(con, name, tuple(rule for _, rule, _ in own))
+        behind = list(loaded)[at + 1 :]
+        _forget(con, mapping, list(loaded), [], tuple(rule for rule in mapping.rules if rule.table in behind))
+    return found, unread
 
 
 def _load(
@@ -120,18 +151,14 @@ def _lock(con: duckdb.DuckDBPyConnection, events: Path) -> None:
 
 def _forget(
     con: duckdb.DuckDBPyConnection,
-    names: list[str],
     mapping: Mapping,
-    loaded: list[str],
+    names: list[str],
+    later: list[str],
     rules: tuple[Rule, ...],
 ) -> None:
-    """Drop those of the tables `names` that neither a table which is not yet loaded nor one of `rules` speaks of."""
-    queries = [
-        table.sql
-        for name, table in mapping.tables.items()
-        if name not in loaded and isinstance(table, QueryTable)
-    ]
-    said = " ".join([*queries, *(_words(rule) for rule in rules)]).casefold()
+    """Drop those of the tables `names` that neither a table of `later`, one of `rules` nor a macro speaks of."""
+    queries = [table.sql for name in later if isinstance(table := mapping.tables[name], QueryTable)]
+    said = " ".join([*queries, *mapping.macros.values(), *(_words(rule) for rule in rules)]).casefold()
     for name in names:
         if name.casefold() not in said:
             con.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
@@ -152,11 +179,12 @@ def _read(
             aside = table.rows - found[number].selected
             dropped = ({"not selected": aside} if aside else {}) | found[number].dropped
             rules.append(Ruled(number, rule.code, table.rows, dropped))
-    facts: dict = {
-        "unreadable_times": {
-            column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
-        }
+    unreadable = {
+        column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
     }
-    if rules:
-        facts["rows_without_rule"] = unread[name]
+    facts = (
+        {"unreadable_times": unreadable}
+        | ({"rows_without_rule": unread[name]} if rules else {})
+        | table.facts
+    )
     return Read(table.files, table.rows, tuple(rules), facts)
