@@ -14,20 +14,21 @@ COMET_LIMITS = {"lab": 1000, "procedure": 1500}
 """CoMET's limits on whole codes (arXiv 2508.12104); its other groups are bounded by the split of their codes."""
 
 # Heads (what stands before the first slash), upper case with _ for other characters: those of our own codes, those of
-# the OMOP vocabularies, and what other tools write into MEDS.
+# the OMOP vocabularies and tables, and what other tools write into MEDS.
 HEADS = {
     "demographic": "GENDER SEX RACE ETHNICITY MARITAL_STATUS LANGUAGE INSURANCE MEDS_BIRTH BIRTH AGE",
     "death": "MEDS_DEATH DEATH",
     "encounter": "ENCOUNTER ENCOUNTER_START ENCOUNTER_END VISIT ED_REGISTRATION ED_OUT CMS_PLACE_OF_SERVICE",
     "department": "DEPARTMENT SERVICE SPECIALTY TRANSFER_TO NUCC MEDICARE_SPECIALTY",
     "complaint": "CHIEF_COMPLAINT COMPLAINT",
-    "diagnosis": "ICD10CM ICD9CM ICD10 ICD9 ICD10GM ICD11 ICDO3 KCD7 DIAGNOSIS CONDITION DX SNOMED PHECODE",
+    "diagnosis": "ICD10CM ICD9CM ICD10 ICD9 ICD10GM ICD11 ICDO3 KCD7 DIAGNOSIS CONDITION DX DX_END SNOMED "
+    "PHECODE OMOP_CONDITION_OCCURRENCE OMOP_CONDITION_ERA",
     "billing": "DRG APC",
-    "lab": "LOINC LAB CHART OBS OBSERVATION MEASUREMENT",
+    "lab": "LOINC LAB CHART OBS OBSERVATION MEASUREMENT OMOP_MEASUREMENT OMOP_OBSERVATION",
     "vital": "VITAL BMI SUBJECT_WEIGHT_AT_INFUSION SUBJECT_FLUID_OUTPUT",
     "medication": "ATC RXNORM RXNORM_EXTENSION NDC GSN CVX DM_D MEDICATION DRUG RX IMM IMMUNIZATION "
-    "INFUSION_START INFUSION_END",
-    "procedure": "CPT4 CPT HCPCS ICD10PCS ICD9PROC OPCS4 OPS PROCEDURE PX CDT",
+    "INFUSION_START INFUSION_END OMOP_DRUG_EXPOSURE OMOP_DRUG_ERA",
+    "procedure": "CPT4 CPT HCPCS ICD10PCS ICD9PROC OPCS4 OPS PROCEDURE PX CDT OMOP_PROCEDURE_OCCURRENCE",
 }
 _FAMILY = {head: family for family, heads in HEADS.items() for head in heads.split()}
 # Bedside measurements that stand without a head, such as MIMIC's "Blood Pressure Standing (1 min)".

@@ -85,8 +85,8 @@ def load_map(source: str | Path) -> CodeMap:
     Raises InputError where `source` is neither.
     """
     if str(source) == "gem":
-        table = gem.decisions().explode("targets").drop_nulls("targets")
-        pairs = zip(table["code"], table["targets"], strict=True)
+        decided = gem.decisions().select("code", "targets").iter_rows()
+        pairs = ((code, target) for code, targets in decided for target in targets)
         return CodeMap("gem", tuple((f"ICD9CM//{code}", f"ICD10CM//{target}") for code, target in pairs))
     if str(source) in BUILT_IN:
         text = files("sequela.tokens").joinpath(f"maps/{source}.csv").read_bytes()
@@ -108,11 +108,13 @@ def translate(
     Returns the codes [N] (several of a tuple are several events at the same time, each once), and an account: map ->
     head of the codes that reach it -> codes, codes_mapped; with `events` [N] (how often each code occurs) also
     events, events_mapped, and the most frequent codes that stay, under "unmapped". Heads that a map is not about
-    are left out.
+    are left out. Raises InputError when two maps have one name.
     """
     out: list[tuple[str, ...]] = [(code,) for code in codes]
-    account = {}
+    account: dict[str, dict[str, dict]] = {}
     for code_map in maps:
+        if code_map.name in account:
+            raise InputError(f"Two code maps are called {code_map.name!r}: rename the file of one of them.")
         reached: dict[str, int] = {}
         for now, count in zip(out, events or [0] * len(codes), strict=True):
             for code in now:
@@ -179,8 +181,8 @@ def _problem(source: str | None, to: str | None) -> str | None:
     """What is wrong with one row, in words, or None."""
     if not source or not to:
         return "an empty cell; delete the row, or write a code into both columns"
-    if source.count(STAR) > 1 or STAR in source.partition("//")[0]:
-        return "from may hold one *, behind the first //, as in DIAGNOSIS//ICD//10//*"
+    if source.count(STAR) > 1 or STAR in source.partition("/")[0]:
+        return "from may hold one *, behind the first slash, as in DIAGNOSIS//ICD//10//*"
     if to.count(STAR) > source.count(STAR):
         return "to may hold a * only where from holds one"
     return None
@@ -201,4 +203,5 @@ def _key(code: str) -> str:
 
 
 def _system(code: str) -> str:
-    return code.partition("//")[0].upper()
+    """What stands before the first slash, as in `sequela.tokens.family`."""
+    return code.partition("/")[0].upper()

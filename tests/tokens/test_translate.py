@@ -158,6 +158,18 @@ def test_letters_that_grow_in_upper_case_do_no_harm():
     assert german.targets("M//preß") == ("Y//ß",)
 
 
+def test_codes_with_single_slashes_as_other_tools_write_them():
+    one = CodeMap("one", (("RxNorm/860975", "ATC//A10BA02"), ("ICD10CM/*", "ICD10CM//*")))
+    out, account = translate(["RxNorm/860975", "ICD10CM/E119", "LOINC/1"], [one])
+    assert out == [("ATC//A10BA02",), ("ICD10CM//E119",), ("LOINC/1",)]
+    assert set(account["one"]) == {"RXNORM", "ICD10CM"}
+
+
+def test_two_maps_of_one_name_are_refused(gem):
+    with pytest.raises(InputError, match="Two code maps are called 'gem'"):
+        translate(["A"], [gem, CodeMap("gem", (("A", "B"),))])
+
+
 def test_nothing_in_nothing_out(gem):
     assert translate([], [gem], []) == ([], {"gem": {}})
     assert translate(["A"], []) == ([("A",)], {})
