@@ -1,0 +1,1 @@
+"""What the benchmarks share: a process that is timed and weighed, and synthetic MEDS datasets of any size."""

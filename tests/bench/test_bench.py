@@ -1,0 +1,123 @@
+"""Every benchmark explains itself, and the last line of a tiny run is the JSON object that others read."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sequela.record.store import read_events
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+# the older ones know no --help: they start to work
+WITH_HELP = ["tokenization.py", "memory.py"]
+
+
+def last_line(script: str, *arguments: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, BENCH / script, *arguments], capture_output=True, text=True, check=True, timeout=200
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """The modules that the benchmarks share."""
+    monkeypatch.syspath_prepend(BENCH)
+    from measure import process, synthetic
+
+    return process, synthetic
+
+
+@pytest.mark.parametrize("script", WITH_HELP)
+def test_help(script):
+    done = subprocess.run(
+        [sys.executable, BENCH / script, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--quick" in done.stdout
+
+
+def test_tokenization_without_peers(tmp_path):
+    found = last_line(
+        "tokenization.py",
+        "--patients",
+        "40",
+        "--repeats",
+        "1",
+        "--peers",
+        str(tmp_path),
+        "--work",
+        str(tmp_path),
+    )
+    assert (found["name"], found["target"], found["ratio"], found["ok"]) == ("tokenization", 20, None, False)
+    assert 0 < found["scan_share"] < 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory(tmp_path):
+    found = last_line("memory.py", "--patients", "20", "40", "--work", str(tmp_path))
+    assert found["name"] == "memory" and found["ok"] == (found["slope"] <= 1.1)
+    assert [run["patients"] for run in found["runs"]] == [20, 40]
+    assert 0.05 < found["runs"][0]["process_gb"] <= found["ratio"] + 0.05
+    assert not list(tmp_path.iterdir())
+
+
+def test_synthetic_data_are_valid_and_repeatable(measure, tmp_path):
+    synthetic = measure[1]
+    about = synthetic.write(tmp_path / "a", 60, seed=3, patients_a_shard=20)
+    synthetic.write(tmp_path / "b", 60, seed=3, patients_a_shard=20)
+    synthetic.write(tmp_path / "c", 60, seed=4, patients_a_shard=20)
+    paths = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.parquet"))
+    assert about["shards"] == 5 == len(paths) - 2
+    same = [(tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in paths]
+    other = [(tmp_path / "a" / path).read_bytes() == (tmp_path / "c" / path).read_bytes() for path in paths]
+    assert all(same) and not all(other)
+    events = pl.concat([read_events(tmp_path / "a", split) for split in ("train", "tuning", "held_out")])
+    assert events["subject_id"].n_unique() == 60 and len(events) == about["events"]
+    assert events.filter(pl.col("code") == "MEDS_BIRTH").height == 60
+    gaps = events.drop_nulls("time").select(pl.col("time").diff().over("subject_id"))["time"].drop_nulls()
+    assert gaps.min().total_seconds() >= 0
+    assert {"LOINC", "VITAL", "ICD10CM", "ATC", "CPT4"} <= set(events["code"].str.split("//").list[0])
+
+
+def test_memory_of_children_counts(measure):
+    """A child of a child that holds 200 MB is seen; without it, it is not (the negative control)."""
+    process = measure[0]
+    hold = "import time; held = b'x' * 200_000_000; time.sleep(0.7)"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    with_child = process.run([sys.executable, "-c", nested])
+    without = process.run([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    assert 200e6 < with_child.process_bytes < 260e6 and with_child.tree_bytes > 200e6
+    assert without.tree_bytes < 100e6
+
+
+def test_a_failure_is_told(measure):
+    process = measure[0]
+    with pytest.raises(process.Failed, match="exit code 3"):
+        process.run([sys.executable, "-c", "import sys; print('words'); sys.exit(3)"])
+    runs, failed = process.in_turn(
+        {"bad": lambda: process.run(["false"]), "good": lambda: process.run(["true"])}, 2
+    )
+    assert list(failed) == ["bad"] and len(runs["good"]) == 2 and "bad" not in runs
+
+
+def test_the_median_pair_is_a_pair_that_ran(measure):
+    process = measure[0]
+
+    def spent(seconds: float):
+        return process.Spent(seconds, 0, 0, 0, "")
+
+    own, their = process.median_pair([spent(1), spent(2), spent(1)], [spent(5), spent(2), spent(30)])
+    assert (own.seconds, their.seconds) == (1, 5)
+
+
+def test_time_is_that_of_the_whole_process(measure):
+    process = measure[0]
+    start = time.perf_counter()
+    spent = process.run([sys.executable, "-c", "import time; time.sleep(0.4)"])
+    assert 0.4 <= spent.seconds <= time.perf_counter() - start
+    assert os.times().children_user >= spent.cpu_seconds - os.times().children_system
