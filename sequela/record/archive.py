@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from sequela.record.errors import InputError
-from sequela.record.header import check_columns, split_header
+from sequela.record.header import match_columns, split_header
 from sequela.record.mapping import FileTable
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -40,7 +40,7 @@ def read_archives(paths: list[Path], table: FileTable, raw: Path) -> pl.DataFram
             place = f"{path.relative_to(raw)}/{member}"
             first, _, body = content.partition(b"\n")
             own = split_header(first, table.delimiter, place)
-            check_columns(place, own, table.required_columns)
+            match_columns(place, own, table)
             if header not in (None, own):
                 raise InputError(
                     f"{place} has other columns than {names[0]}: give all members the same header."

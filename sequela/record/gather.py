@@ -7,11 +7,14 @@ from pathlib import Path
 
 import duckdb
 
-from sequela.record.mapping import FileTable, Mapping, QueryTable, RowTable, Rule
+from sequela.record.database import Database
+from sequela.record.json_table import load_json
+from sequela.record.mapping import FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
 from sequela.record.progress import Progress
 from sequela.record.raw import Loaded, literal, load_files, load_rows, quoted
 from sequela.record.rule import EXPRESSIONS, Found, count_rows, count_unread, find_events, run_sql
 from sequela.record.spill import Spill, database_in, parts_for
+from sequela.record.text_types import add_macros
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Gathered:
 
 
 def gather(
-    mapping: Mapping, raw: Path, scratch: Path, memory: str, events_a_part: int, progress: Progress
+    mapping: Mapping, raw: Path | Database, scratch: Path, memory: str, events_a_part: int, progress: Progress
 ) -> Gathered:
     """Read all tables below `raw`, run all rules, and leave their events in the folder `scratch`.
 
@@ -88,11 +91,12 @@ def _rules(mapping: Mapping) -> list[tuple[int, Rule, str]]:
 
 
 def _load_all(
-    con: duckdb.DuckDBPyConnection, mapping: Mapping, raw: Path, progress: Progress
+    con: duckdb.DuckDBPyConnection, mapping: Mapping, raw: Path | Database, progress: Progress
 ) -> dict[str, Loaded]:
     """Create all tables; those that only other tables are made from are gone afterwards."""
     steps = len(mapping.tables) + len(mapping.rules)
     loaded: dict[str, Loaded] = {}
+    add_macros(con, mapping.timezone)
     for head, sql in mapping.macros.items():
         run_sql(con, f"CREATE MACRO {head} AS ({sql})", f"{mapping.path}")
     for name, table in mapping.tables.items():
@@ -129,10 +133,16 @@ def _run_all(
 
 
 def _load(
-    con: duckdb.DuckDBPyConnection, name: str, table: FileTable | RowTable | QueryTable, raw: Path, place: str
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    table: FileTable | RowTable | QueryTable | JsonTable,
+    raw: Path | Database,
+    place: str,
 ) -> Loaded:
     if isinstance(table, FileTable):
         return load_files(con, name, table, raw)
+    if isinstance(table, JsonTable):
+        return load_json(con, name, table, raw, place)
     if isinstance(table, RowTable):
         load_rows(con, name, table)
     else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterable
 from pathlib import Path
 
 from sequela.record.errors import InputError, nearest
+from sequela.record.mapping import FileTable
+from sequela.record.names import find_name
 
 
 def read_header(path: Path, delimiter: str) -> list[str]:
@@ -24,20 +25,22 @@ def split_header(line: bytes, delimiter: str, place: str) -> list[str]:
     if not line.strip():
         raise InputError(f"{place} is empty: it needs a line with the names of the columns.")
     try:
-        names = next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")], delimiter=delimiter))
+        return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")], delimiter=delimiter))
     except UnicodeDecodeError as error:
         raise InputError(f"{place} is not UTF-8 text in its first line: convert it.") from error
-    for column in names:
-        if names.count(column) > 1:
-            raise InputError(f"{place} has two columns named '{column}': rename one.")
-    return names
 
 
-def check_columns(place: object, found: list[str], needed: Iterable[str]) -> None:
-    """All `needed` columns are among those `found` in the file `place`."""
-    for column in needed:
-        if column not in found:
+def match_columns(place: object, found: list[str], table: FileTable) -> dict[str, str | None]:
+    """What each column of `table` is called in the file `place`; None for an optional one that is not there.
+
+    Raises:
+        InputError: where a column is missing, or two would do.
+    """
+    names = {column: find_name(column, found, place, "column") for column in table.columns}
+    for column in table.required_columns:
+        if names[column] is None:
             raise InputError(
                 f"{place} has no column '{column}'{nearest(column, found)}; it has {', '.join(found)}: "
                 "rename the column, or change its name in the mapping."
             )
+    return names

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.account import Account
+from sequela.record.database import raw_place
 from sequela.record.errors import InputError
 from sequela.record.gather import Gathered, gather
 from sequela.record.mapping_file import load_mapping
@@ -27,7 +28,7 @@ MEMORY = "2GB"
 
 def ingest(
     source: str | Path,
-    raw: Path,
+    raw: str | Path,
     out: Path,
     *,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
@@ -36,10 +37,11 @@ def ingest(
     events_a_shard: int = EVENTS_A_PART,
     progress: Progress = silent,
 ) -> dict:
-    """Make a MEDS dataset in the folder `out` from the raw files in the folder `raw`.
+    """Make a MEDS dataset in the folder `out` from the raw tables at `raw`.
 
     Args:
         source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4") or the path of a mapping file.
+        raw: the folder of raw files, a DuckDB file (*.duckdb, *.db), or the URI of a PostgreSQL server.
         fractions: shares of the patients in the splits train, tuning and held_out.
         memory: how much of the tables DuckDB keeps in memory; what is more lies on disk meanwhile.
         workers: where the shards are worked on; they change nothing in the result.
@@ -54,7 +56,7 @@ def ingest(
     """
     mapping = load_mapping(source)
     split_of(np.zeros(0, np.int64), fractions)  # complains of shares that are none before the work
-    raw, out = Path(raw), Path(out)
+    raw, out = raw_place(raw), Path(out)
     with scratch_in(out) as scratch:
         gathered = gather(mapping, raw, scratch, memory, events_a_shard, _share(progress, 0, 70))
         if not gathered.events:

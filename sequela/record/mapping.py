@@ -9,24 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Words for people; how each is read from text is in `sequela.record.raw`.
-COLUMN_TYPES = ("text", "integer", "number", "time", "duration")
+# Words for people; how each is read from text is in `sequela.record.text_types`. "time" may be followed by formats.
+COLUMN_TYPES = ("text", "integer", "number", "quantity", "time", "duration")
 # What a value inside JSON is read as; one of another kind is null, "json" is the value itself.
 JSON_TYPES = {"text": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "json": "JSON"}
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """Rows that lie in files: CSV, Parquet, or many small CSV files, also inside tar archives.
+    """Rows that lie in files: CSV, Parquet, or many small CSV files, also inside tar archives; or in a database.
+
+    Names of files, tables and columns match without regard to case.
 
     Attributes:
         files: glob patterns below the raw folder; the first that matches anything is used.
-        columns: name -> one of `COLUMN_TYPES`; only these are read.
+        columns: name -> one of `COLUMN_TYPES`, or "time FORMAT | FORMAT"; only these are read.
         optional_columns: those of `columns` that need not be there; where one is absent, its cells are empty.
         delimiter: between the columns of CSV.
         members: which members of a tar archive are rows of this table (a glob on the member's path).
         missing: cells that mean "no value" besides the empty one.
         optional: True if the table may be absent or empty.
+        table: what it is called in a database, "NAME" or "SCHEMA.NAME"; None for its name in the mapping.
+        encoding: of CSV, by its name in Python.
+        timezone: IANA name of the zone whose local times the table's times become.
     """
 
     files: tuple[str, ...]
@@ -36,6 +41,9 @@ class FileTable:
     missing: tuple[str, ...] = ()
     optional: bool = False
     optional_columns: frozenset[str] = frozenset()
+    table: str | None = None
+    encoding: str = "utf-8"
+    timezone: str = "UTC"
 
     @property
     def required_columns(self) -> list[str]:
@@ -128,3 +136,4 @@ class Mapping:
     rules: tuple[Rule, ...]
     metadata: dict[str, Any]
     macros: dict[str, str] = field(default_factory=dict)
+    timezone: str = "UTC"

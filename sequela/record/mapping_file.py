@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 from sequela.record.errors import InputError, nearest
 from sequela.record.json_shape import structure
 from sequela.record.mapping import COLUMN_TYPES, FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
+from sequela.record.text_types import check_type, check_zone
 
 SHIPPED = Path(__file__).parent / "sources"
 
@@ -28,6 +31,7 @@ MAPPING = {
     "tables": dict,
     "events": list,
     "macros": dict,
+    "timezone": str,
 }
 FILE_TABLE = {
     "files": (str, list),
@@ -37,6 +41,8 @@ FILE_TABLE = {
     "missing": (str, list),
     "optional": bool,
     "optional_columns": dict,
+    "table": str,
+    "encoding": str,
 }
 JSON_TABLE = {
     "json": (str, list),
@@ -77,14 +83,36 @@ def load_mapping(source: str | Path) -> Mapping:
     """
     path = _find(source)
     content = _content(path)
-    tables = {name: _table(name, said, path) for name, said in content["tables"].items()}
+    zone = _zone(content, path)
+    tables = {name: _table(name, said, path, zone) for name, said in content["tables"].items()}
+    _check_names(tables, f"{path}, tables")
     rules = [
         _rule(number, said, content.get("patient"), tables, path)
         for number, said in enumerate(content["events"], 1)
     ]
     metadata, macros = content.get("metadata", {}), content.get("macros", {})
     _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
-    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros)
+    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone)
+
+
+def _zone(content: dict, path: Path) -> str:
+    zone = content.get("timezone", "UTC")
+    try:
+        check_zone(zone)
+    except InputError as error:
+        raise InputError(f"{path}, timezone: {error}") from error
+    return zone
+
+
+def _check_names(names: Iterable[str], place: str) -> None:
+    """SQL knows no case, so names must differ in more; and some are taken."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name or "\0" in name or re.fullmatch(r"_(row|file|unreadable|raw|members|note_\d+)", name.casefold()):
+            raise InputError(f"{place}: '{name}' cannot be a name here; choose another.")
+        other = seen.setdefault(name.casefold(), name)
+        if other is not name:
+            raise InputError(f"{place}: '{other}' and '{name}' differ only in case, which SQL does not see.")
 
 
 def _content(path: Path, heirs: tuple[Path, ...] = ()) -> dict:
@@ -158,16 +186,20 @@ def _texts(value: str | list, place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _table(name: str, said: object, path: Path) -> FileTable | RowTable | QueryTable | JsonTable:
+def _table(
+    name: str, said: object, path: Path, zone: str
+) -> FileTable | RowTable | QueryTable | JsonTable:
     place = f"{path}, table '{name}'"
     readers = {"files": _file_table, "rows": _row_table, "sql": _query_table, "json": _json_table}
     kinds = [kind for kind in readers if isinstance(said, dict) and kind in said]
     if len(kinds) != 1:
         raise InputError(f"{place}: say where its rows come from, with exactly one of {_listed(readers)}.")
+    if kinds == ["files"]:
+        return _file_table(said, place, zone)
     return readers[kinds[0]](said, place)
 
 
-def _file_table(said: dict, place: str) -> FileTable:
+def _file_table(said: dict, place: str, zone: str) -> FileTable:
     _check(said, FILE_TABLE, ("columns",), place)
     may_be_absent = said.get("optional_columns", {})
     columns = said["columns"] | may_be_absent
@@ -176,14 +208,34 @@ def _file_table(said: dict, place: str) -> FileTable:
             raise InputError(
                 f"{place}: column '{column}' is in columns and in optional_columns; name it once."
             )
+    _check_names(columns, f"{place}, columns")
     for column, kind in columns.items():
-        if kind not in COLUMN_TYPES:
+        wrong = check_type(kind) if isinstance(kind, str) else "is not known"
+        if wrong == "is not known":
             raise InputError(
                 f"{place}, column '{column}' has type '{kind}'{nearest(str(kind), COLUMN_TYPES)}; "
-                f"the types are {_listed(COLUMN_TYPES)}."
+                f"the types are {_listed(COLUMN_TYPES)}, or time with formats, as \"time %d.%m.%Y | %d.%m.%Y %H:%M\"."
             )
+        if wrong is not None:
+            raise InputError(f"{place}, column '{column}' {wrong}: see docs/sources.md.")
+    _check_encoding(said, place)
     lists = {key: _texts(said[key], f"{place}, {key}") for key in ("files", "missing") if key in said}
-    return FileTable(**(said | lists | {"columns": columns, "optional_columns": frozenset(may_be_absent)}))
+    own = {"columns": columns, "optional_columns": frozenset(may_be_absent), "timezone": zone}
+    return FileTable(**(said | lists | own))
+
+
+def _check_encoding(said: dict, place: str) -> None:
+    delimiter = said.get("delimiter", ",")
+    if len(delimiter.encode()) != 1 or delimiter in '"\r\n':
+        raise InputError(f"{place}, delimiter: it must be one character of ASCII, and no quote.")
+    try:
+        text = codecs.lookup(said.get("encoding", "utf-8"))._is_text_encoding
+    except (LookupError, ValueError):
+        text = False
+    if not text:
+        raise InputError(
+            f"{place}, encoding: '{said['encoding']}' is not known; say for example utf-8, latin-1 or cp1252."
+        )
 
 
 def _row_table(said: dict, place: str) -> RowTable:

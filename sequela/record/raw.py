@@ -1,60 +1,52 @@
-"""Raw files into DuckDB tables, with every cell checked against the type that the mapping declares.
+"""Raw tables into DuckDB tables, with every cell checked against the type that the mapping declares.
 
 A loaded table has the declared columns and three more: `_row` (from 0, the row's place in the table), `_file` (the
-file it came from, below the raw folder) and `_unreadable` (True where a cell that should hold a time does not).
+file it came from, below the raw folder, or the table of a database) and `_unreadable` (True where a cell that should
+hold a time does not).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
 
-from sequela.record.archive import is_archive, read_archives
+from sequela.record.database import Database, open_table
 from sequela.record.errors import InputError
-from sequela.record.header import check_columns, read_header
+from sequela.record.files import open_files
 from sequela.record.mapping import FileTable, RowTable
-
-# How each declared type is read from text. A duration is "HH:MM" or "HH:MM:SS"; hours may exceed 24.
-READERS = {
-    "integer": "CASE WHEN TRY_CAST({0} AS DOUBLE) = TRY_CAST({0} AS BIGINT) THEN TRY_CAST({0} AS BIGINT) END",
-    "number": "TRY_CAST({0} AS DOUBLE)",
-    "time": "TRY_CAST({0} AS TIMESTAMP)",
-    "duration": "CASE WHEN contains({0}, ':') THEN TRY_CAST({0} AS INTERVAL) END",
-    "text": "{0}",
-}
-MEANING = {"integer": "a whole number", "number": "a number"}
-TIMES = ("time", "duration")
+from sequela.record.rows import Rows
+from sequela.record.sql import literal, quoted
+from sequela.record.text_types import (
+    MEANING,
+    WRONG,
+    add_macros,
+    is_time,
+    likely_format,
+    notes,
+    read_cell,
+    settle_value,
+)
 
 
 @dataclass(frozen=True)
 class Loaded:
     """What was read for one table.
 
-    `unreadable` is column -> (cells that are no time, where the first one is); `facts` are further fields of the
-    table in the report.
+    Attributes:
+        files: where it lay.
+        unreadable: column -> (cells that are no time; where the first one is, and which format they seem to have).
+        facts: further fields of the table in the report: "times_with_offset" (column -> cells whose offset was
+            converted to the mapping's time zone), "comparators" (column of quantities -> cells with a "comparator",
+            a "unit", or "no number").
     """
 
     files: tuple[str, ...]
     rows: int
     unreadable: dict[str, tuple[int, str]]
     facts: dict[str, Any] = field(default_factory=dict)
-
-
-def quoted(name: str) -> str:
-    """`name` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: object) -> str:
-    """`value` (a text, number, boolean or None) as an SQL literal."""
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return "NULL" if value is None else str(value)
 
 
 def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable) -> None:
@@ -64,31 +56,27 @@ def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable) -> Non
     con.execute(f"CREATE TABLE {quoted(name)} AS SELECT * FROM (VALUES {rows}) AS _rows({names})")
 
 
-def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path) -> Loaded:
-    """Create the table `name` from the files below the folder `raw`.
+def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database) -> Loaded:
+    """Create the table `name` from the files below the folder `raw`, or from that table of the database `raw`.
+
+    Rows stream through: memory is bounded, whatever their number, if the connection's database lies on disk.
 
     Raises:
         InputError: where a file is missing, damaged, empty, lacks a column or holds text where a number should be.
     """
-    paths = _matching(name, table, raw)
-    if not paths:
-        _create_empty(con, name, table)
-        return Loaded((), 0, {})
-    if is_archive(paths[0]):
-        con.register("_members", read_archives(paths, table, raw))
-        source = "_members"
-    else:
-        source = f"({_scan(paths, table)})"
-    try:
-        _create_typed(con, name, table, source, raw)
-    except (duckdb.InvalidInputException, duckdb.IOException) as error:
-        raise _damaged(error, paths) from error
-    con.unregister("_members")
-    unreadable = _check_cells(con, name, table)
-    rows = con.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]
-    if rows == 0 and not table.optional:
-        raise InputError(f"{paths[0]} has a header but no rows: export the table '{name}' again.")
-    return Loaded(tuple(str(path.relative_to(raw)) for path in paths), rows, unreadable)
+    add_macros(con, table.timezone)
+    opened = open_table if isinstance(raw, Database) else open_files
+    with opened(con, raw, name, table) as rows:
+        if rows is None:
+            _create_empty(con, name, table)
+            return Loaded((), 0, {})
+        counted = _create_typed(con, name, table, rows)
+    loaded = _check_cells(con, name, table, rows, counted)
+    if loaded.rows == 0 and not table.optional:
+        what = f"{raw}, table {rows.places[0]} has" if rows.typed and isinstance(raw, Database) else (
+               f"{Path(raw) / rows.places[0]} has a header but")  # fmt: skip
+        raise InputError(f"{what} no rows: export the table '{name}' again.")
+    return loaded
 
 
 def place_of(con: duckdb.DuckDBPyConnection, name: str, row: int) -> str:
@@ -99,124 +87,89 @@ def place_of(con: duckdb.DuckDBPyConnection, name: str, row: int) -> str:
     return f"{file}, row {number}"
 
 
-def _matching(name: str, table: FileTable, raw: Path) -> list[Path]:
-    if not raw.is_dir():
-        raise InputError(f"there is no folder {raw}: give the folder that holds the raw files.")
-    for pattern in table.files:
-        paths = sorted(path for path in raw.glob(pattern) if path.is_file())
-        if paths:
-            return paths
-    if table.optional:
-        return []
-    raise InputError(
-        f"{raw} has no file {' or '.join(table.files)} (table '{name}'): put it there, or give its folder."
-    )
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    try:
-        return list(pl.read_parquet_schema(path))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} is no whole Parquet file: copy or download it again.") from error
-
-
 def _create_empty(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -> None:
     columns = ", ".join(
-        f"{READERS[kind].format('NULL::VARCHAR')} AS {quoted(c)}" for c, kind in table.columns.items()
+        f"{read_cell(kind, 'NULL::VARCHAR', table.timezone)} AS {quoted(c)}"
+        for c, kind in table.columns.items()
     )
     fixed = "0::BIGINT AS _row, ''::VARCHAR AS _file, false AS _unreadable"
     con.execute(f"CREATE TABLE {quoted(name)} AS SELECT {columns}, {fixed} WHERE false")
 
 
-def _scan(paths: list[Path], table: FileTable) -> str:
-    """SQL that reads all cells of plain files as text, plus `_file`."""
-    files = "[" + ", ".join(literal(str(path)) for path in paths) + "]"
-    if paths[0].suffix == ".parquet":
-        found: set[str] = set()
-        for path in paths:
-            own = _parquet_columns(path)
-            check_columns(path, own, table.required_columns)
-            found.update(own)
-        cells = ", ".join(
-            f"CAST({quoted(column) if column in found else 'NULL'} AS VARCHAR) AS {quoted(column)}"
-            for column in table.columns
-        )
-        return f"SELECT {cells}, _file FROM read_parquet({files}, union_by_name=true, filename='_file')"
-    header = read_header(paths[0], table.delimiter)
-    for path in paths:
-        own = read_header(path, table.delimiter)
-        check_columns(path, own, table.required_columns)
-        if own != header:
-            raise InputError(
-                f"{path} has other columns than {paths[0]}: give all files of a table the same header."
-            )
-    names = "{" + ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header) + "}"
-    absent = "".join(
-        f", NULL::VARCHAR AS {quoted(column)}" for column in table.columns if column not in header
-    )
-    return (
-        f"SELECT *{absent} FROM read_csv({files}, auto_detect=false, columns={names}, header=true, "
-        f"quote='\"', escape='\"', delim={literal(table.delimiter)}, filename='_file')"
-    )
-
-
 def _create_typed(
-    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, source: str, raw: Path
-) -> None:
-    """Create the table from `source`, all of whose cells are text, with a flag `_bad_COLUMN` for each wrong cell."""
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, rows: Rows
+) -> dict[str, list[str]]:
+    """Create the table from `rows`; `_note_N` has a bit for each note on the cell of the N-th column (see `notes`).
+
+    Returns the notes, column by column.
+    """
+    types = _types(con, rows)
     absent = ", ".join(literal(word) for word in ("", *table.missing))
-    made, wrong_times = [], []
-    for column, kind in table.columns.items():
-        cell = f"CASE WHEN {quoted(column)} NOT IN ({absent}) THEN {quoted(column)} END"
-        typed = READERS[kind].format(f"({cell})")
-        made.append(f"{typed} AS {quoted(column)}")
-        if kind != "text":
-            wrong = f"({cell}) IS NOT NULL AND ({typed}) IS NULL"
-            made.append(f"{wrong} AS {quoted('_bad_' + column)}")
-            wrong_times += [f"({wrong})"] if kind in TIMES else []
+    cells, read, values, made, times, counted = [], [], [], [], [], {}
+    for number, (column, kind) in enumerate(table.columns.items()):
+        type, cell = types.get(column.casefold(), "VARCHAR"), quoted(column)
+        if type == "VARCHAR":
+            cell = f"CASE WHEN {cell} NOT IN ({absent}) THEN {cell} END"
+        elif table.missing:
+            cell = f"CASE WHEN CAST({cell} AS VARCHAR) NOT IN ({absent}) THEN {cell} END"
+        cells.append(f"{cell} AS _cell_{number}")
+        read.append(f"{read_cell(kind, f'_cell_{number}', table.timezone, type)} AS _read_{number}")
+        values.append(f"{settle_value(kind, f'_read_{number}')} AS _value_{number}")
+        made.append(f"_value_{number} AS {quoted(column)}")
+        noted = notes(kind, f"_cell_{number}", f"_value_{number}", type)
+        counted[column] = list(noted)
+        if noted:
+            bits = " + ".join(f"({sql})::INTEGER * {1 << bit}" for bit, sql in enumerate(_sure(noted)))
+            made.append(f"({bits})::INTEGER AS _note_{number}")
+        times += [f"({noted[WRONG]})"] if is_time(kind) else []
     con.execute(
-        f"CREATE TABLE {quoted(name)} AS SELECT row_number() OVER () - 1 AS _row, "
-        f"replace(_file::VARCHAR, {literal(f'{raw}/')}, '') AS _file, "
-        f"{' OR '.join(wrong_times) or 'false'} AS _unreadable, {', '.join(made)} FROM {source}"
+        f"CREATE TABLE {quoted(name)} AS "
+        f"SELECT _row, _file, {' OR '.join(times) or 'false'} AS _unreadable, {', '.join(made)} FROM "
+        f"(SELECT *, {', '.join(values)} FROM (SELECT *, {', '.join(read)} FROM "
+        f"(SELECT row_number() OVER () - 1 AS _row, _file::VARCHAR AS _file, {', '.join(cells)} FROM ({rows.sql}))))"
     )
+    return counted
 
 
-def _check_cells(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -> dict[str, tuple[int, str]]:
-    """The unreadable times of a table (see `Loaded`); the flags `_bad_COLUMN` are dropped from it."""
-    unreadable = {}
-    for column, kind in table.columns.items():
-        if kind == "text":
+def _sure(noted: dict[str, str]) -> list[str]:
+    return [f"coalesce({sql}, false)" for sql in noted.values()]
+
+
+def _types(con: duckdb.DuckDBPyConnection, rows: Rows) -> dict[str, str]:
+    """The DuckDB types of the columns; what is not in it is text."""
+    if not rows.typed:
+        return {}
+    return {name.casefold(): type for name, type, *_ in con.execute(f"DESCRIBE {rows.sql}").fetchall()}
+
+
+def _check_cells(
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, rows: Rows, counted: dict[str, list[str]]
+) -> Loaded:
+    """What there is to say about the cells of the created table; the columns `_note_N` are dropped from it."""
+    asked = ["count(*)"]
+    for number, noted in enumerate(counted.values()):
+        asked += [f"count(*) FILTER ((_note_{number} & {1 << bit}) > 0)" for bit in range(len(noted))]
+        asked += [f"min(_row) FILTER ((_note_{number} & 1) > 0)"] if noted else []
+    height, *found = con.execute(f"SELECT {', '.join(asked)} FROM {quoted(name)}").fetchall()[0]
+    unreadable, offsets, comparators = {}, {}, {}
+    for number, (column, noted) in enumerate(counted.items()):
+        if not noted:
             continue
-        flag = quoted("_bad_" + column)
-        (count, first), *_ = con.execute(
-            f"SELECT count(*), min(_row) FROM {quoted(name)} WHERE {flag}"
-        ).fetchall()
-        if count and kind not in TIMES:
+        counts, first = dict(zip(noted, found, strict=False)), found[len(noted)]
+        found = found[len(noted) + 1 :]
+        kind = table.columns[column]
+        if kind == "quantity":
+            words = {"no number": counts[WRONG]} | {word: counts[word] for word in noted if word != WRONG}
+            comparators[column] = {word: count for word, count in words.items() if count}
+        elif counts[WRONG] and is_time(kind):
+            unreadable[column] = counts[WRONG], place_of(con, name, first) + likely_format(counts)
+        elif counts[WRONG]:
             raise InputError(
                 f"{place_of(con, name, first)}: column '{column}' should hold {MEANING[kind]} and does not "
-                f"({count} such rows); mend the file, or declare the column as text in the mapping."
+                f"({counts[WRONG]} such rows); mend the file, or declare the column as text in the mapping."
             )
-        if count:
-            unreadable[column] = count, place_of(con, name, first)
-        con.execute(f"ALTER TABLE {quoted(name)} DROP COLUMN {flag}")
-    return unreadable
-
-
-def _damaged(error: duckdb.Error, paths: list[Path]) -> InputError:
-    """A sentence without the data that DuckDB's own message quotes."""
-    said = str(error)
-    file = re.search(r"file = (.+)", said)
-    line = re.search(r"CSV Error on Line: (\d+)", said)
-    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said)
-    place = (
-        file[1].strip() if file else next((str(path) for path in paths if str(path) in said), str(paths[0]))
-    )
-    if line is None:
-        return InputError(f"{place} is damaged or incomplete: copy or download it again.")
-    if cells:
-        wrong = f"has {cells[2]} cells where the header has {cells[1]}"
-    elif "utf-8" in said:
-        wrong = "is not UTF-8 text"
-    else:
-        wrong = "is not valid CSV (an open quote, perhaps)"
-    return InputError(f"{place}, line {line[1]} {wrong}: mend or convert the file.")
+        if counts.get("offset"):
+            offsets[column] = counts["offset"]
+        con.execute(f"ALTER TABLE {quoted(name)} DROP COLUMN _note_{number}")
+    facts = {"times_with_offset": offsets, "comparators": {c: n for c, n in comparators.items() if n}}
+    return Loaded(rows.places, height, unreadable, {name: fact for name, fact in facts.items() if fact})

@@ -110,7 +110,7 @@ def demo(
 @app.command
 def ingest(
     source: str,
-    raw: Path,
+    raw: str,
     out: Path,
     /,
     *,
@@ -127,7 +127,8 @@ def ingest(
 
     Args:
         source: A mapping: nafld, physionet2012, mimic4, or the path of your own .toml file.
-        raw: The folder with the raw files.
+        raw: The folder with the raw files, a DuckDB file, or postgresql://USER@HOST/DATABASE?schema=NAME (the
+            password in PGPASSWORD or ~/.pgpass).
         out: The folder to write.
         fractions: Shares of the patients for train, tuning and held_out.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def ingest(
 
     Args:
         source: the name of a mapping that comes with the package, or the path of one (TOML).
-        raw: the folder of raw files.
+        raw: the folder of raw files, a DuckDB file, or the URI of a PostgreSQL server, which is read anew each time.
         out: the folder to write; `ingest.json` in it counts every row in, out and dropped.
         fractions: shares of the patients for train, tuning and held_out.
 
@@ -49,15 +50,24 @@ def ingest(
         InputError: where the raw files do not fit the mapping.
     """
 
+    from sequela.record.database import Database, raw_place
+
+    place = raw_place(raw)
+
     def make(work: Path) -> dict:
         from sequela.record.ingest import ingest as run
 
-        return run(source, Path(raw), work, fractions=fractions, progress=progress)
+        return run(source, place, work, fractions=fractions, progress=progress)
 
-    inputs = {"raw": Path(raw)}
+    settings, inputs = {"source": str(source), "fractions": fractions}, {}
+    if isinstance(place, Database) and place.kind == "postgresql":
+        # Nothing tells whether a server still holds the same, so no two runs are the same
+        settings |= {"raw": str(place), "read_at": datetime.now(UTC).isoformat()}
+    else:
+        inputs["raw"] = Path(str(place))
     if str(source).endswith(".toml"):
         inputs["mapping"] = Path(source)
-    return stage(Path(out), "ingest", {"source": str(source), "fractions": fractions}, inputs, make)
+    return stage(Path(out), "ingest", settings, inputs, make)
 
 
 def tokenize(

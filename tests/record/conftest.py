@@ -2,7 +2,8 @@
 
 import datetime as dt
 import gzip
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,3 +163,21 @@ def balanced() -> Callable[[dict], bool]:
         )
 
     return check
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of an empty database on a PostgreSQL server of our own; PGPASSWORD holds its password meanwhile.
+
+    `tests.record.postgres.execute(uri, *statements)` puts something into it; tests use a schema each.
+    """
+    from tests.record.postgres import PASSWORD, server
+
+    before = os.environ.get("PGPASSWORD")
+    with server(tmp_path_factory.mktemp("postgres") / "server") as uri:
+        os.environ["PGPASSWORD"] = PASSWORD
+        yield uri
+    if before is None:
+        del os.environ["PGPASSWORD"]
+    else:
+        os.environ["PGPASSWORD"] = before

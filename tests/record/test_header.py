@@ -5,7 +5,8 @@ import gzip
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.record.header import check_columns, read_header, split_header
+from sequela.record.header import match_columns, read_header, split_header
+from sequela.record.mapping import FileTable
 
 
 def test_plain_and_gzipped_files(tmp_path):
@@ -21,13 +22,29 @@ def test_what_is_no_header(tmp_path):
         read_header(tmp_path / "a.csv.gz", ",")
     with pytest.raises(InputError, match="x is empty"):
         split_header(b"\n", ",", "x")
-    with pytest.raises(InputError, match="two columns named 'b'"):
-        split_header(b"b,a,b\n", ",", "x")
+
+
+def test_columns_match_without_regard_to_case():
+    table = FileTable(
+        ("x",), {"value": "text", "Unit": "text", "more": "text"}, optional_columns=frozenset({"more"})
+    )
+    assert match_columns("x", ["VALUE", "unit", "b", "b"], table) == {
+        "value": "VALUE",
+        "Unit": "unit",
+        "more": None,
+    }
+    assert match_columns("x", ["VALUE", "value", "unit"], table)["value"] == "value"
+    for found in (["VALUE", "Value", "unit"], ["value", "value", "unit"]):
+        with pytest.raises(
+            InputError, match=r"x has two columns named '(value|VALUE)'"
+        ):
+            match_columns("x", found, table)
 
 
 def test_a_missing_column_is_named_with_the_nearest():
-    check_columns("x", ["id", "value"], ["value"])
+    table = FileTable(("x",), {"value": "text"})
+    assert match_columns("x", ["id", "value"], table) == {"value": "value"}
     with pytest.raises(
         InputError, match=r"x has no column 'value' \(did you mean 'vale'\?\); it has id, vale"
     ):
-        check_columns("x", ["id", "vale"], ["value"])
+        match_columns("x", ["id", "vale"], table)

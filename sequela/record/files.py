@@ -1,0 +1,132 @@
+"""Raw tables that lie in files below a folder: CSV, Parquet, tar archives of CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from sequela.record.archive import is_archive, read_archives
+from sequela.record.errors import InputError
+from sequela.record.header import match_columns, read_header
+from sequela.record.mapping import FileTable
+from sequela.record.names import find_paths
+from sequela.record.rows import Rows
+from sequela.record.sql import literal, quoted
+
+
+@contextmanager
+def open_files(
+    con: duckdb.DuckDBPyConnection, raw: Path, name: str, table: FileTable
+) -> Iterator[Rows | None]:
+    """The rows of `table`, called `name` in the mapping; None where it is absent and may be.
+
+    Raises:
+        InputError: where a file is missing, damaged, or lacks a column.
+    """
+    paths = _matching(name, table, raw)
+    if not paths:
+        yield None
+        return
+    places = tuple(str(path.relative_to(raw)) for path in paths)
+    try:
+        if is_archive(paths[0]):
+            con.register("_members", read_archives(paths, table, raw))
+            yield Rows(places, "SELECT * FROM _members")
+            con.unregister("_members")
+        elif paths[0].suffix.lower() == ".parquet":
+            yield Rows(places, _parquet(paths, table, raw), typed=True)
+        else:
+            yield Rows(places, _csv(paths, table, raw))
+    except (duckdb.InvalidInputException, duckdb.IOException) as error:
+        raise _damaged(error, paths) from error
+
+
+def _matching(name: str, table: FileTable, raw: Path) -> list[Path]:
+    if not raw.is_dir():
+        raise InputError(f"there is no folder {raw}: give the folder that holds the raw files.")
+    for pattern in table.files:
+        paths = find_paths(raw, pattern)
+        if paths:
+            return paths
+    if table.optional:
+        return []
+    raise InputError(
+        f"{raw} has no file {' or '.join(table.files)} (table '{name}'): put it there, or give its folder."
+    )
+
+
+def _list(paths: list[Path]) -> str:
+    return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
+
+
+def _below(raw: Path) -> str:
+    """SQL for a file's name below the raw folder."""
+    return f"replace(_path::VARCHAR, {literal(f'{raw}/')}, '') AS _file"
+
+
+def _parquet(paths: list[Path], table: FileTable, raw: Path) -> str:
+    """SQL that reads Parquet files; a column that only some of them have is null in the others."""
+    there: set[str] = set()
+    for path in paths:
+        names = match_columns(path, _parquet_columns(path), table)
+        there.update(column for column, own in names.items() if own is not None)
+    # DuckDB finds columns without regard to case by itself
+    cells = ", ".join(
+        f"{quoted(column) if column in there else 'NULL::VARCHAR'} AS {quoted(column)}"
+        for column in table.columns
+    )
+    return f"SELECT {cells}, {_below(raw)} FROM read_parquet({_list(paths)}, union_by_name=true, filename='_path')"
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    try:
+        return list(pl.read_parquet_schema(path))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} is no whole Parquet file: copy or download it again.") from error
+
+
+def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
+    """SQL that reads all cells of CSV files as text; columns are told by their place in the header."""
+    header = read_header(paths[0], table.delimiter)
+    names = match_columns(paths[0], header, table)
+    for path in paths[1:]:
+        own = read_header(path, table.delimiter)
+        match_columns(path, own, table)
+        if [name.casefold() for name in own] != [name.casefold() for name in header]:
+            raise InputError(
+                f"{path} has other columns than {paths[0]}: give all files of a table the same header."
+            )
+    columns = "{" + ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(header))) + "}"
+    cells = ", ".join(
+        f"{'NULL::VARCHAR' if own is None else f'_{header.index(own)}'} AS {quoted(column)}"
+        for column, own in names.items()
+    )
+    return (
+        f"SELECT {cells}, {_below(raw)} FROM read_csv({_list(paths)}, auto_detect=false, columns={columns}, "
+        f"header=true, quote='\"', escape='\"', delim={literal(table.delimiter)}, filename='_path')"
+    )
+
+
+def _damaged(error: duckdb.Error, paths: list[Path]) -> InputError:
+    """A sentence without the data that DuckDB's own message quotes."""
+    said = str(error)
+    file = re.search(r"file = (.+)", said)
+    line = re.search(r"CSV Error on Line: (\d+)", said)
+    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said)
+    place = (
+        file[1].strip() if file else next((str(path) for path in paths if str(path) in said), str(paths[0]))
+    )
+    if line is None:
+        return InputError(f"{place} is damaged or incomplete: copy or download it again.")
+    if cells:
+        wrong = f"has {cells[2]} cells where the header has {cells[1]}"
+    elif "utf-8" in said:
+        wrong = "is not UTF-8 text"
+    else:
+        wrong = "is not valid CSV (an open quote, perhaps)"
+    return InputError(f"{place}, line {line[1]} {wrong}: mend or convert the file.")
