@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from sequela.record.account import Account
 from sequela.record.codes import BIRTH, FOLLOW_UP_END
+from sequela.record.leak import Leaks, move_leaks
+from sequela.record.odd import count_odd
 from sequela.record.spill import EVENT
 from sequela.record.store import split_of, write_shard
 
 ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", "text_value", "unit")
+MOVED = "at admission -> at discharge"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Part:
         out: the dataset's folder.
         counts: the folder for what is counted by code and by patient.
         texts: whether the dataset has the column `text_value`.
+        leaks: what is known only at the end of a stay, and is moved there.
     """
 
     number: int
@@ -36,6 +40,7 @@ class Part:
     counts: Path
     fractions: tuple[float, float, float]
     texts: bool
+    leaks: Leaks = field(default_factory=Leaks)
 
 
 def settle(part: Part) -> Account:
@@ -43,25 +48,26 @@ def settle(part: Part) -> Account:
 
     By code and by patient it is counted on disk, as `counts`/{codes,units,splits}/<number>.parquet.
     """
-    judged = _judged(_sorted(_read(part.files)))
-    dropped = judged.drop_nulls("_reason").group_by("rule", "_reason").len().sort("rule", "_reason")
-    events = judged.filter(pl.col("_reason").is_null()).drop("_reason", "_code")
-    del judged
+    events, moved = move_leaks(_read(part.files), part.leaks)
+    events = _judged(_sorted(events))
+    dropped = events.drop_nulls("_reason").group_by("rule", "_reason").len().sort("rule", "_reason")
+    if dropped.height:
+        events = events.filter(pl.col("_reason").is_null())
     splits = _splits(events["subject_id"].unique().sort(), part)
     _write_counts(events, splits, part)
+    odd = count_odd(events)
     columns = [column for column in EVENT if column != "text_value" or part.texts]
     write_shard(events.select(columns), splits, part.out, part.number)
-    dated = (
-        events.group_by("rule")
-        .agg(pl.len(), first=pl.col("time").min(), last=pl.col("time").max())
-        .sort("rule")
-    )
+    time = pl.col("time")
+    dated = events.group_by("rule").agg(pl.len(), first=time.min(), last=time.max()).sort("rule")
     return Account(
         events=Counter(dict(dated.select("rule", "len").rows())),
         dropped=Counter({(rule, reason): count for rule, reason, count in dropped.rows()}),
         first=dict(dated.select("rule", "first").drop_nulls().rows()),
         last=dict(dated.select("rule", "last").drop_nulls().rows()),
         patients=Counter(dict(splits["split"].value_counts().sort("split").rows())),
+        patients_with=Counter(odd),
+        moved=Counter({MOVED: moved}),
     )
 
 
@@ -77,8 +83,11 @@ def _read(files: tuple[Path, ...]) -> pl.DataFrame:
 
 def _sorted(events: pl.DataFrame) -> pl.DataFrame:
     """By patient and time; at the same time in the order of the mapping, then by what makes the order unique."""
-    needed = [column for column in ORDER if events[column].null_count() < events.height]
-    return events.sort(needed, nulls_last=False).drop("position")
+    return events.sort([column for column in ORDER if _varies(events[column])], nulls_last=False)
+
+
+def _varies(column: pl.Series) -> bool:
+    return 0 < column.null_count() < len(column) or column.min() != column.max()
 
 
 def _judged(events: pl.DataFrame) -> pl.DataFrame:
@@ -88,9 +97,8 @@ def _judged(events: pl.DataFrame) -> pl.DataFrame:
         _birth=time.filter(pl.col("code") == BIRTH).min(),
         _end=time.filter(pl.col("code") == FOLLOW_UP_END).min(),
     )
-    same = [column if column != "code" else "_code" for column in EVENT if events[column].count()]
     reason = (
-        pl.when(~pl.struct(same).is_first_distinct())
+        pl.when(_repeated(events))
         .then(pl.lit("duplicate"))
         .when(time < pl.col("_birth"))
         .then(pl.lit("before birth"))
@@ -99,6 +107,22 @@ def _judged(events: pl.DataFrame) -> pl.DataFrame:
     )
     judged = events.join(bounds, on="subject_id", how="left", maintain_order="left")
     return judged.with_columns(_reason=reason).drop("_birth", "_end")
+
+
+def _repeated(events: pl.DataFrame) -> pl.Series:
+    """Whether the same event of the same patient stands before it, in sorted events."""
+    same = ["subject_id", "time", "_code", "numeric_value"]
+    same += ["text_value"] if events["text_value"].count() else []
+    # Those of one rule stand side by side, unless the source has an order of its own; only the others need a search.
+    beside = pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in same)
+    repeated = events.select(beside.fill_null(False))[:, 0].to_numpy().copy()
+    spread = (pl.col("rule").n_unique() > 1) | (pl.col("position").max() > 0)
+    codes = events.group_by("_code").agg(spread=spread).filter("spread")["_code"]
+    if len(codes):
+        some = events.select(*same).with_row_index("_at").filter(pl.col("_code").is_in(codes.implode()))
+        again = some.filter(~pl.struct(same).is_first_distinct())["_at"]
+        repeated[again.to_numpy()] = True
+    return pl.Series(repeated)
 
 
 def _splits(patients: pl.Series, part: Part) -> pl.DataFrame:

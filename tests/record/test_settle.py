@@ -108,3 +108,28 @@ def test_splits_of_the_source_win(settled, tmp_path):
     account = settled([(patient, 0, "A", None, 1) for patient in (1, 2, 3)], {1: "held_out", 2: "tuning"})
     assert account.patients == {"held_out": 1, "tuning": 1, "train": 1}
     assert read_events(tmp_path / "out", "tuning")["subject_id"].to_list() == [2]
+
+
+def test_the_same_event_of_two_rules_is_one_even_where_others_stand_between(settled, tmp_path):
+    account = settled(
+        [(1, 0, "B", None, 1), (1, 0, "A", None, 2), (1, 0, "B", None, 3), (1, 0, "A", None, 2)]
+    )
+    assert account.dropped == {(2, "duplicate"): 1, (3, "duplicate"): 1}
+    assert written(tmp_path) == [("B", None), ("A", None)]
+
+
+def test_repeated_events_of_a_source_with_an_order_of_its_own(settled, tmp_path):
+    rows = [(1, 0, code, None, 1, None, None, position) for position, code in enumerate("BABA", 1)]
+    assert settled(rows).dropped == {(1, "duplicate"): 2}
+    assert written(tmp_path) == [("B", None), ("A", None)]
+
+
+def test_what_leaks_is_moved_and_odd_patients_are_counted(settled, tmp_path):
+    account = settled([
+        (1, 0, "HOSPITAL_ADMISSION", None, 1), (1, 0, "ICD10CM//I10", None, 2), (1, 1, "A", None, 3),
+        (1, 4, "HOSPITAL_DISCHARGE", None, 4), (2, 0, "MEDS_BIRTH", None, 1),
+    ])  # fmt: skip
+    assert account.moved == {"at admission -> at discharge": 1}
+    assert account.patients_with["no birth"] == 1 and account.patients_with["two deaths"] == 0
+    codes = ["HOSPITAL_ADMISSION", "A", "ICD10CM//I10", "HOSPITAL_DISCHARGE", "MEDS_BIRTH"]
+    assert [code for code, _ in written(tmp_path)] == codes
