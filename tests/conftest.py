@@ -29,14 +29,14 @@ def world_meds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sequela.record.world import World
 
     out = tmp_path_factory.mktemp("world") / "meds"
-    write_dataset(World.known().events(600, seed=0), out, name="known world")
+    write_dataset(World.known().events(600, seed=0), out, name="known world", metadata={"real_dates": False})
     return out
 
 
 @pytest.fixture(scope="session")
 def world_corpus(world_meds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus of `world_meds`."""
-    from sequela.tokens.corpus import tokenize
+    from sequela.tokens.tokenize import tokenize
 
     out = tmp_path_factory.mktemp("world") / "corpus"
     out.mkdir()

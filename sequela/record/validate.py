@@ -35,14 +35,15 @@ ACCEPTED = {
 
 def patients_in(path: Path) -> pl.DataFrame:
     """Who is in one file: `subject_id`, each once, and `file`."""
-    _check_columns(path)
+    check_schema(path)
     patients = _read_parquet(path, ["subject_id"])["subject_id"].drop_nulls().unique().cast(pl.Int64)
     return pl.DataFrame(
         {"subject_id": patients, "file": [str(path)] * len(patients)}, schema_overrides={"file": pl.String}
     )
 
 
-def _check_columns(path: Path) -> None:
+def check_schema(path: Path) -> None:
+    """The file has the columns that MEDS demands, in types that can be read as ours."""
     types = _parquet(path, pl.read_parquet_schema)
     for column in REQUIRED:
         if column not in types:

@@ -10,6 +10,7 @@ import torch
 
 from sequela.model import checkpoint
 from sequela.record.codes import DEATH, FOLLOW_UP_END
+from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events
@@ -17,10 +18,13 @@ from sequela.rollout.engine import REASONS, Prompts, Rollouts, Stop, Watch, exte
 from sequela.rollout.request import Request
 from sequela.rollout.sampling import seeds
 from sequela.rollout.settings import SimulateSettings
-from sequela.tokens.code import SPLITS, split_code
+from sequela.tokens.code import IN_PARTS
+from sequela.tokens.decode import decode
+from sequela.tokens.encode import MINUTE, encode
+from sequela.tokens.interval import TIME_PREFIX
 from sequela.tokens.pack import newest
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.tokenizer import MINUTE, Tokenizer
+from sequela.tokens.tokenizer import Tokenizer
 
 FOREVER = 100 * 525_960  # minutes: a hundred years
 SHORTEST = 16  # tokens: room for demographics and the latest events
@@ -49,6 +53,11 @@ def simulate(
             f"{model}: config.json and vocabulary.json belong to different runs (vocabulary "
             f"{decoder.config.vocabulary or 'unknown'} and {tokenizer.vocabulary.hash}): copy the right file, "
             "or train again."
+        )
+    if tokenizer.settings.time != "intervals":
+        raise InputError(
+            f"{model} was trained with time told by position, so it cannot imagine when something happens: "
+            "train a model on a corpus made with --time intervals."
         )
     longest = decoder.config.context - settings.limit
     if longest < SHORTEST:
@@ -97,9 +106,10 @@ def prompts_of(
         pl.col("code") != FOLLOW_UP_END,
     )
     # Each (patient, time) is a patient of its own here.
-    encoded = tokenizer.encode(
-        history.select(pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value")
+    history = history.select(
+        pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
     )
+    encoded = encode(tokenizer, Columns.of(history))
     if len(encoded.patients) == 0:
         raise InputError(
             "No history has an event before its prediction time: check the task and the dataset."
@@ -109,12 +119,12 @@ def prompts_of(
     longest_token = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
     repeats, _ = tokenizer.intervals.encode(idle)
     known = [np.append(encoded.tokens[i], [longest_token] * int(repeats[i])) for i in range(len(times))]
-    rows = [newest(ids, tokenizer.head_tokens, tokenizer.age_tokens, longest) for ids in known]
+    rows = [newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, longest) for ids in known]
     rest = idle - repeats * tokenizer.intervals.edges[-1]
     first = np.ones((len(times), len(tokenizer.vocabulary)), bool)
     waiting = rest >= tokenizer.intervals.edges[0]
     first[waiting] = False
-    classes = tokenizer.vocabulary.matching("TIME//")
+    classes = tokenizer.vocabulary.matching(TIME_PREFIX)
     first[:, classes] = tokenizer.intervals.upper() > rest[:, None]
     return times, Prompts(Ragged.of(rows), -rest, first)
 
@@ -129,7 +139,7 @@ def frames(
     )
     at = keys["prediction_time"].to_physical().to_numpy()
     start = at + np.repeat(prompts.clock, n) * MINUTE
-    events, end = tokenizer.decode(rollouts.tokens, start)
+    events, end = decode(tokenizer, rollouts.tokens, start)
     # As on the engine's clock: a first interval shorter than the time known to have passed without an event is "now".
     late = at + rollouts.clock * MINUTE - end
     events = events.with_columns(
@@ -176,15 +186,15 @@ def _tokens(tokenizer: Tokenizer, patterns: tuple[str, ...], name: str) -> np.nd
 
 
 def _matching(tokenizer: Tokenizer, pattern: str, name: str) -> np.ndarray:
-    tokens = tokenizer.vocabulary.tokens
     bare, star = pattern.removesuffix("*"), pattern.endswith("*")
-    parts = split_code(bare)
-    if bare.partition("//")[0] in SPLITS and (len(parts) > 1 or not star):
+    parts = tokenizer.split(bare)
+    in_parts = bare.partition("//")[0] in IN_PARTS and not tokenizer.settings.joint
+    if in_parts and (len(parts) > 1 or not star):
         raise InputError(
             f"Task {name}: the outcome {pattern!r} is decided by more than one token; name whole categories, such as "
             f"{parts[0].replace('//1//', '//')}*."
         )
-    found = np.array([token.startswith(parts[0]) if star else token == parts[0] for token in tokens])
+    found = np.array([code.startswith(parts[0]) if star else code == parts[0] for code in tokenizer.codes])
     if not found.any():
         raise InputError(
             f"Task {name}: no token matches {pattern!r}; the training data hold no such event, or too few "

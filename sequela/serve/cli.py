@@ -19,6 +19,7 @@ from sequela.serve import commands
 from sequela.serve.presets import read_toml
 from sequela.serve.progress import Display, duration
 from sequela.serve.spent import in_words
+from sequela.record.workers import Workers
 from sequela.tokens.settings import TokenSettings
 from sequela.train.settings import TrainSettings
 
@@ -141,21 +142,33 @@ def tokenize(
     out: Path,
     /,
     *,
+    map: list[str] = list(commands.MAPS),
     settings: Annotated[TokenSettings, FLAT] = TokenSettings(),
+    workers: Annotated[Workers, FLAT] = Workers(),
     common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
 ) -> None:
     """Turn the events of a MEDS dataset into tokens.
 
     The vocabulary and the value bins are fitted on the training patients
-    only. Nothing here is random.
+    only. Nothing here is random. A run that was cut short goes on where it
+    stopped.
 
     Example: sequela tokenize meds/ corpus/
 
     Args:
         meds: A MEDS dataset, such as sequela ingest writes.
         out: The folder to write: vocabulary and token rows per split.
+        map: What codes are translated by: mimic-meds, gem (ICD-9-CM to ICD-10-CM), or a CSV or Parquet file with
+            columns from and to; repeat for several, applied in that order.
     """
-    _run("tokenize", out, common, lambda p: commands.tokenize(meds, out, settings=settings, progress=p))
+    _run(
+        "tokenize",
+        out,
+        common,
+        lambda p: commands.tokenize(
+            meds, out, settings=settings, maps=tuple(map), workers=workers, progress=p
+        ),
+    )
 
 
 @app.command

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
+from sequela.record.workers import Workers
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import manifest
 from sequela.serve.spent import spent
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Folder = str | Path
 FRACTIONS = (0.7, 0.1, 0.2)
+MAPS: tuple[Folder, ...] = ("mimic-meds", "gem")
 
 
 def ingest(
@@ -75,9 +77,18 @@ def tokenize(
     out: Folder,
     *,
     settings: TokenSettings | None = None,
+    maps: tuple[Folder, ...] = MAPS,
+    workers: Workers | None = None,
     progress: Progress = silent,
 ) -> dict:
     """Turn a MEDS dataset into a corpus: a vocabulary fitted on the training patients, and token rows per split.
+
+    A run that was cut short goes on where it stopped.
+
+    Args:
+        maps: what codes are translated by, one map after the other: "mimic-meds" (as MEDS-Extract spells MIMIC's),
+            "gem" (ICD-9-CM diagnoses to ICD-10-CM), or CSV or Parquet files with columns from and to.
+        workers: where the shards are worked on; the result does not depend on it.
 
     Raises:
         InputError: where the dataset is not valid MEDS.
@@ -85,11 +96,13 @@ def tokenize(
     settings = settings or TokenSettings()
 
     def make(work: Path) -> dict:
-        from sequela.tokens.corpus import tokenize as run
+        from sequela.tokens.tokenize import tokenize as run
 
-        return run(Path(meds), work, settings, progress=progress)
+        return run(Path(meds), work, settings, tuple(maps), workers, progress=progress)
 
-    return stage(Path(out), "tokenize", asdict(settings), {"meds": Path(meds)}, make)
+    files = {f"map-{Path(one).stem}": Path(one) for one in maps if Path(one).suffix}
+    asked = {**asdict(settings), "maps": [Path(one).stem for one in maps]}
+    return stage(Path(out), "tokenize", asked, {"meds": Path(meds), **files}, make, resumable=True)
 
 
 def train(

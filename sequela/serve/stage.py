@@ -1,12 +1,13 @@
 """One stage: folders in, one folder out, which is there whole or not at all.
 
 The work happens in a hidden folder beside the result and is renamed at the end. An error or Ctrl-C removes that
-folder; what a killed run left behind is removed by the next one.
+folder, unless the stage can go on from it; what a killed run left behind is removed, or taken over, by the next one.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from sequela.serve import manifest, memory
 
 UNFINISHED = ".unfinished-"
 REPLACED = "-replaced"
+BEGUN = "begun.json"
 
 
 def stage(
@@ -27,6 +29,8 @@ def stage(
     settings: dict,
     inputs: dict[str, Path],
     make: Callable[[Path], dict],
+    *,
+    resumable: bool = False,
 ) -> dict:
     """Let `make` fill the folder `out`, unless `out` was already made from the same inputs and settings.
 
@@ -36,6 +40,7 @@ def stage(
         settings: everything that changes the result besides the inputs; plain values.
         inputs: the files and folders that the stage reads, by role.
         make: gets the folder to write into and returns facts worth keeping (counts).
+        resumable: what a run leaves behind that was cut short is handed to the next run for the same result.
 
     Returns:
         The manifest: version, stage, settings, inputs with hashes, seconds, peak_rss_mb and the facts in "result";
@@ -49,7 +54,8 @@ def stage(
     done = _existing(out, name)
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
         return {**done, "skipped": True}
-    work = _fresh_folder(out)
+    work = _work_folder(out, identity if resumable else None)
+    finished = False
     try:
         memory.reset_peak()
         start = time.perf_counter()
@@ -57,7 +63,9 @@ def stage(
         spent = {"seconds": round(time.perf_counter() - start, 2), "peak_rss_mb": round(memory.peak_mb())}
         facts = {**identity, **spent, "result": result}
         manifest.write(work, facts)
+        (work / BEGUN).unlink(missing_ok=True)
         _put_in_place(work, out)
+        finished = True
     except Exception as error:
         if _says_disk_full(error):
             shutil.rmtree(work, ignore_errors=True)
@@ -68,7 +76,8 @@ def stage(
             ) from error
         raise
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if finished or not resumable:
+            shutil.rmtree(work, ignore_errors=True)
     return {**facts, "skipped": False}
 
 
@@ -97,23 +106,44 @@ def _existing(out: Path, name: str) -> dict | None:
     return facts
 
 
-def _fresh_folder(out: Path) -> Path:
-    """An empty folder beside `out`, after removing those of runs that were killed."""
+def _work_folder(out: Path, identity: dict | None) -> Path:
+    """A folder beside `out` to work in, after removing those of runs that have ended.
+
+    With an `identity`, the folder of an ended run for the same result is taken over as it is.
+    """
     parent = out.resolve().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{out.resolve().name}{UNFINISHED}{socket.gethostname()}-"
+        work = parent / f"{prefix}{os.getpid()}"
         for leftover in parent.glob(f"{prefix}*"):
             owner = leftover.name.removeprefix(prefix).removesuffix(REPLACED)
-            if owner.isdigit() and not _alive(int(owner)):
+            if not owner.isdigit() or (int(owner) != os.getpid() and _alive(int(owner))):
+                continue
+            if identity is not None and _begun(leftover) == identity and not _is_other(work, leftover):
+                leftover.rename(work)
+            else:
                 shutil.rmtree(leftover)
-        work = parent / f"{prefix}{os.getpid()}"
-        work.mkdir()
+        work.mkdir(exist_ok=True)
+        if identity is not None:
+            (work / BEGUN).write_text(json.dumps(identity))
     except OSError as error:
         raise InputError(
             f"{parent} cannot be written to ({error.strerror}): choose another folder."
         ) from error
     return work
+
+
+def _begun(folder: Path) -> dict | None:
+    """What a run that was cut short was making in `folder`."""
+    try:
+        return json.loads((folder / BEGUN).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_other(work: Path, leftover: Path) -> bool:
+    return work.exists() and work != leftover
 
 
 def _alive(process: int) -> bool:

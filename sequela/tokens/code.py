@@ -4,6 +4,11 @@ from __future__ import annotations
 
 # ICD-10-CM 3|2|2 is the split that reproduces CoMET's 2,429 diagnosis tokens; ATC 3|2|2 its 289 medication tokens.
 SPLITS = {"ICD10CM": (3, 2, 2), "ATC": (3, 2, 2)}
+# A complaint and, where it is known, its place in the body: two tokens.
+COMPLAINT = "CHIEF_COMPLAINT"
+IN_PARTS = (*SPLITS, COMPLAINT)
+# Among events of one moment: what opens a stay, where, why, everything else, what closes a stay, death.
+OPENS, WHERE, WHY, REST, CLOSES, DIES = range(6)
 
 
 def split_code(code: str) -> tuple[str, ...]:
@@ -13,15 +18,20 @@ def split_code(code: str) -> tuple[str, ...]:
     ('ICD10CM//1//E11', 'ICD10CM//2//65')
     >>> split_code("ATC//A10BA02")
     ('ATC//1//A10', 'ATC//2//BA', 'ATC//3//02')
+    >>> split_code("CHIEF_COMPLAINT//PAIN//LEFT KNEE")
+    ('CHIEF_COMPLAINT//1//PAIN', 'CHIEF_COMPLAINT//2//LEFT KNEE')
     >>> split_code("LAB//HDL")
     ('LAB//HDL',)
     """
     system, _, rest = code.partition("//")
-    if system not in SPLITS or not rest or "//" in rest:
+    if system == COMPLAINT and rest:
+        pieces = rest.split("//", 1)
+    elif system in SPLITS and rest and "//" not in rest:
+        first, second, _ = SPLITS[system]
+        pieces = [rest[:first], rest[first : first + second], rest[first + second :]]
+    else:
         return (code,)
-    first, second, _ = SPLITS[system]
-    parts = rest[:first], rest[first : first + second], rest[first + second :]
-    return tuple(f"{system}//{place}//{part}" for place, part in enumerate(parts, 1) if part)
+    return tuple(f"{system}//{place}//{piece}" for place, piece in enumerate(pieces, 1) if piece)
 
 
 def join_parts(tokens: tuple[str, ...]) -> str:
@@ -29,28 +39,37 @@ def join_parts(tokens: tuple[str, ...]) -> str:
 
     >>> join_parts(("ICD10CM//1//E11", "ICD10CM//2//65"))
     'ICD10CM//E1165'
+    >>> join_parts(("CHIEF_COMPLAINT//1//PAIN", "CHIEF_COMPLAINT//2//LEFT KNEE"))
+    'CHIEF_COMPLAINT//PAIN//LEFT KNEE'
     """
     if part_place(tokens[0]) == 0:
         return tokens[0]
     system = tokens[0].partition("//")[0]
-    return f"{system}//" + "".join(token.rsplit("//", 1)[1] for token in tokens)
+    pieces = [token.split("//", 2)[2] for token in tokens]
+    return f"{system}//" + ("//" if system == COMPLAINT else "").join(pieces)
 
 
 def part_place(token: str) -> int:
-    """1, 2 or 3 for a part of a hierarchical code, 0 for any other token.
+    """1, 2 or 3 for a part of a code, 0 for any other token.
 
     >>> part_place("ICD10CM//2//65"), part_place("LAB//HDL")
     (2, 0)
     """
-    pieces = token.split("//")
-    return int(pieces[1]) if len(pieces) == 3 and pieces[0] in SPLITS else 0
+    pieces = token.split("//", 2)
+    return int(pieces[1]) if len(pieces) == 3 and pieces[0] in IN_PARTS and pieces[1].isdigit() else 0
 
 
 def order_rank(code: str) -> int:
-    """Place of a code among events of one moment: what opens a stay first, what closes it later, death at the end."""
+    """Place of a code among events of one moment.
+
+    >>> order_rank("HOSPITAL_ADMISSION//EMERGENCY") < order_rank("LAB//HDL") < order_rank("MEDS_DEATH")
+    True
+    """
     if code == "MEDS_DEATH":
-        return 3
+        return DIES
     head = code.split("//", 1)[0]
-    if "DISCHARGE" in head or code.endswith("//END"):
-        return 2
-    return 0 if "ADMISSION" in head or code.endswith("//START") else 1
+    if "DISCHARGE" in head or head.endswith("_END") or code.endswith("//END"):
+        return CLOSES
+    if "ADMISSION" in head or head.endswith("_START") or code.endswith("//START"):
+        return OPENS
+    return {"DEPARTMENT": WHERE, COMPLAINT: WHY}.get(head, REST)

@@ -1,19 +1,18 @@
-"""A corpus: one tokenizer and, per split, the token rows of its patients, memory-mapped."""
+"""A corpus: one tokenizer and, per split, the token rows of its patients, in memory-mapped shards."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sequela.record.errors import InputError
-from sequela.record.progress import Progress, silent
-from sequela.record.store import SPLITS, read_events, splits
-from sequela.tokens.ragged import Ragged
-from sequela.tokens.settings import TokenSettings
+from sequela.tokens.encode import Encoded
+from sequela.tokens.ragged import Ragged, Stacked
 from sequela.tokens.tokenizer import Tokenizer
 
 FILE = "corpus.json"
@@ -21,11 +20,19 @@ FILE = "corpus.json"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token rows of one split: `patients` int64 [P], `tokens` ragged [P, length]; `events`: how many they hold."""
+    """The token rows of one split.
+
+    Attributes:
+        patients: int64 [P].
+        tokens: [P, length].
+        clock: [P, length], minutes since the patient's first event at each token; None unless time is rotary.
+        events: how many they hold.
+    """
 
     tokenizer: Tokenizer
     patients: np.ndarray
-    tokens: Ragged
+    tokens: Stacked
+    clock: Stacked | None
     events: int
 
     @staticmethod
@@ -39,9 +46,13 @@ class Corpus:
         try:
             about = json.loads((folder / FILE).read_text())
             facts = about["splits"][split]
-            patients = np.load(folder / split / "patients.npy", mmap_mode="r")
-            offsets = np.load(folder / split / "offsets.npy", mmap_mode="r")
-            flat = np.load(folder / split / "tokens.npy", mmap_mode="r")
+            shards = [_Files(folder / split, one["shard"]) for one in facts["shards"]]
+            patients = [shard.load("patients") for shard in shards]
+            tokens = [Ragged(shard.load("tokens"), shard.load("offsets")) for shard in shards]
+            rotary = tokenizer.settings.time == "rotary"
+            clock = (
+                [Ragged(shard.load("clock"), shard.load("offsets")) for shard in shards] if rotary else None
+            )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{folder} holds no whole {split!r} corpus ({error}): run `sequela tokenize` again."
@@ -51,44 +62,60 @@ class Corpus:
                 f"{folder / FILE} was made with vocabulary {about['vocabulary']}, but vocabulary.json is "
                 f"{tokenizer.vocabulary.hash}: run `sequela tokenize` again."
             )
-        if hashlib.sha256(np.ascontiguousarray(flat)).hexdigest() != facts["sha256"]:
-            raise InputError(f"{folder / split / 'tokens.npy'} is damaged: run `sequela tokenize` again.")
-        return Corpus(tokenizer, patients, Ragged(flat, offsets), facts["events"])
+        for shard, one, rows in zip(shards, facts["shards"], tokens, strict=True):
+            if _hash(rows.flat) != one["sha256"]:
+                raise InputError(f"{shard.path('tokens')} is damaged: run `sequela tokenize` again.")
+        return Corpus(
+            tokenizer,
+            np.concatenate([np.zeros(0, np.int64), *patients]),
+            Stacked(tuple(tokens)),
+            None if clock is None else Stacked(tuple(clock)),
+            facts["events"],
+        )
 
 
-def tokenize(
-    meds: Path, out: Path, settings: TokenSettings | None = None, *, progress: Progress = silent
-) -> dict:
-    """Fit a tokenizer on the training patients of a MEDS dataset and write the corpus of every split into `out`.
+@dataclass(frozen=True)
+class _Files:
+    """The files of one shard."""
 
-    Returns what `corpus.json` says: per split the patients, events, tokens and dropped events.
-    """
-    settings = settings or TokenSettings()
-    train, present = read_events(meds, "train"), splits(meds)
-    tokenizer = Tokenizer.fit(train, settings)
-    about: dict = {
-        "vocabulary": tokenizer.vocabulary.hash,
-        "tokens_in_vocabulary": len(tokenizer.vocabulary),
-        "splits": {},
+    folder: Path
+    shard: str
+
+    def path(self, kind: str) -> Path:
+        return self.folder / f"{self.shard}.{kind}.npy"
+
+    def load(self, kind: str) -> np.ndarray:
+        return np.load(self.path(kind), mmap_mode="r")
+
+
+def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
+    """Write the token rows of some patients of a split; returns what `corpus.json` says of them."""
+    files = _Files(folder, shard)
+    arrays = {
+        "patients": encoded.patients,
+        "offsets": encoded.tokens.offsets,
+        "tokens": encoded.tokens.flat,
+    } | ({"clock": encoded.clock.flat} if encoded.clock else {})
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, array in arrays.items():
+        np.save(files.path(kind), array)
+    return {
+        "shard": shard,
+        "patients": len(encoded.patients),
+        "events": encoded.events,
+        "tokens": len(encoded.tokens.flat),
+        "sha256": _hash(encoded.tokens.flat),
     }
-    width = np.uint16 if len(tokenizer.vocabulary) < 1 << 16 else np.uint32
-    for done, split in enumerate(SPLITS):
-        progress(done, len(SPLITS), split=split)
-        events = read_events(meds, split) if split in present else train.clear()
-        encoded = tokenizer.encode(events)
-        flat = encoded.tokens.flat.astype(width)
-        (out / split).mkdir()
-        np.save(out / split / "patients.npy", encoded.patients)
-        np.save(out / split / "offsets.npy", encoded.tokens.offsets)
-        np.save(out / split / "tokens.npy", flat)
-        about["splits"][split] = {
-            "patients": len(encoded.patients),
-            "events": encoded.events,
-            "tokens": len(flat),
-            "dropped_events": encoded.dropped,
-            "sha256": hashlib.sha256(flat).hexdigest(),
-        }
-    progress(len(SPLITS), len(SPLITS))
-    tokenizer.save(out)
-    (out / FILE).write_text(json.dumps(about, indent=1))
-    return about
+
+
+def _hash(tokens: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks(tokens):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(array: np.ndarray, size: int = 1 << 22) -> Iterator[np.ndarray]:
+    """A memory-mapped array a few megabytes at a time."""
+    for start in range(0, len(array), size):
+        yield np.ascontiguousarray(array[start : start + size])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TIME_PREFIX = "TIME//"
 UNITS = (("mo", 43200), ("w", 10080), ("d", 1440), ("h", 60), ("min", 1))
 
 
@@ -38,24 +39,31 @@ class Intervals:
     means: np.ndarray
 
     @staticmethod
-    def fit(edges: tuple[int, ...], gaps_minutes: np.ndarray) -> Intervals:
-        """Mean duration of each class over the remainders of the training gaps [N], in minutes."""
-        bare = Intervals(np.asarray(edges, np.int64), np.zeros(len(edges), np.int64))
-        _, kind = bare.encode(gaps_minutes)
-        rest = gaps_minutes % edges[-1]
-        upper = np.append(bare.edges[1:], bare.edges[-1])
-        means = (bare.edges + upper) // 2
-        for i in range(len(edges) - 1):
-            if (kind == i).any():
-                means[i] = round(rest[kind == i].mean())
-        return Intervals(bare.edges, means)
+    def guess(edges: tuple[int, ...]) -> Intervals:
+        """Each class stands for its middle."""
+        lower = np.asarray(edges, np.int64)
+        return Intervals(lower, (lower + np.append(lower[1:], lower[-1])) // 2)
+
+    def counted(self, kind: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """Classes [N] (-1: none) and remainders [N] in minutes -> int64 [I, 2]: sum and number of each class."""
+        told = kind >= 0
+        number = np.bincount(kind[told], minlength=len(self.edges))
+        total = np.bincount(kind[told], weights=rest[told], minlength=len(self.edges))  # exact below 2 ** 53
+        return np.stack([total.astype(np.int64), number], 1)
+
+    def timed(self, gaps: np.ndarray) -> Intervals:
+        """The same classes with the mean of the training gaps (as `counted`), where there are any."""
+        total, number = gaps.T
+        means = np.where(number > 0, np.rint(total / np.maximum(number, 1)).astype(np.int64), self.means)
+        means[-1] = self.edges[-1]
+        return Intervals(self.edges, means)
 
     @property
     def names(self) -> list[str]:
         """One token name per class."""
         words = [spoken(int(edge)) for edge in self.edges]
-        return [f"TIME//{low}-{high}" for low, high in zip(words, words[1:], strict=False)] + [
-            f"TIME//{words[-1]}"
+        return [f"{TIME_PREFIX}{low}-{high}" for low, high in zip(words, words[1:], strict=False)] + [
+            f"{TIME_PREFIX}{words[-1]}"
         ]
 
     def encode(self, minutes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

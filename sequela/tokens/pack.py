@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from sequela.tokens.ragged import Ragged
 from sequela.tokens.vocabulary import PAD
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed rows. All [B, T]: `ids`; `positions`, from 0 for each patient; `segments`, the patient's number in its row
+    """Packed rows. All [B, T]: `ids`; `positions`, from 0 for each patient, see `Windows`; `segments`, the patient's number in its row
     (-1: padding); `targets`, the next token of the same patient (-1: none)."""
 
     ids: np.ndarray
@@ -22,47 +22,108 @@ class Batch:
     targets: np.ndarray
 
 
-def windows(tokens: Ragged, head_names: np.ndarray, age_names: np.ndarray, context: int) -> Ragged:
+class Rows(Protocol):
+    """Token rows of different lengths, in memory or not."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> np.ndarray: ...
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row."""
+
+
+@dataclass(frozen=True)
+class Windows:
     """Rows of at most `context` tokens: longer patients in consecutive windows, demographics and age in every one.
 
-    `head_names`, `age_names`: the tokens that are demographics, and that are age bands. Each window after the first
-    starts with the patient's demographics and the age band last seen before it.
+    Each window after a patient's first starts with the patient's demographics and, of each group in `carried` (age
+    bands, calendar periods), the token last seen before it. Only the cuts are held in memory; a row is put together
+    when it is asked for.
+
+    Attributes:
+        tokens: the patients.
+        clock: minutes since the patient's first event at each token, where time is told by position; else None.
+        patient, start, stop: int64 [W], which tokens of which patient each window holds behind its head.
+        lengths: int64 [W], head included.
     """
-    if (tokens.lengths <= context).all():
-        return tokens
-    rows: list[np.ndarray] = []
-    for row in range(len(tokens)):
-        rows.extend(_windows_of_one(np.asarray(tokens[row], np.int64), head_names, age_names, context))
-    return Ragged.of(rows)
+
+    tokens: Rows
+    clock: Rows | None
+    head: np.ndarray
+    carried: tuple[np.ndarray, ...]
+    patient: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    lengths: np.ndarray
+
+    @staticmethod
+    def of(
+        tokens: Rows,
+        head: np.ndarray,
+        carried: tuple[np.ndarray, ...],
+        context: int,
+        clock: Rows | None = None,
+    ) -> Windows:
+        """Cut patients longer than `context`. `head`: the tokens that are demographics."""
+        cuts: list[tuple[int, int, int, int]] = []
+        lengths = tokens.lengths
+        for patient in np.flatnonzero(lengths > context):
+            cuts += [(int(patient), *cut) for cut in _cuts(tokens[patient], head, carried, context)]
+        short = np.flatnonzero(lengths <= context)
+        whole = np.stack([short, np.zeros_like(short), lengths[short], lengths[short]], 1)
+        table = np.concatenate([whole, np.array(cuts, np.int64).reshape(-1, 4)]).astype(np.int64)
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        return Windows(tokens, clock, head, carried, *table.T)
+
+    def __len__(self) -> int:
+        return len(self.patient)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        ids, start = self.tokens[self.patient[row]], self.start[row]
+        own = ids[start : self.stop[row]]
+        return np.concatenate([head_of(ids, start, self.head, self.carried), own]) if start else own
+
+    def positions(self, row: int) -> np.ndarray:
+        """The place of each token of a window: 0, 1, .. and, where time is told by position, the hours passed on top."""
+        place = np.arange(self.lengths[row])
+        if self.clock is None:
+            return place
+        minutes = self.clock[self.patient[row]]
+        start, stop = self.start[row], self.stop[row]
+        hours = (minutes[start:stop] - minutes[start]) // 60
+        return place + np.append(np.zeros(len(place) - len(hours), np.int64), hours)
 
 
-def _windows_of_one(
-    ids: np.ndarray, head_names: np.ndarray, age_names: np.ndarray, context: int
-) -> list[np.ndarray]:
-    rows, start = [ids[:context]], context
+def _cuts(
+    ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], context: int
+) -> list[tuple[int, int, int]]:
+    """(start, stop, length with the head) of each window of one patient."""
+    cuts, start = [(0, context, context)], context
     while start < len(ids):
-        head = head_of(ids, start, head_names, age_names)
-        stop = start + context - len(head)
-        rows.append(np.concatenate([head, ids[start:stop]]))
+        front = len(head_of(ids, start, head, carried))
+        stop = min(start + context - front, len(ids))
+        cuts.append((start, stop, front + stop - start))
         start = stop
-    return rows
+    return cuts
 
 
-def head_of(ids: np.ndarray, start: int, head_names: np.ndarray, age_names: np.ndarray) -> np.ndarray:
+def head_of(ids: np.ndarray, start: int, head: np.ndarray, carried: tuple[np.ndarray, ...]) -> np.ndarray:
     """What a window of one patient that begins at `start` is preceded by: demographics, age band before `start`."""
-    static = ids[: np.argmin(np.isin(ids, head_names))]
-    ages = ids[:start][np.isin(ids[:start], age_names)]
-    return np.concatenate([static, ages[-1:]])
+    static = ids[: np.argmin(np.isin(ids, head))]
+    latest = [ids[:start][np.isin(ids[:start], group)][-1:] for group in carried]
+    return np.concatenate([static, *latest])
 
 
-def newest(ids: np.ndarray, head_names: np.ndarray, age_names: np.ndarray, length: int) -> np.ndarray:
+def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], length: int) -> np.ndarray:
     """The last `length` tokens of one patient, demographics and age band kept in front."""
     if len(ids) <= length:
         return ids
     # The head has one token a demographic and an age band: its length does not depend on where the window starts.
-    head = head_of(ids, len(ids) - length, head_names, age_names)
-    start = len(ids) - length + len(head)
-    return np.concatenate([head_of(ids, start, head_names, age_names), ids[start:]])
+    front = head_of(ids, len(ids) - length, head, carried)
+    start = len(ids) - length + len(front)
+    return np.concatenate([head_of(ids, start, head, carried), ids[start:]])
 
 
 def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
@@ -83,7 +144,7 @@ def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
 
 
 def epoch(
-    tokens: Ragged, context: int, rows_per_batch: int, random: np.random.Generator
+    tokens: Rows, context: int, rows_per_batch: int, random: np.random.Generator
 ) -> list[list[list[int]]]:
     """All patients once, in random order: batches of rows of patient numbers."""
     order = random.permutation(len(tokens))
@@ -100,7 +161,7 @@ def epoch(
     return [shuffled[i : i + rows_per_batch] for i in range(0, len(shuffled), rows_per_batch)]
 
 
-def collate(tokens: Ragged, rows: list[list[int]], context: int) -> Batch:
+def collate(tokens: Windows, rows: list[list[int]], context: int) -> Batch:
     """The patients of each row, one after another."""
     shape = (len(rows), context)
     ids = np.full(shape, PAD, np.int64)
@@ -111,7 +172,7 @@ def collate(tokens: Ragged, rows: list[list[int]], context: int) -> Batch:
             one = tokens[patient]
             here = slice(at, at + len(one))
             ids[r, here] = one
-            positions[r, here] = np.arange(len(one))
+            positions[r, here] = tokens.positions(patient)
             segments[r, here] = number
             targets[r, at : at + len(one) - 1] = one[1:]
             at += len(one)

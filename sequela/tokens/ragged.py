@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +45,29 @@ class Ragged:
         )
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """The rows of several ragged arrays, one below the other."""
+
+    parts: tuple[Ragged, ...]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self.parts else 0
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        part = int(np.searchsorted(self._ends, row, side="right"))
+        return self.parts[part][row - (self._ends[part] - len(self.parts[part]))]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Length of each row [R]."""
+        return np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in self.parts)])
+
+
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
     """Row lengths [R] -> offsets [R + 1]."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -58,24 +82,44 @@ def within(lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def interleave(columns: list[Ragged]) -> Ragged:
-    """Rows of several ragged arrays joined row by row: row r is columns[0][r], then columns[1][r], and so on.
+@dataclass(frozen=True)
+class Column:
+    """Tokens for some rows of a table: `tokens` (one, or one for each of `rows`) in each of `rows` (None: all).
 
-    >>> a, b = Ragged.of([[1], [2, 3]]), Ragged.of([[], [9]])
-    >>> interleave([a, b]).flat.tolist()
-    [1, 2, 3, 9]
+    `rows` rise; `times` says how often each token is repeated, once where it is None.
     """
-    offsets = offsets_of(np.sum([column.lengths for column in columns], axis=0))
-    flat = np.empty(offsets[-1], np.int64)
+
+    tokens: np.ndarray | int
+    rows: np.ndarray | None = None
+    times: np.ndarray | None = None
+
+
+def interleave(columns: list[Column], rows: int, kind: type = np.int64) -> Ragged:
+    """Columns joined row by row: row r holds its tokens of the first column, then of the second, and so on.
+
+    >>> second, twice = Column(9, np.array([1])), Column(7, np.array([0]), np.array([2]))
+    >>> joined = interleave([Column(np.array([1, 2])), second, twice], 2)
+    >>> [joined[0].tolist(), joined[1].tolist()]
+    [[1, 7, 7], [2, 9]]
+    """
+    lengths = np.zeros(rows, np.int64)
+    for column in columns:
+        lengths[_all_of(column)] += 1 if column.times is None else column.times
+    offsets = offsets_of(lengths)
+    flat = np.empty(offsets[-1], kind)
     place = offsets[:-1].copy()
     for column in columns:
-        lengths = column.lengths
-        flat[np.repeat(place, lengths) + within(lengths)] = column.flat
-        place += lengths
+        at = place[_all_of(column)]
+        if column.times is None:
+            flat[at] = column.tokens
+            place[_all_of(column)] += 1
+        else:
+            flat[np.repeat(at, column.times) + within(column.times)] = (
+                np.repeat(column.tokens, column.times) if np.ndim(column.tokens) else column.tokens
+            )
+            place[_all_of(column)] += column.times
     return Ragged(flat, offsets)
 
 
-def optional(values: np.ndarray) -> Ragged:
-    """One value a row [R], or none where it is negative."""
-    keep = values >= 0
-    return Ragged(values[keep].astype(np.int64), offsets_of(keep.astype(np.int64)))
+def _all_of(column: Column) -> np.ndarray | slice:
+    return slice(None) if column.rows is None else column.rows

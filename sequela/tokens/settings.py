@@ -9,6 +9,12 @@ MINUTES_PER_DAY = 1440
 # CoMET has 13 intervals, from 1-5 minutes to 6 months and more; its exact edges are not public. These are ETHOS's
 # (arXiv 2312.06548) with a 1-5 minute interval added and the two intervals between 1 and 6 months merged.
 COMET_EDGES = (1, 5, 15, 60, 120, 360, 720, 1440, 4320, 10080, 20160, 43200, 259200)
+# The 19 intervals of ETHOS-ARES, read in its code.
+ETHOS_EDGES = (
+    *(5, 15, 45, 75, 120, 180, 300, 480, 720, 1080),
+    *(1440, 2880, 5760, 10080, 17280, 28800, 43200, 86400, 259200),
+)  # fmt: skip
+TIMES = ("intervals", "rotary")
 
 
 @dataclass(frozen=True)
@@ -17,12 +23,24 @@ class TokenSettings:
 
     interval_edges: tuple[int, ...] = COMET_EDGES
     """Lower edges of the time intervals, in minutes; the last one is repeated for longer gaps."""
+    time: str = "intervals"
+    """intervals: elapsed time is told in tokens; rotary: in their positions, so that it is known, not predicted."""
     quantiles: int = 10
     """Number of shared quantile tokens for numeric values."""
+    fused: bool = False
+    """One token for a code and its quantile together, instead of two."""
+    joint: bool = False
+    """Hierarchical codes as one token each, instead of in parts."""
     min_patients: int = 10
     """A code seen in fewer training patients gets no token; its events are dropped and counted."""
+    labs: int = 1000
+    """At most so many laboratory codes get a token, the most frequent ones."""
+    procedures: int = 1500
+    """At most so many procedure codes get a token, the most frequent ones; all others share PROCEDURE//UNKNOWN."""
     age_band_years: int = 5
     """Width of an age band, in years."""
+    calendar_years: int = 5
+    """Width of a calendar period, in years; 0 for none. A dataset whose dates are not real has none in any case."""
     thin_minutes: int = 0
     """Keep only the last value of each code in every window of so many minutes; 0 keeps all."""
 
@@ -31,11 +49,17 @@ class TokenSettings:
         rising = all(low < high for low, high in zip(edges, edges[1:], strict=False))
         if not edges or not rising or edges[0] < 1 or any(edge != int(edge) for edge in edges):
             raise ValueError(f"interval_edges must be rising whole minutes, not {edges}")
-        for name, least in (
-            ("quantiles", 2),
-            ("min_patients", 1),
-            ("age_band_years", 1),
-            ("thin_minutes", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.time not in TIMES:
+            raise ValueError(f"time must be one of {', '.join(TIMES)}, not {self.time!r}")
+        least = {
+            "quantiles": 2,
+            "min_patients": 1,
+            "labs": 0,
+            "procedures": 0,
+            "age_band_years": 1,
+            "calendar_years": 0,
+            "thin_minutes": 0,
+        }
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be {low} or more, not {getattr(self, name)}")

@@ -15,8 +15,7 @@ from sequela.model.decoder import Decoder
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.pack import collate, epoch, windows
-from sequela.tokens.ragged import Ragged
+from sequela.tokens.pack import Windows, collate, epoch
 from sequela.train.objective import next_token
 from sequela.train.optimizer import optimisers, schedule
 from sequela.train.settings import TrainSettings
@@ -100,15 +99,16 @@ def evaluate_loss(model: Decoder, data: Corpus, settings: TrainSettings) -> dict
     return {"bits_per_token": nats / count / math.log(2), "bits_per_event": nats / data.events / math.log(2)}
 
 
-def _rows(data: Corpus, context: int) -> Ragged:
-    return windows(data.tokens, data.tokenizer.head_tokens, data.tokenizer.age_tokens, context)
+def _rows(data: Corpus, context: int) -> Windows:
+    tokenizer = data.tokenizer
+    return Windows.of(data.tokens, tokenizer.head_tokens, tokenizer.carried_tokens, context, data.clock)
 
 
 def _rows_per_batch(settings: TrainSettings) -> int:
     return max(1, settings.batch_tokens // settings.context)
 
 
-def _batches(tokens: Ragged, settings: TrainSettings) -> list[list[list[int]]]:
+def _batches(tokens: Windows, settings: TrainSettings) -> list[list[list[int]]]:
     """Every batch of the run: whole epochs in fresh random orders, the last one cut to the fraction asked for."""
     batches: list[list[list[int]]] = []
     for number in range(math.ceil(settings.epochs)):

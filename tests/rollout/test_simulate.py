@@ -7,12 +7,14 @@ import polars as pl
 import pytest
 
 from sequela.record.codes import DEATH
+from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.record.store import read_events
 from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
 from sequela.rollout.simulate import prompts_of, simulate
 from sequela.tokens.settings import TokenSettings
+from sequela.tokens.tokenize import fit
 from sequela.tokens.tokenizer import Tokenizer
 from sequela.tokens.vocabulary import Vocabulary
 from sequela.train.loop import train
@@ -79,7 +81,7 @@ def small():
 
 def test_nothing_at_or_after_the_prediction_time_is_in_a_prompt():
     events, day = small()
-    tokenizer = Tokenizer.fit(events, TokenSettings(min_patients=1))
+    tokenizer = fit(Columns.of(events), TokenSettings(min_patients=1))
     index = tokenizer.vocabulary.index
     times = pl.DataFrame({"subject_id": [1, 1, 3], "prediction_time": [day(2), day(2, 1), day(5)]}).cast(
         {"prediction_time": pl.Datetime("us")}
@@ -93,7 +95,7 @@ def test_nothing_at_or_after_the_prediction_time_is_in_a_prompt():
 
 def test_the_first_gap_carries_the_clock_to_the_prediction_time():
     events, day = small()
-    tokenizer = Tokenizer.fit(events, TokenSettings(min_patients=1))
+    tokenizer = fit(Columns.of(events), TokenSettings(min_patients=1))
     names = tokenizer.vocabulary.tokens
     times = pl.DataFrame({"subject_id": [2, 2, 2], "prediction_time": [day(1, 0), day(3), day(400)]})
     times = times.with_columns(pl.col("prediction_time").cast(pl.Datetime("us")))
@@ -121,7 +123,7 @@ def test_an_outcome_without_a_token_of_its_own_is_refused(world_meds, model, tmp
 def test_a_model_with_another_vocabulary_is_refused(world_meds, model, tmp_path, same_size):
     shutil.copytree(model, tmp_path / "mixed")
     events, _ = small()
-    other = Tokenizer.fit(events, TokenSettings(min_patients=1))
+    other = fit(Columns.of(events), TokenSettings(min_patients=1))
     if same_size:
         ours = Tokenizer.load(model)
         other = replace(ours, vocabulary=Vocabulary((*ours.vocabulary.tokens[:-1], "SOMETHING//ELSE")))

@@ -9,9 +9,15 @@ from sequela.tokens.settings import COMET_EDGES
 gaps = st.lists(st.integers(0, 5_000_000), min_size=1, max_size=50).map(np.array)
 
 
+def fitted(edges, minutes):
+    intervals = Intervals.guess(edges)
+    _, kind = intervals.encode(minutes)
+    return intervals.timed(intervals.counted(kind, minutes % edges[-1]))
+
+
 @given(gaps)
 def test_a_gap_decodes_into_its_own_interval(minutes):
-    intervals = Intervals.fit(COMET_EDGES, minutes)
+    intervals = fitted(COMET_EDGES, minutes)
     repeats, kind = intervals.encode(minutes)
     back = repeats * intervals.edges[-1] + np.where(kind >= 0, intervals.means[kind], 0)
     again = intervals.encode(back)
@@ -19,7 +25,7 @@ def test_a_gap_decodes_into_its_own_interval(minutes):
 
 
 def test_the_mean_of_the_training_gaps_stands_for_a_class():
-    intervals = Intervals.fit((1, 100, 1000), np.array([100, 300, 1100, 2500]))
+    intervals = fitted((1, 100, 1000), np.array([100, 300, 1100, 2500]))
     # remainders in [100, 1000): 100, 300, 100, 500
     assert intervals.means.tolist() == [50, 250, 1000]
 
@@ -28,7 +34,7 @@ def test_the_mean_of_the_training_gaps_stands_for_a_class():
     ("minutes", "tokens"), [(0, 0), (129_599, 0), (129_600, 1), (259_200, 1), (388_800, 2)]
 )
 def test_censored_time_is_rounded_to_the_nearest_longest_interval(minutes, tokens):
-    intervals = Intervals.fit(COMET_EDGES, np.array([5]))
+    intervals = Intervals.guess(COMET_EDGES)
     assert intervals.tail(np.array([minutes])).tolist() == [tokens]
 
 
@@ -41,7 +47,7 @@ def test_rounding_the_censored_tail_keeps_the_hazard_and_rounding_down_inflates_
     happened = event < censored
     whole = (np.minimum(event, censored) // block).astype(int)
     survived = {
-        "nearest": np.where(happened, whole, Intervals.fit(COMET_EDGES, np.array([5])).tail(censored)),
+        "nearest": np.where(happened, whole, Intervals.guess(COMET_EDGES).tail(censored)),
         "down": whole,
     }
     rate = {how: happened.sum() / (n.sum() + happened.sum()) for how, n in survived.items()}
@@ -50,4 +56,4 @@ def test_rounding_the_censored_tail_keeps_the_hazard_and_rounding_down_inflates_
 
 
 def test_names_speak_of_both_edges():
-    assert Intervals.fit((1, 60, 1440), np.array([5])).names == ["TIME//1min-1h", "TIME//1h-1d", "TIME//1d"]
+    assert Intervals.guess((1, 60, 1440)).names == ["TIME//1min-1h", "TIME//1h-1d", "TIME//1d"]

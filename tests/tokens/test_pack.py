@@ -2,10 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequela.tokens.pack import best_fit, collate, epoch, newest, windows
+from sequela.tokens.pack import Windows, best_fit, collate, epoch, newest
 from sequela.tokens.ragged import Ragged
 
-HEAD, AGES = np.array([1, 2]), np.array([10, 11, 12])
+HEAD, AGES = np.array([1, 2]), (np.array([10, 11, 12]),)
 
 
 def patient(length):
@@ -19,7 +19,8 @@ def patient(length):
 
 def test_every_window_of_a_long_patient_opens_with_demographics_and_the_age_by_then():
     ids = patient(30)
-    rows = windows(Ragged.of([ids, patient(5)]), HEAD, AGES, 12)
+    rows = Windows.of(Ragged.of([ids, patient(5)]), HEAD, AGES, 12)
+    assert rows.lengths.tolist() == [len(rows[row]) for row in range(len(rows))]
     assert [row.tolist() for row in map(rows.__getitem__, range(len(rows)))] == [
         ids[:12],
         [1, 2, 11, *ids[12:21]],
@@ -55,7 +56,7 @@ def test_an_epoch_has_every_patient_once_in_an_order_of_its_seed():
 
 
 def test_targets_are_the_next_token_of_the_same_patient():
-    tokens = Ragged.of([[1, 5, 6], [1, 7]])
+    tokens = Windows.of(Ragged.of([[1, 5, 6], [1, 7]]), HEAD, AGES, 6)
     batch = collate(tokens, [[0, 1], [1]], 6)
     assert batch.ids.tolist() == [[1, 5, 6, 1, 7, 0], [1, 7, 0, 0, 0, 0]]
     assert batch.targets.tolist() == [[5, 6, -1, 7, -1, -1], [7, -1, -1, -1, -1, -1]]

@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END
 from sequela.record.errors import InputError
+from sequela.record.columns import Columns
+from sequela.tokens.decode import decode
+from sequela.tokens.encode import MINUTE, encode
+from sequela.tokens import tokenize
 from sequela.tokens.settings import TokenSettings
-from sequela.tokens.tokenizer import MINUTE, Tokenizer
+from sequela.tokens.tokenizer import Tokenizer
 
 START = 946_684_800_000_000
 CODES = [
@@ -33,6 +37,15 @@ def events(rows):
     ).with_columns(pl.col("time").cast(pl.Datetime("us")))
 
 
+def fit(frame, **settings):
+    chosen = TokenSettings(**{"min_patients": 1, "calendar_years": 0, **settings})
+    return tokenize.fit(Columns.of(frame), chosen)
+
+
+def encoded_of(tokenizer, frame):
+    return encode(tokenizer, Columns.of(frame))
+
+
 def patient(number, moves):
     """Sex, birth 50 years ago, and one event after each gap."""
     time, rows = 0, [(number, None, "GENDER//F", None), (number, -50 * 525_960, BIRTH, None)]
@@ -50,8 +63,8 @@ population = st.lists(st.lists(move, min_size=1, max_size=12), min_size=1, max_s
 @given(population)
 def test_decoding_loses_only_what_binning_must_lose(people):
     frame = events([row for number, moves in enumerate(people) for row in patient(number, moves)])
-    tokenizer = Tokenizer.fit(frame, TokenSettings(min_patients=1))
-    encoded = tokenizer.encode(frame)
+    tokenizer = fit(frame)
+    encoded = encoded_of(tokenizer, frame)
     first = (
         frame.filter(pl.col("code") != BIRTH)
         .drop_nulls("time")
@@ -59,7 +72,7 @@ def test_decoding_loses_only_what_binning_must_lose(people):
         .agg(pl.col("time").min())
     )
     start = first.sort("subject_id")["time"].to_physical().to_numpy()
-    back, _ = tokenizer.decode(encoded.tokens, start)
+    back, _ = decode(tokenizer, encoded.tokens, start)
     bins = {code: i for i, code in enumerate(tokenizer.bins.codes)}
     for row, number in enumerate(encoded.patients):
         seen = back.filter(pl.col("row") == row)
@@ -91,8 +104,8 @@ def test_decoding_loses_only_what_binning_must_lose(people):
 
 def test_the_tokens_of_one_patient():
     rows = patient(1, [(0, "ICD10CM//E1165", None), (90, "LAB//A", 1.0), (2 * 259_200 + 2000, DEATH, None)])
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1))
-    tokens = [tokenizer.vocabulary.tokens[i] for i in tokenizer.encode(events(rows)).tokens[0]]
+    tokenizer = fit(events(rows))
+    tokens = [tokenizer.vocabulary.tokens[i] for i in encoded_of(tokenizer, events(rows)).tokens[0]]
     assert tokens == [
         "BOS", "GENDER//F", "AGE//50-54", "ICD10CM//1//E11", "ICD10CM//2//65", "TIME//1h-2h", "LAB//A", "Q//1",
         "TIME//6mo", "TIME//6mo", "TIME//1d-3d", DEATH,
@@ -101,29 +114,27 @@ def test_the_tokens_of_one_patient():
 
 def test_the_age_band_returns_when_it_changes():
     rows = patient(1, [(0, "LAB//A", 1.0), (6 * 525_960, "LAB//A", 2.0)])
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1))
-    tokens = [tokenizer.vocabulary.tokens[i] for i in tokenizer.encode(events(rows)).tokens[0]]
+    tokenizer = fit(events(rows))
+    tokens = [tokenizer.vocabulary.tokens[i] for i in encoded_of(tokenizer, events(rows)).tokens[0]]
     assert [t for t in tokens if t.startswith("AGE")] == ["AGE//50-54", "AGE//55-59"]
     assert tokens[-3:-1] == ["AGE//55-59", "LAB//A"]
 
 
 def test_follow_up_becomes_time_and_its_end_is_no_token():
     rows = [*patient(1, [(0, "LAB//A", 1.0)]), (1, 3 * 259_200, FOLLOW_UP_END, None)]
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1))
-    tokens = [tokenizer.vocabulary.tokens[i] for i in tokenizer.encode(events(rows)).tokens[0]]
+    tokenizer = fit(events(rows))
+    tokens = [tokenizer.vocabulary.tokens[i] for i in encoded_of(tokenizer, events(rows)).tokens[0]]
     assert tokens[-3:] == ["TIME//6mo"] * 3
     assert not any("FOLLOW_UP" in token for token in tokenizer.vocabulary.tokens)
-    uncensored = tokenizer.encode(events(rows[:-1])).tokens[
+    uncensored = encoded_of(tokenizer, events(rows[:-1])).tokens[
         0
     ]  # negative control: without the follow-up, no time tokens
     assert tokenizer.vocabulary.index["TIME//6mo"] not in uncensored
 
 
 def test_unknown_codes_are_dropped_and_counted_and_unknown_parts_cut():
-    tokenizer = Tokenizer.fit(
-        events(patient(1, [(0, "ICD10CM//E1165", None)])), TokenSettings(min_patients=1)
-    )
-    encoded = tokenizer.encode(events(patient(2, [(0, "ICD10CM//E1199", None), (5, "LAB//NEW", 1.0)])))
+    tokenizer = fit(events(patient(1, [(0, "ICD10CM//E1165", None)])))
+    encoded = encoded_of(tokenizer, events(patient(2, [(0, "ICD10CM//E1199", None), (5, "LAB//NEW", 1.0)])))
     tokens = [tokenizer.vocabulary.tokens[i] for i in encoded.tokens[0]]
     assert tokens[-1] == "ICD10CM//1//E11"
     assert encoded.dropped == {"LAB//NEW": 1}
@@ -133,10 +144,10 @@ def test_rare_codes_get_no_token_and_a_dataset_of_rare_codes_is_refused():
     rows = [row for n in range(3) for row in patient(n, [(0, "LAB//A", 1.0)])] + patient(
         9, [(0, "LAB//B", 1.0)]
     )
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=2))
+    tokenizer = fit(events(rows), min_patients=2)
     assert "LAB//A" in tokenizer.vocabulary.index and "LAB//B" not in tokenizer.vocabulary.index
     with pytest.raises(InputError, match="lower min_patients"):
-        Tokenizer.fit(events(rows), TokenSettings(min_patients=10))
+        fit(events(rows), min_patients=10)
 
 
 def test_thinning_keeps_the_last_value_of_each_window_and_all_that_has_no_value():
@@ -150,8 +161,8 @@ def test_thinning_keeps_the_last_value_of_each_window_and_all_that_has_no_value(
             (600, "LAB//A", 4.0),
         ],
     )
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1, thin_minutes=240))
-    back, _ = tokenizer.decode(tokenizer.encode(events(rows)).tokens, np.array([START]))
+    tokenizer = fit(events(rows), thin_minutes=240)
+    back, _ = decode(tokenizer, encoded_of(tokenizer, events(rows)).tokens, np.array([START]))
     assert back["code"].to_list() == ["LAB//A", "ADMISSION//X", "LAB//B", "LAB//A"]
 
 
@@ -159,17 +170,15 @@ def test_thinning_moves_no_value_past_another_event():
     rows = patient(
         1, [(60, "LAB//A", 1.0), (60, "ADMISSION//X", None), (60, DEATH, None), (60, "LAB//B", 3.0)]
     )
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1, thin_minutes=720))
-    back, _ = tokenizer.decode(tokenizer.encode(events(rows)).tokens, np.array([START]))
+    tokenizer = fit(events(rows), thin_minutes=720)
+    back, _ = decode(tokenizer, encoded_of(tokenizer, events(rows)).tokens, np.array([START]))
     assert back["code"].to_list() == ["LAB//A", "ADMISSION//X", DEATH, "LAB//B"]
 
 
 @pytest.mark.parametrize("code", ["TIME//OF_DAY", "Q//3", "AGE//X", "BOS"])
 def test_a_code_with_the_name_of_another_kind_of_token_is_refused(code):
     with pytest.raises(InputError, match="rename it"):
-        Tokenizer.fit(
-            events(patient(1, [(0, code, None), (5, "LAB//A", 1.0)])), TokenSettings(min_patients=1)
-        )
+        fit(events(patient(1, [(0, code, None), (5, "LAB//A", 1.0)])))
 
 
 def test_a_category_is_known_when_its_codes_together_are_frequent():
@@ -178,16 +187,16 @@ def test_a_category_is_known_when_its_codes_together_are_frequent():
         for n, code in enumerate(("E1165", "E1122"))
         for row in patient(n, [(0, f"ICD10CM//{code}", None)])
     ]
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=2))
+    tokenizer = fit(events(rows), min_patients=2)
     assert (
         "ICD10CM//1//E11" in tokenizer.vocabulary.index and "ICD10CM//2//65" not in tokenizer.vocabulary.index
     )
-    assert tokenizer.encode(events(rows)).dropped == {}
+    assert encoded_of(tokenizer, events(rows)).dropped == {}
 
 
 def test_tokens_that_form_no_event_are_skipped():
     rows = patient(1, [(0, "ICD10CM//E1165", None), (90, "LAB//A", 1.0)])
-    tokenizer = Tokenizer.fit(events(rows), TokenSettings(min_patients=1))
+    tokenizer = fit(events(rows))
     index = tokenizer.vocabulary.index
     from sequela.tokens.ragged import Ragged
 
@@ -195,23 +204,23 @@ def test_tokens_that_form_no_event_are_skipped():
         [index["Q//1"], index["ICD10CM//2//65"], index["LAB//A"]],
         [index["Q//2"], index["ICD10CM//1//E11"], index["Q//3"]],
     ])  # fmt: skip
-    back, _ = tokenizer.decode(bad, np.zeros(2, np.int64))
+    back, _ = decode(tokenizer, bad, np.zeros(2, np.int64))
     assert back["code"].to_list() == ["LAB//A", "ICD10CM//E11"]
     assert back["numeric_value"].to_list() == [None, None]
 
 
 def test_saving_and_loading_gives_the_same_tokenizer(tmp_path):
     frame = events(patient(1, [(0, "LAB//A", 1.0), (90, "LAB//A", 2.0), (90, "ATC//A10BA02", None)]))
-    tokenizer = Tokenizer.fit(frame, TokenSettings(min_patients=1))
+    tokenizer = fit(frame)
     tokenizer.save(tmp_path)
     again = Tokenizer.load(tmp_path)
     assert again.vocabulary == tokenizer.vocabulary and again.settings == tokenizer.settings
-    assert (again.encode(frame).tokens.flat == tokenizer.encode(frame).tokens.flat).all()
+    assert (encoded_of(again, frame).tokens.flat == encoded_of(tokenizer, frame).tokens.flat).all()
 
 
 @pytest.mark.parametrize("damage", ["missing", "not json", "lacks a part", "edited"])
 def test_a_damaged_vocabulary_is_refused(tmp_path, damage):
-    Tokenizer.fit(events(patient(1, [(0, "LAB//A", 1.0)])), TokenSettings(min_patients=1)).save(tmp_path)
+    fit(events(patient(1, [(0, "LAB//A", 1.0)]))).save(tmp_path)
     path = tmp_path / "vocabulary.json"
     body = json.loads(path.read_text())
     if damage == "missing":

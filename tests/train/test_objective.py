@@ -4,11 +4,16 @@ import torch.nn.functional as F
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
-from sequela.tokens.pack import collate
+from sequela.tokens.pack import Windows, collate
 from sequela.tokens.ragged import Ragged
 from sequela.train.objective import next_token
 
-PATIENTS = Ragged.of([[1, 5, 9, 4, 7], [1, 6, 6], [1, 3, 8, 2]])
+
+def rows(*patients):
+    return Windows.of(Ragged.of(patients), np.array([1]), (), 9)
+
+
+PATIENTS = rows([1, 5, 9, 4, 7], [1, 6, 6], [1, 3, 8, 2])
 
 
 def model():
@@ -33,7 +38,7 @@ def test_the_loss_of_a_packed_batch_is_that_of_its_patients_alone():
 
 def test_no_patient_changes_the_loss_of_another():
     decoder = model()
-    other = Ragged.of([PATIENTS[0], [1, 11, 10], PATIENTS[2]])
+    other = rows(PATIENTS[0], [1, 11, 10], PATIENTS[2])
     change = (
         next_token(decoder, collate(other, [[0, 1]], 9))[0]
         - next_token(decoder, collate(PATIENTS, [[0, 1]], 9))[0]

@@ -1,0 +1,165 @@
+"""A MEDS dataset as shards small enough to be held in memory, each with whole patients only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import meds
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sequela.record.codes import BIRTH
+from sequela.record.columns import NEVER, Columns, births
+from sequela.record.errors import InputError
+from sequela.record.timeline import STATIC
+from sequela.record.validate import check_schema
+
+ROWS = 1 << 20
+COLUMNS = ("subject_id", "time", "code", "numeric_value")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Row groups [first, last) of the Parquet file at `path`: the patients who begin there."""
+
+    path: Path
+    first: int
+    last: int
+
+
+def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
+    """The shards of a MEDS dataset, of about `rows` events each, in the order of its files.
+
+    Raises:
+        InputError: where the folder is no MEDS dataset.
+    """
+    folder = Path(meds_folder)
+    paths = sorted((folder / meds.data_subdirectory).rglob("*.parquet"))
+    if not paths:
+        raise InputError(
+            f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."
+        )
+    found = [shard for path in paths for shard in _shards_of_file(path, rows)]
+    if not found:
+        raise InputError(f"{folder / 'data'} holds no events at all: check what the dataset was made from.")
+    return found
+
+
+def _shards_of_file(path: Path, rows: int) -> list[Shard]:
+    check_schema(path)
+    about = pq.read_metadata(path)
+    shards, first, held = [], 0, 0
+    for group in range(about.num_row_groups):
+        own = about.row_group(group).num_rows
+        if held and held + own > rows:
+            shards.append(Shard(path, first, group))
+            first, held = group, 0
+        held += own
+    return [*shards, Shard(path, first, about.num_row_groups)] if held else shards
+
+
+def read_shard(shard: Shard) -> Columns:
+    """The events of the patients who begin in the shard, sorted by patient and time, static ones first.
+
+    Raises:
+        InputError: where a cell is missing or no finite number, or an event is before its patient's birth.
+    """
+    with pq.ParquetFile(shard.path, read_dictionary=["code"]) as file:
+        own = [column for column in COLUMNS if column in file.schema_arrow.names]
+        table = file.read_row_groups(range(shard.first, shard.last), columns=own, use_threads=False)
+        before = _last_patient(file, shard.first - 1)
+        patient = _numbers(table, "subject_id", pa.int64())
+        # A patient belongs to the shard in which their rows begin: what is left of the shard before is passed over ..
+        skip = int(np.argmax(patient != before)) if before is not None and (patient != before).any() else 0
+        if before is not None and (patient == before).all():
+            skip = len(patient)
+        # .. and what of the last patient lies in the row groups behind belongs to this one.
+        group = shard.last
+        while skip < len(patient) and group < file.metadata.num_row_groups:
+            more = file.read_row_groups([group], columns=own, use_threads=False)
+            same = _numbers(more, "subject_id", pa.int64()) == patient[-1]
+            ends = len(same) if same.all() else int(np.argmin(same))
+            table = pa.concat_tables([table, more.slice(0, ends)])
+            if ends < len(same):
+                break
+            group += 1
+    columns = _columns(table.slice(skip), shard)
+    return _in_order(columns, shard)
+
+
+def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
+    if group < 0:
+        return None
+    cells = file.read_row_group(group, columns=["subject_id"], use_threads=False).column(0)
+    return cells[-1].as_py() if len(cells) else None
+
+
+def _numbers(table: pa.Table, column: str, kind: pa.DataType, absent: float = 0) -> np.ndarray:
+    """A column as an array; missing cells are `absent`."""
+    cells = table[column].cast(kind)
+    return pl.Series(pc.fill_null(cells, absent) if cells.null_count else cells).to_numpy()  # no detour over pandas
+
+
+def _columns(table: pa.Table, shard: Shard) -> Columns:
+    for column in ("subject_id", "code"):
+        if table[column].null_count:
+            row = pc.index(pc.is_null(table[column]), True).as_py() + 1
+            raise InputError(
+                f"{shard.path}, row {row} of its part from row group {shard.first} on: '{column}' is missing; "
+                "give it, or drop the event."
+            )
+    table = table.set_column(table.column_names.index("time"), "time", table["time"].cast(pa.timestamp("us")))
+    time = _numbers(table, "time", pa.int64(), STATIC)
+    if "numeric_value" in table.column_names:
+        number = _numbers(table, "numeric_value", pa.float32(), np.nan)
+    else:
+        number = np.full(len(table), np.nan, np.float32)
+    if np.isinf(number).any():
+        raise InputError(
+            f"{shard.path}: {int(np.isinf(number).sum())} cells of 'numeric_value' are infinite; give numbers, or "
+            "leave them empty."
+        )
+    names, code = _coded(table["code"])
+    return Columns(_numbers(table, "subject_id", pa.int64()), time, code, number, names)
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Distinct codes, sorted, and the row of each event's code among them; every chunk has a dictionary of its own."""
+    chunks = [
+        chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in column.chunks
+    ]
+    lists = [chunk.dictionary.cast(pa.string()).to_pylist() for chunk in chunks]
+    names = sorted({name for some in lists for name in some})
+    place = {name: row for row, name in enumerate(names)}
+    code = [
+        np.array([place[name] for name in some], np.int32)[pl.Series(chunk.indices).to_numpy()]
+        for some, chunk in zip(lists, chunks, strict=True)
+        if len(chunk)
+    ]
+    return tuple(names), np.concatenate(code) if code else np.zeros(0, np.int32)
+
+
+def _in_order(columns: Columns, shard: Shard) -> Columns:
+    patient, time = columns.patient, columns.time
+    same = patient[1:] == patient[:-1]
+    together = len(np.unique(patient[columns.starts])) == len(columns.starts)
+    if not together or not ((time[1:] >= time[:-1]) | ~same).all():
+        columns = columns.take(np.lexsort((np.arange(len(time)), time, patient)))
+    _check_births(columns, shard)
+    return columns
+
+
+def _check_births(columns: Columns, shard: Shard) -> None:
+    born, early = births(columns), 0
+    if len(columns):
+        first = np.repeat(born, np.diff(np.append(columns.starts, len(columns))))
+        early = int(((columns.time < first) & (columns.time != STATIC) & (first != NEVER)).sum())
+    if early:
+        raise InputError(
+            f"{shard.path}: {early} events are before their patient's birth ({BIRTH}); mend the times, drop these "
+            "events, or let `sequela ingest meds` drop them."
+        )

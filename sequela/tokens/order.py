@@ -1,0 +1,76 @@
+"""Which events become tokens, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from sequela.record.codes import BIRTH, FOLLOW_UP_END
+from sequela.record.columns import Columns
+from sequela.record.timeline import STATIC
+from sequela.tokens.code import order_rank
+from sequela.tokens.settings import TokenSettings
+
+
+def moving(columns: Columns, settings: TokenSettings) -> Columns:
+    """The events that may become tokens: dated, neither birth nor end of follow-up, thinned."""
+    silent = np.array([name in (BIRTH, FOLLOW_UP_END) for name in columns.names], bool)
+    keep = columns.time != STATIC
+    if silent.any():
+        keep &= ~silent[columns.code]
+    events = columns if keep.all() else columns.take(keep)
+    return _thinned(events, settings.thin_minutes) if settings.thin_minutes else events
+
+
+def in_token_order(events: Columns) -> Columns:
+    """Events of one patient and moment by rank, code and value (none first).
+
+    `events` are sorted by patient and time.
+    """
+    rank = [order_rank(name) for name in events.names]
+    place = np.empty(len(rank), np.int64)
+    place[sorted(range(len(rank)), key=lambda row: (rank[row], events.names[row]))] = np.arange(len(rank))
+    order = place[events.code]
+    tied = (events.patient[1:] == events.patient[:-1]) & (events.time[1:] == events.time[:-1])
+    value = np.where(np.isnan(events.number), -np.inf, events.number)
+    later = (order[1:] > order[:-1]) | ((order[1:] == order[:-1]) & (value[1:] >= value[:-1]))
+    if (later | ~tied).all():
+        return events
+    moment = np.append(0, np.cumsum(~tied))
+    key = moment * len(rank) + order
+    by_key = np.argsort(key, kind="stable")
+    key, value = key[by_key], value[by_key]
+    if ((key[1:] == key[:-1]) & (value[1:] < value[:-1])).any():
+        by_key = by_key[np.lexsort((value, key))]
+    return events.take(by_key)
+
+
+def _thinned(events: Columns, minutes: int) -> Columns:
+    """Each code once in every window: without a value the first time, with values the last one.
+
+    The last values of a window are dated to the latest of them, which saves time tokens. An event without a value ends
+    a window, so no value is moved past a diagnosis, a discharge or a death.
+    """
+    frame = pl.DataFrame({
+        "patient": events.patient,
+        "time": pl.Series(events.time).cast(pl.Datetime("us")),
+        "code": events.code,
+        "number": events.number,
+    })  # fmt: skip
+    frame = frame.with_columns(window=pl.col("time").dt.truncate(f"{minutes}m"))
+    bare = pl.col("number").is_nan()
+    frame = frame.filter(
+        ~bare | pl.struct("patient", "window", "code", bare.alias("bare")).is_first_distinct()
+    )
+    frame = frame.with_columns(block=bare.cum_sum().over("patient"))
+    group = ["patient", "window", "block"]
+    last = frame.filter(~bare).group_by(*group, "code", maintain_order=True).agg(pl.all().last())
+    last = last.with_columns(pl.col("time").max().over(group))
+    columns = ["patient", "time", "code", "number"]
+    frame = pl.concat([frame.filter(bare).select(columns), last.select(columns)]).sort(
+        "patient", "time", maintain_order=True
+    )
+    time = frame["time"].to_physical().to_numpy()
+    return Columns(
+        frame["patient"].to_numpy(), time, frame["code"].to_numpy(), frame["number"].to_numpy(), events.names
+    )

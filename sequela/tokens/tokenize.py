@@ -1,0 +1,249 @@
+"""A MEDS dataset to a corpus, in two passes over its shards: count, then encode.
+
+Each pass maps a function over the shards. It writes its result as files and, last of all, a note that says it is done;
+a run that goes on where another was cut short skips the shards with a note. Nothing here grows with the number of
+patients but their ids, eight bytes each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import meds
+import numpy as np
+
+from sequela.record.columns import Columns
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.record.shards import Shard, read_shard, shards_of
+from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
+from sequela.record.store import SPLITS
+from sequela.record.workers import Workers, run
+from sequela.tokens.corpus import FILE, write_shard
+from sequela.tokens.encode import encode
+from sequela.tokens.settings import TokenSettings
+from sequela.tokens.statistics import Statistics
+from sequela.tokens.tokenizer import Tokenizer, load_maps, recoded, save_maps
+from sequela.tokens.translate import CodeMap, load_map, translate
+
+WORK = "work"
+TRAIN = SPLITS.index(meds.train_split)
+MERGED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard of a dataset, and where the corpus is being made."""
+
+    number: int
+    shard: Shard
+    dataset: Path
+    out: Path
+    settings: TokenSettings
+    maps: tuple[str, ...]
+
+    @property
+    def work(self) -> Path:
+        """The folder of what is only needed until the corpus is complete."""
+        return self.out / WORK
+
+    def file(self, kind: str) -> Path:
+        """A file of this shard there."""
+        return self.work / f"{self.number:05d}.{kind}"
+
+
+def tokenize(
+    dataset: Path,
+    out: Path,
+    settings: TokenSettings | None = None,
+    maps: tuple[str | Path, ...] = ("mimic-meds", "gem"),
+    workers: Workers | None = None,
+    *,
+    progress: Progress = silent,
+) -> dict:
+    """Fit a tokenizer on the training patients of a MEDS dataset and write the corpus of every split into `out`.
+
+    The result is the same, to the byte, for any number and kind of workers. What an earlier run with the same
+    arguments left in `out` is used.
+
+    Args:
+        maps: code maps, applied in that order (see `sequela.tokens.translate.load_map`).
+
+    Returns:
+        What `corpus.json` says: the vocabulary, what the code maps did, and per split the patients, events, tokens,
+        events without a token, and shards.
+
+    Raises:
+        InputError: where the dataset is no valid MEDS, or has no training patient.
+    """
+    settings, dataset, out = settings or TokenSettings(), Path(dataset), Path(out)
+    shards = shards_of(dataset)
+    (out / WORK).mkdir(exist_ok=True)
+    code_maps = tuple(load_map(source) for source in maps)
+    save_maps(code_maps, out)
+    Assignment.write(dataset, out / WORK)
+    names = tuple(one.name for one in code_maps)
+    jobs = [Job(number, shard, dataset, out, settings, names) for number, shard in enumerate(shards)]
+
+    counted = run(_count, jobs, workers, progress=partial(_stage, progress, 0))
+    check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
+    if not any(one["train"] for one in counted):
+        raise InputError(
+            f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
+        )
+    tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
+    tokenizer.save(out)
+
+    encoded = run(_encode, jobs, workers, progress=partial(_stage, progress, 1))
+    gaps = np.sum(
+        [np.array(one[meds.train_split]["gaps"]) for one in encoded if meds.train_split in one], axis=0
+    )
+    tokenizer = tokenizer.timed(gaps)
+    tokenizer.save(out)
+    about = {
+        "vocabulary": tokenizer.vocabulary.hash,
+        "tokens_in_vocabulary": len(tokenizer.vocabulary),
+        "maps": _map_account(counted, code_maps),
+        "patients_without_split": sum(one["without_split"] for one in counted),
+        "splits": {split: _of_split(encoded, split) for split in SPLITS},
+    }
+    (out / FILE).write_text(json.dumps(about, indent=1))
+    shutil.rmtree(out / WORK)
+    return about
+
+
+def fit(
+    columns: Columns, settings: TokenSettings | None = None, maps: tuple[CodeMap, ...] = (), *, dated: bool = True
+) -> Tokenizer:
+    """A tokenizer fitted on the events of training patients in memory, as `tokenize` fits one on shards.
+
+    Raises:
+        InputError: see `Tokenizer.fit`.
+    """
+    settings = settings or TokenSettings()
+    bare = Tokenizer.fit(Statistics.of(recoded(columns, maps), settings), settings, maps, dated=dated)
+    return bare.timed(encode(bare, columns).gaps)
+
+
+def _stage(progress: Progress, number: int, done: float, total: float, **facts: object) -> None:
+    progress(done + number * total, 2 * total, stage=("count", "encode")[number], **facts)
+
+
+def _merged(jobs: list[Job]) -> Statistics:
+    """The counts over all shards; a few at once, so that memory does not grow with their number."""
+    merged: list[Statistics] = []
+    for job in jobs:
+        merged.append(Statistics.load(job.file("counts.npz")))
+        if len(merged) == MERGED_AT_ONCE:
+            merged = [Statistics.merge(merged)]
+    return Statistics.merge(merged)
+
+
+def _dated(dataset: Path) -> bool:
+    """Whether dates are real; a dataset whose dates are shifted or made up says `"real_dates": false`."""
+    path = dataset / meds.dataset_metadata_filepath
+    return not path.exists() or json.loads(path.read_text()).get("real_dates", True) is not False
+
+
+def _count(job: Job) -> dict:
+    """The first pass over one shard."""
+    note = job.file("counted.json")
+    if note.exists():
+        return json.loads(note.read_text())
+    columns, split = _read(job)
+    np.save(job.file("patients.npy"), columns.patient[columns.starts])
+    maps = _maps(job.out, job.maps)
+    reached = frozenset().union(*(one.systems for one in maps))
+    times = np.bincount(columns.code, minlength=len(columns.names))
+    train = _of(columns, split, TRAIN)
+    Statistics.of(recoded(train, maps), job.settings).save(job.file("counts.npz"))
+    facts = {
+        "train": int((split == TRAIN).sum()),
+        "without_split": int((split == NONE).sum()),
+        "mapped": {
+            name: int(count)
+            for name, count in zip(columns.names, times, strict=True)
+            if count and name.partition("//")[0].upper() in reached
+        },
+    }
+    return _noted(note, facts)
+
+
+def _encode(job: Job) -> dict:
+    """The second pass over one shard."""
+    note = job.file("encoded.json")
+    if note.exists():
+        return json.loads(note.read_text())
+    columns, split = _read(job)
+    tokenizer = _tokenizer(job.out)
+    facts = {}
+    for number in np.unique(split[split != NONE]):
+        encoded = encode(tokenizer, _of(columns, split, number))
+        name = SPLITS[number]
+        written = write_shard(encoded, job.out / name, f"{job.number:05d}")
+        facts[name] = {"shard": written, "dropped": encoded.dropped, "gaps": encoded.gaps.tolist()}
+    return _noted(note, facts)
+
+
+def _noted(note: Path, facts: dict) -> dict:
+    """Leave the note that this shard is done, whole or not at all."""
+    unfinished = note.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(facts))
+    unfinished.rename(note)
+    return facts
+
+
+def _read(job: Job) -> tuple[Columns, np.ndarray]:
+    """The events of a shard, and the row in `SPLITS` of each of its patients."""
+    columns = read_shard(job.shard)
+    patients = columns.patient[columns.starts]
+    assigned = Assignment.open(job.work)
+    if assigned is not None:
+        return columns, assigned.of(patients)
+    return columns, np.full(len(patients), split_of_folder(job.shard, job.dataset), np.uint8)
+
+
+def _of(columns: Columns, split: np.ndarray, number: int) -> Columns:
+    """The events of the patients of one split."""
+    own = split == number
+    if own.all():
+        return columns
+    return columns.take(np.repeat(own, np.diff(np.append(columns.starts, len(columns)))))
+
+
+@lru_cache(maxsize=1)
+def _maps(out: Path, names: tuple[str, ...]) -> tuple[CodeMap, ...]:
+    return load_maps(names, out)
+
+
+def _tokenizer(out: Path) -> Tokenizer:
+    return _tokenizer_at(out, (out / "vocabulary.json").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer_at(out: Path, _written: int) -> Tokenizer:
+    return Tokenizer.load(out)
+
+
+def _map_account(counted: list[dict], maps: tuple[CodeMap, ...]) -> dict:
+    """What the maps did to the events of all patients (see `sequela.tokens.translate.translate`)."""
+    reached: Counter[str] = Counter()
+    for one in counted:
+        reached.update(one["mapped"])
+    names = sorted(reached)
+    return translate(names, maps, [reached[name] for name in names])[1]
+
+
+def _of_split(encoded: list[dict], split: str) -> dict:
+    own = [one[split] for one in encoded if split in one]
+    dropped: Counter[str] = Counter()
+    for one in own:
+        dropped.update(one["dropped"])
+    shards = [one["shard"] for one in own]
+    total = {key: sum(shard[key] for shard in shards) for key in ("patients", "events", "tokens")}
+    return {**total, "dropped_events": dict(sorted(dropped.items())), "shards": shards}
