@@ -57,3 +57,8 @@ def test_a_database_overflows_to_disk_and_keeps_to_its_memory(tmp_path):
 def test_memory_needs_a_unit(tmp_path):
     with pytest.raises(InputError, match="memory is 'much'"), database_in(tmp_path, "much"):
         pass
+
+
+def test_a_database_draws_nothing(tmp_path):
+    with database_in(tmp_path, "100MB") as con:
+        assert con.sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]

@@ -265,7 +265,7 @@ def test_a_diagnosis_is_not_known_before_it_was_written(made):
         ("32817", "2020-02-03", "", "2", "", "2020-03-01"),  # an onset before the visit
         ("32821", "2020-04-01", "", "", "", "2020-04-01"),  # no visit
         ("32821", "2020-04-02", "", "99", "", "2020-04-02"),  # a visit that does not exist
-        ("32821", "2020-04-03", "", "3", "", "2020-04-03"),  # a visit of somebody else
+        ("32821", "2020-01-03", "", "3", "", "2020-01-03"),  # a visit of somebody else
         ("42894222", "2020-01-01", "2020-01-01 10:00:00", "1", "", "2020-01-01 10:00:00"),  # chief complaint
     ]
     lines = [
