@@ -9,6 +9,7 @@ import duckdb
 
 from sequela.record.database import Database
 from sequela.record.json_table import load_json
+from sequela.record.leak import Leaks
 from sequela.record.mapping import FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
 from sequela.record.progress import Progress
 from sequela.record.raw import Loaded, literal, load_files, load_rows, quoted
@@ -46,8 +47,10 @@ class Gathered:
         meanings: code -> description, for people.
         events: how many they are.
         texts: whether any of them has a text.
-        splits: whether the spill also says whose split is whose, under the name "splits".
         name, metadata: of the dataset.
+        leaks: what is known only at the end of a stay.
+        parents: code -> parent codes, where the source says so.
+        splits: whether the spill also says whose split is whose, under the name "splits".
     """
 
     spill: Spill
@@ -57,6 +60,8 @@ class Gathered:
     texts: bool
     name: str
     metadata: dict
+    leaks: Leaks = field(default_factory=Leaks)
+    parents: dict[str, list[str]] = field(default_factory=dict)
     splits: bool = False
 
 
@@ -80,7 +85,7 @@ def gather(
     meanings = {code: text for number in sorted(found) for code, text in found[number].meanings.items()}
     events = sum(one.selected - sum(one.dropped.values()) for one in found.values())
     texts = any(one.texts for one in found.values())
-    return Gathered(spill, tables, meanings, events, texts, mapping.name, mapping.metadata)
+    return Gathered(spill, tables, meanings, events, texts, mapping.name, mapping.metadata, mapping.leaks)
 
 
 def _rules(mapping: Mapping) -> list[tuple[int, Rule, str]]:

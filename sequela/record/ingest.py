@@ -13,8 +13,9 @@ import polars as pl
 from sequela.record.account import Account
 from sequela.record.database import raw_place
 from sequela.record.errors import InputError
+from sequela.record.foreign import gather_meds
 from sequela.record.gather import Gathered, gather
-from sequela.record.mapping_file import load_mapping
+from sequela.record.mapping_file import MEDS, load_mapping
 from sequela.record.progress import Progress, silent
 from sequela.record.raw import literal
 from sequela.record.report import report_of
@@ -40,7 +41,8 @@ def ingest(
     """Make a MEDS dataset in the folder `out` from the raw tables at `raw`.
 
     Args:
-        source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4") or the path of a mapping file.
+        source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4"), the path of a mapping file, or "meds"
+            for a MEDS dataset that others made.
         raw: the folder of raw files, a DuckDB file (*.duckdb, *.db), or the URI of a PostgreSQL server.
         fractions: shares of the patients in the splits train, tuning and held_out.
         memory: how much of the tables DuckDB keeps in memory; what is more lies on disk meanwhile.
@@ -54,24 +56,24 @@ def ingest(
     Raises:
         InputError: where the mapping or the raw files are not as they should be.
     """
-    mapping = load_mapping(source)
+    mapping = None if source == MEDS else load_mapping(source)
     split_of(np.zeros(0, np.int64), fractions)  # complains of shares that are none before the work
-    raw, out = raw_place(raw), Path(out)
+    out, reading = Path(out), _share(progress, 0, 70)
     with scratch_in(out) as scratch:
-        gathered = gather(mapping, raw, scratch, memory, events_a_shard, _share(progress, 0, 70))
+        if mapping is None:
+            gathered = gather_meds(Path(raw), scratch, memory, events_a_shard, reading)
+        else:
+            gathered = gather(mapping, raw_place(raw), scratch, memory, events_a_shard, reading)
         if not gathered.events:
-            raise InputError(f"{raw}: no row of it makes an event by {mapping.path}; compare the two.")
-        accounts = run(
-            settle,
-            _parts(gathered, out, scratch, fractions),
-            workers,
-            progress=_share(progress, 70, 95, "sort"),
-        )
+            by = mapping.path if mapping else "the rules of MEDS"
+            raise InputError(f"{raw_place(raw)}: no row of it makes an event by {by}; compare the two.")
+        parts = _parts(gathered, out, scratch, fractions)
+        accounts = run(settle, parts, workers, progress=_share(progress, 70, 95, "sort"))
         progress(95, 100, stage="write")
         account = reduce(Account.plus, accounts)
         codes, units = _counted(scratch / "counts")
         write_splits(_in_order(scratch, memory), out)
-        write_codes(codes, out, gathered.meanings)
+        write_codes(codes, out, gathered.meanings, gathered.parents)
     write_facts(out, gathered.name, gathered.metadata)
     report = report_of(gathered, account, codes, units)
     (out / "ingest.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -94,7 +96,8 @@ def _parts(gathered: Gathered, out: Path, scratch: Path, fractions: tuple[float,
         files = spill.part("rule=*", number)
         splits = spill.part("splits", number) if gathered.splits else ()
         if files:
-            parts.append(Part(number, files, splits, out, scratch / "counts", fractions, gathered.texts))
+            counts, texts, leaks = scratch / "counts", gathered.texts, gathered.leaks
+            parts.append(Part(number, files, splits, out, counts, fractions, texts, leaks))
     return parts
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sequela.record.leak import Leaks
+
 # Words for people; how each is read from text is in `sequela.record.text_types`. "time" may be followed by formats.
 COLUMN_TYPES = ("text", "integer", "number", "quantity", "time", "duration")
 # What a value inside JSON is read as; one of another kind is null, "json" is the value itself.
@@ -44,6 +46,7 @@ class FileTable:
     table: str | None = None
     encoding: str = "utf-8"
     timezone: str = "UTC"
+    leaks: Leaks = field(default_factory=Leaks)
 
     @property
     def required_columns(self) -> list[str]:
@@ -127,7 +130,8 @@ class Rule:
 class Mapping:
     """A whole mapping file. Events of a patient at the same time are kept in the order of `rules`.
 
-    `macros` are SQL functions of the mapping's own: "name(argument, ...)" -> SQL.
+    `macros` are SQL functions of the mapping's own: "name(argument, ...)" -> SQL. `leaks` says which codes are known
+    only at the end of a stay.
     """
 
     name: str
@@ -137,3 +141,4 @@ class Mapping:
     metadata: dict[str, Any]
     macros: dict[str, str] = field(default_factory=dict)
     timezone: str = "UTC"
+    leaks: Leaks = field(default_factory=Leaks)

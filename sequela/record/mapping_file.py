@@ -10,10 +10,12 @@ from pathlib import Path
 
 from sequela.record.errors import InputError, nearest
 from sequela.record.json_shape import structure
+from sequela.record.leak import Leaks
 from sequela.record.mapping import COLUMN_TYPES, FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
 from sequela.record.text_types import check_type, check_zone
 
 SHIPPED = Path(__file__).parent / "sources"
+MEDS = "meds"  # the source that needs no mapping: a dataset in the format to which mappings lead
 
 WORDS = {
     str: "a text",
@@ -32,6 +34,7 @@ MAPPING = {
     "events": list,
     "macros": dict,
     "timezone": str,
+    "leaks": dict,
 }
 FILE_TABLE = {
     "files": (str, list),
@@ -92,7 +95,16 @@ def load_mapping(source: str | Path) -> Mapping:
     ]
     metadata, macros = content.get("metadata", {}), content.get("macros", {})
     _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
-    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone)
+    leaks = _leaks(content.get("leaks", {}), f"{path}, leaks")
+    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone, leaks)
+
+
+def _leaks(said: dict, place: str) -> Leaks:
+    """Heads of codes may be written with the slashes behind them."""
+    _check(said, {"codes": (str, list)}, (), place)
+    if "codes" not in said:
+        return Leaks()
+    return Leaks(tuple(code.rstrip("/") for code in _texts(said["codes"], f"{place}, codes")))
 
 
 def _zone(content: dict, path: Path) -> str:
@@ -143,12 +155,11 @@ def _find(source: str | Path, beside: Path = Path()) -> Path:
     path = beside / source
     if path.is_file():
         return path
+    known = [*shipped(), MEDS]
     if path.suffix == ".toml":
-        raise InputError(
-            f"there is no mapping file {path}: check the path, or name one of {_listed(shipped())}."
-        )
+        raise InputError(f"there is no mapping file {path}: check the path, or name one of {_listed(known)}.")
     raise InputError(
-        f"there is no source '{source}'{nearest(str(source), shipped())}: the sources are {_listed(shipped())}; "
+        f"there is no source '{source}'{nearest(str(source), known)}: the sources are {_listed(known)}; "
         "for another, give the path of a mapping file (.toml, see docs/sources.md)."
     )
 

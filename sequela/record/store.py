@@ -101,13 +101,19 @@ def write_splits(tables: Iterable[pl.DataFrame], out: Path) -> None:
             file.write_table(meds.SubjectSplitSchema.align(table.to_arrow()))
 
 
-def write_codes(counted: pl.DataFrame, out: Path, descriptions: dict[str, str]) -> None:
+def write_codes(
+    counted: pl.DataFrame,
+    out: Path,
+    descriptions: dict[str, str],
+    parents: dict[str, list[str]] | None = None,
+) -> None:
     """Write metadata/codes.parquet from rows (code, events, patients, unit), one for each code."""
     counted = counted.sort("code")
+    above = [(parents or {}).get(code) for code in counted["code"]]
     table = counted.select(
         "code",
         description=pl.Series([descriptions.get(code) for code in counted["code"]], dtype=pl.String),
-        parent_codes=pl.lit(None, pl.List(pl.String)),
+        parent_codes=pl.Series(above, dtype=pl.List(pl.String)),
         events=pl.col("events").cast(pl.Int64),
         patients=pl.col("patients").cast(pl.Int64),
         unit="unit",

@@ -44,7 +44,16 @@ def patients_in(path: Path) -> pl.DataFrame:
 
 def check_schema(path: Path) -> None:
     """The file has the columns that MEDS demands, in types that can be read as ours."""
-    types = _parquet(path, pl.read_parquet_schema)
+    check_types(path, schema_of(path))
+
+
+def schema_of(path: Path) -> dict[str, pl.DataType]:
+    """Column -> type of a Parquet file."""
+    return dict(_parquet(path, pl.read_parquet_schema))
+
+
+def check_types(path: Path, types: dict[str, pl.DataType]) -> None:
+    """These columns of a file are those that MEDS demands, and can be read as ours."""
     for column in REQUIRED:
         if column not in types:
             raise InputError(f"{path} has no column '{column}': a MEDS file needs {', '.join(REQUIRED)}.")
@@ -82,8 +91,13 @@ def _parquet(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{path} cannot be read as parquet ({said}): copy or make it again.") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The error for a file that is no whole Parquet."""
+    said = str(error).splitlines()[0].rstrip(".")
+    return InputError(f"{path} cannot be read as parquet ({said}): copy or make it again.")
 
 
 def check_one_file_each(patients: pl.DataFrame) -> None:

@@ -141,3 +141,20 @@ def test_boundaries_count_what_opens_and_closes():
         ("HOSPITAL_ADMISSION", 1, 0),
         ("HOSPITAL_ADMISSION", 1, 1),
     ]
+
+
+def test_real_stays_with_all_diagnoses_at_admission(shared_data):
+    events = pl.read_parquet(shared_data / "ehr/mimic4demo_meds_slim/events.parquet")
+    assert find_leaks(events).is_empty(), "as it is, diagnoses and DRGs stand at discharge"
+    begins = events.filter(pl.col("code").str.starts_with("HOSPITAL_ADMISSION")).select(
+        "hadm_id", begin="time"
+    )
+    late = pl.col("code").str.contains("^(DIAGNOSIS|DRG)//") & pl.col("begin").is_not_null()
+    joined = events.join(begins, on="hadm_id", how="left", maintain_order="left")
+    planted = joined.with_columns(time=pl.when(late).then("begin").otherwise("time"))
+    count = planted.filter(late).height
+    assert count == 4_506 + 454
+    assert find_leaks(planted).height > 0.98 * count
+    moved, _ = move_leaks(planted)
+    same = moved.filter(late)["time"] == events.filter(joined.select(late)[:, 0])["time"]
+    assert same.mean() > 0.98

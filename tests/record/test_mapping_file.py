@@ -3,6 +3,7 @@
 import pytest
 
 from sequela.record.errors import InputError
+from sequela.record.leak import Leaks
 from sequela.record.mapping import FileTable, JsonTable, QueryTable, RowTable
 from sequela.record.mapping_file import load_mapping, shipped
 
@@ -181,3 +182,13 @@ def test_what_no_json_table_can_say(written, old, new, words):
     with pytest.raises(InputError) as caught:
         load_mapping(written(JSON.replace(old, new)))
     assert words in str(caught.value)
+
+
+def test_which_codes_are_known_late_may_be_said(written):
+    assert load_mapping(written(GOOD)).leaks == Leaks()
+    assert load_mapping(written(GOOD + '\n[leaks]\ncodes = ["DRG//", "BILL"]\n')).leaks == Leaks(("DRG", "BILL"))
+    assert load_mapping(written(GOOD + "\n[leaks]\ncodes = []\n")).leaks == Leaks(())
+    with pytest.raises(InputError, match="leaks: 'code' is not known"):
+        load_mapping(written(GOOD + '\n[leaks]\ncode = ["DRG"]\n'))
+    with pytest.raises(InputError, match="leaks, codes must be a text or a list of texts"):
+        load_mapping(written(GOOD + "\n[leaks]\ncodes = [1]\n"))
