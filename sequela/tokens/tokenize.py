@@ -29,7 +29,7 @@ from sequela.tokens.encode import encode
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.statistics import Statistics
 from sequela.tokens.tokenizer import Tokenizer, load_maps, recoded, save_maps
-from sequela.tokens.translate import CodeMap, load_map, translate
+from sequela.tokens.translate import CodeMap, check_names, load_map, translate
 
 WORK = "work"
 TRAIN = SPLITS.index(meds.train_split)
@@ -79,12 +79,13 @@ def tokenize(
         events without a token, and shards.
 
     Raises:
-        InputError: where the dataset is no valid MEDS, or has no training patient.
+        InputError: where the dataset is no valid MEDS or has no training patient, or two code maps have one name.
     """
     settings, dataset, out = settings or TokenSettings(), Path(dataset), Path(out)
     shards = shards_of(dataset)
-    (out / WORK).mkdir(exist_ok=True)
     code_maps = tuple(load_map(source) for source in maps)
+    check_names(code_maps)
+    (out / WORK).mkdir(exist_ok=True)
     save_maps(code_maps, out)
     Assignment.write(dataset, out / WORK)
     names = tuple(one.name for one in code_maps)

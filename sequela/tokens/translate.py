@@ -14,7 +14,6 @@ from typing import TypeVar
 import polars as pl
 
 from sequela.record.errors import InputError, nearest
-from sequela.tokens import gem
 
 BUILT_IN = ("gem", "mimic-meds")
 STAR = "*"
@@ -58,23 +57,27 @@ class CodeMap:
 
     def save(self, path: Path) -> None:
         """Write the rows as Parquet, which `load_map` reads again."""
-        columns = {"from": pl.String, "to": pl.String}
-        pl.DataFrame(list(self.rows), schema=columns, orient="row").write_parquet(path)
+        sources, targets = zip(*self.rows, strict=True) if self.rows else ((), ())
+        table = {"from": pl.Series(sources, dtype=pl.String), "to": pl.Series(targets, dtype=pl.String)}
+        pl.DataFrame(table).write_parquet(path)
 
     @cached_property
     def _exact(self) -> dict[str, tuple[str, ...]]:
         return _grouped([(_key(source), to) for source, to in self.rows if STAR not in source])
 
     @cached_property
+    def _starred(self) -> list[tuple[str, str, str]]:
+        """What stands before and behind the star, and the target."""
+        return [(*source.split(STAR, 1), to) for source, to in self.rows if STAR in source]
+
+    @cached_property
     def _patterns(self) -> dict[tuple[str, str], tuple[str, ...]]:
-        starred = [(*source.split(STAR, 1), to) for source, to in self.rows if STAR in source]
-        return _grouped([((before.upper(), behind.upper()), to) for before, behind, to in starred])
+        return _grouped([((before.upper(), behind.upper()), to) for before, behind, to in self._starred])
 
     @cached_property
     def _lengths(self) -> list[tuple[int, int]]:
         """Lengths of the texts before and behind the star, longest together first."""
-        starred = [source.split(STAR, 1) for source, _ in self.rows if STAR in source]
-        lengths = {(len(before), len(behind)) for before, behind in starred}
+        lengths = {(len(before), len(behind)) for before, behind, _ in self._starred}
         return sorted(lengths, key=lambda pair: (-sum(pair), -pair[0]))
 
 
@@ -84,13 +87,9 @@ def load_map(source: str | Path) -> CodeMap:
     "gem": ICD-9-CM diagnoses to ICD-10-CM; "mimic-meds": how MEDS-Extract spells the codes of MIMIC-IV.
     Raises InputError where `source` is neither.
     """
-    if str(source) == "gem":
-        decided = gem.decisions().select("code", "targets").iter_rows()
-        pairs = ((code, target) for code, targets in decided for target in targets)
-        return CodeMap("gem", tuple((f"ICD9CM//{code}", f"ICD10CM//{target}") for code, target in pairs))
     if str(source) in BUILT_IN:
         text = files("sequela.tokens").joinpath(f"maps/{source}.csv").read_bytes()
-        return CodeMap(str(source), tuple(pl.read_csv(text, infer_schema=False).iter_rows()))
+        return CodeMap(str(source), _pairs(pl.read_csv(text, infer_schema=False)))
     path = Path(source)
     if not path.is_file():
         raise InputError(
@@ -98,6 +97,15 @@ def load_map(source: str | Path) -> CodeMap:
             f"name a CSV or Parquet file with columns from and to, or one of {', '.join(BUILT_IN)}."
         )
     return CodeMap(path.stem, _rows(path))
+
+
+def check_names(maps: Sequence[CodeMap]) -> None:
+    """Raise InputError when two maps have one name, whatever the case: each is a file of its own in the result."""
+    seen: set[str] = set()
+    for one in maps:
+        if one.name.casefold() in seen:
+            raise InputError(f"Two code maps are called {one.name!r}: rename the file of one of them.")
+        seen.add(one.name.casefold())
 
 
 def translate(
@@ -110,11 +118,10 @@ def translate(
     events, events_mapped, and the most frequent codes that stay, under "unmapped". Heads that a map is not about
     are left out. Raises InputError when two maps have one name.
     """
+    check_names(maps)
     out: list[tuple[str, ...]] = [(code,) for code in codes]
     account: dict[str, dict[str, dict]] = {}
     for code_map in maps:
-        if code_map.name in account:
-            raise InputError(f"Two code maps are called {code_map.name!r}: rename the file of one of them.")
         reached: dict[str, int] = {}
         for now, count in zip(out, events or [0] * len(codes), strict=True):
             for code in now:
@@ -170,11 +177,18 @@ def _rows(path: Path) -> tuple[tuple[str, str], ...]:
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}: a code map has columns from and to.")
     table = table.select(pl.col("from", "to").str.strip_chars().replace("", None))
-    for number, (source, to) in enumerate(table.iter_rows(), 1):
+    doubtful = pl.any_horizontal(
+        pl.col("from", "to").is_null() | pl.col("from", "to").str.contains(STAR, literal=True)
+    )
+    for number, source, to in table.with_row_index(offset=1).filter(doubtful).iter_rows():
         problem = _problem(source, to)
         if problem:
             raise InputError(f"{path}, row {number}: {problem}.")
-    return tuple(table.unique(maintain_order=True).iter_rows())
+    return _pairs(table.unique(maintain_order=True))
+
+
+def _pairs(table: pl.DataFrame) -> tuple[tuple[str, str], ...]:
+    return tuple(zip(table["from"].to_list(), table["to"].to_list(), strict=True))
 
 
 def _problem(source: str | None, to: str | None) -> str | None:
@@ -190,10 +204,12 @@ def _problem(source: str | None, to: str | None) -> str | None:
 
 def _grouped(pairs: list[tuple[Key, str]]) -> dict[Key, tuple[str, ...]]:
     """Key -> its distinct codes, in the order of the rows."""
-    out: dict[Key, dict[str, None]] = {}
+    out: dict[Key, tuple[str, ...]] = {}
     for key, to in pairs:
-        out.setdefault(key, {})[to] = None
-    return {key: tuple(codes) for key, codes in out.items()}
+        known = out.get(key, ())
+        if to not in known:
+            out[key] = (*known, to)
+    return out
 
 
 def _key(code: str) -> str:

@@ -146,6 +146,17 @@ def test_codes_are_translated_before_they_are_counted(tmp_path):
     assert "ICD9CM//25000" in tokens  # negative control
 
 
+@pytest.mark.parametrize(("one", "other"), [("a/drugs.csv", "b/drugs.csv"), ("a/Drugs.csv", "b/drugs.csv")])
+def test_two_maps_of_one_name_are_refused_before_anything_is_saved(world_meds, tmp_path, one, other):
+    for name in (one, other):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("from,to\nA//1,B//1\n")
+    with pytest.raises(InputError, match="Two code maps are called 'drugs'"):
+        made(world_meds, tmp_path / "corpus", maps=(tmp_path / one, tmp_path / other))
+    assert not list((tmp_path / "corpus").iterdir())
+    made(world_meds, tmp_path / "corpus", maps=(tmp_path / one,))  # negative control
+
+
 @pytest.mark.parametrize(("real", "periods"), [(True, True), (False, False)])
 def test_calendar_periods_are_only_for_real_dates(tmp_path, real, periods):
     write_dataset(

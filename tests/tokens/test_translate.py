@@ -188,6 +188,7 @@ def test_saved_and_read_again(tmp_path, gem):
         ("from,target\nA,B\n", "no column 'to'"),
         ("from,to\nA,B\nC,\n", "row 2: an empty cell"),
         ("from,to\n  ,B\n", "row 1: an empty cell"),
+        ("from,to\nA,B\nC//*,D\nE,F\nG,\n", "row 4: an empty cell"),
         ("from,to\nA//*//*,B\n", r"row 1: from may hold one \*"),
         ("from,to\nA*,B\n", r"row 1: from may hold one \*"),
         ("from,to\nA,B//*\n", r"row 1: to may hold a \*"),

