@@ -118,8 +118,8 @@ def main() -> None:
             try:
                 rows.append(measure(size, Path(name), given.options))
             except process.Failed as error:
-                failed = f"{size} patients: {error}"
-                print(f"| {size:,} | failed: {str(error).splitlines()[-1][:200]} |", flush=True)
+                failed = f"{size} patients: {error.reason}"
+                print(f"| {size:,} | failed: {error.reason} |", flush=True)
                 break
     print()
     print(json.dumps(summary(rows, failed)))

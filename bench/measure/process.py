@@ -37,7 +37,14 @@ class Spent:
 
 
 class Failed(Exception):
-    """The command ended with an error; says with what and the end of its output."""
+    """The command ended with an error; says with what and the end of its output. `reason` is its one telling line."""
+
+    @property
+    def reason(self) -> str:
+        lines = [line.strip() for line in str(self).splitlines() if line.strip()]
+        telling = [line for line in lines if line == "Killed" or "Error" in line or "sequela:" in line]
+        killed = "killed by the system, most likely for memory: " if "Killed" in telling else ""
+        return killed + (telling or lines)[-1][:200]
 
 
 def run(command: list[str], environment: dict[str, str] | None = None, *, every: float = 0.1) -> Spent:
@@ -88,7 +95,7 @@ def in_turn(
     """Run every side once, then every side again, `repeats` times: what the machine does meanwhile hits all alike.
 
     Returns:
-        The runs of each side that never failed, and the words of those that did (they are not run again).
+        The runs of each side that never failed, and the reason of those that did (they are not run again).
     """
     runs: dict[str, list[Spent]] = {name: [] for name in sides}
     failed: dict[str, str] = {}
@@ -98,7 +105,7 @@ def in_turn(
                 try:
                     runs[name].append(side())
                 except Failed as error:
-                    failed[name] = str(error)
+                    failed[name] = error.reason
     return {name: own for name, own in runs.items() if name not in failed}, failed
 
 

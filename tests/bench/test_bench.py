@@ -121,3 +121,11 @@ def test_time_is_that_of_the_whole_process(measure):
     spent = process.run([sys.executable, "-c", "import time; time.sleep(0.4)"])
     assert 0.4 <= spent.seconds <= time.perf_counter() - start
     assert os.times().children_user >= spent.cpu_seconds - os.times().children_system
+
+
+def test_the_reason_of_a_failure_is_its_telling_line(measure):
+    process = measure[0]
+    assert process.Failed("exit code 1 of x:\nKilled\nRuntimeError: stage\nhint: set FULL=1").reason == (
+        "killed by the system, most likely for memory: RuntimeError: stage"
+    )
+    assert process.Failed("exit code 1 of x:\nonly this").reason == "only this"
