@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from sequela.record.database import Database
 from sequela.record.errors import InputError
 from sequela.record.json_lines import read_lines, read_whole
 from sequela.record.json_shape import structure
@@ -25,24 +26,23 @@ from sequela.record.raw import Loaded, literal, quoted
 LINES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
 FIRST = 20  # of the objects that were put aside, so many places are told
 OTHER = "(other)"
-FIXED = "_row, _file, _line, _entry, _url, _unreadable"
 # Into `_read`: one row an object; where it is none, `_reason` says why. `_many` are the objects inside a document.
+# Every text is parsed twice, and once more only where `_object` does not show that it is an object.
 READ = r"""
 CREATE OR REPLACE TEMP TABLE _documents AS
-SELECT line, CASE WHEN _many IS NULL THEN text END AS text, _many, _type FROM (
-  SELECT line, text, _type, CASE WHEN _type = 'ARRAY' THEN json_extract(text, '$[*]')
-    WHEN _type = 'OBJECT' AND {bundles} AND json_type(text, '$.entry') = 'ARRAY' THEN json_extract(text, '$.entry[*]')
-    END AS _many
-  FROM (SELECT line, text, CASE WHEN json_valid(text) THEN json_type(text) END AS _type FROM _lines
-    WHERE text IS NULL OR trim(text, e' \t\r\n') <> ''));
-CREATE OR REPLACE TEMP TABLE _read AS
-SELECT line, entry, url, _object, CASE WHEN _type IS NULL THEN _no_type WHEN _type <> 'OBJECT' THEN 'no object' {kind}
-  END AS _reason
+SELECT line, _type, _object, CASE WHEN _type = 'ARRAY' THEN json_extract(text, '$[*]') ELSE {entries} END AS _many,
+  CASE WHEN text IS NULL THEN 'not UTF-8' ELSE 'not JSON' END AS _no_type
 FROM (
-  SELECT line, NULL::BIGINT AS entry, NULL::VARCHAR AS url, _type,
-    CASE WHEN text IS NULL THEN 'not UTF-8' ELSE 'not JSON' END AS _no_type,
-    CASE WHEN _type IS NOT NULL THEN {object} END AS _object
-  FROM _documents WHERE _many IS NULL
+  SELECT line, text, _object,
+    CASE WHEN NOT _valid THEN NULL WHEN {kind} IS NOT NULL THEN 'OBJECT' ELSE json_type(text) END AS _type
+  FROM (SELECT line, text, _valid, CASE WHEN _valid THEN {object} END AS _object
+    FROM (SELECT line, text, coalesce(json_valid(text), false) AS _valid FROM _lines
+      WHERE text IS NULL OR trim(text, e' \t\r\n') <> '')));
+CREATE OR REPLACE TEMP TABLE _read AS
+SELECT line, entry, url, _object, CASE WHEN _type IS NULL THEN _no_type WHEN _type <> 'OBJECT' THEN 'no object'
+  WHEN {kind} IS NULL THEN {no_kind} END AS _reason
+FROM (
+  SELECT line, NULL::BIGINT AS entry, NULL::VARCHAR AS url, _type, _no_type, _object FROM _documents WHERE _many IS NULL
   UNION ALL
   SELECT line, entry, url, json_type(text), 'no resource', {object}
   FROM (SELECT line, entry, json_extract_string(_one, '$.fullUrl') AS url,
@@ -61,12 +61,16 @@ class _Aside:
     kinds: Counter[str] = field(default_factory=Counter)
 
     def facts(self) -> dict:
-        told = {reason: {"rows": rows, "first": self.places[reason]} for reason, rows in sorted(self.rows.items())}
+        told = {
+            reason: {"rows": rows, "first": self.places[reason]} for reason, rows in sorted(self.rows.items())
+        }
         kinds = {"kinds": dict(sorted(self.kinds.items()))} if self.kinds else {}
         return {"quarantined": told} | kinds
 
 
-def load_json(con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, raw: Path, place: str) -> Loaded:
+def load_json(
+    con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, raw: Path | Database, place: str
+) -> Loaded:
     """Create the table `name` from the JSON files below the folder `raw`; `place` names it in error messages.
 
     The facts of the result are "quarantined": reason -> {"rows", "first": places}, and "kinds": kind -> rows, before
@@ -87,11 +91,15 @@ def load_json(con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, raw: 
     if rows == 0 and not table.optional:
         first = next(iter(facts["quarantined"].items()), None)
         why = f"; the first is '{first[0]}' at {first[1]['first'][0]}" if first else ""
-        raise InputError(f"{paths[0]} and {len(paths) - 1} other files hold no row of the table '{name}'{why}.")
+        raise InputError(
+            f"{paths[0]} and {len(paths) - 1} other files hold no row of the table '{name}'{why}."
+        )
     return Loaded(tuple(path.relative_to(raw).as_posix() for path in paths), rows, {}, facts)
 
 
-def _matching(name: str, table: JsonTable, raw: Path) -> list[Path]:
+def _matching(name: str, table: JsonTable, raw: Path | Database) -> list[Path]:
+    if not isinstance(raw, Path):
+        raise InputError(f"the table '{name}' is made from JSON files: give the folder that holds them.")
     if not raw.is_dir():
         raise InputError(f"there is no folder {raw}: give the folder that holds the raw files.")
     found = {path for pattern in table.json for path in raw.glob(pattern) if path.is_file()}
@@ -107,11 +115,13 @@ def _object(table: JsonTable, text: str) -> str:
     """SQL for one row as a struct, made from the JSON in the column `text`."""
     if table.columns:
         return f"from_json({text}, {literal(structure(table))})"
-    return f"{{'resource': {text}::JSON}}"
+    return f"{{'resource': json_extract({text}, '$')}}"
 
 
 def _kind(table: JsonTable) -> str:
-    """SQL for the kind of a row, within the struct `_object`."""
+    """SQL for the kind of a row, within the struct `_object`; null if the table has no kinds."""
+    if table.kind is None:
+        return "NULL::VARCHAR"
     if table.columns:
         return f"_object.{quoted(table.kind)}"
     return f"json_extract_string(_object.resource, {literal('$.' + quoted(table.kind))})"
@@ -124,7 +134,9 @@ def _create(con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, place: 
     )
     empty = f"SELECT {fixed}, unnest(_object) FROM (SELECT {_object(table, literal('{}'))} AS _object)"
     try:
-        con.execute(f"CREATE TABLE {quoted(name)} AS SELECT * FROM ({empty}) WHERE {table.where or 'true'} LIMIT 0")
+        con.execute(
+            f"CREATE TABLE {quoted(name)} AS SELECT * FROM ({empty}) WHERE {table.where or 'true'} LIMIT 0"
+        )
     except duckdb.Error as error:
         said = " ".join(str(error).split("LINE 1")[0].split())
         raise InputError(f"{place}: {said}; mend its columns or its `where`.") from error
@@ -156,15 +168,24 @@ def _add(
 ) -> int:
     """Append what a batch of lines holds to the table, which has `rows` so far; how many rows were added."""
     con.register("_lines", batch)
-    kind = f"WHEN {_kind(table)} IS NULL THEN {literal('no ' + table.kind)}" if table.kind else ""
-    bundles = "false" if "entry" in table.columns else "true"
-    con.execute(READ.format(object=_object(table, "text"), bundles=bundles, kind=kind))
+    entries = "NULL"
+    if "entry" not in table.columns:
+        # Only a bundle has entries, and only a word with this name can be the key
+        entries = "CASE WHEN _type = 'OBJECT' AND contains(text, '\"entry\"') AND json_type(text, '$.entry') = 'ARRAY' "
+        entries += "THEN json_extract(text, '$.entry[*]') END"
+    no_kind = literal(f"no {table.kind}") if table.kind else "NULL"
+    con.execute(
+        READ.format(object=_object(table, "text"), entries=entries, kind=_kind(table), no_kind=no_kind)
+    )
     con.unregister("_lines")
     _count(con, table, file, aside)
+    # Lines and entries are each in order already; sorting costs as much as reading
+    mixed = con.execute("SELECT count(DISTINCT entry IS NULL) > 1 FROM _read").fetchall()[0][0]
+    order = "ORDER BY _line, _entry" if mixed else ""
     added = con.execute(
-        f"INSERT INTO {quoted(name)} SELECT {rows} - 1 + row_number() OVER (ORDER BY _line, _entry), * FROM "
+        f"INSERT INTO {quoted(name)} SELECT {rows} - 1 + row_number() OVER ({order}), * FROM "
         f"(SELECT {literal(file)} AS _file, line AS _line, entry AS _entry, url AS _url, false AS _unreadable, "
-        f"unnest(_object) FROM _read WHERE _reason IS NULL) WHERE {table.where or 'true'} ORDER BY _line, _entry"
+        f"unnest(_object) FROM _read WHERE _reason IS NULL) WHERE {table.where or 'true'} {order}"
     )
     return added.fetchall()[0][0]
 
@@ -188,4 +209,6 @@ def _count(con: duckdb.DuckDBPyConnection, table: JsonTable, file: str, aside: _
 
 
 def _place(file: str, line: int, entry: int | None) -> str:
-    return f"{file}, line {line}" if entry is None else f"{file}, entry {entry}"
+    if entry is None:
+        return f"{file}, line {line}"
+    return f"{file}, entry {entry}" if line == 1 else f"{file}, line {line}, entry {entry}"
