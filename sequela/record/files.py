@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import duckdb
 import polars as pl
 
 from sequela.record.archive import is_archive, read_archives
+from sequela.record.csv_stream import Batches
 from sequela.record.errors import InputError
 from sequela.record.header import match_columns, read_header
 from sequela.record.mapping import FileTable
@@ -35,15 +39,41 @@ def open_files(
     places = tuple(str(path.relative_to(raw)) for path in paths)
     try:
         if is_archive(paths[0]):
-            con.register("_members", read_archives(paths, table, raw))
-            yield Rows(places, "SELECT * FROM _members")
-            con.unregister("_members")
+            with _streamed(con, read_archives(paths, table, raw)):
+                yield Rows(places, "SELECT * FROM _members")
         elif paths[0].suffix.lower() == ".parquet":
             yield Rows(places, _parquet(paths, table, raw), typed=True)
+        elif codecs.lookup(table.encoding).name not in ("utf-8", "ascii"):
+            with _streamed(con, Batches(_decoded(paths, raw), table, "")):
+                yield Rows(places, "SELECT * FROM _members")
         else:
             yield Rows(places, _csv(paths, table, raw))
     except (duckdb.InvalidInputException, duckdb.IOException) as error:
         raise _damaged(error, paths) from error
+
+
+@contextmanager
+def _streamed(con: duckdb.DuckDBPyConnection, batches: Batches) -> Iterator[None]:
+    """The batches as the view `_members`, which can be read once."""
+    con.register("_members", batches.reader)
+    try:
+        yield
+    except Exception:
+        if isinstance(batches.error, InputError):
+            raise batches.error from None
+        raise
+    finally:
+        con.unregister("_members")
+
+
+def _decoded(paths: list[Path], raw: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Place and content of CSV files, plain or gzipped."""
+    for path in paths:
+        try:
+            with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+                yield str(path.relative_to(raw)), file
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error}): copy or download it again.") from error
 
 
 def _matching(name: str, table: FileTable, raw: Path) -> list[Path]:
@@ -126,7 +156,10 @@ def _damaged(error: duckdb.Error, paths: list[Path]) -> InputError:
     if cells:
         wrong = f"has {cells[2]} cells where the header has {cells[1]}"
     elif "utf-8" in said:
-        wrong = "is not UTF-8 text"
+        return InputError(
+            f"{place}, line {line[1]} is not UTF-8 text: convert the file, or say its `encoding` for the table in the "
+            "mapping (latin-1 or cp1252, perhaps)."
+        )
     else:
         wrong = "is not valid CSV (an open quote, perhaps)"
     return InputError(f"{place}, line {line[1]} {wrong}: mend or convert the file.")

@@ -27,7 +27,10 @@ def split_header(line: bytes, delimiter: str, place: str) -> list[str]:
     try:
         return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")], delimiter=delimiter))
     except UnicodeDecodeError as error:
-        raise InputError(f"{place} is not UTF-8 text in its first line: convert it.") from error
+        raise InputError(
+            f"{place} is not UTF-8 text in its first line: convert it, or say its `encoding` for the table in the mapping "
+            "(latin-1 or cp1252, perhaps)."
+        ) from error
 
 
 def match_columns(place: object, found: list[str], table: FileTable) -> dict[str, str | None]:

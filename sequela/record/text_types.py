@@ -24,14 +24,15 @@ NUMBERS = {
 # A clock time may be followed by an offset. Only the years of the calendar that records use: 1000 to 9999.
 DATE = r"[1-9][0-9]{3}[-/][0-9]{1,2}[-/][0-9]{1,2}"
 CLOCK = r"[T ][0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:\.[0-9]+)?)?"
-LOCAL = rf"\s*({DATE}(?:{CLOCK})?)\s*"
-OFFSET = rf"\s*({DATE}{CLOCK})\s*(?:Z|z|UTC|GMT|([+-])([0-9]{{2}}):?([0-9]{{2}})?)\s*"
+LOCAL = rf"\s*{DATE}(?:{CLOCK})?\s*"
+OFFSET = rf"\s*{DATE}{CLOCK}\s*(?:Z|z|UTC|GMT|[+-](?:0[0-9]|1[0-4]):?(?:[0-5][0-9])?)\s*"
 
 # A number, with a sign of comparison before it, and a unit, flag or pluses ("2+") behind it.
 COMPARATOR = "<=|>=|=<|=>|≤|≥|<|>|=|~|≈"
 NUMBER = r"[+\-−]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 WORD = r"(?:[xX]10|/[\p{L}µ\[(]|\([\p{L}]|[a-wyzA-WYZ%°‰µμ\[{*#Ωα-ω])[^\s,;:–-]*"
-QUANTITY = rf"\s*({COMPARATOR})?\s*({NUMBER})\s*(\++|{WORD}(?:\s+{WORD}){{0,3}})?\s*"
+BEFORE = rf"\s*(?:{COMPARATOR})?\s*"
+QUANTITY = rf"{BEFORE}{NUMBER}\s*(?:\++|{WORD}(?:\s+{WORD}){{0,3}})?\s*"
 # Looks like one number and is not: "3 to 5", "1 of 2", a letter mistyped for a digit
 SEVERAL = r"(?i)(?:\b(?:to|or|and|of)\b)|(?:[0-9][oil][0-9.,])"
 
@@ -123,7 +124,8 @@ def notes(kind: str, cell: str, value: str, type: str = "VARCHAR") -> dict[str, 
         counted["comparator"] = f"comparator_in({cell}) IS NOT NULL"
         counted["unit"] = f"unit_in({cell}) IS NOT NULL"
     elif kind == "time":
-        counted["offset"] = f"length({cell}) > 16 AND regexp_full_match({cell}, '{OFFSET}')"
+        usual = f"length({cell}) < 17 OR {cell} LIKE '____-__-__ __:__:__'"
+        counted["offset"] = f"NOT ({usual}) AND regexp_full_match({cell}, '{OFFSET}')"
     elif zoned := [one for one in _formats(kind) if "%z" in one.lower()]:
         counted["offset"] = " OR ".join(f"try_strptime({cell}, {literal(one)}) IS NOT NULL" for one in zoned)
     if is_time(kind) and kind != "duration":
@@ -169,31 +171,33 @@ def _is_number(type: str) -> bool:
 def _macros(zone: str) -> dict[str, str]:
     text = "CAST(cell AS VARCHAR)"
     plain = f"isfinite(TRY_CAST({text} AS DOUBLE))"
-    sign, number, unit = (f"regexp_extract({text}, '^{QUANTITY}$', {part})" for part in (1, 2, 3))
-    good = f"NOT coalesce({plain}, false) AND NOT regexp_matches({text}, '{SEVERAL}')"
-    minutes = (
-        f"CASE regexp_extract({text}, '{OFFSET}', 2) WHEN '-' THEN -1 ELSE 1 END * "
-        f"(coalesce(TRY_CAST(regexp_extract({text}, '{OFFSET}', 3) AS INTEGER), 0) * 60 + "
-        f"coalesce(TRY_CAST(regexp_extract({text}, '{OFFSET}', 4) AS INTEGER), 0))"
+    # Matching as a whole is cheap, taking apart is not: it is done to what matches
+    mixed = (
+        f"NOT coalesce({plain}, false) AND regexp_full_match({text}, '{QUANTITY}') "
+        f"AND NOT regexp_matches({text}, '{SEVERAL}')"
     )
-    utc = f"TRY_CAST(regexp_extract({text}, '{OFFSET}', 1) AS TIMESTAMP)"
-    known = f"regexp_full_match({text}, '.*([+-]1[0-4]|[+-]0[0-9]):?([0-5][0-9])?\\s*|.*[ZzTC]\\s*')"
-    local = f"{utc} - to_minutes({minutes})"
-    if zone != "UTC":
-        local = f"(({local}) AT TIME ZONE 'UTC' AT TIME ZONE {literal(zone)})"
+    number = f"replace(replace(regexp_extract({text}, '{NUMBER}'), ',', ''), '−', '-')"
+    sign = f"regexp_extract({text}, '{COMPARATOR}')"
+    unit = f"trim(regexp_replace({text}, '^{BEFORE}{NUMBER}', ''), e' +\\t\\r\\n')"
+    # The two usual forms are told by their shape, at a third of the price
+    usual = "".join(
+        f"WHEN {text} LIKE '{form}' AND {text} >= '1' AND right({text}, 1) <= '9' THEN {{}} "
+        for form in ("____-__-__ __:__:__", "____-__-__")
+    ).format(*2 * [f"nullif(TRY_CAST({text} AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00')"])
     return {
         "_sane(moment)": "CASE WHEN moment >= TIMESTAMP '1000-01-01' AND moment < TIMESTAMP '10000-01-01' "
                          "THEN moment END",
         "_finite(number)": "CASE WHEN isfinite(number) THEN number END",
-        "time_in(cell)": f"CASE WHEN regexp_full_match({text}, '{LOCAL}') "
+        "time_in(cell)": f"CASE {usual} WHEN regexp_full_match({text}, '{LOCAL}') "
                          f"THEN nullif(TRY_CAST(trim({text}) AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00') "
-                         f"WHEN regexp_full_match({text}, '{OFFSET}') AND {known} THEN _sane({local}) END",
+                         f"WHEN regexp_full_match({text}, '{OFFSET}') "
+                         f"THEN _sane(TRY_CAST(trim({text}) AS TIMESTAMPTZ) AT TIME ZONE {literal(zone)}) END",
         "number_in(cell)": f"CASE WHEN {plain} THEN TRY_CAST({text} AS DOUBLE) "
+                           f"WHEN {mixed} THEN _finite(TRY_CAST({number} AS DOUBLE)) "
                            f"WHEN regexp_full_match({text}, '\\s*\\+{{1,5}}\\s*') THEN length(trim({text}))::DOUBLE "
-                           f"WHEN {good} THEN _finite(TRY_CAST(replace(replace({number}, ',', ''), '−', '-') "
-                           "AS DOUBLE)) END",
-        "comparator_in(cell)": f"CASE WHEN {good} THEN CASE {sign} WHEN '' THEN NULL WHEN '=' THEN NULL "
+                           "END",
+        "comparator_in(cell)": f"CASE WHEN {mixed} THEN CASE {sign} WHEN '' THEN NULL WHEN '=' THEN NULL "
                                "WHEN '≤' THEN '<=' WHEN '=<' THEN '<=' WHEN '≥' THEN '>=' WHEN '=>' THEN '>=' "
                                f"WHEN '≈' THEN '~' ELSE {sign} END END",
-        "unit_in(cell)": f"CASE WHEN {good} THEN nullif(trim({unit}, ' +'), '') END",
+        "unit_in(cell)": f"CASE WHEN {mixed} THEN nullif({unit}, '') END",
     }  # fmt: skip

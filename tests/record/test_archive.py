@@ -1,11 +1,14 @@
 """Tar archives of many small files: read whole, never unpacked."""
 
+import gzip
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from sequela.record import csv_stream
 from sequela.record.archive import read_archives
 from sequela.record.errors import InputError
 from sequela.record.mapping import FileTable
@@ -23,15 +26,17 @@ def pack(path: Path, members: dict[str, str]) -> Path:
     return path
 
 
-def read(*paths: Path) -> list[tuple]:
-    return read_archives(list(paths), TABLE, paths[0].parent).select("_file", "time", "value").rows()
+def read(*paths: Path, table: FileTable = TABLE) -> list[tuple]:
+    rows = read_archives(list(paths), table, paths[0].parent).reader.read_all().to_pylist()
+    return [(row["_file"], row["time"], row["value"]) for row in rows]
 
 
 def test_an_optional_column_that_is_absent_is_empty(tmp_path):
     path = pack(tmp_path / "a.tar.xz", {"1.txt": HEADER + "00:00,5\n"})
     columns = {"value": "text", "unit": "text"}
     table = FileTable(("*.tar.xz",), columns, members="*.txt", optional_columns=frozenset({"unit"}))
-    assert read_archives([path], table, tmp_path).select("value", "unit").rows() == [("5", None)]
+    rows = read_archives([path], table, tmp_path).reader.read_all().to_pylist()
+    assert rows == [{"value": "5", "unit": None, "_file": "a.tar.xz/1.txt"}]
 
 
 @pytest.mark.parametrize("suffix", ["xz", "gz", "bz2"])
@@ -43,7 +48,7 @@ def test_rows_know_their_file(tmp_path, suffix):
     assert read(a, b) == [
         (f"a.tar.{suffix}/set/1.txt", "00:00", "5"),
         (f"a.tar.{suffix}/set/1.txt", "00:07", "6"),
-        (f"b.tar.{suffix}/3.txt", "01:00", None),
+        (f"b.tar.{suffix}/3.txt", "01:00", ""),
     ]
 
 
@@ -78,7 +83,7 @@ def test_truncated_archives(tmp_path, share):
         assert len(read(path)) == 10_000
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(InputError, match=f"a.tar.{suffix} is damaged or incomplete"):
+        with pytest.raises(InputError, match=rf"a\.tar\.{suffix}(/\d+\.txt)? is damaged or incomplete"):
             read(path)
 
 
@@ -97,3 +102,34 @@ def test_wrong_members(tmp_path, members, words):
     with pytest.raises(InputError) as caught:
         read(path)
     assert words in str(caught.value)
+
+
+def test_an_archive_without_its_end(tmp_path):
+    """Cut between two members, a tar archive looks whole, and so does one whose checksum was cut off."""
+    path = pack(tmp_path / "a.tar.gz", {f"{i}.txt": HEADER + "1,2\n" for i in range(3)})
+    whole = gzip.decompress(path.read_bytes())
+    assert len(read(path)) == 3
+    broken = path.read_bytes()[:-8] + b"\0" * 8
+    for content in (gzip.compress(whole[:2048]), path.read_bytes()[:-8], broken):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.tar\.gz is damaged or incomplete"):
+            read(path)
+
+
+def test_memory_does_not_grow_with_the_members(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_stream, "BLOCK", 1 << 16)
+    table = FileTable(("*.tar",), {"time": "text", "value": "text"})
+    peaks = []
+    for members in (200, 2000):
+        with tarfile.open(tmp_path / "a.tar", "w:") as archive:
+            body = (HEADER + "00:00,5\n" * 500).encode()
+            for number in range(members):
+                info = tarfile.TarInfo(f"{number}.txt")
+                info.size = len(body)
+                archive.addfile(info, io.BytesIO(body))
+        tracemalloc.start()
+        rows = sum(batch.num_rows for batch in read_archives([tmp_path / "a.tar"], table, tmp_path).reader)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert rows == members * 500
+    assert peaks[1] < 1.3 * peaks[0] + 100_000, peaks

@@ -1,5 +1,6 @@
 """Raw files: what is read, and the sentence that each damaged or wrong file gets."""
 
+import datetime as dt
 import gzip
 import re
 
@@ -125,7 +126,7 @@ def test_an_optional_table_may_be_absent(load):
         (HEADER + ROW + "1,2\n", ["t.csv, line 3", "has 2 cells where the header has 6"]),
         (HEADER + ROW + ROW.replace("x", "SECRET,y"), ["line 3", "has 7 cells where the header has 6"]),
         (HEADER + ROW.replace("yes", '"SECRET'), ["line 2", "open quote"]),
-        ((HEADER + ROW).encode() + "1,,,,SECRÉT,\n".encode("latin-1"), ["line 3", "not UTF-8"]),
+        ((HEADER + ROW).encode() + "1,,,,SECRÉT,\n".encode("latin-1"), ["line 3", "not UTF-8", "`encoding`"]),
         ("é\n".encode("latin-1"), ["not UTF-8", "first line"]),
     ],
 )
@@ -164,3 +165,95 @@ def test_truncated_gzip(load, tmp_path):
         refused(load, "t.csv.gz", "again", files=("t.csv.gz",))
     (tmp_path / "t.csv.gz").write_text(HEADER + ROW)
     refused(load, "t.csv.gz", files=("t.csv.gz",))
+
+
+def test_an_encoding(load, tmp_path):
+    text = "word,value\nMüller,1\n“€”,2\n"
+    columns = {"word": "text", "value": "number"}
+    (tmp_path / "t.csv").write_bytes(text.encode("cp1252"))
+    (tmp_path / "u.csv.gz").write_bytes(gzip.compress(text.encode("utf-16")))
+    assert [row[3:] for row in load(columns=columns, encoding="cp1252")[1]] == [("Müller", 1.0), ("“€”", 2.0)]
+    assert load(columns=columns, encoding="utf-16", files=("u.csv.gz",))[1][1][1:] == ("u.csv.gz", False, "“€”", 2.0)
+    refused(load, "t.csv, line 2", "not UTF-8", "`encoding`", columns=columns)
+    refused(load, "not shift_jis", columns=columns, encoding="shift_jis")
+    refused(load, "t.csv, row 1", "'word'", "a number", columns={"word": "number"}, encoding="cp1252")
+    refused(load, "no column 'no'", columns={"no": "text"}, encoding="cp1252")
+
+
+def test_a_stream_that_breaks_off(load, tmp_path):
+    packed = gzip.compress("".join(f"{i * 7919 % 9973},é\n" for i in range(20000)).encode("latin-1"))
+    (tmp_path / "t.csv.gz").write_bytes(packed[: len(packed) // 2])
+    refused(load, "t.csv.gz", "damaged or incomplete", files=("t.csv.gz",), columns={"0": "text"}, encoding="latin-1")
+
+
+def test_times_of_several_zones(load, tmp_path):
+    """With offsets to the mapping's zone, without as they stand; a wrong zone must give other times."""
+    rows = ["2020-01-05T08:30:00Z", "2020-01-05 08:30:00+01:00", "2020-07-05 08:30-0500", "2020-07-05 08:30:00", ""]
+    (tmp_path / "t.csv").write_text("at\n" + "".join(f'"{row}"\n' for row in rows))
+    said = {"columns": {"at": "time"}}
+    loaded, read = load(**said, timezone="Europe/Berlin")
+    assert [str(row[3]) for row in read] == [
+        "2020-01-05 09:30:00", "2020-01-05 08:30:00", "2020-07-05 15:30:00", "2020-07-05 08:30:00", "None"
+    ]  # fmt: skip
+    assert loaded.facts == {"times_with_offset": {"at": 3}} and loaded.unreadable == {}
+    assert [str(row[3]) for row in load(**said)[1]][:3] == [
+        "2020-01-05 08:30:00", "2020-01-05 07:30:00", "2020-07-05 13:30:00"
+    ]  # fmt: skip
+
+
+def test_times_in_formats(load, tmp_path):
+    (tmp_path / "t.csv").write_text("at\n03/14/2020 08:30\n03/04/2020\n2020-03-14\n14/03/2020\n03/14/20\n")
+    american = {"at": "time %m/%d/%Y %H:%M | %m/%d/%Y"}
+    loaded, read = load(columns=american)
+    assert [str(row[3]) for row in read] == ["2020-03-14 08:30:00", "2020-03-04 00:00:00", "None", "None", "None"]
+    assert loaded.unreadable["at"][0] == 3 and loaded.unreadable["at"][1].startswith("t.csv, row 3 (cells like these")
+    assert [str(row[3]) for row in load(columns={"at": "time %d/%m/%Y"})[1]][1] == "2020-04-03 00:00:00"
+    (tmp_path / "t.csv").write_text("at\n05.01.2020 08:30 +0200\n")
+    zoned, read = load(columns={"at": "time %d.%m.%Y %H:%M %z"}, timezone="Europe/Berlin")
+    assert (str(read[0][3]), zoned.facts) == ("2020-01-05 07:30:00", {"times_with_offset": {"at": 1}})
+
+
+@pytest.mark.parametrize(
+    "cells, words",
+    [
+        (["03/14/2020", "03/04/2020"], ['"time %m/%d/%Y")']),
+        (["14/03/2020", "03/04/2020"], ['"time %d/%m/%Y")']),
+        (["03/04/2020"], ['"time %m/%d/%Y" or "time %d/%m/%Y"']),
+        (["03/14/2020 08:30 PM"], ['"time %m/%d/%Y %I:%M %p"']),
+        (["14.03.2020 08:30", "01.02.2020 10:00"], ['"time %d.%m.%Y %H:%M"']),
+        (["14-MAR-2020"], ['"time %d-%b-%Y"']),
+        (["20200314"], ['"time %Y%m%d"']),
+        (["20200314083000"], ['"time %Y%m%d%H%M%S"']),
+    ],
+)
+def test_the_likely_format_of_unreadable_times_is_named(load, tmp_path, cells, words):
+    (tmp_path / "t.csv").write_text("at\n2020-01-01\n" + "".join(f"{cell}\n" for cell in cells))
+    loaded, _ = load(columns={"at": "time"})
+    count, where = loaded.unreadable["at"]
+    assert count == len(cells) and where.startswith("t.csv, row 2") and all(word in where for word in words), where
+    (tmp_path / "t.csv").write_text("at\n2020-01-01\nsoon\n")
+    assert load(columns={"at": "time"})[0].unreadable == {"at": (1, "t.csv, row 2")}
+
+
+def test_quantities(load, tmp_path):
+    cells = ["7.35", ">100", '"1,234"', "<0.2 mg/dL", "5 mg", "2+", "+++", "3-5", "120/80", "positive", ""]
+    (tmp_path / "t.csv").write_text("value\n" + "".join(f"{cell}\n" for cell in [*cells[:-1], '""']))
+    loaded, read = load(columns={"value": "quantity"})
+    assert [row[3] for row in read] == [7.35, 100, 1234, 0.2, 5, 2, 3, None, None, None, None]
+    assert loaded.facts == {"comparators": {"value": {"no number": 3, "comparator": 2, "unit": 2}}}
+    refused(load, "t.csv, row 2", "a number", columns={"value": "number"})
+    (tmp_path / "t.csv").write_text("value\n1\n2.5\n")
+    assert load(columns={"value": "quantity"})[0].facts == {}
+
+
+def test_parquet_cells_keep_their_types(load, tmp_path):
+    at = dt.datetime(2020, 7, 1, 12, tzinfo=dt.UTC)
+    frame = pl.DataFrame({"N": [2**53 + 1, None], "x": [0.5, None], "at": [at, None], "day": [at.date(), None]})
+    frame = frame.with_columns(n2=pl.Series([1.5, 2.0]))
+    frame.write_parquet(tmp_path / "t.parquet")
+    columns = {"n": "integer", "X": "quantity", "at": "time", "day": "time"}
+    loaded, rows = load(files=("*.parquet",), columns=columns, timezone="Asia/Tokyo")
+    assert rows[0][3:] == (2**53 + 1, 0.5, dt.datetime(2020, 7, 1, 21), dt.datetime(2020, 7, 1))
+    assert rows[1][3:] == (None,) * 4 and loaded.facts == {"times_with_offset": {"at": 1}}
+    assert load(files=("*.parquet",), columns={"x": "number"}, missing=("0.5",))[1][0][3] is None
+    refused(load, "t.parquet, row 1", "a whole number", files=("*.parquet",), columns={"n2": "integer"})

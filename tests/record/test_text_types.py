@@ -3,8 +3,16 @@
 import duckdb
 import pytest
 
+from sequela.record.errors import InputError
 from sequela.record.text_types import (
     add_macros,
+    check_type,
+    check_zone,
+    is_time,
+    likely_format,
+    notes,
+    read_cell,
+    settle_value,
 )
 
 
@@ -56,3 +64,76 @@ def test_quantities(of, cell, number, comparator, unit):
 )  # fmt: skip
 def test_what_is_no_quantity(of, cell):
     assert of("number_in($1)", cell) == (None,)
+
+
+@pytest.mark.parametrize(
+    "cell, read",
+    [
+        ("2020-01-05", "2020-01-05 00:00:00"),
+        (" 2020-1-5 8:30 ", "2020-01-05 08:30:00"),
+        ("2020/01/05T08:30:00.25", "2020-01-05 08:30:00.25"),
+        ("2020-01-05T23:30:00Z", "2020-01-06 00:30:00"),
+        ("2020-07-05 08:30:00+0200", "2020-07-05 08:30:00"),
+        ("2020-07-05T08:30:00.5-05:30", "2020-07-05 16:00:00.5"),
+        ("2020-07-05 08:30 UTC", "2020-07-05 10:30:00"),
+        ("2020-01-05 24:00:00", "2020-01-06 00:00:00"),
+        ("9999-12-31", "9999-12-31 00:00:00"),
+    ],
+)
+def test_times(of, cell, read):
+    assert of("time_in($1)::VARCHAR", cell, zone="Europe/Berlin") == (read,)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["03/14/2020", "2020-02-30", "2020-13-01", "20200105", "infinity", "epoch", "0001-01-01", "9999-12-31 24:00:00",
+     "9999-12-31T23:59:00-05:00", "12020-01-01", "2020-01-05 (BC)", "2020-01-05 08:30:00 America/New_York",
+     "2020-01-05T08:30+15:00", "2020-01-05T08:30+02:75", "2020-01-05 25:00", "2020-01-05+02:00", "soon", "", None],
+)  # fmt: skip
+def test_what_is_no_time(of, cell):
+    assert of("time_in($1)", cell) == (None,)
+
+
+def test_types_of_columns():
+    for kind in (
+        "text",
+        "integer",
+        "number",
+        "quantity",
+        "duration",
+        "time",
+        "time %d.%m.%Y | %d.%m.%Y %H:%M",
+    ):
+        assert check_type(kind) is None
+    for kind in ("int", "times %Y", "number %Y", "", "time "):
+        assert check_type(kind) == "is not known"
+    assert "'%Q'" in check_type("time %Y-%m-%d | %Q")
+    assert "without a year" in check_type("time %d.%m.")
+    assert is_time("time") and is_time("time %Y") and is_time("duration") and not is_time("quantity")
+
+
+def test_zones():
+    check_zone("America/New_York")
+    with pytest.raises(InputError, match="'Mars/Olympus' is no time zone"):
+        check_zone("Mars/Olympus")
+
+
+def test_the_sql_of_a_column(of):
+    """The parts that a table is made of: value, sanity, notes."""
+    sql = settle_value("time %d.%m.%y", "_read")
+    assert (
+        of(f"{sql} FROM (SELECT {read_cell('time %d.%m.%y', '$1', 'UTC')} AS _read)", "05.01.20")[0].year
+        == 2020
+    )
+    assert of(f"{sql} FROM (SELECT TIMESTAMP '0020-01-05' AS _read)") == (None,)
+    assert settle_value("number", "x") == settle_value("text", "x") == "x"
+    noted = notes("time", "$1", "NULL::TIMESTAMP")
+    found = {name: of(condition, "03/14/2020 08:30")[0] for name, condition in noted.items()}
+    assert [name for name, holds in found.items() if holds] == ["wrong", "%m/%d/%Y", "%H:%M"]
+    assert notes("text", "x", "x") == {} and list(notes("integer", "x", "x")) == ["wrong"]
+
+
+def test_the_likely_format():
+    assert likely_format({"wrong": 3}) == ""
+    assert "%m/%d/%Y %H:%M" in likely_format({"%m/%d/%Y": 3, "%d/%m/%Y": 2, "%H:%M": 3})
+    assert '"time %m/%d/%Y" or "time %d/%m/%Y"' in likely_format({"%m/%d/%Y": 3, "%d/%m/%Y": 3})
