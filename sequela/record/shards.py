@@ -16,7 +16,7 @@ from sequela.record.codes import BIRTH
 from sequela.record.columns import NEVER, Columns, births
 from sequela.record.errors import InputError
 from sequela.record.timeline import STATIC
-from sequela.record.validate import check_schema
+from sequela.record.validate import check_schema, unreadable
 
 ROWS = 1 << 20
 COLUMNS = ("subject_id", "time", "code", "numeric_value")
@@ -68,27 +68,31 @@ def read_shard(shard: Shard) -> Columns:
     Raises:
         InputError: where a cell is missing or no finite number, or an event is before its patient's birth.
     """
-    with pq.ParquetFile(shard.path, read_dictionary=["code"]) as file:
-        own = [column for column in COLUMNS if column in file.schema_arrow.names]
-        table = file.read_row_groups(range(shard.first, shard.last), columns=own, use_threads=False)
-        before = _last_patient(file, shard.first - 1)
-        patient = _numbers(table, "subject_id", pa.int64())
-        # A patient belongs to the shard in which their rows begin: what is left of the shard before is passed over ..
-        skip = int(np.argmax(patient != before)) if before is not None and (patient != before).any() else 0
-        if before is not None and (patient == before).all():
-            skip = len(patient)
-        # .. and what of the last patient lies in the row groups behind belongs to this one.
-        group = shard.last
-        while skip < len(patient) and group < file.metadata.num_row_groups:
-            more = file.read_row_groups([group], columns=own, use_threads=False)
-            same = _numbers(more, "subject_id", pa.int64()) == patient[-1]
-            ends = len(same) if same.all() else int(np.argmin(same))
-            table = pa.concat_tables([table, more.slice(0, ends)])
-            if ends < len(same):
-                break
-            group += 1
-    columns = _columns(table.slice(skip), shard)
-    return _in_order(columns, shard)
+    try:
+        with pq.ParquetFile(shard.path, read_dictionary=["code"]) as file:
+            table = _whole_patients(file, shard)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(shard.path, error) from error
+    return _in_order(_columns(table, shard), shard)
+
+
+def _whole_patients(file: pq.ParquetFile, shard: Shard) -> pa.Table:
+    """The rows of the patients whose rows begin in the shard."""
+    columns = [column for column in COLUMNS if column in file.schema_arrow.names]
+    table = file.read_row_groups(range(shard.first, shard.last), columns=columns, use_threads=False)
+    patient, before = _numbers(table, "subject_id", pa.int64()), _last_patient(file, shard.first - 1)
+    # What is left of the last patient of the shard before is passed over ..
+    others = patient != before if before is not None else np.ones(len(patient), bool)
+    skip = int(np.argmax(others)) if others.any() else len(patient)
+    # .. and what of this shard's last patient lies in the row groups behind belongs to this one.
+    for group in range(shard.last, file.metadata.num_row_groups if skip < len(patient) else 0):
+        more = file.read_row_group(group, columns=columns, use_threads=False)
+        same = _numbers(more, "subject_id", pa.int64()) == patient[-1]
+        ends = len(same) if same.all() else int(np.argmin(same))
+        table = pa.concat_tables([table, more.slice(0, ends)])
+        if ends < len(same):
+            break
+    return table.slice(skip)
 
 
 def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
@@ -101,7 +105,9 @@ def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
 def _numbers(table: pa.Table, column: str, kind: pa.DataType, absent: float = 0) -> np.ndarray:
     """A column as an array; missing cells are `absent`."""
     cells = table[column].cast(kind)
-    return pl.Series(pc.fill_null(cells, absent) if cells.null_count else cells).to_numpy()  # no detour over pandas
+    return pl.Series(
+        pc.fill_null(cells, absent) if cells.null_count else cells
+    ).to_numpy()  # no detour over pandas
 
 
 def _columns(table: pa.Table, shard: Shard) -> Columns:

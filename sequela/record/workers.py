@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -92,24 +93,42 @@ def _on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: 
         import ray
     except ImportError as error:
         raise InputError("the engine 'ray' is not installed: pip install 'sequela[ray]'.") from error
+    _check_reachable(workers.address)
     started = not ray.is_initialized()
     if started:
-        try:
-            ray.init(
-                address=workers.address,
-                num_cpus=None if workers.address else (workers.processes or None),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"there is no Ray cluster at {workers.address}: start one, or leave --address out."
-            ) from error
+        ray.init(
+            address=workers.address,
+            num_cpus=None if workers.address else (workers.processes or None),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     try:
         # A lost worker's shard runs again, elsewhere, as often as need be; what the function itself raises does not.
-        remote = ray.remote(max_retries=-1)(function)
-        yield from (ray.get(one) for one in [remote.remote(item) for item in items])
+        remote = ray.remote(max_retries=-1)(_call)
+        asked = [remote.remote(function, item) for item in items]
+        for one in asked:
+            try:
+                yield ray.get(one)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
     finally:
         if started:
             ray.shutdown()
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
+
+
+def _check_reachable(address: str | None) -> None:
+    """Somebody listens at HOST:PORT: Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError(
+            f"there is no Ray cluster at {address} ({error.strerror or error}): start one, or leave --address out."
+        ) from error

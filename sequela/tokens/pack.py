@@ -13,8 +13,8 @@ from sequela.tokens.vocabulary import PAD
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed rows. All [B, T]: `ids`; `positions`, from 0 for each patient, see `Windows`; `segments`, the patient's number in its row
-    (-1: padding); `targets`, the next token of the same patient (-1: none)."""
+    """Packed rows. All [B, T]: `ids`; `positions`, from 0 for each patient, see `Windows`; `segments`, the patient's
+    number in its row (-1: padding); `targets`, the next token of the same patient (-1: none)."""
 
     ids: np.ndarray
     positions: np.ndarray
@@ -86,7 +86,7 @@ class Windows:
         return np.concatenate([head_of(ids, start, self.head, self.carried), own]) if start else own
 
     def positions(self, row: int) -> np.ndarray:
-        """The place of each token of a window: 0, 1, .. and, where time is told by position, the hours passed on top."""
+        """The place of each token of a window: 0, 1, .. and, where time is told by position, plus the hours passed."""
         place = np.arange(self.lengths[row])
         if self.clock is None:
             return place

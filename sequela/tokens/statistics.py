@@ -48,20 +48,26 @@ class Statistics:
         codes = len(columns.names)
         events = moving(columns, settings)
         row = np.cumsum(np.append(False, events.patient[1:] != events.patient[:-1])[: len(events)])
-        pair = np.unique(row * codes + events.code)
-        row, code = np.divmod(pair, max(codes, 1))
+        code = _pairs(row, events.code, codes)[1]
         parts, number = _parts_of(columns.names, settings.joint)
-        held = number[code]
-        several = np.unique((row[:, None] * len(parts) + held)[held >= 0])
+        part_carriers = np.zeros(len(parts), np.int64)
+        carriers = np.bincount(code, minlength=codes)
+        whole = number[:, 1] < 0
+        np.add.at(part_carriers, number[whole, 0], carriers[whole])
+        split = ~whole[events.code] if len(events) else np.zeros(0, bool)
+        held = number[events.code[split]]
+        owner = np.broadcast_to(row[split][:, None], held.shape)
+        part = _pairs(owner[held >= 0], held[held >= 0], len(parts))[1]
+        part_carriers += np.bincount(part, minlength=len(parts))
         valued = ~np.isnan(events.number)
         return Statistics(
-            len(np.unique(row)),
+            int(events.starts.size),
             columns.names,
             np.bincount(events.code, minlength=codes),
-            np.bincount(code, minlength=codes),
+            carriers,
             np.bincount(columns.code[columns.time == STATIC], minlength=codes),
             parts,
-            np.bincount(several % max(len(parts), 1), minlength=len(parts)),
+            part_carriers,
             Values.of(events.code[valued], events.number[valued], codes),
             int(events.time.min()) if len(events) else STATIC,
             int(events.time.max()) if len(events) else STATIC,
@@ -126,6 +132,18 @@ class Statistics:
                 about["first"],
                 about["last"],
             )
+
+
+def _pairs(row: np.ndarray, column: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct pairs of `row` [N], which rises, and `column` [N], below `columns`.
+
+    By sorting: for whole numbers several times faster than the hashing of `np.unique`, for short ones twice as fast.
+    """
+    rows = int(row[-1]) + 1 if len(row) else 0
+    kind = np.uint32 if rows * columns < 1 << 32 else np.int64
+    key = np.sort(row.astype(kind) * kind(columns) + column.astype(kind))
+    key = key[np.append(True, key[1:] != key[:-1])[: len(key)]]
+    return np.divmod(key, kind(max(columns, 1)))
 
 
 def _parts_of(names: tuple[str, ...], joint: bool) -> tuple[tuple[str, ...], np.ndarray]:

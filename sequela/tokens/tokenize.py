@@ -26,9 +26,10 @@ from sequela.record.store import SPLITS
 from sequela.record.workers import Workers, run
 from sequela.tokens.corpus import FILE, write_shard
 from sequela.tokens.encode import encode
+from sequela.tokens.recode import load_maps, recoded, save_maps
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.statistics import Statistics
-from sequela.tokens.tokenizer import Tokenizer, load_maps, recoded, save_maps
+from sequela.tokens.tokenizer import Tokenizer
 from sequela.tokens.translate import CodeMap, check_names, load_map, translate
 
 WORK = "work"
@@ -91,7 +92,7 @@ def tokenize(
     names = tuple(one.name for one in code_maps)
     jobs = [Job(number, shard, dataset, out, settings, names) for number, shard in enumerate(shards)]
 
-    counted = run(_count, jobs, workers, progress=partial(_stage, progress, 0))
+    counted = run(count_job, jobs, workers, progress=partial(_stage, progress, 0))
     check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
     if not any(one["train"] for one in counted):
         raise InputError(
@@ -100,7 +101,7 @@ def tokenize(
     tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
     tokenizer.save(out)
 
-    encoded = run(_encode, jobs, workers, progress=partial(_stage, progress, 1))
+    encoded = run(encode_job, jobs, workers, progress=partial(_stage, progress, 1))
     gaps = np.sum(
         [np.array(one[meds.train_split]["gaps"]) for one in encoded if meds.train_split in one], axis=0
     )
@@ -151,7 +152,7 @@ def _dated(dataset: Path) -> bool:
     return not path.exists() or json.loads(path.read_text()).get("real_dates", True) is not False
 
 
-def _count(job: Job) -> dict:
+def count_job(job: Job) -> dict:
     """The first pass over one shard."""
     note = job.file("counted.json")
     if note.exists():
@@ -175,7 +176,7 @@ def _count(job: Job) -> dict:
     return _noted(note, facts)
 
 
-def _encode(job: Job) -> dict:
+def encode_job(job: Job) -> dict:
     """The second pass over one shard."""
     note = job.file("encoded.json")
     if note.exists():

@@ -23,9 +23,10 @@ from sequela.tokens.calendar import AGE_PREFIX, PERIOD_PREFIX, age_names, period
 from sequela.tokens.code import part_place, split_code
 from sequela.tokens.family import PROCEDURE_UNKNOWN, family
 from sequela.tokens.interval import TIME_PREFIX, Intervals
+from sequela.tokens.recode import load_same_maps, recoded, save_maps
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.statistics import Statistics
-from sequela.tokens.translate import CodeMap, load_map, translate
+from sequela.tokens.translate import CodeMap
 from sequela.tokens.vocabulary import BOS, SPECIAL, Vocabulary
 
 QUANTILE_PREFIX = "Q//"
@@ -184,7 +185,7 @@ class Tokenizer:
         body = {
             "hash": self.vocabulary.hash,
             "settings": asdict(self.settings),
-            "maps": {one.name: one.identity for one in self.maps},
+            "maps": save_maps(self.maps, folder),
             "interval_means_minutes": self.intervals.means.tolist(),
             "bins": {
                 code: {"cuts": cuts.tolist(), "centres": centres.tolist()}
@@ -195,7 +196,6 @@ class Tokenizer:
             "tokens": self.vocabulary.tokens,
         }
         (folder / FILE).write_text(json.dumps(body, indent=1))
-        save_maps(self.maps, folder)
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
@@ -214,7 +214,7 @@ class Tokenizer:
                 [body["bins"][c]["centres"] for c in codes], (len(codes), settings.quantiles)
             )
             intervals = Intervals(edges, np.array(body["interval_means_minutes"], np.int64))
-            maps = load_maps(tuple(body["maps"]), Path(folder))
+            identities = dict(body["maps"])
         except FileNotFoundError:
             raise InputError(
                 f"{path} is missing: name a folder made by `sequela tokenize` or `sequela train`."
@@ -225,35 +225,8 @@ class Tokenizer:
             raise InputError(
                 f"{path} was edited: its tokens no longer match its hash; make the folder again."
             )
-        for one in maps:
-            if one.identity != body["maps"][one.name]:
-                raise InputError(f"{map_file(Path(folder), one.name)} was edited: make the folder again.")
+        maps = load_same_maps(identities, Path(folder))
         return Tokenizer(settings, vocabulary, intervals, Bins(codes, cuts, centres), maps)
-
-
-def map_file(folder: Path, name: str) -> Path:
-    """Where a folder keeps the code map of that name."""
-    return folder / f"map-{name}.parquet"
-
-
-def save_maps(maps: tuple[CodeMap, ...], folder: Path) -> None:
-    """Write each map to its file in `folder`."""
-    for one in maps:
-        one.save(map_file(folder, one.name))
-
-
-def load_maps(names: tuple[str, ...], folder: Path) -> tuple[CodeMap, ...]:
-    """Read what `save_maps` wrote."""
-    return tuple(replace(load_map(map_file(folder, name)), name=name) for name in names)
-
-
-def recoded(columns: Columns, maps: tuple[CodeMap, ...]) -> Columns:
-    """The events after all maps, one after the other."""
-    if not maps or not {name.partition("/")[0].upper() for name in columns.names} & frozenset().union(
-        *(one.systems for one in maps)
-    ):
-        return columns
-    return columns.recoded(translate(columns.names, maps)[0])
 
 
 def _check_names(statistics: Statistics) -> None:

@@ -50,7 +50,7 @@ class Values:
         return _fitted(*_summed(_coarse(key, level), count), level)
 
     def numbers(self) -> np.ndarray:
-        """The value that each cell stands for, float64 [K]: itself where the code is counted exactly, else its middle."""
+        """The value that each cell stands for, float64 [K]: itself where a code is counted exactly, else its middle."""
         level = self.level[self.code].astype(np.uint32)
         half = np.where(level > 0, np.uint32(1) << np.maximum(level, 1) - np.uint32(1), 0).astype(np.uint32)
         return _floats(self.cell | half).astype(np.float64)

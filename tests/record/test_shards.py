@@ -1,0 +1,111 @@
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sequela.record.codes import BIRTH
+from sequela.record.columns import Columns
+from sequela.record.errors import InputError
+from sequela.record.shards import read_shard, shards_of
+from tests.record.test_columns import frame, rows_of
+
+
+def dataset(folder, events, rows_a_group=1000, name="0.parquet"):
+    path = folder / "data" / "train" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(events.to_arrow(), path, row_group_size=rows_a_group)
+    return folder
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 5), st.integers(1, 15))
+def test_every_patient_is_whole_in_exactly_one_shard(tmp_path_factory, counts, rows_a_group, rows_a_shard):
+    rows = [(p, m, f"C{(p + m) % 3}", float(m)) for p, count in enumerate(counts) for m in range(count)]
+    folder = dataset(tmp_path_factory.mktemp("meds"), frame(*rows), rows_a_group)
+    read = [read_shard(shard) for shard in shards_of(folder, rows_a_shard)]
+    assert [row for columns in read for row in rows_of(columns)] == rows
+    every = [p for columns in read for p in columns.patient[columns.starts].tolist()]
+    assert every == list(range(len(counts)))
+
+
+def test_rows_out_of_order_are_sorted_and_those_of_one_time_keep_their_order(tmp_path):
+    rows = [
+        (2, 5, "B", None),
+        (2, 1, "A", None),
+        (1, 3, "Z", 1.0),
+        (1, 3, "A", 2.0),
+        (1, None, "GENDER//F", None),
+    ]
+    (shard,) = shards_of(dataset(tmp_path, frame(*rows)))
+    assert rows_of(read_shard(shard)) == [rows[4], rows[2], rows[3], rows[1], rows[0]]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"code": pl.col("code").cast(pl.Categorical)},
+        {"time": pl.col("time").cast(pl.Datetime("ns"))},
+        {"time": pl.col("time").cast(pl.Datetime("ms"))},
+        {
+            "subject_id": pl.col("subject_id").cast(pl.Int32),
+            "numeric_value": pl.col("numeric_value").cast(pl.Float64),
+        },
+        {"numeric_value": pl.col("numeric_value").fill_null(float("nan"))},
+        {"text_value": pl.lit("a word")},
+    ],
+    ids=str,
+)
+def test_other_types_of_the_same_cells_are_read_alike(tmp_path, columns):
+    rows = [(1, None, "GENDER//F", None), (1, 5, "A", 1.5), (3, 1, "B", None)]
+    (shard,) = shards_of(dataset(tmp_path, frame(*rows).with_columns(**columns)))
+    assert rows_of(read_shard(shard)) == rows
+
+
+def test_a_dataset_without_values_is_read(tmp_path):
+    (shard,) = shards_of(dataset(tmp_path, frame((1, 5, "A", 1.5)).drop("numeric_value")))
+    assert np.isnan(read_shard(shard).number).all()
+
+
+@pytest.mark.parametrize(
+    ("events", "word"),
+    [
+        (frame((1, 5, None, None)), "'code' is missing"),
+        (frame((1, 5, "A", float("inf"))), "infinite"),
+        (frame((1, 5, BIRTH, None), (1, 4, "A", None)), "before their patient's birth"),
+        (frame((1, 5, "A", None)).drop("time"), "has no column 'time'"),
+        (frame((1, 5, "A", None)).with_columns(time=pl.lit("today")), "convert it to timestamps"),
+    ],
+)
+def test_what_cannot_be_true_is_refused(tmp_path, events, word):
+    with pytest.raises(InputError, match=word):
+        [read_shard(shard) for shard in shards_of(dataset(tmp_path, events))]
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    rows = [(n, n, f"C{n}", float(n)) for n in range(5000)]
+    folder = dataset(tmp_path, frame(*rows))
+    path = next(folder.rglob("*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[1000:6000] = bytes(5000)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as parquet"):
+        [read_shard(shard) for shard in shards_of(folder)]
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="give the folder of a MEDS dataset"):
+        shards_of(tmp_path)
+    dataset(tmp_path, frame())
+    with pytest.raises(InputError, match="no events at all"):
+        shards_of(tmp_path)
+
+
+def test_a_shard_is_what_the_frame_says(world_meds):
+    path = next((world_meds / "data" / "train").glob("*.parquet"))
+    read = read_shard(next(shard for shard in shards_of(world_meds) if shard.path == path))
+    assert rows_of(read) == rows_of(Columns.of(pl.read_parquet(path)))
+    assert read.time.max() < np.datetime64(datetime(2200, 1, 1), "us").astype(np.int64)
