@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.account import Account
-from sequela.record.database import raw_place
+from sequela.record.database import Database, raw_place
 from sequela.record.errors import InputError
 from sequela.record.foreign import gather_meds
 from sequela.record.gather import Gathered, gather
@@ -29,7 +29,7 @@ MEMORY = "2GB"
 
 def ingest(
     source: str | Path,
-    raw: str | Path,
+    raw: str | Path | Database,
     out: Path,
     *,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
@@ -41,8 +41,8 @@ def ingest(
     """Make a MEDS dataset in the folder `out` from the raw tables at `raw`.
 
     Args:
-        source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4"), the path of a mapping file, or "meds"
-            for a MEDS dataset that others made.
+        source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4"), the path of a mapping file, or
+            "meds" for a MEDS dataset that others made.
         raw: the folder of raw files, a DuckDB file (*.duckdb, *.db), or the URI of a PostgreSQL server.
         fractions: shares of the patients in the splits train, tuning and held_out.
         memory: how much of the tables DuckDB keeps in memory; what is more lies on disk meanwhile.
@@ -61,7 +61,7 @@ def ingest(
     out, reading = Path(out), _share(progress, 0, 70)
     with scratch_in(out) as scratch:
         if mapping is None:
-            gathered = gather_meds(Path(raw), scratch, memory, events_a_shard, reading)
+            gathered = gather_meds(Path(str(raw)), scratch, memory, events_a_shard, reading)
         else:
             gathered = gather(mapping, raw_place(raw), scratch, memory, events_a_shard, reading)
         if not gathered.events:

@@ -14,12 +14,12 @@ from cyclopts.config import Dict
 import sequela
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress
+from sequela.record.workers import Workers
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import commands
 from sequela.serve.presets import read_toml
 from sequela.serve.progress import Display, duration
 from sequela.serve.spent import in_words
-from sequela.record.workers import Workers
 from sequela.tokens.settings import TokenSettings
 from sequela.train.settings import TrainSettings
 
@@ -116,24 +116,34 @@ def ingest(
     /,
     *,
     fractions: tuple[float, float, float] = commands.FRACTIONS,
+    memory: str = "2GB",
+    workers: Annotated[Workers, FLAT] = Workers(),
     common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
 ) -> None:
     """Turn raw tables into a MEDS dataset, by a declarative mapping.
 
-    Every row is accounted for in OUT/ingest.json: events written, rows
-    dropped and why. Nothing here is random: patients go to train, tuning or
-    held_out by a hash of their number.
+    Every row is accounted for in OUT/ingest.json and, for people, in
+    OUT/ingest.html: events written, rows dropped and why. Nothing here is
+    random: patients go to train, tuning or held_out by a hash of their number.
+    The password of a server is read from PGPASSWORD or ~/.pgpass.
 
     Example: sequela ingest physionet2012 raw/ meds/
 
     Args:
-        source: A mapping: nafld, physionet2012, mimic4, or the path of your own .toml file.
-        raw: The folder with the raw files, a DuckDB file, or postgresql://USER@HOST/DATABASE?schema=NAME (the
-            password in PGPASSWORD or ~/.pgpass).
+        source: A mapping by name (mimic4, eicu, omop, fhir, synthea ...), your own .toml file, or meds for MEDS of others.
+        raw: The folder with the raw files, a DuckDB file, or a server: postgresql://USER@HOST/DATABASE?schema=NAME
         out: The folder to write.
         fractions: Shares of the patients for train, tuning and held_out.
+        memory: How much of the tables is kept in memory; the rest lies on disk meanwhile.
     """
-    _run("ingest", out, common, lambda p: commands.ingest(source, raw, out, fractions=fractions, progress=p))
+    _run(
+        "ingest",
+        out,
+        common,
+        lambda p: commands.ingest(
+            source, raw, out, fractions=fractions, memory=memory, workers=workers, progress=p
+        ),
+    )
 
 
 @app.command

@@ -38,15 +38,19 @@ def ingest(
     out: Folder,
     *,
     fractions: tuple[float, float, float] = FRACTIONS,
+    memory: str = "2GB",
+    workers: Workers | None = None,
     progress: Progress = silent,
 ) -> dict:
-    """Turn raw tables into a MEDS dataset.
+    """Turn raw tables, or a MEDS dataset of others, into a MEDS dataset.
 
     Args:
-        source: the name of a mapping that comes with the package, or the path of one (TOML).
+        source: the name of a mapping that comes with the package, the path of one (TOML), or "meds" for a MEDS dataset.
         raw: the folder of raw files, a DuckDB file, or the URI of a PostgreSQL server, which is read anew each time.
-        out: the folder to write; `ingest.json` in it counts every row in, out and dropped.
+        out: the folder to write; `ingest.json` in it counts every row in, out and dropped, `ingest.html` shows it.
         fractions: shares of the patients for train, tuning and held_out.
+        memory: how much of the tables is kept in memory; the rest lies on disk meanwhile.
+        workers: where the shards are worked on; the result does not depend on it.
 
     Raises:
         InputError: where the raw files do not fit the mapping.
@@ -58,8 +62,13 @@ def ingest(
 
     def make(work: Path) -> dict:
         from sequela.record.ingest import ingest as run
+        from sequela.serve.ingest_report import write_ingest_report
 
-        return run(source, place, work, fractions=fractions, progress=progress)
+        made = run(
+            source, place, work, fractions=fractions, memory=memory, workers=workers, progress=progress
+        )
+        write_ingest_report(work)
+        return made
 
     settings, inputs = {"source": str(source), "fractions": fractions}, {}
     if isinstance(place, Database) and place.kind == "postgresql":

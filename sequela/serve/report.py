@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-import sequela
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.serve import manifest
 from sequela.serve.chart import Curve, unit_plot
 from sequela.serve.curves import calibration, read_scored, roc
 from sequela.serve.futures import examples
+from sequela.serve.page import render
 from sequela.serve.presets import PRESETS
 from sequela.serve.progress import duration
 from sequela.serve.spent import spent
@@ -71,15 +70,8 @@ def write_report(
     progress(1, 3, part="example futures")
     shown, kinds = _examples(predictions, [task for name, task in tasks.items() if name in metrics["tasks"]])
     progress(2, 3, part="page")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
-        version=sequela.__version__,
+    page = render(
+        "report.html",
         headline=_headline(metrics, tasks),
         sections=sections,
         examples=[(one.words, Markup(one.picture)) for one in shown],
