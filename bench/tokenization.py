@@ -12,6 +12,8 @@ in which Polars reads the four columns over our time: 1 would be as fast as read
   data set. That run is the row "as shipped". One time token a gap, value and code in one token, no age bands.
 * MEDS-EIC-AR's memory grows with the largest file (6 GB for 0.8 million events, killed by the system at 1.6 million on
   24 GB), so its synthetic data come in files of 2,000 patients, for all sides.
+* "kept" counts for us the events of timelines: not sex, race, birth and the end of follow-up, which become the prefix
+  and tokens of time.
 * cocoa wants one file, which is made before the clock starts; it drops nothing, and as shipped it has no time tokens
   (the row "with times" has them: insert_spacers=true). It holds all events in memory.
 """
