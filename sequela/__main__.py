@@ -1,5 +1,15 @@
-"""So that `python -m sequela` is the command `sequela`."""
+"""The program `sequela`, also as `python -m sequela`.
 
-from sequela.serve.cli import main
+The command line is only imported when it runs: worker processes import this file first.
+"""
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    from sequela.serve.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

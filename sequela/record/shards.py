@@ -24,11 +24,12 @@ COLUMNS = ("subject_id", "time", "code", "numeric_value")
 
 @dataclass(frozen=True)
 class Shard:
-    """Row groups [first, last) of the Parquet file at `path`: the patients who begin there."""
+    """Row groups [first, last) of the Parquet file at `path`, with so many rows: the patients who begin there."""
 
     path: Path
     first: int
     last: int
+    rows: int
 
 
 def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
@@ -56,10 +57,10 @@ def _shards_of_file(path: Path, rows: int) -> list[Shard]:
     for group in range(about.num_row_groups):
         own = about.row_group(group).num_rows
         if held and held + own > rows:
-            shards.append(Shard(path, first, group))
+            shards.append(Shard(path, first, group, held))
             first, held = group, 0
         held += own
-    return [*shards, Shard(path, first, about.num_row_groups)] if held else shards
+    return [*shards, Shard(path, first, about.num_row_groups, held)] if held else shards
 
 
 def read_shard(shard: Shard) -> Columns:

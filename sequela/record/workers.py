@@ -11,8 +11,9 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
@@ -53,32 +54,53 @@ def run(
     Raises:
         InputError: where the engine is not to be had; whatever `function` raises, for the first item in order.
     """
+    with at_work(workers, len(items)) as each:
+        return each(function, items, progress=progress)
+
+
+class Each(Protocol):
+    """`run` with workers that are already there."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, progress: Progress = silent
+    ) -> list[Result]:
+        """`[function(item) for item in items]`."""
+
+
+@contextmanager
+def at_work(workers: Workers | None, most: int) -> Iterator[Each]:
+    """Workers for several runs over at most so many items: they are started once.
+
+    Raises:
+        InputError: where the engine is not to be had.
+    """
     workers = workers or Workers()
-    results: list[Result] = []
-    for result in _results(function, items, workers):
-        results.append(result)
-        progress(len(results), len(items))
-    return results
+    start = _ray if workers.engine == "ray" else _processes
+    with start(workers, most) as mapped:
+
+        def each(
+            function: Callable[[Item], Result], items: Sequence[Item], *, progress: Progress = silent
+        ) -> list[Result]:
+            results: list[Result] = []
+            for result in mapped(function, items):
+                results.append(result)
+                progress(len(results), len(items))
+            return results
+
+        yield each
 
 
-def _results(function: Callable[[Item], Result], items: Sequence[Item], workers: Workers) -> Iterator[Result]:
-    if workers.engine == "ray":
-        return _on_ray(function, items, workers)
-    processes = min(workers.processes or len(os.sched_getaffinity(0)), len(items))
+@contextmanager
+def _processes(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
+    processes = min(workers.processes or len(os.sched_getaffinity(0)), most)
     if processes < 2:
-        return map(function, items)
-    return _in_processes(function, items, processes)
-
-
-def _in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], processes: int
-) -> Iterator[Result]:
+        yield map
+        return
     # Spawned, not forked: a fork copies the locks of threads that do not live on in the child.
-    pool = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
-    )
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread)
     try:
-        yield from pool.map(function, items)
+        yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -88,7 +110,8 @@ def _one_thread() -> None:
     os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")
 
 
-def _on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: Workers) -> Iterator[Result]:
+@contextmanager
+def _ray(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
     try:
         import ray
     except ImportError as error:
@@ -103,15 +126,18 @@ def _on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: 
             log_to_driver=False,
             logging_level="ERROR",
         )
-    try:
-        # A lost worker's shard runs again, elsewhere, as often as need be; what the function itself raises does not.
-        remote = ray.remote(max_retries=-1)(_call)
-        asked = [remote.remote(function, item) for item in items]
-        for one in asked:
+    # A lost worker's shard runs again, elsewhere, as often as need be; what the function itself raises does not.
+    remote = ray.remote(max_retries=-1)(_call)
+
+    def mapped(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        for asked in [remote.remote(function, item) for item in items]:
             try:
-                yield ray.get(one)
+                yield ray.get(asked)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
+
+    try:
+        yield mapped
     finally:
         if started:
             ray.shutdown()

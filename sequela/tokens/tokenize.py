@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from sequela.record.progress import Progress, silent
 from sequela.record.shards import Shard, read_shard, shards_of
 from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
 from sequela.record.store import SPLITS
-from sequela.record.workers import Workers, run
+from sequela.record.workers import Workers, at_work
 from sequela.tokens.corpus import FILE, write_shard
 from sequela.tokens.encode import encode
 from sequela.tokens.recode import load_maps, recoded, save_maps
@@ -35,6 +35,7 @@ from sequela.tokens.translate import CodeMap, check_names, load_map, translate
 WORK = "work"
 TRAIN = SPLITS.index(meds.train_split)
 MERGED_AT_ONCE = 8
+SMALL = 4 << 20  # events
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,16 @@ def tokenize(
     names = tuple(one.name for one in code_maps)
     jobs = [Job(number, shard, dataset, out, settings, names) for number, shard in enumerate(shards)]
 
-    counted = run(count_job, jobs, workers, progress=partial(_stage, progress, 0))
-    check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
-    if not any(one["train"] for one in counted):
-        raise InputError(
-            f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
-        )
-    tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
-    tokenizer.save(out)
-
-    encoded = run(encode_job, jobs, workers, progress=partial(_stage, progress, 1))
+    with at_work(_enough(workers, shards), len(jobs)) as each:
+        counted = each(count_job, jobs, progress=partial(_stage, progress, 0))
+        check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
+        if not any(one["train"] for one in counted):
+            raise InputError(
+                f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
+            )
+        tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
+        tokenizer.save(out)
+        encoded = each(encode_job, jobs, progress=partial(_stage, progress, 1))
     gaps = np.sum(
         [np.array(one[meds.train_split]["gaps"]) for one in encoded if meds.train_split in one], axis=0
     )
@@ -134,6 +135,13 @@ def fit(
 
 def _stage(progress: Progress, number: int, done: float, total: float, **facts: object) -> None:
     progress(done + number * total, 2 * total, stage=("count", "encode")[number], **facts)
+
+
+def _enough(workers: Workers | None, shards: list[Shard]) -> Workers:
+    """One process for a small dataset, unless somebody asked for more: starting others would take longer."""
+    workers = workers or Workers()
+    small = workers.engine == "local" and sum(shard.rows for shard in shards) < SMALL
+    return replace(workers, processes=1) if small and not workers.processes else workers
 
 
 def _merged(jobs: list[Job]) -> Statistics:

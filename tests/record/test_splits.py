@@ -28,12 +28,12 @@ def test_the_table_is_looked_up_for_any_patients(tmp_path):
 def test_without_a_table_the_folder_decides(tmp_path):
     assert not Assignment.write(tmp_path, tmp_path) and Assignment.open(tmp_path) is None
     where = tmp_path / "data" / "tuning" / "0.parquet"
-    assert SPLITS[split_of_folder(Shard(where, 0, 1), tmp_path)] == "tuning"
-    assert split_of_folder(Shard(tmp_path / "data" / "0.parquet", 0, 1), tmp_path) == NONE
+    assert SPLITS[split_of_folder(Shard(where, 0, 1, 9), tmp_path)] == "tuning"
+    assert split_of_folder(Shard(tmp_path / "data" / "0.parquet", 0, 1, 9), tmp_path) == NONE
 
 
 def test_a_patient_in_two_shards_is_refused(tmp_path):
-    shards = [Shard(tmp_path / name, 0, 1) for name in ("a", "b", "b")]
+    shards = [Shard(tmp_path / name, 0, 1, 9) for name in ("a", "b", "b")]
     check_patients_once([np.array([1, 2]), np.array([3]), np.array([4])], shards)
     with pytest.raises(InputError, match="patient 3 is also in"):
         check_patients_once([np.array([1, 3]), np.array([3]), np.array([4])], shards)
