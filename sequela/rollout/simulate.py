@@ -24,6 +24,7 @@ from sequela.tokens.encode import MINUTE, encode
 from sequela.tokens.interval import TIME_PREFIX
 from sequela.tokens.pack import newest
 from sequela.tokens.ragged import Ragged
+from sequela.tokens.recode import save_maps
 from sequela.tokens.tokenizer import Tokenizer
 
 FOREVER = 100 * 525_960  # minutes: a hundred years
@@ -42,7 +43,8 @@ def simulate(
     """Simulate the futures of every (patient, prediction time) of the requests, one pool for all of them.
 
     Writes `data/0.parquet` (imagined events, MEDS columns plus prediction_time and rollout) and `rollouts.parquet` (one
-    row a rollout). Only events strictly before the prediction time enter a history.
+    row a rollout), and copies of the code maps that the model was trained with: imagined events are in the codes that
+    they lead to. Only events strictly before the prediction time enter a history.
     Raises InputError when no history has a token, or a code of a request has none.
     """
     settings = settings or SimulateSettings()
@@ -82,6 +84,7 @@ def simulate(
     summary = {
         "settings": asdict(settings),
         "vocabulary": tokenizer.vocabulary.hash,
+        "maps": save_maps(tokenizer.maps, out),
         "histories": len(times),
         "without_history": asked - len(times),
         "rollouts": len(about),

@@ -166,12 +166,13 @@ def simulate(
     def make(work: Path) -> dict:
         from sequela.rollout.simulate import simulate as run
         from sequela.tasks.predict import requests
+        from sequela.tokens.tokenizer import Tokenizer
 
         return run(
             Path(model),
             Path(meds),
             work,
-            requests(asked, Path(meds), split, patients),
+            requests(asked, Path(meds), split, patients, Tokenizer.load(Path(model)).maps),
             settings,
             progress=progress,
         )

@@ -11,8 +11,10 @@ import polars as pl
 from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
 from sequela.record.store import read_events
 from sequela.serve.chart import COLOURS, Lane, Mark, lanes
+from sequela.tasks.estimate import read_maps
 from sequela.tasks.prediction import SIMULATION
 from sequela.tasks.task import DAY, Task, matches_code
+from sequela.tokens.recode import recoded_events
 
 PATIENTS = 4
 SHOWN_ROLLOUTS = 6
@@ -52,6 +54,7 @@ def examples(
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
     real = read_events(meds).filter(pl.col("subject_id").is_in(patients))
+    real = recoded_events(real, read_maps(simulated))
     imagined = _read_imagined(simulated, patients)
     rollouts = pl.read_parquet(simulated / "rollouts.parquet").filter(pl.col("subject_id").is_in(patients))
     kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())

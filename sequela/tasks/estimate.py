@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,8 @@ from sequela.record.errors import InputError
 from sequela.tasks.label import KEY, labels
 from sequela.tasks.prediction import read_parquet
 from sequela.tasks.task import Task, matches
+from sequela.tokens.recode import load_same_maps
+from sequela.tokens.translate import CodeMap
 
 ESTIMATORS = ("scope", "mc")
 
@@ -28,6 +31,18 @@ def read_rollouts(folder: Path) -> pl.DataFrame:
                 f"{path} has no column '{column}': make the folder again with `sequela simulate`."
             )
     return rollouts
+
+
+def read_maps(folder: Path) -> tuple[CodeMap, ...]:
+    """The code maps that lead to the codes of the imagined events in `folder`; none where it tells of none.
+
+    What is compared with the imagined events must be translated by them first (`sequela.tokens.recode.recoded_events`).
+
+    Raises:
+        InputError: where a map is missing or was edited.
+    """
+    path = folder / "simulate.json"
+    return load_same_maps(json.loads(path.read_text()).get("maps", {}), folder) if path.exists() else ()
 
 
 def estimate(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> pl.DataFrame:

@@ -13,21 +13,28 @@ from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events
 from sequela.rollout.request import Request
 from sequela.tasks.baseline import Sample, fit_baselines
-from sequela.tasks.estimate import estimate, read_rollouts
+from sequela.tasks.estimate import estimate, read_maps, read_rollouts
 from sequela.tasks.features import Features, build_features
 from sequela.tasks.label import labels
 from sequela.tasks.prediction import SIMULATION, write_predictions
 from sequela.tasks.task import MINUTE, Task
+from sequela.tokens.recode import recoded_events
+from sequela.tokens.translate import CodeMap
 
 QUESTION = ["subject_id", "prediction_time"]
 
 
 def requests(
-    tasks: list[Task], meds: Path, split: str = "held_out", patients: int | None = None
+    tasks: list[Task],
+    meds: Path,
+    split: str = "held_out",
+    patients: int | None = None,
+    maps: tuple[CodeMap, ...] = (),
 ) -> list[Request]:
     """What a simulation has to be asked so that `predict` can answer `tasks` about the patients of a split.
 
     Args:
+        maps: the code maps of the model that will be asked; tasks speak of the codes that they lead to.
         patients: at most so many, the first ones by number who are in the cohort of any task; None for all.
 
     Raises:
@@ -35,7 +42,7 @@ def requests(
     """
     if patients is not None and patients < 1:
         raise InputError(f"--patients must be 1 or more, not {patients}; leave it out to ask about everyone.")
-    events = read_events(meds, split)
+    events = recoded_events(read_events(meds, split), maps)
     cohorts = {task.name: task.prediction_times(events) for task in tasks}
     for task in tasks:
         if cohorts[task.name].is_empty():
@@ -75,7 +82,8 @@ def predict(
     """Answer `tasks` from imagined futures, and by the baselines, in `out/<task>/<model>.parquet`.
 
     Args:
-        simulated: a folder of imagined timelines. Who was simulated at a task's prediction time is its cohort.
+        simulated: a folder of imagined timelines. Who was simulated at a task's prediction time is its cohort. All that
+            is read from `meds` is translated by the code maps in it: truth and imagination speak the same codes.
         meds: the MEDS dataset with the truth, and with the training patients that baselines learn from.
         estimator: "scope" (mean of summed hazards) or "mc" (share of rollouts with the outcome); arXiv 2602.03730.
             Tasks of kind "time" take the median of the rollouts in any case.
@@ -90,10 +98,10 @@ def predict(
         InputError: where the folder holds no rollouts for a task.
     """
     folder = Path(simulated)
-    rollouts = read_rollouts(folder)
-    events = read_events(meds)
+    rollouts, maps = read_rollouts(folder), read_maps(folder)
+    events = recoded_events(read_events(meds), maps)
     truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
-    training = _Training.read(meds, events, tasks, truths) if baselines else None
+    training = _Training.read(meds, events, maps, tasks, truths) if baselines else None
     report = {}
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
@@ -129,9 +137,14 @@ class _Training:
 
     @classmethod
     def read(
-        cls, meds: Path, events: pl.DataFrame, tasks: list[Task], truths: dict[str, pl.DataFrame]
+        cls,
+        meds: Path,
+        events: pl.DataFrame,
+        maps: tuple[CodeMap, ...],
+        tasks: list[Task],
+        truths: dict[str, pl.DataFrame],
     ) -> _Training:
-        own = read_events(meds, "train")
+        own = recoded_events(read_events(meds, "train"), maps)
         patients = own["subject_id"].unique()
         asked = pl.concat([truth.select(QUESTION) for truth in truths.values()]).unique()
         both = asked.filter(pl.col("subject_id").is_in(patients.implode()))

@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from sequela.record.store import read_events
 from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
 from sequela.rollout.simulate import prompts_of, simulate
+from sequela.tokens.recode import load_same_maps
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenize import fit
 from sequela.tokens.tokenizer import Tokenizer
@@ -45,6 +47,10 @@ def test_futures_are_written_from_the_prediction_time_on(world_meds, model, tmp_
     assert about["rollouts"] == len(rollouts) == 3 * about["histories"]
     assert (events["time"] >= events["prediction_time"]).all()
     assert set(rollouts["reason"]) <= {"token", "horizon", "limit"}
+    maps = json.loads((tmp_path / "simulate.json").read_text())["maps"]
+    assert (
+        list(maps) == ["mimic-meds", "gem"] and load_same_maps(maps, tmp_path) == Tokenizer.load(model).maps
+    )
     died = events.filter(pl.col("code") == DEATH).select("subject_id", "rollout")
     stopped = rollouts.filter(pl.col("reason") == "token").select("subject_id", "rollout")
     assert died.sort(pl.all()).equals(stopped.sort(pl.all()))

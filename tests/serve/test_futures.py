@@ -1,6 +1,8 @@
 """The example patients: chosen by rank, drawn as observed beside imagined."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +11,8 @@ import pytest
 
 from sequela.serve.futures import PATIENTS, SHOWN_ROLLOUTS, examples, plain
 from sequela.tasks.task import load_task
+from sequela.tokens.recode import save_maps
+from sequela.tokens.translate import CodeMap
 
 
 def test_examples_of_the_small_demo(small_demo: Path) -> None:
@@ -35,6 +39,24 @@ def test_nobody_with_an_answer_is_no_example(small_demo: Path, tmp_path: Path) -
     unknown.write_parquet(tmp_path / "death_5y" / "sequela.parquet")
     shown, _ = examples(small_demo / "simulated", small_demo / "meds", tmp_path, [load_task("death_5y")])
     assert shown == []
+
+
+def test_observed_events_are_told_in_the_codes_that_the_model_speaks(small_demo: Path, tmp_path: Path) -> None:
+    """The same record with other codes for the diagnoses, and a model whose maps know them."""
+    shutil.copytree(small_demo / "meds", tmp_path / "meds")
+    shutil.copytree(small_demo / "simulated", tmp_path / "simulated")
+    diagnosis = pl.col("code").str.replace("^DIAGNOSIS//", "OLD//")
+    for path in (tmp_path / "meds" / "data").rglob("*.parquet"):
+        pl.read_parquet(path).with_columns(diagnosis).write_parquet(path)
+    task = [load_task("death_5y")]
+    told = [
+        examples(folder / "simulated", meds / "meds", small_demo / "predictions", task)
+        for folder, meds in ((small_demo, small_demo), (tmp_path, tmp_path))
+    ]
+    assert told[0] != told[1]  # negative control: these maps know nothing of OLD//
+    maps = save_maps((CodeMap("old", (("OLD//*", "DIAGNOSIS//*"),)),), tmp_path / "simulated")
+    (tmp_path / "simulated" / "simulate.json").write_text(json.dumps({"maps": maps}))
+    assert told[0] == examples(tmp_path / "simulated", tmp_path / "meds", small_demo / "predictions", task)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
+import json
 import shutil
 
 import numpy as np
 import polars as pl
 import pytest
 
+from sequela.record.codes import FOLLOW_UP_END
 from sequela.record.errors import InputError
-from sequela.record.store import read_events
+from sequela.record.store import read_events, write_dataset
 from sequela.tasks.predict import predict, requests
 from sequela.tasks.prediction import EXTRA
 from sequela.tasks.task import DAY, MINUTE
-from tests.tasks.conftest import make_task
+from sequela.tokens.recode import save_maps
+from sequela.tokens.translate import load_map
+from tests.tasks.conftest import make_events, make_task
 from tests.tasks.test_estimate import rollout, write_simulated
 
 TASK = make_task(exclude=("STROKE",))
@@ -144,3 +148,60 @@ def test_requests_can_be_for_the_first_few_patients(cohort_folder):
 def test_requests_for_data_without_the_cohort(cohort_folder):
     with pytest.raises(InputError, match="cohort begins with the event ARRIVAL"):
         requests([make_task(after="ARRIVAL")], cohort_folder)
+
+
+AS_ICD10 = {
+    "ICD9CM//25000": "ICD10CM//E119",
+    "ICD9CM//25060": "ICD10CM//E1140",
+    "ICD9CM//4019": "ICD10CM//I10",
+    "ICD9CM//4280": "ICD10CM//I509",
+}
+
+
+def coded_cohort(folder, icd10):
+    """300 made patients with diagnoses before and after entry, in ICD-9-CM or the same in ICD-10-CM."""
+    draw = np.random.default_rng(1)
+    rows = []
+    for patient in range(300):
+        for day in (*draw.integers(-20, 0, 2), *draw.integers(2, 15, 2)):
+            code = str(draw.choice(list(AS_ICD10), p=(0.2, 0.1, 0.4, 0.3)))
+            rows.append((patient, int(day), AS_ICD10[code] if icd10 else code))
+        rows += [(patient, None, "GENDER//F"), (patient, -18_000, "MEDS_BIRTH"), (patient, 0, "ENTRY")]
+        rows += [(patient, int(draw.integers(5, 25)), FOLLOW_UP_END)]
+    write_dataset(make_events(rows), folder, name="made", fractions=(0.6, 0.1, 0.3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def old_and_new(tmp_path_factory):
+    """The predictions about one cohort, by how its codes are written and whether the model has maps."""
+    folder = tmp_path_factory.mktemp("coded")
+    task = make_task(outcome=("ICD10CM//E11*",), exclude=("ICD10CM//E11*",), name="stroke_10d")
+    meds = {name: coded_cohort(folder / name, icd10=name == "new") for name in ("old", "new")}
+    found = {}
+    for name, maps in (("new", ("gem",)), ("old", ("gem",)), ("old", ())):
+        loaded = tuple(load_map(one) for one in maps)
+        asked = requests([task], meds[name], maps=loaded)[0].times
+        rows = [rollout(patient, 0, scope=0.5) for patient in asked["subject_id"]]
+        simulated = write_simulated(folder / f"{name}-{len(maps)}", rows)
+        (simulated / "simulate.json").write_text(json.dumps({"maps": save_maps(loaded, simulated)}))
+        out = folder / f"{name}-{len(maps)}-out"
+        predict(simulated, meds[name], out, [task])
+        found[name, maps] = {path.stem: pl.read_parquet(path) for path in sorted((out / task.name).iterdir())}
+    return found
+
+
+def test_old_codes_count_as_what_the_models_maps_make_of_them(old_and_new):
+    """Cohort, labels and every baseline are those of the same record in the codes that the model speaks."""
+    old, new = old_and_new["old", ("gem",)], old_and_new["new", ("gem",)]
+    assert set(old) == {"sequela", "prevalence", "age_sex", "logistic", "trees", "cox"}
+    assert all(old[model].equals(new[model]) for model in new)
+    labels = new["sequela"]["boolean_value"]
+    assert labels.sum() > 5 and (~labels).sum() > 5
+    assert new["logistic"]["predicted_boolean_probability"].n_unique() > 1  # features see the codes
+
+
+def test_without_the_maps_old_codes_are_other_codes(old_and_new):
+    """The negative control: nobody is kept out of the cohort, and nobody has the outcome."""
+    bare, new = old_and_new["old", ()]["sequela"], old_and_new["new", ("gem",)]["sequela"]
+    assert len(bare) > len(new) and bare["boolean_value"].sum() == 0
