@@ -18,6 +18,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.pack import Windows, collate, epoch
 from sequela.train.objective import next_token
 from sequela.train.optimizer import optimisers, schedule
+from sequela.train.score import rows_per_batch, score, windows
 from sequela.train.settings import TrainSettings
 
 LOG = "train.json"
@@ -34,7 +35,7 @@ def train(
     """
     settings = settings or TrainSettings()
     data = Corpus.load(corpus, "train")
-    tokens = _rows(data, settings.context)
+    tokens = windows(data, settings.context)
     if len(tokens) == 0:
         raise InputError(f"{corpus} has no training patient: tokenise a larger dataset or change the split.")
     vocabulary = data.tokenizer.vocabulary
@@ -88,24 +89,11 @@ def train(
 
 def evaluate_loss(model: Decoder, data: Corpus, settings: TrainSettings) -> dict[str, float] | None:
     """Bits per token and per event over all patients of a split; None for an empty split."""
-    tokens = _rows(data, settings.context)
-    if len(tokens) == 0:
+    if len(data.patients) == 0:
         return None
-    nats, count = 0.0, 0
-    with torch.no_grad():
-        for rows in epoch(tokens, settings.context, _rows_per_batch(settings), np.random.default_rng(0)):
-            loss, scored = next_token(model, collate(tokens, rows, settings.context))
-            nats, count = nats + loss.item(), count + scored
-    return {"bits_per_token": nats / count / math.log(2), "bits_per_event": nats / data.events / math.log(2)}
-
-
-def _rows(data: Corpus, context: int) -> Windows:
-    tokenizer = data.tokenizer
-    return Windows.of(data.tokens, tokenizer.head_tokens, tokenizer.carried_tokens, context, data.clock)
-
-
-def _rows_per_batch(settings: TrainSettings) -> int:
-    return max(1, settings.batch_tokens // settings.context)
+    found = score(model, data, settings)
+    bits = found.nats.sum() / math.log(2)
+    return {"bits_per_token": bits / found.tokens.sum(), "bits_per_event": bits / data.events}
 
 
 def _batches(tokens: Windows, settings: TrainSettings) -> list[list[list[int]]]:
@@ -115,7 +103,7 @@ def _batches(tokens: Windows, settings: TrainSettings) -> list[list[list[int]]]:
         one = epoch(
             tokens,
             settings.context,
-            _rows_per_batch(settings),
+            rows_per_batch(settings),
             np.random.default_rng([settings.seed, number]),
         )
         batches += one[: math.ceil(len(one) * min(1.0, settings.epochs - number))]
