@@ -9,7 +9,6 @@ import meds
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sequela.record.codes import BIRTH
@@ -105,16 +104,13 @@ def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
 
 def _numbers(table: pa.Table, column: str, kind: pa.DataType, absent: float = 0) -> np.ndarray:
     """A column as an array; missing cells are `absent`."""
-    cells = table[column].cast(kind)
-    return pl.Series(
-        pc.fill_null(cells, absent) if cells.null_count else cells
-    ).to_numpy()  # no detour over pandas
+    return pl.Series(table[column].cast(kind)).fill_null(absent).to_numpy()  # pyarrow itself would import pandas
 
 
 def _columns(table: pa.Table, shard: Shard) -> Columns:
     for column in ("subject_id", "code"):
         if table[column].null_count:
-            row = pc.index(pc.is_null(table[column]), True).as_py() + 1
+            row = pl.Series(table[column].is_null()).arg_max() + 1
             raise InputError(
                 f"{shard.path}, row {row} of its part from row group {shard.first} on: '{column}' is missing; "
                 "give it, or drop the event."
