@@ -27,7 +27,9 @@ def report_of(gathered: Gathered, account: Account, codes: pl.DataFrame, units: 
         "units": _units(units),
         "patients_with": dict(account.patients_with),
         "moved": dict(account.moved),
-    }
+        "quarantined": sum(aside["rows"] for read in gathered.tables.values()
+                           for aside in read.facts.get("quarantined", {}).values()),
+    }  # fmt: skip
 
 
 def _table(read: Read, account: Account) -> dict:

@@ -53,4 +53,7 @@ def in_words(facts: dict) -> str:
     """
     counts = counted(facts)
     wanted = ("patients", "events", "tokens", "parameters", "rollouts")
-    return ", ".join(f"{counts[name]:,.0f} {name}" for name in wanted if name in counts)
+    words = [f"{counts[name]:,.0f} {name}" for name in wanted if name in counts]
+    if counts.get("quarantined"):
+        words.append(f"{counts['quarantined']:,.0f} unreadable rows put aside")
+    return ", ".join(words)

@@ -22,7 +22,8 @@ def test_the_report_of_two_parts():
     two = Account(Counter({1: 1, 2: 1}), Counter({(1, "duplicate"): 1}), {1: later}, {1: later}, Counter({"train": 1}),
                   Counter({"two births": 0}), Counter({"a -> b": 2}))  # fmt: skip
     rules = (Ruled(1, "'A'", 8, {"no time": 2}), Ruled(2, "'B'", 8, {"not selected": 7}))
-    read = {"t": Read(("t.csv",), 8, rules, {"rows_without_rule": 0}), "u": Read((), 2, ())}
+    aside = {"quarantined": {"not JSON": {"rows": 2, "first": ["u"]}, "not UTF-8": {"rows": 1, "first": ["u"]}}}
+    read = {"t": Read(("t.csv",), 8, rules, {"rows_without_rule": 0}), "u": Read((), 2, (), aside)}
     gathered = Gathered(Spill(Path(), 2), read, {}, 7, False, "clinic", {})
     codes = pl.DataFrame({"code": ["A", "B"]})
     units = pl.DataFrame([("A", "g", 3), ("A", "kg", 1), ("B", "g", 1)], UNITS, orient="row")
@@ -46,11 +47,12 @@ def test_the_report_of_two_parts():
                 ],
                 "rows_without_rule": 0,
             },
-            "u": {"files": [], "rows": 2, "unreadable_times": {}, "rules": []},
+            "u": {"files": [], "rows": 2, "unreadable_times": {}, "rules": []} | aside,
         },
         "units": {"A": {"g": 3, "kg": 1}},
         "patients_with": {"two births": 0},
         "moved": {"a -> b": 3},
+        "quarantined": 3,
     }  # fmt: skip
 
 

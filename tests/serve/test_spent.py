@@ -29,3 +29,7 @@ def test_counts_in_words() -> None:
     facts = {"seconds": 1.0, "peak_rss_mb": 5, "result": {"tokens": 1234, "events": 5}}
     assert counted(facts)["tokens"] == 1234
     assert in_words(facts) == "5 events, 1,234 tokens"
+    facts["result"] = {"events": 5, "quarantined": 0}
+    assert in_words(facts) == "5 events"
+    facts["result"]["quarantined"] = 2
+    assert in_words(facts) == "5 events, 2 unreadable rows put aside"
