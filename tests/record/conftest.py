@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def balanced() -> Callable[[dict], bool]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URI of an empty database on a PostgreSQL server of our own; PGPASSWORD holds its password meanwhile.
 
     `tests.record.postgres.execute(uri, *statements)` puts something into it; tests use a schema each.
@@ -174,7 +175,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from tests.record.postgres import PASSWORD, server
 
     before = os.environ.get("PGPASSWORD")
-    with server(tmp_path_factory.mktemp("postgres") / "server") as uri:
+    # Not below pytest's own folder: every other run of pytest shuts that to the server's user
+    scratch = tempfile.TemporaryDirectory(prefix="sequela-postgres-", ignore_cleanup_errors=True)
+    with scratch as folder, server(Path(folder) / "server") as uri:
         os.environ["PGPASSWORD"] = PASSWORD
         yield uri
     if before is None:

@@ -356,16 +356,29 @@ def test_deaths_and_the_end_of_observation(made):
     )
     periods = (
         "person_id,observation_period_start_date,observation_period_end_date\n1,2001-01-01,2010-12-31\n"
-        "1,2015-01-01,2020-12-31\n2,2001-01-01,2020-12-31\n3,2001-01-01,2020-12-31\n"
+        "1,2015-01-01,2020-12-31\n3,2001-01-01,2010-12-31\n3,2015-01-01,2020-12-31\n"
     )
-    assert told(made(death=death, observation_period=periods)) == [
+    visits = (
+        f"{VISIT},visit_start_datetime,visit_end_datetime,discharged_to_concept_id\n"
+        "1,1,9201,2020-05-01,2020-05-05,2020-05-01 08:00:00,2020-05-05 11:00:00,4216643\n"
+        "2,1,9202,2020-06-01,2020-06-01,,,\n"
+    )
+    drugs = f"{DRUG}\n1,1503297,2020-05-05,0,on the day of death\n1,1503297,2020-05-06,0,\n"
+    events = made(death=death, observation_period=periods, visit_occurrence=visits, drug_exposure=drugs)
+    assert told(events) == [
+        (1, "2020-05-01 08:00:00", "HOSPITAL_ADMISSION//INPATIENT"),
+        (1, "2020-05-05 04:00:00", "RXNORM//6809"),
+        (1, "2020-05-05 04:00:00", "HOSPITAL_DISCHARGE//DIED"),
         (1, "2020-05-05 04:00:00", "MEDS_DEATH"),
-        (1, "2020-12-31", "FOLLOW_UP//END"),
+        (1, "2020-05-05 04:00:00", "FOLLOW_UP//END"),
         (2, "2021-05-05", "MEDS_DEATH"),
         (2, "2021-05-05", "FOLLOW_UP//END"),
         (3, "2020-12-31", "FOLLOW_UP//END"),
     ]
     assert dropped(made.report, "deaths") == {"a second death": 2, "no such person": 1}
+    assert dropped(made.report, "drug_exposure") == {"after follow-up end": 1}
+    starts = made.report["tables"]["visits"]["rules"][4]
+    assert starts["dropped"] == {"not selected": 1, "after follow-up end": 1}
 
 
 def test_what_the_model_demands_must_be_there(made):

@@ -204,12 +204,16 @@ def test_mimic_has_the_rows_that_another_program_finds(shared_data, mimic):
         pl.read_parquet(path, columns=["subject_id", "time", "code"])
         for path in (shared_data / "ehr/mimic4demo_omop/meds_by_omop_meds_0.2.0").rglob("*.parquet")
     )
-    midnight = pl.col("time") == pl.col("time").dt.truncate("1d")
-    theirs = theirs.with_columns(
-        time=pl.when(midnight).then(pl.col("time") + pl.duration(seconds=86_399)).otherwise("time"),
+    deaths = events.filter(pl.col("code") == "MEDS_DEATH").select("subject_id", death="time")
+    day_end = pl.col("time") + pl.duration(seconds=86_399)
+    own_day = pl.col("death").dt.date() == pl.col("time").dt.date()
+    theirs = theirs.join(deaths, on="subject_id", how="left").with_columns(
+        time=pl.when(pl.col("time") != pl.col("time").dt.truncate("1d")).then("time")
+        .when(own_day).then("death").otherwise(day_end),
         code=pl.col("code").str.replace("^mimiciv_proc", "MIMICIV_PROC").str.replace("_itemid", "_ITEMID")
         .str.replace("_datetimeevents", "_DATETIMEEVENTS"),
-    ).unique()  # fmt: skip
+    )  # fmt: skip
+    theirs = theirs.filter((pl.col("time") <= pl.col("death")).fill_null(True)).drop("death").unique()
     for head in ("MIMICIV_PROC_ITEMID//", "MIMICIV_PROC_DATETIMEEVENTS//"):
         own = events.filter(pl.col("code").str.starts_with(head)).select("subject_id", "time", "code")
         other = theirs.filter(pl.col("code").str.starts_with(head))
