@@ -101,6 +101,7 @@ def test_lists_of_codes(by_hand):
         (after(33), "DIAGNOSIS//endocrine|glucose metabolism|diabetes mellitus"),
         (after(34), "ICD9CM//42731"),
         (after(34), "ICD9CM//V5861"),
+        (after(35), "ICD9CM//E9802"),
     ]
 
 

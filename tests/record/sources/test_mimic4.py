@@ -7,6 +7,7 @@ Of the demo seven raw tables are at hand. Ten more are turned back from the MEDS
 import datetime as dt
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -150,6 +151,17 @@ def test_without_the_module_icu_stays_are_made_of_transfers(tmp_path):
     assert times(events, "ICU_ADMISSION//Medical Intensive Care Unit (MICU)") == [at("03-01 13:00:00")]
     assert times(events, "ICU_DISCHARGE//Surgical Intensive Care Unit (SICU)") == [at("03-05 09:30:00")]
     assert events["code"].str.starts_with("ICU_ADMISSION").sum() == 1, "from unit to unit is one stay"
+
+
+def test_a_database_gives_the_same(by_hand, tmp_path):
+    """The schemas are those of the scripts in mimic-code, which load MIMIC-IV into PostgreSQL or DuckDB."""
+    with duckdb.connect(tmp_path / "mimic.duckdb") as con:
+        for path in sorted(BY_HAND.glob("*/*.csv")):
+            schema = f"mimiciv_{path.parent.name}"
+            con.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            con.execute(f"CREATE TABLE {schema}.{path.stem} AS SELECT * FROM read_csv('{path}')")
+    ingest("mimic4", tmp_path / "mimic.duckdb", tmp_path / "out")
+    assert read_events(tmp_path / "out").equals(by_hand[1])
 
 
 @pytest.fixture(scope="module")
