@@ -64,6 +64,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.raw, self.out = folder / "raw", folder / "out"
         self.raw.mkdir()
+        self.mapping: str | Path = "fhir"
         self.report: dict = {}
 
     def ingest(self, *resources: dict, people: tuple[dict, ...] = (ANN,)) -> list[tuple]:
@@ -76,7 +77,7 @@ class Server:
         return self.told()
 
     def told(self) -> list[tuple]:
-        self.report = ingest("fhir", self.raw, self.out)
+        self.report = ingest(self.mapping, self.raw, self.out)
         events = read_events(self.out).filter(pl.col("time").is_not_null())
         events = events.filter(~pl.col("code").str.starts_with("MEDS_"))
         if "text_value" not in events.columns:
@@ -208,6 +209,26 @@ def test_when_something_was_known(server):
         f"LOINC//{i}-0": known for i, (_, _, known) in enumerate(TIMES)
     }
     assert server.dropped("observations") == {"unreadable time": len(NO_TIMES), "no time": 1}
+
+
+def test_an_extension_may_choose_the_zone_and_when_results_are_known(server, tmp_path):
+    server.mapping = tmp_path / "ours.toml"
+    server.mapping.write_text(
+        'name = "ours"\nextends = "fhir"\ntimezone = "Europe/Berlin"\n'
+        '[macros]\n"result_time(effective, issued)" = "greatest(effective, issued)"\n'
+    )
+    said = {"status": "final", "code": concept((LOINC, "1-1")), "issued": "2020-07-03T10:00:00Z"}
+    sampled = of("Observation", effectiveDateTime="2020-07-01T10:00:00-05:00", **said)
+    vaccine = of(
+        "Immunization",
+        status="completed",
+        vaccineCode=concept(text="x"),
+        occurrenceDateTime="2020-01-01T23:30:00Z",
+    )
+    assert [row[0] for row in server.ingest(sampled, vaccine)] == [
+        day(2020, 1, 2, 0, 30),
+        day(2020, 7, 3, 12),
+    ]
 
 
 def test_values(server):
