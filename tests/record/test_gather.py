@@ -49,3 +49,17 @@ def test_rows_that_no_rule_selects_are_counted_with_and_without_join(gathered, c
     old = 'code = "code"\ntime = "seen"'
     clinic.mapping = clinic.mapping.replace(old, old + "\nwhere = \"unit = 'g/dL'\"")
     assert gathered().tables["visits"].facts["rows_without_rule"] == 2
+
+
+def test_a_row_for_which_a_condition_is_unknown_is_not_selected(gathered, clinic):
+    old = 'code = "code"\ntime = "seen"'
+    clinic.mapping = clinic.mapping.replace(old, old + '\nwhere = "value > 10"').replace(
+        'join = "names USING (test)"\n', ""
+    )
+    clinic.mapping = clinic.mapping.replace('code = "code"', 'code = "test"').replace(
+        'range = ["low", "high"]\n', ""
+    )
+    clinic.mapping = clinic.mapping.replace('unit = "unit"', "")
+    table = gathered().tables["visits"]
+    assert table.facts["rows_without_rule"] == 2, "a value of 9, and an empty one"
+    assert table.rules[0].dropped == {"not selected": 2}
