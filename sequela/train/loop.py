@@ -92,8 +92,8 @@ def evaluate_loss(model: Decoder, data: Corpus, settings: TrainSettings) -> dict
     if len(data.patients) == 0:
         return None
     found = score(model, data, settings)
-    bits = found.nats.sum() / math.log(2)
-    return {"bits_per_token": bits / found.tokens.sum(), "bits_per_event": bits / data.events}
+    bits = float(found.nats.sum()) / math.log(2)
+    return {"bits_per_token": bits / int(found.tokens.sum()), "bits_per_event": bits / data.events}
 
 
 def _batches(tokens: Windows, settings: TrainSettings) -> list[list[list[int]]]:

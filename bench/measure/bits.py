@@ -1,0 +1,88 @@
+"""Bits per event of a corpus's patients, split by what is predicted, and what the interval of a time leaves open."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sequela.tokens.corpus import Corpus
+from sequela.tokens.interval import TIME_PREFIX, Intervals
+from sequela.tokens.ragged import Ragged
+from sequela.tokens.tokenizer import QUANTILE_PREFIX, Tokenizer
+from sequela.train.score import Kinds
+
+NAMES = ("time", "code", "value")
+TIME, CODE, VALUE = range(3)
+SEEN = 0.9  # how far the minutes of training gaps are believed; the rest is spread evenly over the interval
+
+
+def kinds_of(tokenizer: Tokenizer) -> Kinds:
+    """Time tokens; codes, age and demographics; quantiles. Of a fused token the code first, then the value."""
+    kind = np.full(len(tokenizer.vocabulary), CODE)
+    kind[tokenizer.vocabulary.matching(TIME_PREFIX)] = TIME
+    kind[tokenizer.vocabulary.matching(QUANTILE_PREFIX)] = VALUE
+    if not tokenizer.settings.fused:
+        return Kinds(kind, NAMES)
+    group = np.unique(tokenizer.codes, return_inverse=True)[1]
+    return Kinds(kind, NAMES, group, np.full(len(kind), VALUE))
+
+
+def events_of(corpus: Corpus) -> np.ndarray:
+    """How many events with a token each patient has, int64 [P]."""
+    return (
+        np.add.reduceat(*_starts(corpus)).astype(np.int64) if len(corpus.patients) else np.zeros(0, np.int64)
+    )
+
+
+def gaps_of(corpus: Corpus) -> Ragged:
+    """Minutes between an event and the one before, of each patient of a corpus whose time is rotary."""
+    if corpus.clock is None:
+        raise ValueError("only a corpus with time='rotary' keeps the clock")
+    first = np.isin(corpus.tokenizer.place, (0, 1))
+    rows = [
+        np.diff(np.asarray(corpus.clock[row], np.int64)[first[np.asarray(corpus.tokens[row], np.int64)]])
+        for row in range(len(corpus.patients))
+    ]
+    return Ragged.of(rows)
+
+
+def left_open(edges: tuple[int, ...], training: Ragged, gaps: Ragged) -> np.ndarray:
+    """Bits that tell the minute once the interval of each gap is known, summed over each patient, float64 [P].
+
+    Added to the bits of the time tokens they make schemes with other edges comparable. A minute is as likely as it was
+    among the training gaps of its interval, mixed with an even spread over the interval.
+    """
+    intervals = Intervals.guess(edges)
+    width = np.diff(np.append(0, edges))  # of no token at all, then of each class but the longest
+    seen = np.bincount(training.flat % edges[-1], minlength=edges[-1])
+    kind = np.searchsorted(np.asarray(edges), np.arange(edges[-1]), side="right")
+    total = np.bincount(kind, weights=seen, minlength=len(width))
+    own = np.where(total[kind] > 0, seen / np.maximum(total[kind], 1), 1 / width[kind])
+    chance = SEEN * own + (1 - SEEN) / width[kind]
+    assert (intervals.encode(gaps.flat)[1] + 1 == kind[gaps.flat % edges[-1]]).all()
+    bits = -np.log2(chance)[gaps.flat % edges[-1]]
+    return np.bincount(np.repeat(np.arange(len(gaps)), gaps.lengths), weights=bits, minlength=len(gaps))
+
+
+def interval_of_ratio(
+    above: np.ndarray, below: np.ndarray, seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """sum(above) / sum(below) over patients, and its 95 % interval when patients are drawn with replacement."""
+    random = np.random.default_rng(seed)
+    drawn = [random.multinomial(len(above), np.full(len(above), 1 / len(above))) for _ in range(draws)]
+    found = np.array([one @ above / (one @ below) for one in drawn])
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(above.sum() / below.sum()), float(low), float(high)
+
+
+def bits(nats: np.ndarray) -> np.ndarray:
+    """Nats in bits."""
+    return nats / math.log(2)
+
+
+def _starts(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    first = np.isin(corpus.tokenizer.place, (0, 1))
+    flat = np.concatenate([first[np.asarray(part.flat, np.int64)] for part in corpus.tokens.parts])
+    lengths = corpus.tokens.lengths
+    return flat.astype(np.int64), np.cumsum(lengths) - lengths
