@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
@@ -555,7 +556,7 @@ def test_diagnoses_are_known_when_recorded_and_those_of_a_stay_at_its_end(server
     rows = server.codes(
         stay,
         still,
-        found("A01", onsetDateTime="2020-01-01T10:00:00Z", recordedDate="2020-01-01T10:00:00Z", **billed),
+        found("A01", onsetDateTime="2020-01-01T10:00:00Z", recordedDate="2020-01-02T10:00:00Z", **billed),
         found("A02", onsetDateTime="2019-06", recordedDate="2020-01-02T10:00:00Z", **listed),
         found("A03", onsetDateTime="2019-06", **listed),
         found("A04", onsetDateTime="2019-06", recordedDate="2020-02-01"),
@@ -791,3 +792,119 @@ def test_the_generators_own_table_has_the_same_events(bundles, shared_data, bala
     assert sum(diagnoses.values()) == 53
     starts = events.filter(pl.col("code").str.contains("^(ENCOUNTER_START|ED_ADMISSION)"))
     assert starts.height == flat.filter(pl.col("code").str.starts_with("ENCOUNTER_START")).height == 49
+
+
+JUNK = [
+    None,
+    True,
+    0,
+    -1.5,
+    1e300,
+    "",
+    "x",
+    "2020-02-31",
+    "%",
+    "urn:uuid:",
+    "#",
+    "Patient/",
+    [],
+    [None],
+    {},
+    {"coding": 3},
+    [[{}]],
+]
+
+
+def broken(value: object, random: Random) -> object:
+    """A copy with about one node in eight replaced by something that does not belong there."""
+    if random.random() < 0.12:
+        return random.choice(JUNK)
+    if isinstance(value, dict):
+        return {key: one if key == "resourceType" else broken(one, random) for key, one in value.items()}
+    if isinstance(value, list):
+        return [broken(one, random) for one in value]
+    return value
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_any_resource_is_an_event_or_is_counted(server, balanced, seed):
+    random = Random(seed)
+    coded = concept((LOINC, "1-1", "words"), ("urn:local", "2"), text="more words")
+    period = {"start": "2020-01-01", "end": "2020-01-02T10:00:00Z"}
+    quantity = {"value": 1.5, "comparator": "<", "unit": "mg", "code": "mg"}
+    result = {
+        "valueQuantity": quantity,
+        "valueCodeableConcept": coded,
+        "valueString": "> 3",
+        "valueInteger": 3,
+    }
+    drug = {
+        "medicationCodeableConcept": coded,
+        "medicationReference": {"reference": "#m"},
+        "contained": [{"id": "m", "code": coded}],
+    }
+    whole = [
+        ANN
+        | {
+            "extension": [
+                {"url": US_CORE + "us-core-race", "extension": [{"url": "text", "valueString": "x"}]}
+            ]
+        },
+        ANN
+        | {
+            "meta": {"lastUpdated": "2020-01-01T00:00:00Z"},
+            "deceasedDateTime": "2021",
+            "deceasedBoolean": True,
+        },
+        visit(
+            "e",
+            "IMP",
+            "2020-01-01",
+            "2020-01-02",
+            location=[{"location": {"reference": "Location/l"}, "period": period}],
+        ),
+        {"resourceType": "Location", "id": "l", "name": "ICU", "type": [concept((None, "ICU"))]},
+        {"resourceType": "Medication", "id": "m", "code": coded},
+        of(
+            "Condition",
+            code=coded,
+            category=[coded],
+            verificationStatus=coded,
+            onsetPeriod=period,
+            encounter={"reference": "Encounter/e"},
+        ),
+        of(
+            "Observation",
+            status="final",
+            code=coded,
+            category=[coded],
+            effectivePeriod=period,
+            issued="2020",
+            component=[{"code": coded} | result],
+            **result,
+        ),
+        of(
+            "MedicationRequest",
+            status="active",
+            intent="order",
+            doNotPerform=False,
+            authoredOn="2020-01",
+            **drug,
+        ),
+        of("MedicationAdministration", status="completed", effectivePeriod=period, **drug),
+        of("Procedure", status="completed", code=coded, performedPeriod=period),
+        of(
+            "Immunization",
+            status="completed",
+            vaccineCode=coded,
+            occurrenceDateTime="2020",
+            recorded="2020",
+            primarySource=False,
+        ),
+        of("DiagnosticReport", status="final", code=coded, issued="2020-01-01T10:00:00Z"),
+    ]
+    resources = [broken(one, random) if number else one for number in range(60) for one in whole]
+    lines = [json.dumps(one) for one in resources if isinstance(one, dict)]
+    (server.raw / "all.ndjson").write_text("\n".join(lines))
+    assert len(server.told()) > 50
+    assert balanced(server.report)
