@@ -39,6 +39,7 @@ from measure.bits import CODE, TIME, VALUE, bits, events_of, gaps_of, interval_o
 
 from sequela.model import checkpoint
 from sequela.record.workers import Workers
+from sequela.tokens.code import IN_PARTS
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.settings import ETHOS_EDGES, TokenSettings
 from sequela.tokens.tokenize import tokenize
@@ -151,19 +152,31 @@ def say(words: str) -> None:
 
 
 def lengths(study: Study, data: Path, schemes: list[str], thin: int) -> None:
-    """Vocabulary and tokens an event of each scheme, no model needed."""
+    """Vocabulary and tokens an event of each scheme on the training patients, no model needed."""
     print(f"\n{data.name}, {f'one value in {thin} minutes' if thin else 'every value'}:\n")
     print(
-        "| scheme | vocabulary | tokens/event, training patients | events without a token |\n|---|--:|--:|--:|"
+        "| scheme | vocabulary | events | without a token | tokens/event | of them ICD-10-CM, ATC | tokens/event |"
     )
+    print("|---|--:|--:|--:|--:|--:|--:|")
     for scheme in schemes:
-        facts = about(study.corpus(scheme, data, thin))
+        corpus = study.corpus(scheme, data, thin)
+        facts = about(corpus)
         own = facts["splits"]["train"]
         lost = sum(own["dropped_events"].values())
+        events, tokens = in_parts(Corpus.load(corpus, "train"))
         print(
-            f"| {scheme} | {facts['tokens_in_vocabulary']:,} | {own['tokens'] / own['events']:.3f} | {lost:,} |",
+            f"| {scheme} | {facts['tokens_in_vocabulary']:,} | {own['events']:,} | {lost:,} | "
+            f"{own['tokens'] / own['events']:.3f} | {events:,} | {f'{tokens / events:.3f}' if events else ''} |",
             flush=True,
         )
+
+
+def in_parts(corpus: Corpus) -> tuple[int, int]:
+    """Events of the codes that are split where they are not joint, and the tokens of these codes."""
+    tokenizer = corpus.tokenizer
+    own = np.array([token.partition("//")[0] in IN_PARTS for token in tokenizer.vocabulary.tokens])
+    times = sum(np.bincount(part.flat, minlength=len(own)) for part in corpus.tokens.parts)
+    return int(times[own & np.isin(tokenizer.place, (0, 1))].sum()), int(times[own].sum())
 
 
 def results(study: Study, budget: str) -> dict[str, dict]:
