@@ -26,6 +26,10 @@ from sequela.record.sql import literal, quoted
 DUCKDB_FILES = (".duckdb", ".db")
 SERVER = re.compile(r"postgres(ql)?://")
 SHOWN = ("host", "port", "dbname", "user", "sslmode")  # the parts of a URI's query that are no secret
+UNCLEAR = (
+    "the database's URI cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters "
+    "in the password as %XX (@ is %40), or without the password, which may stand in PGPASSWORD or ~/.pgpass."
+)
 # What arrives through ADBC as it is; every other type of PostgreSQL is asked for as text.
 PLAIN = ("int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar")
 TIMES = ("date", "timestamp", "timestamptz")
@@ -70,18 +74,16 @@ def raw_place(raw: str | Path | Database) -> Path | Database:
 
 
 def _server(uri: str) -> Database:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InputError(UNCLEAR) from None  # its words hold the password
     user, at, host = parts.netloc.rpartition("@")
     said = dict(parse_qsl(parts.query))
     # An unescaped / ? # or @ in a password cuts the URI in the wrong place, and would show a part of it
-    odd = "@" in user + parts.path + parts.query or parts.fragment or (":" in host and "[" not in host and
-          not re.fullmatch(r"[^:]*:\d*(,[^:]*:\d*)*", host))  # fmt: skip
-    if odd:
-        raise InputError(
-            "the database's URI cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special "
-            "characters in the password as %XX (@ is %40), or without the password, which may stand in PGPASSWORD "
-            "or ~/.pgpass."
-        )
+    hosts = all(re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?", one) for one in host.split(","))
+    if not hosts or parts.fragment or "@" in user + parts.path + parts.query:
+        raise InputError(UNCLEAR)
     schemas = tuple(said.pop("schema", "public").split(","))
     name = user.partition(":")[0] + at
     shown = {key: said[key] for key in SHOWN if key in said}

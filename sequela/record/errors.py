@@ -11,6 +11,10 @@ class InputError(ValueError):
     command line prints it on stderr and exits with 2; every other exception is a defect of ours.
     """
 
+    def __init__(self, message: str) -> None:
+        """`message` becomes one line: what it quotes (a name, a library's words) may hold several."""
+        super().__init__(" ".join(message.splitlines()))
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Words for a message: " (did you mean 'X'?)" where a known word is close to `word`, else nothing."""

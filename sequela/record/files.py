@@ -131,6 +131,7 @@ def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
             raise InputError(
                 f"{path} has other columns than {paths[0]}: give all files of a table the same header."
             )
+    packed = "gzip" if paths[0].suffix.lower() == ".gz" else "none"
     columns = "{" + ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(header))) + "}"
     cells = ", ".join(
         f"{'NULL::VARCHAR' if own is None else f'_{header.index(own)}'} AS {quoted(column)}"
@@ -138,7 +139,8 @@ def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
     )
     return (
         f"SELECT {cells}, {_below(raw)} FROM read_csv({_list(paths)}, auto_detect=false, columns={columns}, "
-        f"header=true, quote='\"', escape='\"', delim={literal(table.delimiter)}, filename='_path')"
+        f"header=true, compression='{packed}', quote='\"', escape='\"', delim={literal(table.delimiter)}, "
+        "filename='_path')"
     )
 
 

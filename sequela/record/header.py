@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from pathlib import Path
 
 from sequela.record.errors import InputError, nearest
@@ -14,9 +15,9 @@ from sequela.record.names import find_name
 def read_header(path: Path, delimiter: str) -> list[str]:
     """The column names of a CSV file, plain or gzipped (.gz)."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
             return split_header(file.readline(), delimiter, str(path))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}): copy or download it again.") from error
 
 
@@ -28,8 +29,8 @@ def split_header(line: bytes, delimiter: str, place: str) -> list[str]:
         return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")], delimiter=delimiter))
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{place} is not UTF-8 text in its first line: convert it, or say its `encoding` for the table in the mapping "
-            "(latin-1 or cp1252, perhaps)."
+            f"{place} is not UTF-8 text in its first line: convert it, or say its `encoding` for the table in the "
+            "mapping (latin-1 or cp1252, perhaps)."
         ) from error
 
 

@@ -44,7 +44,11 @@ CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
 
 def add_macros(con: duckdb.DuckDBPyConnection, zone: str = "UTC") -> None:
     """Make the functions for cells on this connection; `time_in` gives local times of `zone`."""
-    con.execute("SET TimeZone = 'UTC'")
+    try:
+        if con.execute("SELECT _zone_of_macros()").fetchall() == [(zone,)]:
+            return  # making them takes longer than reading a small table
+    except duckdb.CatalogException:
+        con.execute("SET TimeZone = 'UTC'")
     for head, sql in _macros(zone).items():
         con.execute(f"CREATE OR REPLACE TEMP MACRO {head} AS {sql}")
 
@@ -185,6 +189,7 @@ def _macros(zone: str) -> dict[str, str]:
         for form in ("____-__-__ __:__:__", "____-__-__")
     ).format(*2 * [f"nullif(TRY_CAST({text} AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00')"])
     return {
+        "_zone_of_macros()": literal(zone),
         "_sane(moment)": "CASE WHEN moment >= TIMESTAMP '1000-01-01' AND moment < TIMESTAMP '10000-01-01' "
                          "THEN moment END",
         "_finite(number)": "CASE WHEN isfinite(number) THEN number END",

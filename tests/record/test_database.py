@@ -1,6 +1,7 @@
 """Databases as raw data: a DuckDB file, and a live PostgreSQL server whose password is told to nobody."""
 
 import datetime as dt
+import json
 
 import duckdb
 import pytest
@@ -103,6 +104,13 @@ def test_an_unescaped_password_is_not_shown(word):
     assert "SEC" not in str(caught.value)
 
 
+def test_a_strange_uri_takes_no_time():
+    """Found by fuzzing: an expression over all hosts at once tried every way to cut them."""
+    with pytest.raises(InputError, match="cannot be read"):
+        raw_place("postgresql://d" + "," * 5000 + ":g")
+    assert raw_place("postgresql://a:1,[::1]:2,c/db").label == "postgresql://a:1,[::1]:2,c/db"
+
+
 def test_a_duckdb_file(file):
     loaded, rows, con = read(file)
     assert (loaded.files, loaded.rows, rows) == (("main.VISITS",), 2, ROWS)
@@ -186,7 +194,7 @@ columns = { pid = "integer", at = "time", value = "number" }
 [[events]]
 table = "visits"
 code = "'VISIT'"
-time = "at"
+time = '"at"'
 value = "value"
 missing_times = 1
 """

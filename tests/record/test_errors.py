@@ -8,5 +8,9 @@ def test_a_near_word_is_suggested_and_a_far_one_not():
     assert nearest("xyz", ["mimic4", "nafld"]) == ""
 
 
+def test_a_message_is_one_line():
+    assert str(InputError("a.csv:\nline 2\r\nis wrong")) == "a.csv: line 2 is wrong"
+
+
 def test_input_errors_are_value_errors():
     assert issubclass(InputError, ValueError)

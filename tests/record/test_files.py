@@ -1,5 +1,7 @@
 """Raw files are found and read under names in any case; see test_raw.py for their cells."""
 
+import gzip
+
 import duckdb
 import polars as pl
 import pytest
@@ -22,6 +24,8 @@ def test_capitals_of_files_and_columns(tmp_path):
     assert rows(tmp_path, "person.csv") == [("1", "v", "PERSON.CSV")]
     pl.DataFrame({"PERSON_ID": [1], "Value": ["v"]}).write_parquet(tmp_path / "Person.Parquet")
     assert rows(tmp_path, "person.parquet") == [(1, "v", "Person.Parquet")]
+    (tmp_path / "ZIPPED.CSV.GZ").write_bytes(gzip.compress(b"person_id,value\n3,z\n"))
+    assert rows(tmp_path, "zipped.csv.gz") == [("3", "z", "ZIPPED.CSV.GZ")]
     (tmp_path / "person-2.csv").write_text("PERSON_ID,B,B,value\n2,x,y,w\n")
     assert len(rows(tmp_path, "person*.csv")) == 2
 
