@@ -130,7 +130,7 @@ def ingest(
     Example: sequela ingest physionet2012 raw/ meds/
 
     Args:
-        source: A mapping by name (mimic4, eicu, omop, fhir, synthea ...), your own .toml file, or meds for MEDS of others.
+        source: A mapping by name (mimic4, eicu, omop, fhir, synthea ...), your own .toml file, or meds (of others).
         raw: The folder with the raw files, a DuckDB file, or a server: postgresql://USER@HOST/DATABASE?schema=NAME
         out: The folder to write.
         fractions: Shares of the patients for train, tuning and held_out.
@@ -152,7 +152,7 @@ def tokenize(
     out: Path,
     /,
     *,
-    map: list[str] = list(commands.MAPS),
+    map: tuple[str, ...] = commands.MAPS,
     settings: Annotated[TokenSettings, FLAT] = TokenSettings(),
     workers: Annotated[Workers, FLAT] = Workers(),
     common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
@@ -175,9 +175,7 @@ def tokenize(
         "tokenize",
         out,
         common,
-        lambda p: commands.tokenize(
-            meds, out, settings=settings, maps=tuple(map), workers=workers, progress=p
-        ),
+        lambda p: commands.tokenize(meds, out, settings=settings, maps=map, workers=workers, progress=p),
     )
 
 

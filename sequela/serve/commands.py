@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Folder = str | Path
 FRACTIONS = (0.7, 0.1, 0.2)
-MAPS: tuple[Folder, ...] = ("mimic-meds", "gem")
+MAPS: tuple[str, ...] = ("mimic-meds", "gem")
 
 
 def ingest(

@@ -55,7 +55,7 @@ def stage(
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
         return {**done, "skipped": True}
     work = _work_folder(out, identity if resumable else None)
-    finished = False
+    keep = resumable
     try:
         memory.reset_peak()
         start = time.perf_counter()
@@ -65,9 +65,11 @@ def stage(
         manifest.write(work, facts)
         (work / BEGUN).unlink(missing_ok=True)
         _put_in_place(work, out)
-        finished = True
+        keep = False
     except Exception as error:
+        keep = keep and not isinstance(error, InputError)  # what the user must mend is not gone on from
         if _says_disk_full(error):
+            keep = False
             shutil.rmtree(work, ignore_errors=True)
             free = shutil.disk_usage(out.parent).free / 2**20
             raise InputError(
@@ -76,7 +78,7 @@ def stage(
             ) from error
         raise
     finally:
-        if finished or not resumable:
+        if not keep:
             shutil.rmtree(work, ignore_errors=True)
     return {**facts, "skipped": False}
 

@@ -36,6 +36,7 @@ def test_every_requirement_is_pinned_inside_its_range() -> None:
         *PROJECT["dependencies"],
         *(one for extra in PROJECT["optional-dependencies"].values() for one in extra),
     ]
+    everything = [one for one in everything if not one.startswith("sequela[")]
     assert unmet(everything, pinned(PINS)) == []
 
 

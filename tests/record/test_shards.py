@@ -57,7 +57,7 @@ def test_rows_out_of_order_are_sorted_and_those_of_one_time_keep_their_order(tmp
         {"numeric_value": pl.col("numeric_value").fill_null(float("nan"))},
         {"text_value": pl.lit("a word")},
     ],
-    ids=str,
+    ids=["categorical", "nanoseconds", "milliseconds", "widths", "nan", "more columns"],
 )
 def test_other_types_of_the_same_cells_are_read_alike(tmp_path, columns):
     rows = [(1, None, "GENDER//F", None), (1, 5, "A", 1.5), (3, 1, "B", None)]

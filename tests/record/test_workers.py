@@ -11,7 +11,6 @@ from sequela.record.errors import InputError
 from sequela.record.workers import Workers, run
 from sequela.tokens import tokenize
 
-
 ENCODE = tokenize.encode_job  # before a test puts another in its place
 
 
@@ -103,7 +102,7 @@ def test_ray_works_in_other_processes(cluster):
 
 
 def test_what_a_function_raises_on_ray_is_raised_here(cluster):
-    with pytest.raises(InputError, match="^item 2$"):
+    with pytest.raises(InputError, match=r"^item 2$"):
         run(partial(fails_at, {2}), range(4), cluster)
 
 

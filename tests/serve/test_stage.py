@@ -179,3 +179,45 @@ def test_other_system_errors_are_not_called_a_full_disk(tmp_path: Path, source: 
 
     with pytest.raises(OSError, match="Input/output error"):
         stage(tmp_path / "out", "copy", {}, {"rows": source}, fail)
+
+
+def half(work: Path) -> dict:
+    """Writes one of two files a run, the second time both are there."""
+    if not (work / "first").exists():
+        (work / "first").write_text("1")
+        raise KeyboardInterrupt
+    (work / "second").write_text("2")
+    return {}
+
+
+def test_a_resumable_stage_goes_on_where_it_was_cut_short(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        stage(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
+    assert not out.exists()
+    stage(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
+    assert sorted(path.name for path in out.iterdir()) == ["first", "manifest.json", "second"]
+    assert contents(tmp_path) == ["out", "source"]
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "not resumable"])
+def test_what_was_begun_for_another_result_is_not_taken_over(
+    tmp_path: Path, source: Path, change: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        stage(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
+    if change == "input":
+        (source / "rows.csv").write_text("other")
+    settings = {"a": 2 if change == "settings" else 1}
+    with pytest.raises(KeyboardInterrupt):  # begins anew
+        stage(out, "copy", settings, {"rows": source}, half, resumable=change != "not resumable")
+
+
+def test_bad_input_leaves_nothing_of_a_resumable_stage(tmp_path: Path, source: Path) -> None:
+    def refuse(work: Path) -> dict:
+        raise InputError("no")
+
+    with pytest.raises(InputError):
+        stage(tmp_path / "out", "copy", {}, {"rows": source}, refuse, resumable=True)
+    assert contents(tmp_path) == ["source"]

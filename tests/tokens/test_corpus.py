@@ -5,10 +5,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.record.store import read_events, write_dataset
 from sequela.record.world import World
-from sequela.record.columns import Columns
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.encode import encode
 from sequela.tokens.tokenize import tokenize

@@ -12,8 +12,10 @@ from sequela.tokens.tokenize import fit
 from tests.tokens import naive
 
 CODES = (
-    "ATC//A10BA02", BIRTH, "CHIEF_COMPLAINT//PAIN//KNEE", "CPT4//1", "CPT4//2", "ENCOUNTER_END//X", "ENCOUNTER_START//X",
-    FOLLOW_UP_END, "GENDER//F", "GENDER//M", "ICD10CM//E11", "ICD10CM//E1165", "LAB//A", "LAB//B", DEATH, "RACE//W",
+    "ATC//A10BA02", BIRTH, "CHIEF_COMPLAINT//PAIN//KNEE", "CPT4//1", "CPT4//2", "ENCOUNTER_END//X",
+    "ENCOUNTER_START//X",
+    FOLLOW_UP_END, "GENDER//F", "GENDER//M", "ICD10CM//E11", "ICD10CM//E1165", "LAB//A", "LAB//B", DEATH,
+    "RACE//W",
 )  # fmt: skip
 STATICS = [CODES.index(code) for code in ("GENDER//F", "GENDER//M", "RACE//W")]
 YEARS = 60 * 525_960 * MINUTE

@@ -1,6 +1,5 @@
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sequela.record.timeline import STATIC
 from sequela.tokens.settings import TokenSettings

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END
-from sequela.record.errors import InputError
 from sequela.record.columns import Columns
+from sequela.record.errors import InputError
+from sequela.tokens import tokenize
 from sequela.tokens.decode import decode
 from sequela.tokens.encode import MINUTE, encode
-from sequela.tokens import tokenize
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenizer import Tokenizer
 
