@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from sequela.record.database import Database
+from sequela.record.errors import InputError
 from sequela.record.json_table import load_json
 from sequela.record.leak import Leaks
 from sequela.record.mapping import FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
@@ -146,6 +147,8 @@ def _load(
 ) -> Loaded:
     if isinstance(table, FileTable):
         return load_files(con, name, table, raw)
+    if isinstance(table, JsonTable) and isinstance(raw, Database):
+        raise InputError(f"{place} is JSON, which is read from files: give a folder instead of {raw}.")
     if isinstance(table, JsonTable):
         return load_json(con, name, table, raw, place)
     if isinstance(table, RowTable):

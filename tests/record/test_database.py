@@ -217,6 +217,15 @@ def test_a_stage_knows_its_duckdb_file(file, mapping, tmp_path):
     assert ingest(mapping, file, tmp_path / "out")["result"]["events"] == 2
 
 
+def test_json_is_not_looked_for_in_a_database(file, mapping, tmp_path):
+    from sequela.record.ingest import ingest
+
+    json_table = '[tables.more]\njson = "*.ndjson"\n\n[[events]]'
+    mapping.write_text(MAPPING.replace("[[events]]", json_table))
+    with pytest.raises(InputError, match="table 'more' is JSON, which is read from files"):
+        ingest(mapping, file, tmp_path / "out")
+
+
 def test_a_server_is_never_skipped_and_its_password_written_nowhere(server, mapping, tmp_path, capfd, monkeypatch):
     from sequela.serve.cli import run
 
