@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 # ICD-10-CM 3|2|2 is the split that reproduces CoMET's 2,429 diagnosis tokens; ATC 3|2|2 its 289 medication tokens.
 SPLITS = {"ICD10CM": (3, 2, 2), "ATC": (3, 2, 2)}
 # A complaint and, where it is known, its place in the body: two tokens.
@@ -11,6 +13,7 @@ IN_PARTS = (*SPLITS, COMPLAINT)
 OPENS, WHERE, WHY, REST, CLOSES, DIES = range(6)
 
 
+@lru_cache(maxsize=1 << 17)
 def split_code(code: str) -> tuple[str, ...]:
     """The token names of a code; each part carries its position, so parts of different places never mix.
 
@@ -59,6 +62,7 @@ def part_place(token: str) -> int:
     return int(pieces[1]) if len(pieces) == 3 and pieces[0] in IN_PARTS and pieces[1].isdigit() else 0
 
 
+@lru_cache(maxsize=1 << 17)
 def order_rank(code: str) -> int:
     """Place of a code among events of one moment.
 

@@ -102,6 +102,11 @@ class Tokenizer:
 
         A procedure without a token of its own is an unknown procedure, where the vocabulary has that token.
         """
+        if code not in self._looked_up:
+            self._looked_up[code] = self._look_up(code)
+        return self._looked_up[code]
+
+    def _look_up(self, code: str) -> list[int]:
         index, out = self.vocabulary.index, []
         for part in self.split(code):
             if part not in index:
@@ -110,6 +115,10 @@ class Tokenizer:
         if not out and PROCEDURE_UNKNOWN in index and family(code) == "procedure":
             return [index[PROCEDURE_UNKNOWN]]
         return out
+
+    @cached_property
+    def _looked_up(self) -> dict[str, list[int]]:
+        return {}
 
     @cached_property
     def minutes(self) -> np.ndarray:

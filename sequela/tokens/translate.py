@@ -57,9 +57,8 @@ class CodeMap:
 
     def save(self, path: Path) -> None:
         """Write the rows as Parquet, which `load_map` reads again."""
-        sources, targets = zip(*self.rows, strict=True) if self.rows else ((), ())
-        table = {"from": pl.Series(sources, dtype=pl.String), "to": pl.Series(targets, dtype=pl.String)}
-        pl.DataFrame(table).write_parquet(path)
+        columns = {"from": [source for source, _ in self.rows], "to": [to for _, to in self.rows]}
+        pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).write_parquet(path)
 
     @cached_property
     def _exact(self) -> dict[str, tuple[str, ...]]:
