@@ -60,6 +60,14 @@ def test_a_good_mapping(written):
     assert (second.patient, second.join, second.range) == ("pid + 1", ("words ON true",), ("0", "2.5"))
 
 
+def test_formats_zones_encodings_and_names_of_databases(written):
+    new = 'columns = { pid = "time %Y%m%d | %d.%m.%Y" }\ntable = "cdm.person"\nencoding = "cp1252"'
+    text = 'timezone = "Asia/Tokyo"\n' + GOOD.replace('columns = { pid = "integer" }', new)
+    table = load_mapping(written(text)).tables["people"]
+    assert (table.table, table.encoding, table.timezone) == ("cdm.person", "cp1252", "Asia/Tokyo")
+    assert load_mapping(written(GOOD)).timezone == "UTC" and load_mapping(written(text)).timezone == "Asia/Tokyo"
+
+
 @pytest.mark.parametrize("name", ["nafld", "physionet2012", "mimic4"])
 def test_the_shipped_mappings_are_good(name):
     assert name in shipped()
@@ -136,6 +144,15 @@ def test_unknown_source():
         ("code = \"'B'\"\n", "", "events 2: 'code' is missing"),
         ('value = "1"', "value = 1", "'value' must be a text"),
         ("[0, 2.5]", "[0]", "range is [lowest, highest]"),
+        ('name = "toy"', 'name = "toy"\ntimezone = "Mars"', "timezone: 'Mars' is no time zone"),
+        ('"integer"', '"time %Q"', "has the format '%Q', which strptime does not know"),
+        ('"integer"', '"time %H:%M"', "has the format '%H:%M' without a year"),
+        ('{ pid = "integer" }', '{ pid = "integer", PID = "text" }', "'pid' and 'PID' differ only in case"),
+        ('{ pid = "integer" }', '{ _Row = "integer" }', "'_Row' cannot be a name here"),
+        ("[tables.both]", "[tables.People]", "'people' and 'People' differ only in case"),
+        ('missing = "NA"', 'encoding = "latin-0"', "encoding: 'latin-0' is not known"),
+        ('missing = "NA"', 'encoding = "hex"', "encoding: 'hex' is not known"),
+        ('missing = "NA"', 'delimiter = ";;"', "delimiter: it must be one character"),
         ('value = "1"\n', "", "needs a value"),
     ],
 )
