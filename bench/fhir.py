@@ -31,8 +31,8 @@ def copied(text: str, number: int) -> str:
     return UUID.sub(lambda id: f"{(int(id[1], 16) + number) % 2**32:08x}{id[2]}", text)
 
 
-def measure(text: str, copies: int, memory: str) -> None:
-    """Write so many copies, ingest them, and print a row."""
+def measure(text: str, copies: int, memory: str) -> dict[str, float]:
+    """Write so many copies, ingest them, print a row, and return its numbers."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         raw.mkdir()
@@ -43,10 +43,10 @@ def measure(text: str, copies: int, memory: str) -> None:
             process.sequela("ingest", "fhir", raw, Path(folder) / "out", "--memory", memory, "--quiet")
         )
     rows = text.count("\n") * copies
-    print(
-        f"{rows:>12,} {spent.seconds:>8.1f} {spent.cpu_seconds:>8.1f} {rows / spent.cpu_seconds:>12,.0f} "
-        f"{spent.process_bytes / 2**20:>8.0f}"
-    )
+    peak = spent.process_bytes / 2**20
+    rate = rows / spent.cpu_seconds
+    print(f"{rows:>12,} {spent.seconds:>8.1f} {spent.cpu_seconds:>8.1f} {rate:>12,.0f} {peak:>8.0f}")
+    return {"lines": rows, "lines_a_cpu_second": round(rate), "peak_mib": round(peak)}
 
 
 def main() -> None:
@@ -63,8 +63,8 @@ def main() -> None:
     print(f"{process.machine()}; commit {process.commit()}; --memory {asked.memory}")
     print(f"{'lines':>12} {'seconds':>8} {'CPU s':>8} {'lines/CPU s':>12} {'peak MiB':>8}")
     text = lines(asked.bundles)
-    for copies in (5, 25) if asked.quick else (100, 500):
-        measure(text, copies, asked.memory)
+    rows = [measure(text, copies, asked.memory) for copies in ((5, 25) if asked.quick else (100, 500))]
+    print(json.dumps({"fhir": rows}))
 
 
 if __name__ == "__main__":
