@@ -148,6 +148,7 @@ def test_what_is_no_duckdb_file(tmp_path, file):
 def test_a_server(server):
     loaded, rows, _ = read(server)
     assert (loaded.files, loaded.rows, rows) == (("public.VISITS",), 2, ROWS)
+    assert loaded.unreadable == {}, "an infinite date is no date, and no wrong one"
     assert read(f"{server}?schema=CDM", columns={"pid": "integer"})[1] == [(7,)]
     assert read(f"{server}?schema=nothing,cdm", columns={"pid": "integer"})[1] == [(7,)]
     assert read(server, columns={"pid": "integer"}, table="cdm.visits")[1] == [(7,)]
