@@ -14,7 +14,13 @@ from sequela.record.leak import Leaks
 # Words for people; how each is read from text is in `sequela.record.text_types`. "time" may be followed by formats.
 COLUMN_TYPES = ("text", "integer", "number", "quantity", "time", "duration")
 # What a value inside JSON is read as; one of another kind is null, "json" is the value itself.
-JSON_TYPES = {"text": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "json": "JSON"}
+JSON_TYPES = {
+    "text": "VARCHAR",
+    "integer": "BIGINT",
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "json": "JSON",
+}
 
 
 @dataclass(frozen=True)

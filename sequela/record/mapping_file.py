@@ -120,7 +120,11 @@ def _check_names(names: Iterable[str], place: str) -> None:
     """SQL knows no case, so names must differ in more; and some are taken."""
     seen: dict[str, str] = {}
     for name in names:
-        if not name or "\0" in name or re.fullmatch(r"_(row|file|unreadable|raw|members|note_\d+)", name.casefold()):
+        if (
+            not name
+            or "\0" in name
+            or re.fullmatch(r"_(row|file|unreadable|raw|members|note_\d+)", name.casefold())
+        ):
             raise InputError(f"{place}: '{name}' cannot be a name here; choose another.")
         other = seen.setdefault(name.casefold(), name)
         if other is not name:
@@ -197,9 +201,7 @@ def _texts(value: str | list, place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _table(
-    name: str, said: object, path: Path, zone: str
-) -> FileTable | RowTable | QueryTable | JsonTable:
+def _table(name: str, said: object, path: Path, zone: str) -> FileTable | RowTable | QueryTable | JsonTable:
     place = f"{path}, table '{name}'"
     readers = {"files": _file_table, "rows": _row_table, "sql": _query_table, "json": _json_table}
     kinds = [kind for kind in readers if isinstance(said, dict) and kind in said]
@@ -225,7 +227,7 @@ def _file_table(said: dict, place: str, zone: str) -> FileTable:
         if wrong == "is not known":
             raise InputError(
                 f"{place}, column '{column}' has type '{kind}'{nearest(str(kind), COLUMN_TYPES)}; "
-                f"the types are {_listed(COLUMN_TYPES)}, or time with formats, as \"time %d.%m.%Y | %d.%m.%Y %H:%M\"."
+                f'the types are {_listed(COLUMN_TYPES)}, or time with formats, as "time %d.%m.%Y | %d.%m.%Y %H:%M".'
             )
         if wrong is not None:
             raise InputError(f"{place}, column '{column}' {wrong}: see docs/sources.md.")

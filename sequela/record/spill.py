@@ -85,7 +85,9 @@ def database_in(scratch: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnectio
     except (duckdb.ParserException, duckdb.InvalidInputException) as error:
         raise InputError(f"memory is '{memory}': give a size with its unit, such as 2GB or 500MB.") from error
     try:
-        con.execute("SET enable_progress_bar = false")  # DuckDB draws one on queries of seconds; we have our own
+        con.execute(
+            "SET enable_progress_bar = false"
+        )  # DuckDB draws one on queries of seconds; we have our own
         yield con
     finally:
         con.close()

@@ -168,8 +168,7 @@ def tokenize(
     Args:
         meds: A MEDS dataset, such as sequela ingest writes.
         out: The folder to write: vocabulary and token rows per split.
-        map: What codes are translated by: mimic-meds, gem (ICD-9-CM to ICD-10-CM), or a CSV or Parquet file with
-            columns from and to; repeat for several, applied in that order.
+        map: Translates codes: mimic-meds, gem (ICD-9-CM to ICD-10-CM), or your file (columns from, to); repeatable.
     """
     _run(
         "tokenize",

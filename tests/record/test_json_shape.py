@@ -10,7 +10,10 @@ from sequela.record.mapping import JsonTable
 
 
 def test_shapes_stand_for_what_they_say():
-    shapes = {"Concept": {"coding": ["Coding"], "text": "text"}, "Coding": {"code": "text", "rank": "integer"}}
+    shapes = {
+        "Concept": {"coding": ["Coding"], "text": "text"},
+        "Coding": {"code": "text", "rank": "integer"},
+    }
     columns = {
         "id": "text",
         "code": "Concept",
@@ -38,7 +41,10 @@ def test_shapes_stand_for_what_they_say():
         ({"a": []}, "column 'a' has the type []"),
         ({"a": ["text", "text"]}, "column 'a' has the type"),
         ({"a": {}}, "column 'a' has the type {}"),
-        ({"a": 3}, "column 'a' has the type 3; give one of text, integer, number, boolean, json, Coding, Self"),
+        (
+            {"a": 3},
+            "column 'a' has the type 3; give one of text, integer, number, boolean, json, Coding, Self",
+        ),
         ({"a": "Self"}, "nested deeper than"),
         ({"Id": "text", "id": "text"}, "column 'id' stands twice"),
     ],

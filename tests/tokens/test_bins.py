@@ -13,10 +13,10 @@ def fit(quantiles, **values):
 
 
 def test_ten_bins_hold_a_tenth_each():
-    x = np.random.default_rng(0).lognormal(size=5000).astype(np.float32)
+    x = np.random.default_rng(0).lognormal(size=4000).astype(np.float32)
     bins = fit(10, A=x)
-    which = bins.encode(np.zeros(5000, int), x)
-    assert np.bincount(which).tolist() == [500] * 10
+    which = bins.encode(np.zeros(4000, int), x)
+    assert np.bincount(which).tolist() == [400] * 10
 
 
 def test_a_centre_falls_into_its_own_bin_also_with_ties():
@@ -44,7 +44,7 @@ def test_cut_points_are_the_quantiles_of_the_values():
 
 
 def test_a_value_on_a_cut_belongs_below_it_as_in_the_comparison_of_doubles():
-    x = np.random.default_rng(2).normal(size=997).astype(np.float32)
+    x = np.round(np.random.default_rng(2).normal(size=997), 1).astype(np.float32)
     bins = fit(7, A=x)
     naive = (bins.cuts[0] < x[:, None].astype(float)).sum(1)
     assert (bins.encode(np.zeros(997, int), x) == naive).all()

@@ -2,7 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequela.tokens.code import join_parts, order_rank, part_place, split_code
+from sequela.tokens.code import (
+    CLOSES,
+    DIES,
+    OPENS,
+    REST,
+    WHERE,
+    WHY,
+    join_parts,
+    order_rank,
+    part_place,
+    split_code,
+)
 
 plain = st.from_regex(r"[A-Z]{2,8}//[A-Z0-9_/]{1,12}", fullmatch=True)
 icd = st.from_regex(r"ICD10CM//[A-Z][0-9][0-9A-Z]{1,5}", fullmatch=True)
@@ -24,8 +35,13 @@ def test_parts_of_different_places_are_different_tokens():
 @pytest.mark.parametrize(
     ("codes", "ordered"),
     [
-        (["MEDS_DEATH", "LAB//A", "HOSPITAL_DISCHARGE//HOME", "HOSPITAL_ADMISSION//ER"], [3, 1, 2, 0]),
-        (["ENCOUNTER//INPATIENT//START", "ENCOUNTER//INPATIENT//END"], [0, 2]),
+        (
+            ["MEDS_DEATH", "LAB//A", "HOSPITAL_DISCHARGE//HOME", "HOSPITAL_ADMISSION//ER"],
+            [DIES, REST, CLOSES, OPENS],
+        ),
+        (["ENCOUNTER//INPATIENT//START", "ENCOUNTER//INPATIENT//END"], [OPENS, CLOSES]),
+        (["ENCOUNTER_START//X", "DEPARTMENT//X", "CHIEF_COMPLAINT//X"], [OPENS, WHERE, WHY]),
+        (["ENCOUNTER_END//X", "ED_ADMISSION", "ICU_DISCHARGE//X"], [CLOSES, OPENS, CLOSES]),
     ],
 )
 def test_a_stay_opens_before_and_closes_after_what_happens_in_it(codes, ordered):
