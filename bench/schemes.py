@@ -4,9 +4,9 @@
     python bench/schemes.py --data meds --codes OTHER_MEDS --work FOLDER     about half an hour on two cores
     python bench/schemes.py --quick                                         synthetic data, a minute: no result
 
-All schemes see the same events equally often, in the same order of patients, with the same decoder and optimiser, in
-the same number of steps: a batch holds as many events, so the fewer tokens a scheme needs, the fewer a batch has ("same
-events"). With "same FLOPs" a scheme that needs less goes on until it has spent what the default spends.
+All schemes see the same events equally often, with the same decoder and optimiser, in the same number of steps: a batch
+holds as many events, so the fewer tokens a scheme needs, the fewer a batch has ("same events"). With "same FLOPs" a
+scheme that needs less goes on until it has spent what the default spends.
 
 Bits are those of everything that is predicted of a held-out patient, over the patient's events, in parts:
 * time: the time tokens. Finer intervals cost more bits and say more, so "to the minute" adds what tells the minute once
