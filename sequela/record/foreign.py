@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import meds
 import polars as pl
 
 from sequela.record.codes import BIRTH, DEATH
 from sequela.record.errors import InputError
 from sequela.record.gather import Gathered, Read, Ruled
+from sequela.record.layout import DATA, FACTS_FILE, SPLITS
 from sequela.record.progress import Progress
 from sequela.record.rule import LARGEST
 from sequela.record.spill import Spill, database_in, parts_for
 from sequela.record.sql import literal, quoted
-from sequela.record.store import SPLITS
 from sequela.record.validate import check_types, schema_of
 
 # The word of MEDS 0.4 -> those of versions before it
@@ -75,7 +74,7 @@ def gather_meds(folder: Path, scratch: Path, memory: str, events_a_part: int, pr
 def _data_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give the folder of a MEDS dataset.")
-    data = folder / meds.data_subdirectory
+    data = folder / DATA
     top = data if data.is_dir() else folder
     files = sorted(
         path
@@ -169,7 +168,7 @@ def _write_splits(con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_Fil
         rows = f"read_parquet({literal(str(table))})"
         source = f"SELECT {quoted(own)}::BIGINT AS subject_id, split::VARCHAR AS split FROM {rows}"
     else:
-        top = folder / meds.data_subdirectory
+        top = folder / DATA
         top = top if top.is_dir() else folder
         parts = [file.path.relative_to(top).parts[0] for file in files]
         if not set(parts) <= set(SPLITS):
@@ -213,7 +212,7 @@ def _codes(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 def _facts(folder: Path) -> tuple[str, dict]:
     """The dataset's name, and the other fields of metadata/dataset.json."""
-    path = folder / meds.dataset_metadata_filepath
+    path = folder / FACTS_FILE
     try:
         said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:

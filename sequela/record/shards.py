@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import meds
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from sequela.record.codes import BIRTH
 from sequela.record.columns import NEVER, Columns, births
 from sequela.record.errors import InputError
+from sequela.record.layout import DATA
 from sequela.record.timeline import STATIC
 from sequela.record.validate import check_schema, unreadable
 
@@ -38,7 +38,7 @@ def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
         InputError: where the folder is no MEDS dataset.
     """
     folder = Path(meds_folder)
-    paths = sorted((folder / meds.data_subdirectory).rglob("*.parquet"))
+    paths = sorted((folder / DATA).rglob("*.parquet"))
     if not paths:
         raise InputError(
             f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."

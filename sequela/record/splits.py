@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import meds
 import numpy as np
 
 from sequela.record.errors import InputError
+from sequela.record.layout import DATA, SPLITS
 from sequela.record.shards import Shard
-from sequela.record.store import SPLITS
 from sequela.record.validate import assigned_splits
 
 NONE = len(SPLITS)  # a patient of no split, or of one with another name
@@ -53,7 +52,7 @@ class Assignment:
 
 def split_of_folder(shard: Shard, meds_folder: Path) -> int:
     """The split of all patients of a shard where no table assigns them: the folder data/<split>/ of its file."""
-    part = shard.path.relative_to(Path(meds_folder) / meds.data_subdirectory).parts[0]
+    part = shard.path.relative_to(Path(meds_folder) / DATA).parts[0]
     return SPLITS.index(part) if part in SPLITS else NONE
 
 

@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import meds
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
 from sequela.record.errors import InputError
+from sequela.record.layout import CODES_FILE, DATA, FACTS_FILE, SPLITS, SPLITS_FILE
 from sequela.record.validate import (
     SCHEMA,
     assigned_splits,
@@ -27,8 +27,6 @@ from sequela.record.validate import (
     read_file,
     with_splits,
 )
-
-SPLITS = (meds.train_split, meds.tuning_split, meds.held_out_split)
 
 
 def split_of(patients: np.ndarray, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> np.ndarray:
@@ -84,16 +82,20 @@ def write_shard(events: pl.DataFrame, splits: pl.DataFrame, out: Path, number: i
     Args:
         splits: rows (subject_id, split), one for each patient.
     """
+    import meds
+
     for split in splits["split"].unique().sort():
         own = splits.filter(pl.col("split") == split)["subject_id"]
         some = events if len(own) == len(splits) else events.filter(pl.col("subject_id").is_in(own.implode()))
-        path = out / meds.data_subdirectory / split / f"{number}.parquet"
+        path = out / DATA / split / f"{number}.parquet"
         _write(some.with_columns(pl.col("code").cast(pl.String)), meds.DataSchema, path)
 
 
 def write_splits(tables: Iterable[pl.DataFrame], out: Path) -> None:
     """Write metadata/subject_splits.parquet from rows (subject_id, split), sorted by patient."""
-    path = out / meds.subject_splits_filepath
+    import meds
+
+    path = out / SPLITS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = meds.SubjectSplitSchema.schema()
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=9) as file:
@@ -108,6 +110,8 @@ def write_codes(
     parents: dict[str, list[str]] | None = None,
 ) -> None:
     """Write metadata/codes.parquet from rows (code, events, patients, unit), one for each code."""
+    import meds
+
     counted = counted.sort("code")
     above = [(parents or {}).get(code) for code in counted["code"]]
     table = counted.select(
@@ -118,14 +122,16 @@ def write_codes(
         patients=pl.col("patients").cast(pl.Int64),
         unit="unit",
     )
-    _write(table, meds.CodeMetadataSchema, out / meds.code_metadata_filepath)
+    _write(table, meds.CodeMetadataSchema, out / CODES_FILE)
 
 
 def write_facts(out: Path, name: str, metadata: dict) -> None:
     """Write metadata/dataset.json."""
+    import meds
+
     facts = {"dataset_name": name, "etl_name": "sequela", "meds_version": meds.__version__} | metadata
     meds.DatasetMetadataSchema.validate(facts)
-    (out / meds.dataset_metadata_filepath).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    (out / FACTS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def _write(frame: pl.DataFrame, schema: type, path: Path) -> None:
@@ -175,7 +181,7 @@ def splits(meds_folder: Path) -> list[str]:
 
 def _patients(folder: Path) -> pl.DataFrame:
     """Whose events lie in which file of a MEDS dataset."""
-    files = sorted((folder / meds.data_subdirectory).rglob("*.parquet"))
+    files = sorted((folder / DATA).rglob("*.parquet"))
     if not files:
         raise InputError(
             f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."

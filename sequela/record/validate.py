@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import meds
 import polars as pl
 
 from sequela.record.codes import BIRTH
 from sequela.record.errors import InputError
+from sequela.record.layout import DATA, SPLITS_FILE
 
 T = TypeVar("T")
 SCHEMA = {
@@ -113,7 +113,7 @@ def check_one_file_each(patients: pl.DataFrame) -> None:
 
 def assigned_splits(folder: Path) -> pl.DataFrame | None:
     """Rows (subject_id, split) of metadata/subject_splits.parquet; None where that file is absent."""
-    path = folder / meds.subject_splits_filepath
+    path = folder / SPLITS_FILE
     if not path.exists():
         return None
     table = _read_parquet(path)
@@ -131,7 +131,7 @@ def with_splits(patients: pl.DataFrame, assigned: pl.DataFrame | None, folder: P
     """`patients` with their `split`: as assigned, or by the folders data/<split>/ where no table assigns them."""
     if assigned is not None:
         return patients.join(assigned, on="subject_id", how="left")
-    data = folder / meds.data_subdirectory
+    data = folder / DATA
     parts = {file: Path(file).relative_to(data).parts[0] for file in patients["file"].unique()}
     return patients.with_columns(split=pl.col("file").replace_strict(parts))
 

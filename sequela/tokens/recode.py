@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,16 @@ def recoded(columns: Columns, maps: tuple[CodeMap, ...]) -> Columns:
     """The events after all maps, one after the other; `columns` itself where no code is concerned."""
     if not _concerned(columns.names, maps):
         return columns
-    return columns.recoded(translate(columns.names, maps)[0])
+    known = _translated(tuple(one.identity for one in maps))
+    new = [name for name in columns.names if name not in known]
+    known.update(zip(new, translate(new, maps)[0], strict=True))
+    return columns.recoded([known[name] for name in columns.names])
+
+
+@lru_cache(maxsize=4)
+def _translated(_identities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """What was already translated by the maps of these identities: shards share most of their codes."""
+    return {}
 
 
 def recoded_events(events: pl.DataFrame, maps: tuple[CodeMap, ...]) -> pl.DataFrame:
@@ -57,7 +67,13 @@ def load_maps(names: tuple[str, ...], folder: Path) -> tuple[CodeMap, ...]:
     for name in names:
         if not _file(folder, name).exists():
             raise InputError(f"{_file(folder, name)} is missing: make the folder again.")
-    return tuple(replace(load_map(_file(folder, name)), name=name) for name in names)
+    paths = [_file(folder, name) for name in names]
+    return tuple(_read(name, path, path.stat().st_mtime_ns) for name, path in zip(names, paths, strict=True))
+
+
+@lru_cache(maxsize=8)
+def _read(name: str, path: Path, _written: int) -> CodeMap:
+    return replace(load_map(path), name=name)
 
 
 def load_same_maps(identities: Mapping[str, str], folder: Path) -> tuple[CodeMap, ...]:

@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import meds
 import numpy as np
 
 from sequela.record.columns import Columns
 from sequela.record.errors import InputError
+from sequela.record.layout import FACTS_FILE, SPLITS, TRAIN
 from sequela.record.progress import Progress, silent
 from sequela.record.shards import Shard, read_shard, shards_of
 from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
-from sequela.record.store import SPLITS
 from sequela.record.workers import Workers, at_work
 from sequela.tokens.corpus import FILE, write_shard
 from sequela.tokens.encode import encode
@@ -33,9 +32,8 @@ from sequela.tokens.tokenizer import Tokenizer
 from sequela.tokens.translate import CodeMap, check_names, load_map, translate
 
 WORK = "work"
-TRAIN = SPLITS.index(meds.train_split)
 MERGED_AT_ONCE = 8
-SMALL = 4 << 20  # events
+SMALL = 2 << 20  # events
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def tokenize(
         tokenizer.save(out)
         encoded = each(encode_job, jobs, progress=partial(_stage, progress, 1))
     gaps = np.sum(
-        [np.array(one[meds.train_split]["gaps"]) for one in encoded if meds.train_split in one], axis=0
+        [np.array(one[TRAIN]["gaps"]) for one in encoded if TRAIN in one], axis=0
     )
     tokenizer = tokenizer.timed(gaps)
     tokenizer.save(out)
@@ -156,7 +154,7 @@ def _merged(jobs: list[Job]) -> Statistics:
 
 def _dated(dataset: Path) -> bool:
     """Whether dates are real; a dataset whose dates are shifted or made up says `"real_dates": false`."""
-    path = dataset / meds.dataset_metadata_filepath
+    path = dataset / FACTS_FILE
     return not path.exists() or json.loads(path.read_text()).get("real_dates", True) is not False
 
 
@@ -170,10 +168,10 @@ def count_job(job: Job) -> dict:
     maps = _maps(job.out, job.maps)
     reached = frozenset().union(*(one.systems for one in maps))
     times = np.bincount(columns.code, minlength=len(columns.names))
-    train = _of(columns, split, TRAIN)
+    train = _of(columns, split, SPLITS.index(TRAIN))
     Statistics.of(recoded(train, maps), job.settings).save(job.file("counts.npz"))
     facts = {
-        "train": int((split == TRAIN).sum()),
+        "train": int((split == SPLITS.index(TRAIN)).sum()),
         "without_split": int((split == NONE).sum()),
         "mapped": {
             name: int(count)

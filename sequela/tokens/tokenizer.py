@@ -204,7 +204,9 @@ class Tokenizer:
             },
             "tokens": self.vocabulary.tokens,
         }
-        (folder / FILE).write_text(json.dumps(body, indent=1))
+        # One line a part: json's own indentation is many times slower
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
+        (folder / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:

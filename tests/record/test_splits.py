@@ -3,9 +3,9 @@ import polars as pl
 import pytest
 
 from sequela.record.errors import InputError
+from sequela.record.layout import SPLITS
 from sequela.record.shards import Shard
 from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
-from sequela.record.store import SPLITS
 
 
 def test_the_table_is_looked_up_for_any_patients(tmp_path):
