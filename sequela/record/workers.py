@@ -1,7 +1,7 @@
 """The same function over many shards: in this process, in processes of this machine, or on a Ray cluster.
 
 A function takes one item, writes its own files and returns something small. It must be defined at the top level of a
-module, and give the same result wherever and however often it runs: a shard whose worker was lost is simply run again.
+module, and give the same result wherever and however often it runs: on Ray a shard whose worker was lost runs again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -22,6 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ENGINES = ("local", "ray")
+RETRIES = 10  # of a shard whose Ray worker was lost
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ def _processes(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]
     pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread)
     try:
         yield pool.map
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process died, perhaps for want of memory: run again with fewer --processes."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -126,8 +132,8 @@ def _ray(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    # A lost worker's shard runs again, elsewhere, as often as need be; what the function itself raises does not.
-    remote = ray.remote(max_retries=-1)(_call)
+    # A lost worker's shard runs again, elsewhere; what the function itself raises does not.
+    remote = ray.remote(max_retries=RETRIES)(_call)
 
     def mapped(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         for asked in [remote.remote(function, item) for item in items]:

@@ -109,7 +109,7 @@ def tokenize(
 
         return run(Path(meds), work, settings, tuple(maps), workers, progress=progress)
 
-    files = {f"map-{Path(one).stem}": Path(one) for one in maps if Path(one).suffix}
+    files = {f"map-{Path(one).stem}": Path(one) for one in maps if Path(one).is_file()}
     asked = {**asdict(settings), "maps": [Path(one).stem for one in maps]}
     return stage(Path(out), "tokenize", asked, {"meds": Path(meds), **files}, make, resumable=True)
 

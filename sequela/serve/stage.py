@@ -67,7 +67,7 @@ def stage(
         _put_in_place(work, out)
         keep = False
     except Exception as error:
-        keep = keep and not isinstance(error, InputError)  # what the user must mend is not gone on from
+        keep = keep and any(path.name != BEGUN for path in work.iterdir())
         if _says_disk_full(error):
             keep = False
             shutil.rmtree(work, ignore_errors=True)

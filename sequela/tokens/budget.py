@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from sequela.record.codes import RACE_PREFIX, SEX_PREFIX
 from sequela.tokens.code import part_place, split_code
 from sequela.tokens.family import PROCEDURE_UNKNOWN, keep
 from sequela.tokens.settings import TokenSettings
@@ -17,7 +18,9 @@ def chosen(statistics: Statistics, settings: TokenSettings) -> tuple[set[str], l
     A hierarchical code is as frequent as its first part, and each later part by itself.
     """
     carriers = dict(zip(statistics.parts, statistics.part_carriers.tolist(), strict=True))
-    rows = np.flatnonzero(statistics.events)
+    # Sex and race are tokens of the head; where a source dates them they are no events.
+    head = np.array([name.startswith((SEX_PREFIX, RACE_PREFIX)) for name in statistics.names], bool)
+    rows = np.flatnonzero(np.where(head, 0, statistics.events))
     codes = [statistics.names[row] for row in rows]
     first = [code if settings.joint else split_code(code)[0] for code in codes]
     counts = pl.DataFrame(

@@ -8,6 +8,7 @@ from sequela.record.timeline import STATIC
 
 AGE_PREFIX, PERIOD_PREFIX = "AGE//", "YEAR//"
 MAX_AGE = 120
+FIRST_YEAR, LAST_YEAR = 1900, 2100  # beyond these years a date is a mistake, or was shifted to hide it
 YEAR = 365.25 * 86400e6  # microseconds
 
 
@@ -34,7 +35,7 @@ def period_names(width: int, first: int, last: int) -> list[str]:
     """
     if width == 0 or first == STATIC:
         return []
-    low, high = (year_of(moment) // width for moment in (first, last))
+    low, high = (max(year_of(moment), FIRST_YEAR) // width for moment in (first, last))
     return [f"{PERIOD_PREFIX}{row * width}-{row * width + width - 1}" for row in range(low, high + 1)]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from sequela.tokens.family import family
+
 # ICD-10-CM 3|2|2 is the split that reproduces CoMET's 2,429 diagnosis tokens; ATC 3|2|2 its 289 medication tokens.
-SPLITS = {"ICD10CM": (3, 2, 2), "ATC": (3, 2, 2)}
+WIDTHS = {"ICD10CM": (3, 2, 2), "ATC": (3, 2, 2)}
 # A complaint and, where it is known, its place in the body: two tokens.
 COMPLAINT = "CHIEF_COMPLAINT"
-IN_PARTS = (*SPLITS, COMPLAINT)
+IN_PARTS = (*WIDTHS, COMPLAINT)
 # Among events of one moment: what opens a stay, where, why, everything else, what closes a stay, death.
 OPENS, WHERE, WHY, REST, CLOSES, DIES = range(6)
 
@@ -27,10 +29,11 @@ def split_code(code: str) -> tuple[str, ...]:
     ('LAB//HDL',)
     """
     system, _, rest = code.partition("//")
-    if system == COMPLAINT and rest:
+    if system == COMPLAINT and rest and not rest.startswith("//"):
         pieces = rest.split("//", 1)
-    elif system in SPLITS and rest and "//" not in rest:
-        first, second, _ = SPLITS[system]
+    elif system in WIDTHS and rest and "//" not in rest:
+        first, second, _ = WIDTHS[system]
+        rest = rest.replace(".", "")  # ICD-10-CM with its dot is the same code
         pieces = [rest[:first], rest[first : first + second], rest[first + second :]]
     else:
         return (code,)
@@ -59,7 +62,7 @@ def part_place(token: str) -> int:
     (2, 0)
     """
     pieces = token.split("//", 2)
-    return int(pieces[1]) if len(pieces) == 3 and pieces[0] in IN_PARTS and pieces[1].isdigit() else 0
+    return int(pieces[1]) if len(pieces) == 3 and pieces[0] in IN_PARTS and pieces[1].isdecimal() else 0
 
 
 @lru_cache(maxsize=1 << 17)
@@ -69,11 +72,12 @@ def order_rank(code: str) -> int:
     >>> order_rank("HOSPITAL_ADMISSION//EMERGENCY") < order_rank("LAB//HDL") < order_rank("MEDS_DEATH")
     True
     """
-    if code == "MEDS_DEATH":
+    group = family(code)
+    if group == "death":
         return DIES
-    head = code.split("//", 1)[0]
-    if "DISCHARGE" in head or head.endswith("_END") or code.endswith("//END"):
+    if group != "encounter":
+        return {"department": WHERE, "complaint": WHY}.get(group, REST)
+    head = code.split("//", 1)[0].upper()
+    if "DISCHARGE" in head or head.endswith(("_END", "_OUT")) or code.endswith("//END"):
         return CLOSES
-    if "ADMISSION" in head or head.endswith("_START") or code.endswith("//START"):
-        return OPENS
-    return {"DEPARTMENT": WHERE, COMPLAINT: WHY}.get(head, REST)
+    return OPENS

@@ -47,12 +47,8 @@ class Corpus:
             about = json.loads((folder / FILE).read_text())
             facts = about["splits"][split]
             shards = [_Files(folder / split, one["shard"]) for one in facts["shards"]]
-            patients = [shard.load("patients") for shard in shards]
-            tokens = [Ragged(shard.load("tokens"), shard.load("offsets")) for shard in shards]
-            rotary = tokenizer.settings.time == "rotary"
-            clock = (
-                [Ragged(shard.load("clock"), shard.load("offsets")) for shard in shards] if rotary else None
-            )
+            _allow_files(2 * len(shards))
+            arrays = [shard.load(rotary=tokenizer.settings.time == "rotary") for shard in shards]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{folder} holds no whole {split!r} corpus ({error}): run `sequela tokenize` again."
@@ -62,16 +58,17 @@ class Corpus:
                 f"{folder / FILE} was made with vocabulary {about['vocabulary']}, but vocabulary.json is "
                 f"{tokenizer.vocabulary.hash}: run `sequela tokenize` again."
             )
-        for shard, one, rows in zip(shards, facts["shards"], tokens, strict=True):
-            if _hash(rows.flat) != one["sha256"]:
-                raise InputError(f"{shard.path('tokens')} is damaged: run `sequela tokenize` again.")
-        return Corpus(
-            tokenizer,
-            np.concatenate([np.zeros(0, np.int64), *patients]),
-            Stacked(tuple(tokens)),
-            None if clock is None else Stacked(tuple(clock)),
-            facts["events"],
-        )
+        for shard, one, held in zip(shards, facts["shards"], arrays, strict=True):
+            if _hash(held) != one["sha256"]:
+                raise InputError(f"{shard.path('*')} are damaged: run `sequela tokenize` again.")
+        rows = {
+            kind: Stacked(tuple(Ragged(held[kind], held["offsets"]) for held in arrays))
+            for kind in ("tokens", "clock")
+            if all(kind in held for held in arrays)
+        }
+        patients = np.concatenate([np.zeros(0, np.int64), *(held["patients"] for held in arrays)])
+        clock = rows["clock"] if tokenizer.settings.time == "rotary" else None
+        return Corpus(tokenizer, patients, rows["tokens"], clock, facts["events"])
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,10 @@ class _Files:
     def path(self, kind: str) -> Path:
         return self.folder / f"{self.shard}.{kind}.npy"
 
-    def load(self, kind: str) -> np.ndarray:
-        return np.load(self.path(kind), mmap_mode="r")
+    def load(self, *, rotary: bool) -> dict[str, np.ndarray]:
+        large = ("tokens", "clock") if rotary else ("tokens",)
+        small = {kind: np.load(self.path(kind)) for kind in ("patients", "offsets")}
+        return small | {kind: np.load(self.path(kind), mmap_mode="r") for kind in large}
 
 
 def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
@@ -104,14 +103,30 @@ def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
         "patients": len(encoded.patients),
         "events": encoded.events,
         "tokens": len(encoded.tokens.flat),
-        "sha256": _hash(encoded.tokens.flat),
+        "sha256": _hash(arrays),
     }
 
 
-def _hash(tokens: np.ndarray) -> str:
+def _allow_files(number: int) -> None:
+    """Let this process hold so many more files open, as far as the system allows it."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _hash(arrays: dict[str, np.ndarray]) -> str:
+    """The SHA-256 of all arrays of a shard."""
     digest = hashlib.sha256()
-    for block in _blocks(tokens):
-        digest.update(block)
+    for kind in sorted(arrays):
+        digest.update(kind.encode())
+        for block in _blocks(arrays[kind]):
+            digest.update(block)
     return digest.hexdigest()
 
 

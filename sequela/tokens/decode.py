@@ -8,9 +8,7 @@ import polars as pl
 from sequela.tokens.code import join_parts
 from sequela.tokens.encode import MINUTE
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.tokenizer import Tokenizer
-
-QUANTILE = 9  # of `Tokenizer.place`
+from sequela.tokens.tokenizer import QUANTILE, Tokenizer
 
 
 def decode(tokenizer: Tokenizer, rows: Ragged, start: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:

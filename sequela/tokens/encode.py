@@ -89,7 +89,8 @@ def encode(tokenizer: Tokenizer, columns: Columns) -> Encoded:
     clock = None
     if tokenizer.settings.time == "rotary":
         minutes = (events.time - np.repeat(events.time[starts], last + 1 - starts)) // MINUTE
-        clock = Ragged(np.repeat(minutes.astype(np.int32), np.diff(laid.offsets)), offsets)
+        minutes = np.minimum(minutes, np.iinfo(np.int32).max).astype(np.int32)
+        clock = Ragged(np.repeat(minutes, np.diff(laid.offsets)), offsets)
     dropped = {columns.names[row]: int(lost[row]) for row in np.flatnonzero(lost)}
     return Encoded(
         events.patient[starts],

@@ -10,9 +10,6 @@ import polars as pl
 PROCEDURE_UNKNOWN = "PROCEDURE//UNKNOWN"
 """The one token of all procedures beyond the budget."""
 
-COMET_LIMITS = {"lab": 1000, "procedure": 1500}
-"""CoMET's limits on whole codes (arXiv 2508.12104); its other groups are bounded by the split of their codes."""
-
 # Heads (what stands before the first slash), upper case with _ for other characters: those of our own codes, those of
 # the OMOP vocabularies and tables, and what other tools write into MEDS.
 HEADS = {

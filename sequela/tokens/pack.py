@@ -120,10 +120,12 @@ def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], l
     """The last `length` tokens of one patient, demographics and age band kept in front."""
     if len(ids) <= length:
         return ids
-    # The head has one token a demographic and an age band: its length does not depend on where the window starts.
-    front = head_of(ids, len(ids) - length, head, carried)
-    start = len(ids) - length + len(front)
-    return np.concatenate([head_of(ids, start, head, carried), ids[start:]])
+    start = len(ids) - length
+    while True:
+        row = np.concatenate([head_of(ids, start, head, carried), ids[start:]])
+        if len(row) <= length:
+            return row
+        start += len(row) - length
 
 
 def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:

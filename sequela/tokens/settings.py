@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MINUTES_PER_DAY = 1440
-
 # CoMET has 13 intervals, from 1-5 minutes to 6 months and more; its exact edges are not public. These are ETHOS's
 # (arXiv 2312.06548) with a 1-5 minute interval added and the two intervals between 1 and 6 months merged.
 COMET_EDGES = (1, 5, 15, 60, 120, 360, 720, 1440, 4320, 10080, 20160, 43200, 259200)

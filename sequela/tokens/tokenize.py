@@ -2,7 +2,7 @@
 
 Each pass maps a function over the shards. It writes its result as files and, last of all, a note that says it is done;
 a run that goes on where another was cut short skips the shards with a note. Nothing here grows with the number of
-patients but their ids, eight bytes each.
+patients but their ids: some twenty bytes each, for a moment.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,10 +29,12 @@ from sequela.tokens.encode import encode
 from sequela.tokens.recode import load_maps, recoded, save_maps
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.statistics import Statistics
+from sequela.tokens.tokenizer import FILE as VOCABULARY
 from sequela.tokens.tokenizer import Tokenizer
 from sequela.tokens.translate import CodeMap, check_names, load_map, translate
 
 WORK = "work"
+COUNTED, ENCODED = "counted.json", "encoded.json"  # the notes of the two passes
 MERGED_AT_ONCE = 8
 SMALL = 2 << 20  # events
 
@@ -92,26 +95,27 @@ def tokenize(
     jobs = [Job(number, shard, dataset, out, settings, names) for number, shard in enumerate(shards)]
 
     with at_work(_enough(workers, shards), len(jobs)) as each:
-        counted = each(count_job, jobs, progress=partial(_stage, progress, 0))
+        each(count_job, jobs, progress=partial(_stage, progress, 0))
         check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
-        if not any(one["train"] for one in counted):
+        if not any(note["train"] for note in _notes(jobs, COUNTED)):
             raise InputError(
                 f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
             )
         tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
         tokenizer.save(out)
-        encoded = each(encode_job, jobs, progress=partial(_stage, progress, 1))
-    gaps = np.sum(
-        [np.array(one[TRAIN]["gaps"]) for one in encoded if TRAIN in one], axis=0
-    )
+        each(encode_job, jobs, progress=partial(_stage, progress, 1))
+    gaps = np.zeros((len(settings.interval_edges), 2), np.int64)
+    for note in _notes(jobs, ENCODED):
+        if TRAIN in note:
+            gaps += np.array(note[TRAIN]["gaps"], np.int64)
     tokenizer = tokenizer.timed(gaps)
     tokenizer.save(out)
     about = {
         "vocabulary": tokenizer.vocabulary.hash,
         "tokens_in_vocabulary": len(tokenizer.vocabulary),
-        "maps": _map_account(counted, code_maps),
-        "patients_without_split": sum(one["without_split"] for one in counted),
-        "splits": {split: _of_split(encoded, split) for split in SPLITS},
+        "maps": _map_account(jobs, code_maps),
+        "patients_without_split": sum(note["without_split"] for note in _notes(jobs, COUNTED)),
+        "splits": {split: _of_split(jobs, split) for split in SPLITS},
     }
     (out / FILE).write_text(json.dumps(about, indent=1))
     shutil.rmtree(out / WORK)
@@ -119,7 +123,11 @@ def tokenize(
 
 
 def fit(
-    columns: Columns, settings: TokenSettings | None = None, maps: tuple[CodeMap, ...] = (), *, dated: bool = True
+    columns: Columns,
+    settings: TokenSettings | None = None,
+    maps: tuple[CodeMap, ...] = (),
+    *,
+    dated: bool = True,
 ) -> Tokenizer:
     """A tokenizer fitted on the events of training patients in memory, as `tokenize` fits one on shards.
 
@@ -158,14 +166,13 @@ def _dated(dataset: Path) -> bool:
     return not path.exists() or json.loads(path.read_text()).get("real_dates", True) is not False
 
 
-def count_job(job: Job) -> dict:
+def count_job(job: Job) -> None:
     """The first pass over one shard."""
-    note = job.file("counted.json")
-    if note.exists():
-        return json.loads(note.read_text())
+    if job.file(COUNTED).exists():
+        return
     columns, split = _read(job)
     np.save(job.file("patients.npy"), columns.patient[columns.starts])
-    maps = _maps(job.out, job.maps)
+    maps = load_maps(job.maps, job.out)
     reached = frozenset().union(*(one.systems for one in maps))
     times = np.bincount(columns.code, minlength=len(columns.names))
     train = _of(columns, split, SPLITS.index(TRAIN))
@@ -179,14 +186,13 @@ def count_job(job: Job) -> dict:
             if count and name.partition("//")[0].upper() in reached
         },
     }
-    return _noted(note, facts)
+    _leave_note(job.file(COUNTED), facts)
 
 
-def encode_job(job: Job) -> dict:
+def encode_job(job: Job) -> None:
     """The second pass over one shard."""
-    note = job.file("encoded.json")
-    if note.exists():
-        return json.loads(note.read_text())
+    if job.file(ENCODED).exists():
+        return
     columns, split = _read(job)
     tokenizer = _tokenizer(job.out)
     facts = {}
@@ -195,15 +201,19 @@ def encode_job(job: Job) -> dict:
         name = SPLITS[number]
         written = write_shard(encoded, job.out / name, f"{job.number:05d}")
         facts[name] = {"shard": written, "dropped": encoded.dropped, "gaps": encoded.gaps.tolist()}
-    return _noted(note, facts)
+    _leave_note(job.file(ENCODED), facts)
 
 
-def _noted(note: Path, facts: dict) -> dict:
-    """Leave the note that this shard is done, whole or not at all."""
+def _leave_note(note: Path, facts: dict) -> None:
+    """Say that this shard is done, whole or not at all."""
     unfinished = note.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(facts))
     unfinished.rename(note)
-    return facts
+
+
+def _notes(jobs: list[Job], kind: str) -> Iterator[dict]:
+    """What each shard left, one at a time: all of them together would grow with the data."""
+    return (json.loads(job.file(kind).read_text()) for job in jobs)
 
 
 def _read(job: Job) -> tuple[Columns, np.ndarray]:
@@ -224,13 +234,8 @@ def _of(columns: Columns, split: np.ndarray, number: int) -> Columns:
     return columns.take(np.repeat(own, np.diff(np.append(columns.starts, len(columns)))))
 
 
-@lru_cache(maxsize=1)
-def _maps(out: Path, names: tuple[str, ...]) -> tuple[CodeMap, ...]:
-    return load_maps(names, out)
-
-
 def _tokenizer(out: Path) -> Tokenizer:
-    return _tokenizer_at(out, (out / "vocabulary.json").stat().st_mtime_ns)
+    return _tokenizer_at(out, (out / VOCABULARY).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
@@ -238,20 +243,21 @@ def _tokenizer_at(out: Path, _written: int) -> Tokenizer:
     return Tokenizer.load(out)
 
 
-def _map_account(counted: list[dict], maps: tuple[CodeMap, ...]) -> dict:
+def _map_account(jobs: list[Job], maps: tuple[CodeMap, ...]) -> dict:
     """What the maps did to the events of all patients (see `sequela.tokens.translate.translate`)."""
     reached: Counter[str] = Counter()
-    for one in counted:
-        reached.update(one["mapped"])
+    for note in _notes(jobs, COUNTED):
+        reached.update(note["mapped"])
     names = sorted(reached)
     return translate(names, maps, [reached[name] for name in names])[1]
 
 
-def _of_split(encoded: list[dict], split: str) -> dict:
-    own = [one[split] for one in encoded if split in one]
+def _of_split(jobs: list[Job], split: str) -> dict:
     dropped: Counter[str] = Counter()
-    for one in own:
-        dropped.update(one["dropped"])
-    shards = [one["shard"] for one in own]
+    shards = []
+    for note in _notes(jobs, ENCODED):
+        if split in note:
+            dropped.update(note[split]["dropped"])
+            shards.append(note[split]["shard"])
     total = {key: sum(shard[key] for shard in shards) for key in ("patients", "events", "tokens")}
     return {**total, "dropped_events": dict(sorted(dropped.items())), "shards": shards}

@@ -7,6 +7,7 @@ stamps are not kept: elapsed time is the time tokens. The end of follow-up is ti
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.tokens.bins import Bins
 from sequela.tokens.budget import chosen
-from sequela.tokens.calendar import AGE_PREFIX, PERIOD_PREFIX, age_names, period_names
+from sequela.tokens.calendar import AGE_PREFIX, LAST_YEAR, PERIOD_PREFIX, age_names, period_names, year_of
 from sequela.tokens.code import part_place, split_code
 from sequela.tokens.family import PROCEDURE_UNKNOWN, family
 from sequela.tokens.interval import TIME_PREFIX, Intervals
@@ -30,6 +31,7 @@ from sequela.tokens.translate import CodeMap
 from sequela.tokens.vocabulary import BOS, SPECIAL, Vocabulary
 
 QUANTILE_PREFIX = "Q//"
+QUANTILE = 9  # of `Tokenizer.place`
 FUSED = "=Q"  # LAB//HDL=Q7: a code and its quantile in one token
 # They tell the kinds of tokens apart
 RESERVED = (TIME_PREFIX, AGE_PREFIX, PERIOD_PREFIX, QUANTILE_PREFIX, SEX_PREFIX, RACE_PREFIX)
@@ -59,8 +61,8 @@ class Tokenizer:
         Raises:
             InputError: where no code is frequent enough to get a token, or a code has the name of another token.
         """
-        _check_names(statistics)
         kept, parts = chosen(statistics, settings)
+        _check_names(parts, settings)
         if not kept:
             raise InputError(
                 f"No code occurs in {settings.min_patients} or more training patients: lower min_patients "
@@ -68,10 +70,13 @@ class Tokenizer:
             )
         bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(kept)
         intervals = Intervals.guess(settings.interval_edges)
-        static = [name for name, count in zip(statistics.names, statistics.static, strict=True) if count]
-        whole = set(bins.codes) & set(parts) if settings.fused else set()  # a code in parts keeps its value apart
+        enough = statistics.static >= settings.min_patients  # once a patient
+        static = [name for name, many in zip(statistics.names, enough, strict=True) if many]
+        whole = (
+            set(bins.codes) & set(parts) if settings.fused else set()
+        )  # a code in parts keeps its value apart
         apart = settings.quantiles if set(bins.codes) - whole else 0
-        periods = settings.calendar_years if dated else 0
+        periods = settings.calendar_years if dated and year_of(statistics.last) <= LAST_YEAR else 0
         names = [
             *SPECIAL,
             *(intervals.names if settings.time == "intervals" else []),
@@ -107,7 +112,7 @@ class Tokenizer:
         return self._looked_up[code]
 
     def _look_up(self, code: str) -> list[int]:
-        index, out = self.vocabulary.index, []
+        index, out = self._code_index, []
         for part in self.split(code):
             if part not in index:
                 break
@@ -115,6 +120,12 @@ class Tokenizer:
         if not out and PROCEDURE_UNKNOWN in index and family(code) == "procedure":
             return [index[PROCEDURE_UNKNOWN]]
         return out
+
+    @cached_property
+    def _code_index(self) -> dict[str, int]:
+        """Name -> integer of the tokens that are codes or parts of codes: no event becomes a token of another kind."""
+        of_code = (self.place >= 0) & (self.quantile < 0)
+        return {token: row for token, row in self.vocabulary.index.items() if of_code[row]}
 
     @cached_property
     def _looked_up(self) -> dict[str, list[int]]:
@@ -186,7 +197,7 @@ class Tokenizer:
         for prefix in RESERVED:
             place[self.vocabulary.matching(prefix)] = -1
         place[: len(SPECIAL)] = -1
-        place[self.vocabulary.matching(QUANTILE_PREFIX)] = 9
+        place[self.vocabulary.matching(QUANTILE_PREFIX)] = QUANTILE
         return place
 
     def save(self, folder: Path) -> None:
@@ -204,6 +215,7 @@ class Tokenizer:
             },
             "tokens": self.vocabulary.tokens,
         }
+        body["checksum"] = _checksum(body)
         # One line a part: json's own indentation is many times slower
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
         (folder / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
@@ -232,18 +244,23 @@ class Tokenizer:
             ) from None
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): make the folder again.") from error
-        if vocabulary.hash != body["hash"]:
-            raise InputError(
-                f"{path} was edited: its tokens no longer match its hash; make the folder again."
-            )
+        if vocabulary.hash != body["hash"] or _checksum(body) != body.get("checksum"):
+            raise InputError(f"{path} was edited: it no longer matches its hash; make the folder again.")
         maps = load_same_maps(identities, Path(folder))
         return Tokenizer(settings, vocabulary, intervals, Bins(codes, cuts, centres), maps)
 
 
-def _check_names(statistics: Statistics) -> None:
-    for code, events in zip(statistics.names, statistics.events, strict=True):
-        if events and (code in SPECIAL or code.startswith(RESERVED) or FUSED in code):
+def _checksum(body: dict) -> str:
+    """The SHA-256 of everything that `save` writes but itself."""
+    rest = {key: value for key, value in body.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+
+
+def _check_names(parts: list[str], settings: TokenSettings) -> None:
+    for code in parts:
+        if code in SPECIAL or code.startswith(RESERVED) or (settings.fused and FUSED in code):
             raise InputError(
                 f"The code {code!r} has the name of a token of another kind: rename it, for instance in the "
-                f"mapping of its source; codes may not begin with {', '.join(RESERVED)}, nor hold {FUSED}."
+                f"mapping of its source; codes may not begin with {', '.join(RESERVED)}"
+                + (f", nor hold {FUSED}." if settings.fused else ".")
             )

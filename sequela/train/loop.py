@@ -34,7 +34,7 @@ def train(
     number any more.
     """
     settings = settings or TrainSettings()
-    data = Corpus.load(corpus, "train")
+    data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
     tokens = windows(data, settings.context)
     if len(tokens) == 0:
         raise InputError(f"{corpus} has no training patient: tokenise a larger dataset or change the split.")
@@ -78,7 +78,7 @@ def train(
         "flops": 6.0 * config.parameters * seen,
         "seconds": time.perf_counter() - started,
         "train_bits_per_token": float(np.mean(curve[-max(1, len(curve) // 20) :])),
-        "tuning": evaluate_loss(model, Corpus.load(corpus, "tuning"), settings),
+        "tuning": evaluate_loss(model, tuning, settings),
         "curve_bits_per_token": curve,
     }
     checkpoint.save(model, out)

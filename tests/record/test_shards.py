@@ -109,3 +109,17 @@ def test_a_shard_is_what_the_frame_says(world_meds):
     read = read_shard(next(shard for shard in shards_of(world_meds) if shard.path == path))
     assert rows_of(read) == rows_of(Columns.of(pl.read_parquet(path)))
     assert read.time.max() < np.datetime64(datetime(2200, 1, 1), "us").astype(np.int64)
+
+
+def test_patients_out_of_order_are_sorted_though_their_times_are_not_wrong(tmp_path):
+    rows = [(3, 1, "A", None), (1, 5, "B", None), (9, 7, "C", None), (4, 8, "D", None)]
+    (shard,) = shards_of(dataset(tmp_path, frame(*rows)))
+    assert rows_of(read_shard(shard)) == sorted(rows)
+
+
+def test_numbers_and_times_finer_than_ours_are_rounded(tmp_path):
+    fine = pl.Series([1_000_000_001], dtype=pl.Int64).cast(pl.Datetime("ns"))
+    events = frame((1, 5, "A", None)).with_columns(time=fine, numeric_value=pl.lit(16_777_217, pl.Int64))
+    (shard,) = shards_of(dataset(tmp_path, events))
+    read = read_shard(shard)
+    assert read.time.tolist() == [1_000_000] and read.number.tolist() == [np.float32(16_777_216)]

@@ -216,6 +216,7 @@ def test_what_was_begun_for_another_result_is_not_taken_over(
 
 def test_bad_input_leaves_nothing_of_a_resumable_stage(tmp_path: Path, source: Path) -> None:
     def refuse(work: Path) -> dict:
+        """Before it has done anything."""
         raise InputError("no")
 
     with pytest.raises(InputError):

@@ -28,6 +28,10 @@ def test_joining_the_parts_gives_the_code(code):
         assert [part_place(part) for part in parts] == [1, 2, 3][: len(parts)]
 
 
+def test_a_dot_makes_no_other_code():
+    assert split_code("ICD10CM//E11.65") == split_code("ICD10CM//E1165")
+
+
 def test_parts_of_different_places_are_different_tokens():
     assert split_code("ICD10CM//E1111")[1] != split_code("ICD10CM//11111")[0]
 

@@ -47,6 +47,9 @@ def test_a_damaged_or_foreign_corpus_is_refused(world_corpus, tmp_path):
     tokens = np.load(path)
     tokens[5] += 1
     np.save(path, tokens)
+    exchanged = broken("exchanged")
+    path = next((exchanged / "train").glob("*.patients.npy"))
+    np.save(path, np.load(path)[::-1])
     cut = broken("cut")
     path = next((cut / "train").glob("*.tokens.npy"))
     path.write_bytes(path.read_bytes()[:200])
@@ -58,7 +61,12 @@ def test_a_damaged_or_foreign_corpus_is_refused(world_corpus, tmp_path):
     (tmp_path / "other_corpus").mkdir()
     tokenize(other, tmp_path / "other_corpus")
     shutil.copy(tmp_path / "other_corpus" / "vocabulary.json", foreign / "vocabulary.json")
-    for folder, word in ((flipped, "damaged"), (cut, "no whole"), (foreign, "was made with vocabulary")):
+    for folder, word in (
+        (flipped, "damaged"),
+        (exchanged, "damaged"),
+        (cut, "no whole"),
+        (foreign, "was made with vocabulary"),
+    ):
         with pytest.raises(InputError, match=word):
             Corpus.load(folder, "train")
     with pytest.raises(InputError, match="no whole 'test' corpus"):

@@ -100,3 +100,28 @@ def test_procedures_beyond_the_budget_are_unknown_and_labs_beyond_it_are_dropped
     names = [tokens[token] for token in encoded.tokens[0]]
     assert names.count("CPT4//1") == 2 and names.count("PROCEDURE//UNKNOWN") == 1
     assert encoded.dropped == {"LAB//B": 1}
+
+
+def test_no_event_becomes_a_token_of_another_kind():
+    """Codes that only other splits have: they were not there to be refused when the vocabulary was made."""
+    lab = CODES.index("LAB//A")
+    tokenizer = fit(
+        columns_of([([STATICS[0]], [(1, lab, 1.0)], True)]), TokenSettings(min_patients=1, fused=True)
+    )
+    names = ("BOS", "GENDER//F", "LAB//A", "LAB//A=Q1", "TIME//6mo")
+    code = np.arange(5, dtype=np.int32)
+    others = Columns(
+        np.ones(5, np.int64), np.arange(5) * 90 * MINUTE, code, np.full(5, np.nan, np.float32), names
+    )
+    encoded = encode(tokenizer, others)
+    tokens = [tokenizer.vocabulary.tokens[token] for token in encoded.tokens[0]]
+    assert tokens[-1] == "LAB//A" and tokens.count("BOS") == 1 and "GENDER//F" not in tokens
+    assert encoded.dropped == {"BOS": 1, "GENDER//F": 1, "LAB//A=Q1": 1, "TIME//6mo": 1}
+
+
+@pytest.mark.parametrize(("year", "periods"), [(2020, True), (2150, False)])
+def test_shifted_dates_have_no_calendar_periods(year, periods):
+    moment = np.datetime64(f"{year}-01-01", "us").astype(int)
+    columns = Columns(np.ones(1, np.int64), np.array([moment]), np.array([CODES.index("LAB//A")], np.int32),
+                      np.array([1.0], np.float32), CODES)  # fmt: skip
+    assert bool(len(fit(columns, TokenSettings(min_patients=1)).period_tokens)) == periods

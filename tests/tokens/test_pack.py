@@ -62,3 +62,9 @@ def test_targets_are_the_next_token_of_the_same_patient():
     assert batch.targets.tolist() == [[5, 6, -1, 7, -1, -1], [7, -1, -1, -1, -1, -1]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0]]
     assert batch.segments.tolist() == [[0, 0, 0, 1, 1, -1], [0, 0, -1, -1, -1, -1]]
+
+
+@given(st.integers(4, 60), st.integers(5, 40))
+def test_newest_is_never_longer_than_asked(size, length):
+    row = newest(np.array(patient(size)), HEAD, AGES, length)
+    assert len(row) <= length and row[-1] == patient(size)[-1] and row[:2].tolist() == [1, 2]

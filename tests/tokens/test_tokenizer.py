@@ -218,7 +218,7 @@ def test_saving_and_loading_gives_the_same_tokenizer(tmp_path):
     assert (encoded_of(again, frame).tokens.flat == encoded_of(tokenizer, frame).tokens.flat).all()
 
 
-@pytest.mark.parametrize("damage", ["missing", "not json", "lacks a part", "edited"])
+@pytest.mark.parametrize("damage", ["missing", "not json", "lacks a part", "edited", "other means"])
 def test_a_damaged_vocabulary_is_refused(tmp_path, damage):
     fit(events(patient(1, [(0, "LAB//A", 1.0)]))).save(tmp_path)
     path = tmp_path / "vocabulary.json"
@@ -229,6 +229,8 @@ def test_a_damaged_vocabulary_is_refused(tmp_path, damage):
         path.write_text(path.read_text()[:100])
     elif damage == "lacks a part":
         path.write_text(json.dumps({k: v for k, v in body.items() if k != "bins"}))
+    elif damage == "other means":
+        path.write_text(json.dumps({**body, "interval_means_minutes": [9] * 13}))
     else:
         path.write_text(json.dumps({**body, "tokens": [*body["tokens"], "NEW"]}))
     with pytest.raises(InputError, match=r"vocabulary\.json"):
