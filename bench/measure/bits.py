@@ -14,7 +14,6 @@ from sequela.train.score import Kinds
 
 NAMES = ("time", "code", "value")
 TIME, CODE, VALUE = range(3)
-SEEN = 0.9  # how far the minutes of training gaps are believed; the rest is spread evenly over the interval
 
 
 def kinds_of(tokenizer: Tokenizer) -> Kinds:
@@ -51,15 +50,16 @@ def left_open(edges: tuple[int, ...], training: Ragged, gaps: Ragged) -> np.ndar
     """Bits that tell the minute once the interval of each gap is known, summed over each patient, float64 [P].
 
     Added to the bits of the time tokens they make schemes with other edges comparable. A minute is as likely as it was
-    among the training gaps of its interval, mixed with an even spread over the interval.
+    among the training gaps of its interval; how much is set aside for minutes not seen there, evenly over the interval,
+    follows from how many different ones were (Witten and Bell).
     """
     intervals = Intervals.guess(edges)
     width = np.diff(np.append(0, edges))  # of no token at all, then of each class but the longest
     seen = np.bincount(training.flat % edges[-1], minlength=edges[-1])
     kind = np.searchsorted(np.asarray(edges), np.arange(edges[-1]), side="right")
-    total = np.bincount(kind, weights=seen, minlength=len(width))
-    own = np.where(total[kind] > 0, seen / np.maximum(total[kind], 1), 1 / width[kind])
-    chance = SEEN * own + (1 - SEEN) / width[kind]
+    total, different = (np.bincount(kind, weights=of, minlength=len(width)) for of in (seen, seen > 0))
+    spread = np.where(total > 0, different, 1)
+    chance = (seen + (spread / width)[kind]) / (total + spread)[kind]
     assert (intervals.encode(gaps.flat)[1] + 1 == kind[gaps.flat % edges[-1]]).all()
     bits = -np.log2(chance)[gaps.flat % edges[-1]]
     return np.bincount(np.repeat(np.arange(len(gaps)), gaps.lengths), weights=bits, minlength=len(gaps))
