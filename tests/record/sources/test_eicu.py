@@ -42,10 +42,8 @@ def test_stays_are_placed_in_the_year_of_discharge(by_hand, balanced):
     assert times(events, "ICU_ADMISSION//MICU") == [after(0)]
     assert times(events, "ICU_DISCHARGE//MICU") == times(events, "DEPARTMENT//STEP-DOWN UNIT") == [after(60)]
     assert times(events, "HOSPITAL_DISCHARGE//Home") == [after(1320)]
-    second = dt.datetime(2014, 7, 2, 22, 30)
-    assert times(events, "ICU_ADMISSION//SICU") == [second], (
-        "half a year later, and by the clock of the source"
-    )
+    second = dt.datetime(2014, 1, 31, 22, 30)
+    assert times(events, "ICU_ADMISSION//SICU") == [second], "a month later, and by the clock of the source"
     assert times(events, "HOSPITAL_ADMISSION//UNKNOWN") == [second], "no later than the unit in it"
     end = second + dt.timedelta(minutes=6000)
     for code in ("MEDS_DEATH", "HOSPITAL_DISCHARGE//DIED", "FOLLOW_UP//END"):
@@ -53,6 +51,26 @@ def test_stays_are_placed_in_the_year_of_discharge(by_hand, balanced):
     assert times(events, "DEPARTMENT//HOSPITAL_59") == [after(-120)]
     (birth,) = times(events, "MEDS_BIRTH")
     assert (after(0) - birth).days // 365.25 == 90, "above 89"
+
+
+def test_where_a_stay_stands_tells_nothing_of_later_ones(tmp_path):
+    """With one, two and twenty stays in a year the stays up to the k-th stand where they stand without the others."""
+    header, *_, last = (BY_HAND / "patient.csv").read_text().splitlines()
+    cells = last.replace("Expired", "Alive").split(",")
+    stays: list[list[tuple]] = []
+    for count in (1, 2, 20):
+        raw = tmp_path / str(count)
+        raw.mkdir()
+        rows = [",".join([str(20 + k), str(800 + k), *cells[2:]]) for k in range(count)]
+        (raw / "patient.csv").write_text("\n".join([header, *rows]))
+        ingest("eicu", raw, raw / "out")
+        events = read_events(raw / "out")
+        hospital = events.filter(pl.col("code").str.starts_with("HOSPITAL_"))
+        stays.append(hospital.select("time", "code").rows())
+    one, two, many = stays
+    assert (len(one), len(two), len(many)) == (2, 4, 40)
+    assert one == two[:2] and two == many[:4]
+    assert [code.split("//")[0] for _, code in many] == ["HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE"] * 20
 
 
 def test_measurements(by_hand):
