@@ -63,12 +63,8 @@ def test_gaps_are_those_that_the_time_tokens_tell(measured, corpora):
 def test_what_an_interval_leaves_open_is_found_by_hand(measured):
     """Edges 2 and 10 minutes. Training gaps: 0 0 0 1 (no token) and 4 4 (2 to 10)."""
     training, gaps = Ragged.of([[0, 0, 0, 1], [4, 4]]), Ragged.of([[0, 4], [], [1, 10, 7]])
-    zero, one, four, seven = (
-        0.9 * 0.75 + 0.1 / 2,
-        0.9 * 0.25 + 0.1 / 2,
-        0.9 + 0.1 / 8,
-        0.1 / 8,
-    )
+    zero, one = (3 + 2 / 2) / (4 + 2), (1 + 2 / 2) / (4 + 2)
+    four, seven = (2 + 1 / 8) / (2 + 1), (1 / 8) / (2 + 1)
     expected = [
         -np.log2(zero * four),
         0,
