@@ -73,6 +73,32 @@ def test_where_a_stay_stands_tells_nothing_of_later_ones(tmp_path):
     assert [code.split("//")[0] for _, code in many] == ["HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE"] * 20
 
 
+def test_contradictions_are_settled_by_number_not_by_the_order_of_rows(tmp_path):
+    header, first, second, *_ = (BY_HAND / "patient.csv").read_text().splitlines()
+    other = {
+        "Female": "Male",
+        "Caucasian": "Asian",
+        ",59,": ",77,",
+        "10:00:00,-180": "04:00:00,-180",
+        "Home": "Rehab",
+    }
+    for old, new in other.items():
+        assert old in second
+        second = second.replace(old, new)
+    second = second.replace("MICU,2,", "MICU,1,").replace("Emergency Department", "Floor")
+    made = []
+    for number, rows in enumerate([(first, second), (second, first)]):
+        raw = tmp_path / str(number)
+        raw.mkdir()
+        (raw / "patient.csv").write_text("\n".join([header, *rows]))
+        ingest("eicu", raw, raw / "out")
+        made.append(read_events(raw / "out"))
+    one, two = made
+    assert one.equals(two)
+    expected = {"GENDER//F", "RACE//Caucasian", "DEPARTMENT//HOSPITAL_59", "HOSPITAL_DISCHARGE//Home"}
+    assert expected | {"HOSPITAL_ADMISSION//Emergency Department"} <= set(one["code"])
+
+
 def test_measurements(by_hand):
     report, events = by_hand
     heart = [(time, value) for time, value in of(events, "VITAL//HR")]
