@@ -126,6 +126,19 @@ def test_bedside_measurements(by_hand):
     assert not {"CHART//220046//bpm", "CHART//220615//UNK"} & codes, "alarm settings, copies of labevents"
 
 
+def test_what_triage_says_without_a_stay_or_a_number_is_counted(tmp_path, balanced):
+    raw = copied(tmp_path, "hosp/patients", "hosp/admissions", "ed/edstays", "ed/triage", "ed/vitalsign")
+    with (raw / "ed/triage.csv").open("a") as file:
+        file.write('7,72,98.6,80,16,99,120,80,3,3,"Cough, Rash"\n')
+    report = ingest("mimic4", raw, raw / "out")
+    assert balanced(report)
+    (complaints,) = report["tables"]["complaints"]["rules"]
+    assert (complaints["rows_in"], complaints["dropped"]) == (4, {"no such stay": 2})
+    (vitals,) = report["tables"]["ed_vitals"]["rules"]
+    assert (vitals["rows_in"], vitals["events_out"]) == (23, 12)
+    assert vitals["dropped"] == {"no such stay": 8, "no value": 3}, "pain in words, and two empty cells"
+
+
 def test_what_runs_in_intensive_care(by_hand):
     _, events = by_hand
     assert times(events, "MEDICATION//NOREPINEPHRINE") == [at("03-01 14:00:00")], "not the cancelled one"
