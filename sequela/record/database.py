@@ -24,11 +24,16 @@ from sequela.record.rows import Rows
 from sequela.record.sql import literal, quoted
 
 DUCKDB_FILES = (".duckdb", ".db")
-SERVER = re.compile(r"postgres(ql)?://")
+SERVER = re.compile(r"\s*postgres(ql)?://", re.IGNORECASE)
+URI = re.compile(r"\s*\w[\w+.:-]+:/")  # of any scheme, also where a path has made one slash of two
 SHOWN = ("host", "port", "dbname", "user", "sslmode")  # the parts of a URI's query that are no secret
 UNCLEAR = (
     "the database's URI cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters "
     "in the password as %XX (@ is %40), or without the password, which may stand in PGPASSWORD or ~/.pgpass."
+)
+UNREAD = (
+    "a URI stands where this cannot read one: give a path, or where raw tables are asked for a server as "
+    "postgresql://USER@HOST:PORT/DATABASE."
 )
 # What arrives through ADBC as it is; every other type of PostgreSQL is asked for as text.
 PLAIN = ("int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar")
@@ -64,13 +69,24 @@ def raw_place(raw: str | Path | Database) -> Path | Database:
     if isinstance(raw, Database):
         return raw
     if isinstance(raw, str) and SERVER.match(raw):
-        return _server(raw)
+        return _server(raw.strip())
+    refuse_uri(raw)
     path = Path(raw)
     if path.suffix.lower() in DUCKDB_FILES and not path.is_dir():
         if not path.is_file():
             raise InputError(f"there is no file {path}: give a DuckDB file, a folder or a postgresql:// URI.")
         return Database("duckdb", str(path), str(path))
     return path
+
+
+def refuse_uri(path: str | Path) -> None:
+    """Complain of a URI that stands where a path should.
+
+    Raises:
+        InputError: where it does. It is not repeated, as it may hold a password.
+    """
+    if URI.match(str(path)) and not Path(path).exists():
+        raise InputError(UNREAD)
 
 
 def _server(uri: str) -> Database:

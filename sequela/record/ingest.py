@@ -58,15 +58,15 @@ def ingest(
     """
     mapping = None if source == MEDS else load_mapping(source)
     split_of(np.zeros(0, np.int64), fractions)  # complains of shares that are none before the work
-    out, reading = Path(out), _share(progress, 0, 70)
+    place, out, reading = raw_place(raw), Path(out), _share(progress, 0, 70)
     with scratch_in(out) as scratch:
         if mapping is None:
-            gathered = gather_meds(Path(str(raw)), scratch, memory, events_a_shard, reading)
+            gathered = gather_meds(Path(str(place)), scratch, memory, events_a_shard, reading)
         else:
-            gathered = gather(mapping, raw_place(raw), scratch, memory, events_a_shard, reading)
+            gathered = gather(mapping, place, scratch, memory, events_a_shard, reading)
         if not gathered.events:
             by = mapping.path if mapping else "the rules of MEDS"
-            raise InputError(f"{raw_place(raw)}: no row of it makes an event by {by}; compare the two.")
+            raise InputError(f"{place}: no row of it makes an event by {by}; compare the two.")
         parts = _parts(gathered, out, scratch, fractions)
         accounts = run(settle, parts, workers, progress=_share(progress, 70, 95, "sort"))
         progress(95, 100, stage="write")

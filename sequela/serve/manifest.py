@@ -68,9 +68,12 @@ def fingerprint(path: Path) -> str:
     any other folder by every byte in it.
 
     Raises:
-        InputError: where there is nothing at `path`.
+        InputError: where there is nothing at `path`, which is not repeated if it is a URI.
     """
     if not path.exists():
+        from sequela.record.database import refuse_uri
+
+        refuse_uri(path)
         raise InputError(f"{path} does not exist: check the path, or run the stage that makes it.")
     digest = hashlib.sha256()
     if path.is_file():

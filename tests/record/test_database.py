@@ -2,12 +2,14 @@
 
 import datetime as dt
 import json
+from pathlib import Path
 
 import duckdb
 import pytest
 
 from sequela.record.database import Database, open_table, raw_place
 from sequela.record.errors import InputError
+from sequela.record.ingest import ingest
 from sequela.record.mapping import FileTable
 from sequela.record.raw import load_files
 from tests.record.postgres import PASSWORD, execute
@@ -102,6 +104,23 @@ def test_an_unescaped_password_is_not_shown(word):
     with pytest.raises(InputError, match="%40") as caught:
         raw_place(f"postgresql://me:{word}@host/db")
     assert "SEC" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql+psycopg2://me:SECRET@h/db", "mysql://me:SECRET@h/db", " jdbc:postgresql://me:SECRET@h/db"]
+)
+def test_a_uri_of_another_kind_is_not_shown(uri):
+    for raw in (uri, Path(uri)):
+        with pytest.raises(InputError, match="URI") as caught:
+            ingest("meds", raw, Path("never"))
+        assert "SECRET" not in str(caught.value)
+
+
+def test_the_scheme_of_a_uri_knows_no_case():
+    assert raw_place("POSTGRESQL://me:SECRET@h/db").label == "postgresql://me@h/db"
+    with pytest.raises(InputError) as caught:
+        raw_place(Path("POSTGRESQL://me:SECRET@h/db"))
+    assert "SECRET" not in str(caught.value)
 
 
 def test_a_strange_uri_takes_no_time():

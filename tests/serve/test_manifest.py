@@ -26,6 +26,14 @@ def test_foreign_folders_are_hashed_byte_by_byte(tmp_path: Path) -> None:
     assert manifest.fingerprint(tmp_path / "a") != before
 
 
+def test_a_uri_that_is_no_path_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="URI") as caught:
+        manifest.fingerprint(Path("postgresql://me:SECRET@host/db"))
+    assert "SECRET" not in str(caught.value)
+    with pytest.raises(InputError, match="gone does not exist"):
+        manifest.fingerprint(tmp_path / "gone")
+
+
 def test_names_of_files_count(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("one")
