@@ -38,11 +38,17 @@ def match_columns(place: object, found: list[str], table: FileTable) -> dict[str
     """What each column of `table` is called in the file `place`; None for an optional one that is not there.
 
     Raises:
-        InputError: where a column is missing, or two would do.
+        InputError: where a column is missing, or two would do. The names in the file are told only where one of them
+            is wanted: else its first line may be no header, but a patient's row.
     """
     names = {column: find_name(column, found, place, "column") for column in table.columns}
     for column in table.required_columns:
         if names[column] is None:
+            if not any(names.values()):  # what stands there may be a patient's row
+                raise InputError(
+                    f"{place} has no column '{column}', and none of its {len(found)} columns is wanted: give the "
+                    "file a header, or change the names in the mapping."
+                )
             raise InputError(
                 f"{place} has no column '{column}'{nearest(column, found)}; it has {', '.join(found)}: "
                 "rename the column, or change its name in the mapping."

@@ -42,9 +42,16 @@ def test_columns_match_without_regard_to_case():
 
 
 def test_a_missing_column_is_named_with_the_nearest():
-    table = FileTable(("x",), {"value": "text"})
-    assert match_columns("x", ["id", "value"], table) == {"value": "value"}
+    table = FileTable(("x",), {"id": "text", "value": "text"})
+    assert match_columns("x", ["id", "value"], table) == {"id": "id", "value": "value"}
     with pytest.raises(
         InputError, match=r"x has no column 'value' \(did you mean 'vale'\?\); it has id, vale"
     ):
         match_columns("x", ["id", "vale"], table)
+
+
+def test_a_row_that_stands_where_the_header_should_is_not_shown():
+    table = FileTable(("x",), {"id": "text", "name": "text"})
+    with pytest.raises(InputError, match="x has no column 'id', and none of its 2 columns") as caught:
+        match_columns("x", ["17", "names"], table)
+    assert "17" not in str(caught.value) and "names'" not in str(caught.value)
