@@ -25,6 +25,9 @@ def write_ingest_report(folder: Path) -> None:
         notes=_notes(report),
         tables=[_table(name, one) for name, one in report["tables"].items() if one["rules"] and one["rows"]],
         empty=[name for name, one in report["tables"].items() if one["rules"] and not one["rows"]],
+        others=[
+            _table(name, one) for name, one in report["tables"].items() if one["files"] and not one["rules"]
+        ],
         units=[
             (code, ", ".join(f"{n:,} {unit}" for unit, n in some.items()))
             for code, some in report["units"].items()

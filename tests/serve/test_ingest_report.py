@@ -15,7 +15,8 @@ PLAIN = {
     "codes": 2,
     "tables": {"labs": {"files": ["a.csv", "b.csv", "c.csv", "d.csv"], "rows": 1000, "unreadable_times": {},
                         "rules": [RULE], "rows_without_rule": 0},
-               "people": {"files": [], "rows": 3, "unreadable_times": {}, "rules": []}},
+               "people": {"files": [], "rows": 3, "unreadable_times": {}, "rules": []},
+               "triage": {"files": ["t.csv"], "rows": 4321, "unreadable_times": {}, "rules": []}},
     "units": {}, "patients_with": {"two deaths": 0}, "moved": {"at admission -> at discharge": 0},
 }  # fmt: skip
 
@@ -45,7 +46,8 @@ def test_a_plain_ingest(page):
                   "LAB//&lt;b&gt;"):  # fmt: skip
         assert words in text
     assert text.index("LAB//&lt;b&gt;") < text.rindex(">A<"), "the most frequent first"
-    assert "people" not in text.split("Patients with")[0], "tables without rules are not shown"
+    assert "people" not in text.split("Patients with")[0], "tables made from others are not shown"
+    assert "triage (4,321 rows of t.csv)" in text, "raw tables are, also without rules"
 
 
 def of_labs(**changes: object) -> dict:
