@@ -29,7 +29,7 @@ OFFSET = rf"\s*{DATE}{CLOCK}\s*(?:Z|z|UTC|GMT|[+-](?:0[0-9]|1[0-4]):?(?:[0-5][0-
 
 # A number, with a sign of comparison before it, and a unit, flag or pluses ("2+") behind it.
 COMPARATOR = "<=|>=|=<|=>|≤|≥|<|>|=|~|≈"
-NUMBER = r"[+\-−]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+NUMBER = r"[+\-−]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 WORD = r"(?:[xX]10|/[\p{L}µ\[(]|\([\p{L}]|[a-wyzA-WYZ%°‰µμ\[{*#Ωα-ω])[^\s,;:–-]*"
 BEFORE = rf"\s*(?:{COMPARATOR})?\s*"
 QUANTITY = rf"{BEFORE}{NUMBER}\s*(?:\++|{WORD}(?:\s+{WORD}){{0,3}})?\s*"
