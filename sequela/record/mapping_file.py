@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterable
@@ -97,6 +99,15 @@ def load_mapping(source: str | Path) -> Mapping:
     _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
     leaks = _leaks(content.get("leaks", {}), f"{path}, leaks")
     return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone, leaks)
+
+
+def fingerprint(source: str | Path) -> str:
+    """A hash of all that the mapping says, with what it takes from those it extends.
+
+    Raises:
+        InputError: where there is no such mapping, or it is no TOML.
+    """
+    return hashlib.sha256(json.dumps(_content(_find(source)), default=str).encode()).hexdigest()
 
 
 def _leaks(said: dict, place: str) -> Leaks:

@@ -57,6 +57,7 @@ def ingest(
     """
 
     from sequela.record.database import Database, raw_place
+    from sequela.record.mapping_file import MEDS, fingerprint
 
     place = raw_place(raw)
 
@@ -76,6 +77,8 @@ def ingest(
         settings |= {"raw": str(place), "read_at": datetime.now(UTC).isoformat()}
     else:
         inputs["raw"] = Path(str(place))
+    if source != MEDS:
+        settings["mapping"] = fingerprint(source)  # its text, and that of the mappings that it extends
     if str(source).endswith(".toml"):
         inputs["mapping"] = Path(source)
     return stage(Path(out), "ingest", settings, inputs, make)
