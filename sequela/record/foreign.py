@@ -33,6 +33,9 @@ SPLIT_FILES = ("subject_splits.parquet", "patient_splits.parquet")
 NOT_OURS = ("meds_version", "raw_source_id_columns", "code_modifier_columns", "additional_value_modality_columns",
             "site_id_columns", "other_extension_columns")  # fmt: skip
 ROWS_A_FILE = 1 << 40  # no file has more
+FILE = "_sequela_file"  # a column with the file's path
+ROW = "file_row_number"  # a column of DuckDB's, under no other name
+PLAIN = "hive_partitioning = false"  # what a folder is called (code=X) is no column
 TEXTS = ("dataset_name", "dataset_version", "etl_name", "etl_version", "created_at", "license", "location_uri",
          "description_uri")  # fmt: skip
 
@@ -56,7 +59,7 @@ def gather_meds(folder: Path, scratch: Path, memory: str, events_a_part: int, pr
     with database_in(scratch, memory) as con:
         con.execute("SET TimeZone = 'UTC'")
         rows = _query(
-            con, f"SELECT count(*) FROM read_parquet({_listed(files)}, union_by_name = true)", folder
+            con, f"SELECT count(*) FROM read_parquet({_listed(files)}, union_by_name = true, {PLAIN})", folder
         )[0][0]
         spill = Spill(scratch / "events", parts_for(rows, events_a_part))
         progress(1, 2, stage="read events")
@@ -89,6 +92,9 @@ def _data_files(folder: Path) -> list[Path]:
 def _file(path: Path) -> _File:
     """The columns of a file, which must be those of MEDS, in types that can be read as such."""
     types = schema_of(path)
+    for name in types:
+        if name.casefold() in (FILE, ROW):
+            raise InputError(f"{path} has a column '{name}', a name that is needed here: rename it.")
     columns = {}
     for word, names in COLUMNS.items():
         # "text" is a word of some, but no word of MEDS: another type than text is something else
@@ -114,11 +120,12 @@ def _events(files: list[_File]) -> str:
     for select, some in alike.items():
         paths = ", ".join(f"({literal(str(file.path))}, {number}::BIGINT)" for number, file in some)
         rows = (
-            f"read_parquet({_listed([file for _, file in some])}, filename = '_file', file_row_number = true)"
+            f"read_parquet({_listed([file for _, file in some])}, filename = {literal(FILE)}, "
+            f"{ROW} = true, {PLAIN})"
         )
         queries.append(
-            f"SELECT {select}, 1::SMALLINT AS rule, _number * {ROWS_A_FILE} + file_row_number + 1 AS position, "
-            f"file_row_number AS row FROM {rows} JOIN (VALUES {paths}) AS _files(_path, _number) ON _file = _path"
+            f"SELECT {select}, 1::SMALLINT AS rule, _files._number * {ROWS_A_FILE} + {ROW} + 1 AS position, "
+            f"{ROW} AS row FROM {rows} JOIN (VALUES {paths}) AS _files(_path, _number) ON {FILE} = _files._path"
         )
     why = "CASE WHEN subject_id IS NULL THEN 'no patient' WHEN code IS NULL THEN 'no code' END AS reason"
     return f"SELECT *, {why} FROM ({' UNION ALL '.join(queries)})"
@@ -165,7 +172,7 @@ def _write_splits(con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_Fil
         own = next((name for name in COLUMNS["subject_id"] if name in types), None)
         if own is None or "split" not in types:
             raise InputError(f"{table} needs the columns subject_id and split: mend it, or take it away.")
-        rows = f"read_parquet({literal(str(table))})"
+        rows = f"read_parquet({literal(str(table))}, {PLAIN})"
         source = f"SELECT {quoted(own)}::BIGINT AS subject_id, split::VARCHAR AS split FROM {rows}"
     else:
         top = folder / DATA
@@ -175,7 +182,7 @@ def _write_splits(con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_Fil
             return False
         source = " UNION ALL ".join(
             f"SELECT {quoted(file.columns['subject_id'])}::BIGINT AS subject_id, {literal(part)} AS split "
-            f"FROM read_parquet({literal(str(file.path))})"
+            f"FROM read_parquet({literal(str(file.path))}, {PLAIN})"
             for file, part in zip(files, parts, strict=True)
         )
     once = f"SELECT DISTINCT subject_id, split FROM ({source}) WHERE subject_id IS NOT NULL AND split IS NOT NULL"

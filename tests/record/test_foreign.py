@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 
 import meds
@@ -224,3 +225,15 @@ def test_real_datasets_of_others(shared_data, tmp_path, name, patients, rows, ke
     frame = pl.concat([pl.read_parquet(path) for path in paths], how="diagonal_relaxed")
     said = [name for name in (*SCHEMA, "text_value", "text") if name in frame.columns]
     assert frame.select(said).n_unique() == kept
+
+
+def test_folders_named_as_columns_and_columns_named_as_ours(made, tmp_path):
+    control = made({"data/0.parquet": PATIENTS})
+    codes = read_events(tmp_path / "out")["code"].to_list()
+    (tmp_path / "in/data/0.parquet").unlink()
+    shutil.rmtree(tmp_path / "out")
+    odd = PATIENTS.with_columns(_file=pl.lit("x"), _path=pl.lit("y"), _number=9)
+    report = made({"data/code=X/subject_id=7/0.parquet": odd})
+    assert (report["events"], read_events(tmp_path / "out")["code"].to_list()) == (control["events"], codes)
+    with pytest.raises(InputError, match="column 'file_row_number'"):
+        made({"data/code=X/1.parquet": PATIENTS.with_columns(file_row_number=1)})
