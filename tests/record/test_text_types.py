@@ -60,7 +60,8 @@ def test_quantities(of, cell, number, comparator, unit):
 @pytest.mark.parametrize(
     "cell",
     ["3-5", "3 - 5", "3 to 5", "1 of 2", "5mg-10mg", "120/80", "1:80", "12:30", "2020-01-05", "10^5", "2x3", "1,5",
-     "0,014", "-0,014 mg", "01,234", "1 234", "1O5", "positive", "nan", "inf", "1e400", "", " ", "-", "++++++", "(5)", "٣", None],
+     "0,014", "-0,014 mg", "01,234",
+     "1 234", "1O5", "positive", "nan", "inf", "1e400", "", " ", "-", "++++++", "(5)", "٣", None],
 )  # fmt: skip
 def test_what_is_no_quantity(of, cell):
     assert of("number_in($1)", cell) == (None,)
