@@ -51,7 +51,9 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
     try:
         if path.stat().st_size == 0:
             return
-        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+        with pa.input_stream(
+            str(path), compression="gzip" if path.suffix.lower() == ".gz" else None
+        ) as stream:
             first = stream.read(size)
             yield first.removeprefix(MARK)
             while chunk := stream.read(size):

@@ -1,14 +1,16 @@
 """JSON objects into a DuckDB table: lines of NDJSON, entries of bundles, elements of arrays.
 
 A loaded table has the declared columns (or, without any, the column `resource`) and six more: `_row` (from 0), `_file`
-(below the raw folder), `_line` (from 1), `_entry` (from 1, of a bundle or an array, else null), `_url` (the entry's
-`fullUrl`) and `_unreadable` (False). What cannot be read is put aside and counted, and the rest goes on.
+(below the raw folder), `_line` (from 1), `_entry` (from 1, of a bundle or an array, else null; counted through bundles
+inside), `_url` (the entry's `fullUrl`) and `_unreadable` (False). An object some of whose entries have a `resource` is
+a bundle; one whose entries have none (a list) is a row. What cannot be read is put aside and counted, and the rest
+goes on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -21,23 +23,41 @@ from sequela.record.errors import InputError
 from sequela.record.json_lines import read_lines, read_whole
 from sequela.record.json_shape import structure
 from sequela.record.mapping import JsonTable
+from sequela.record.names import find_paths
 from sequela.record.raw import Loaded, literal, quoted
 
 LINES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
 FIRST = 20  # of the objects that were put aside, so many places are told
 OTHER = "(other)"
-# Into `_read`: one row an object; where it is none, `_reason` says why. `_many` are the objects inside a document.
+# SQL: a text that is an object with something in it
+IS_OBJECT = r"""regexp_matches(text, '^\s*\{\s*"') AND json_valid(text)"""
+DEEP = 8  # so many bundles inside each other are opened
+# Into `_documents`: one row a text. `_many` are the objects inside; `_nested`, that some of these may be bundles.
 # Every text is parsed twice, and once more only where `_object` does not show that it is an object.
-READ = r"""
+DOCUMENTS = r"""
 CREATE OR REPLACE TEMP TABLE _documents AS
 SELECT line, _type, _object, CASE WHEN _type = 'ARRAY' THEN json_extract(text, '$[*]') ELSE {entries} END AS _many,
+  {nested} AS _nested,
   CASE WHEN text IS NULL THEN 'not UTF-8' ELSE 'not JSON' END AS _no_type
 FROM (
   SELECT line, text, _object,
     CASE WHEN NOT _valid THEN NULL WHEN {kind} IS NOT NULL THEN 'OBJECT' ELSE json_type(text) END AS _type
   FROM (SELECT line, text, _valid, CASE WHEN _valid THEN {object} END AS _object
     FROM (SELECT line, text, coalesce(json_valid(text), false) AS _valid FROM _lines
-      WHERE text IS NULL OR trim(text, e' \t\r\n') <> '')));
+      WHERE text IS NULL OR trim(text, e' \t\r\n') <> '')))
+"""
+# Of `_documents`: the elements of an array as entries; and the entries of a bundle inside in its place.
+WRAP = """
+UPDATE _documents SET _type = 'OBJECT', _many = list_transform(_many, lambda one: json_object('resource', one))
+WHERE _nested AND _type = 'ARRAY' AND len(list_filter(_many, lambda one: {bundle})) > 0
+"""
+UNFOLD = """
+UPDATE _documents SET _many = flatten(list_transform(_many, lambda one:
+  CASE WHEN {bundle} THEN json_extract(one, '$.resource.entry[*]') ELSE [one] END))
+WHERE _nested AND _type = 'OBJECT' AND len(list_filter(_many, lambda one: {bundle})) > 0
+"""
+# Into `_read`: one row an object; where it is none, `_reason` says why.
+READ = r"""
 CREATE OR REPLACE TEMP TABLE _read AS
 SELECT line, entry, url, _object, CASE WHEN _type IS NULL THEN _no_type WHEN _type <> 'OBJECT' THEN 'no object'
   WHEN {kind} IS NULL THEN {no_kind} END AS _reason
@@ -102,7 +122,7 @@ def _matching(name: str, table: JsonTable, raw: Path | Database) -> list[Path]:
         raise InputError(f"the table '{name}' is made from JSON files: give the folder that holds them.")
     if not raw.is_dir():
         raise InputError(f"there is no folder {raw}: give the folder that holds the raw files.")
-    found = {path for pattern in table.json for path in raw.glob(pattern) if path.is_file()}
+    found = {path for pattern in table.json for path in find_paths(raw, pattern)}
     paths = sorted(path for path in found if not path.name.startswith("."))
     if not paths and not table.optional:
         raise InputError(
@@ -143,9 +163,12 @@ def _create(con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, place: 
 
 
 def _batches(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[pa.RecordBatch]:
-    """Lines, if the file's name or its first line says that each is a value; else the whole file as one."""
+    """Lines, if the file's name or its first line says that each is a value; else the whole file as one.
+
+    Where that is no JSON either, but one of its lines is an object, the file has lines, and the first is damaged.
+    """
     lines = read_lines(path)
-    if path.name.endswith(LINES):
+    if path.name.lower().endswith(LINES):
         return lines
     before = []
     for batch in lines:
@@ -153,8 +176,33 @@ def _batches(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[pa.RecordBa
         first = next((text for text in map(str, batch["text"]) if text.strip()), None)
         if first is not None:
             alone = con.execute("SELECT json_valid($1)", [first]).fetchall()[0][0]
-            return chain(before, lines) if alone else read_whole(path)
+            if alone:
+                return chain(before, lines)
+            whole = list(read_whole(path))
+            if _any(con, whole, "json_valid(text)") or not _any(con, read_lines(path), IS_OBJECT):
+                return iter(whole)
+            return read_lines(path)
     return iter(before)
+
+
+def _any(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch], what: str) -> bool:
+    """Whether the SQL `what` is true of some text."""
+    for batch in batches:
+        con.register("_lines", batch)
+        found = con.execute(f"SELECT coalesce(bool_or({what}), false) FROM _lines").fetchall()[0][0]
+        con.unregister("_lines")
+        if found:
+            return True
+    return False
+
+
+def _bundle(text: str, path: str) -> str:
+    """SQL for whether the value at `path` of the JSON `text` is an object with resources in its entries."""
+    # Only a word with this name can be the key
+    return (
+        f"(contains({text}, '\"entry\"') AND json_type({text}, '{path}.entry') = 'ARRAY' "
+        f"AND len(json_extract({text}, '{path}.entry[*].resource')) > 0)"
+    )
 
 
 def _add(
@@ -168,16 +216,18 @@ def _add(
 ) -> int:
     """Append what a batch of lines holds to the table, which has `rows` so far; how many rows were added."""
     con.register("_lines", batch)
-    entries = "NULL"
+    entries, nested = "NULL", "false"
     if "entry" not in table.columns:
-        # Only a bundle has entries, and only a word with this name can be the key
-        entries = "CASE WHEN _type = 'OBJECT' AND contains(text, '\"entry\"') AND json_type(text, '$.entry') = 'ARRAY' "
-        entries += "THEN json_extract(text, '$.entry[*]') END"
+        entries = (
+            f"CASE WHEN _type = 'OBJECT' AND {_bundle('text', '$')} THEN json_extract(text, '$.entry[*]') END"
+        )
+        nested = "coalesce(_type IN ('OBJECT', 'ARRAY') AND contains(text, '\"entry\"'), false)"
     no_kind = literal(f"no {table.kind}") if table.kind else "NULL"
-    con.execute(
-        READ.format(object=_object(table, "text"), entries=entries, kind=_kind(table), no_kind=no_kind)
-    )
+    words = {"object": _object(table, "text"), "kind": _kind(table), "no_kind": no_kind}
+    con.execute(DOCUMENTS.format(entries=entries, nested=nested, **words))
     con.unregister("_lines")
+    _unfold(con)
+    con.execute(READ.format(**words))
     _count(con, table, file, aside)
     # Lines and entries are each in order already; sorting costs as much as reading
     mixed = con.execute("SELECT count(DISTINCT entry IS NULL) > 1 FROM _read").fetchall()[0][0]
@@ -188,6 +238,14 @@ def _add(
         f"unnest(_object) FROM _read WHERE _reason IS NULL) WHERE {table.where or 'true'} {order}"
     )
     return added.fetchall()[0][0]
+
+
+def _unfold(con: duckdb.DuckDBPyConnection) -> None:
+    """Open the bundles inside the documents, and those inside these."""
+    con.execute(WRAP.format(bundle=_bundle("one", "$")))
+    for _ in range(DEEP):
+        if not con.execute(UNFOLD.format(bundle=_bundle("one", "$.resource"))).fetchall()[0][0]:
+            return
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: JsonTable, file: str, aside: _Aside) -> None:

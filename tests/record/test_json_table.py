@@ -98,6 +98,62 @@ def test_lines_under_the_name_of_a_bundle(load):
     assert [row[2] for row in rows] == [2, 3, 4]
 
 
+def test_lines_with_a_bad_first_under_the_name_of_a_bundle(load):
+    loaded, rows = load(a_json="nonsense\n" + "\n".join(json.dumps(thing(i)) for i in range(3)))
+    assert [row[2] for row in rows] == [2, 3, 4]
+    assert loaded.facts["quarantined"] == {"not JSON": {"rows": 1, "first": ["a.json, line 1"]}}
+
+
+def test_a_document_that_is_cut_off_is_one_row_put_aside(load):
+    cut = json.dumps(bundle(thing(1), thing(2)), indent=2)[:-20]
+    loaded, rows = load(a_json=cut, b_json=json.dumps(thing(3)))
+    assert [row[7] for row in rows] == ["3"]
+    assert loaded.facts["quarantined"] == {"not JSON": {"rows": 1, "first": ["a.json, line 1"]}}
+
+
+def test_names_in_capitals(load):
+    lines = "nonsense\n" + "\n".join(json.dumps(thing(i)) for i in range(2))
+    loaded, rows = load(
+        A_NDJSON=lines, B_Ndjson_GZ=gzip.compress(lines.encode()), C_JSON=json.dumps(thing(9))
+    )
+    assert loaded.files == ("A.NDJSON", "B.Ndjson.GZ", "C.JSON")
+    assert [row[7] for row in rows] == ["0", "1", "0", "1", "9"]
+
+
+def test_entries_without_a_resource_are_no_bundle(load):
+    a_list = thing("list") | {"entry": [{"item": {"reference": "Thing/1"}}, {"item": {}}]}
+    loaded, rows = load(a_ndjson=json.dumps(a_list), b_json=json.dumps(bundle(thing(1), a_list)))
+    assert loaded.facts == {"quarantined": {}, "kinds": {"Thing": 3}}
+    assert [(row[1], row[3], row[7]) for row in rows] == [
+        ("a.ndjson", None, "list"),
+        ("b.json", 1, "1"),
+        ("b.json", 2, "list"),
+    ]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_bundles_within_bundles_and_arrays(load, indent):
+    inner = bundle(thing(2), thing(3), bundle(thing(4) | {"id": "4"}) | {"id": "deep"}) | {"id": "inner"}
+    loaded, rows = load(
+        a_json=json.dumps(bundle(thing(1), inner, thing(5)), indent=indent),
+        b_json=json.dumps([bundle(thing(6)), thing(7), 8, bundle(thing(9), thing(10))], indent=indent),
+    )
+    assert [row[7] for row in rows] == ["1", "2", "3", "4", "5", "6", "7", "9", "10"]
+    assert [row[3] for row in rows] == [1, 2, 3, 4, 5, 1, 2, 4, 5], "entries are counted through"
+    assert [row[4] for row in rows][5:7] == ["urn:uuid:6", None]
+    assert loaded.facts["quarantined"] == {"no object": {"rows": 1, "first": ["b.json, entry 3"]}}
+
+
+def test_bundles_nested_without_end_stay_bundles(load):
+    deep = thing(1)
+    for _ in range(50):
+        deep = bundle(deep | {"id": "x"})
+    start = time.perf_counter()
+    loaded, _ = load(a_json=json.dumps(deep))
+    assert loaded.facts == {"quarantined": {}, "kinds": {"Bundle": 1}}
+    assert time.perf_counter() - start < 5
+
+
 def test_what_is_put_aside_is_counted_and_placed(load):
     good = json.dumps(thing(1))
     wrong = bundle(thing(2), thing(3))
