@@ -22,6 +22,8 @@ from sequela.record.names import find_paths
 from sequela.record.rows import Rows
 from sequela.record.sql import literal, quoted
 
+PATH = "_sequela_file"  # a column with the path of a row's file, named as no column is
+
 
 @contextmanager
 def open_files(
@@ -96,7 +98,9 @@ def _list(paths: list[Path]) -> str:
 
 def _below(raw: Path) -> str:
     """SQL for a file's name below the raw folder."""
-    return f"replace(_path::VARCHAR, {literal(f'{raw}/')}, '') AS _file"
+    head = f"{raw}/"
+    below = f"substr({PATH}, {len(head) + 1})"
+    return f"CASE WHEN starts_with({PATH}, {literal(head)}) THEN {below} ELSE {PATH} END AS _file"
 
 
 def _parquet(paths: list[Path], table: FileTable, raw: Path) -> str:
@@ -110,7 +114,10 @@ def _parquet(paths: list[Path], table: FileTable, raw: Path) -> str:
         f"{quoted(column) if column in there else 'NULL::VARCHAR'} AS {quoted(column)}"
         for column in table.columns
     )
-    return f"SELECT {cells}, {_below(raw)} FROM read_parquet({_list(paths)}, union_by_name=true, filename='_path')"
+    return (
+        f"SELECT {cells}, {_below(raw)} FROM read_parquet({_list(paths)}, union_by_name=true, "
+        f"hive_partitioning=false, filename={literal(PATH)})"
+    )
 
 
 def _parquet_columns(path: Path) -> list[str]:
@@ -140,7 +147,7 @@ def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
     return (
         f"SELECT {cells}, {_below(raw)} FROM read_csv({_list(paths)}, auto_detect=false, columns={columns}, "
         f"header=true, compression='{packed}', quote='\"', escape='\"', delim={literal(table.delimiter)}, "
-        "filename='_path')"
+        f"hive_partitioning=false, filename={literal(PATH)})"
     )
 
 

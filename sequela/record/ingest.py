@@ -54,11 +54,13 @@ def ingest(
         `rows_in == events_out + sum(dropped.values())`.
 
     Raises:
-        InputError: where the mapping or the raw files are not as they should be.
+        InputError: where the mapping or the raw files are not as they should be, or `out` holds a dataset.
     """
     mapping = None if source == MEDS else load_mapping(source)
     split_of(np.zeros(0, np.int64), fractions)  # complains of shares that are none before the work
     place, out, reading = raw_place(raw), Path(out), _share(progress, 0, 70)
+    if (out / "data").exists():
+        raise InputError(f"{out} holds a dataset already: choose another folder, or move that one away.")
     with scratch_in(out) as scratch:
         if mapping is None:
             gathered = gather_meds(Path(str(place)), scratch, memory, events_a_shard, reading)

@@ -47,6 +47,8 @@ def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
         raise InputError(
             f"{place}: a cell cannot be converted as the SQL asks; use try_cast or try_strptime."
         ) from error
+    except duckdb.OutOfMemoryException as error:
+        raise InputError(f"{place}: more memory is needed than is allowed: give more with --memory.") from error
     except duckdb.Error as error:
         said = " ".join(str(error).split("LINE 1")[0].split())
         raise InputError(f"{place}: {said}; mend the SQL of the mapping.") from error

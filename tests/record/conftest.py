@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Clinic:
 
     def ingest(self) -> dict:
         self.write()
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
         return ingest(self.folder / "clinic.toml", self.raw, self.folder / "out")
 
     def ingest_gzipped(self, size: int | None = None) -> dict:

@@ -1,6 +1,7 @@
 """Raw files are found and read under names in any case; see test_raw.py for their cells."""
 
 import gzip
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -45,3 +46,22 @@ def test_no_file(tmp_path):
         rows(tmp_path, "t.csv")
     with pytest.raises(InputError, match="no folder"):
         rows(tmp_path / "t", "t.csv")
+
+
+def test_a_file_is_named_by_its_whole_path_below_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    deep = tmp_path / "a/b/a/b"
+    deep.mkdir(parents=True)
+    (deep / "t.csv").write_text("person_id,value\n1,x\n")
+    (tmp_path / "t.csv").write_text("person_id,value\n1,x\n")
+    assert rows(Path("a"), "**/t.csv") == [("1", "x", "b/a/b/t.csv")]
+    assert rows(Path(), "t.csv") == [("1", "x", "t.csv")]
+
+
+def test_a_folder_named_as_a_column_is_no_column(tmp_path):
+    folder = tmp_path / "value=odd"
+    folder.mkdir()
+    pl.DataFrame({"person_id": [1], "value": ["v"], "_path": ["p"]}).write_parquet(folder / "t.parquet")
+    (folder / "t.csv").write_text("person_id,value\n1,v\n")
+    assert rows(tmp_path, "*/t.parquet") == [(1, "v", "value=odd/t.parquet")]
+    assert rows(tmp_path, "*/t.csv") == [("1", "v", "value=odd/t.csv")]

@@ -44,6 +44,7 @@ def made(tmp_path):
         if facts:
             (tmp_path / "in/metadata").mkdir(exist_ok=True)
             (tmp_path / "in/metadata/dataset.json").write_text(json.dumps(facts))
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         report = ingest("meds", tmp_path / "in", tmp_path / "out", **options)
         check_meds(tmp_path / "out")
         return report
@@ -231,7 +232,6 @@ def test_folders_named_as_columns_and_columns_named_as_ours(made, tmp_path):
     control = made({"data/0.parquet": PATIENTS})
     codes = read_events(tmp_path / "out")["code"].to_list()
     (tmp_path / "in/data/0.parquet").unlink()
-    shutil.rmtree(tmp_path / "out")
     odd = PATIENTS.with_columns(_file=pl.lit("x"), _path=pl.lit("y"), _number=9)
     report = made({"data/code=X/subject_id=7/0.parquet": odd})
     assert (report["events"], read_events(tmp_path / "out")["code"].to_list()) == (control["events"], codes)

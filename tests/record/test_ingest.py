@@ -118,6 +118,13 @@ def test_no_event_at_all(clinic):
     refused(clinic, "no row of it makes an event")
 
 
+def test_a_dataset_is_not_written_over_another(clinic):
+    clinic.ingest()
+    with pytest.raises(InputError, match="out holds a dataset already"):
+        ingest(clinic.folder / "clinic.toml", clinic.raw, clinic.folder / "out")
+    assert clinic.events().height == 13
+
+
 def test_unknown_source(tmp_path):
     with pytest.raises(InputError, match="did you mean 'nafld'"):
         ingest("naflt", tmp_path, tmp_path / "out")
