@@ -7,6 +7,7 @@ import datetime as dt
 import gzip
 import hashlib
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -78,6 +79,7 @@ class Server:
         return self.told()
 
     def told(self) -> list[tuple]:
+        shutil.rmtree(self.out, ignore_errors=True)
         self.report = ingest(self.mapping, self.raw, self.out)
         events = read_events(self.out).filter(pl.col("time").is_not_null())
         events = events.filter(~pl.col("code").str.starts_with("MEDS_"))
@@ -163,6 +165,7 @@ def test_patients(server):
             (number("ann"), None, "GENDER//F"),
             (number("ann"), None, "RACE//WHITE"),
             (number("ann"), day(1974, 12, 25), "MEDS_BIRTH"),
+            (number("ann"), last(2020, 2, 29), "FOLLOW_UP//END"),
             (number("ann"), last(2020, 2, 29), "MEDS_DEATH"),
             (number("ben"), None, "GENDER//M"),
             (number("ben"), None, "RACE//MIXED"),
@@ -171,6 +174,7 @@ def test_patients(server):
             (number("di"), None, "GENDER//M"),
             (number("di"), day(1960, 2, 1), "MEDS_BIRTH"),
             (number("ed"), None, "GENDER//UNKNOWN"),
+            (number("ed"), day(2019, 5, 5, 15), "FOLLOW_UP//END"),
             (number("ed"), day(2019, 5, 5, 15), "MEDS_DEATH"),
         ],
         key=lambda row: (row[0], row[1] or day(1, 1, 1), row[2]),
@@ -179,8 +183,50 @@ def test_patients(server):
         "unreadable time": 1,
         "no time": 1,
         "race not known": 1,
-        "death without a date": 1,
-    }
+        "death without a date": 2,
+    }, "death without a date: neither a death nor an end of the record"
+
+
+def test_the_record_ends_with_death(server):
+    said = {"status": "final", "code": concept((LOINC, "1-1"))}
+    results = [of("Observation", effectiveDateTime=f"2020-02-0{i}T10:00:00Z", **said) for i in (1, 2, 3)]
+    rows = server.codes(*results, people=(ANN | {"deceasedDateTime": "2020-02-02T10:00:00Z"},))
+    assert rows == [
+        (day(2020, 2, 1, 10), "LOINC//1-1"),
+        (day(2020, 2, 2, 10), "LOINC//1-1"),
+        (day(2020, 2, 2, 10), "FOLLOW_UP//END"),
+    ]
+    assert server.dropped("observations") == {"after follow-up end": 1}
+
+
+def test_death_ends_the_stay_that_was_closed_later(server):
+    found = of(
+        "Condition",
+        code=concept((ICD10CM, "A41.9")),
+        category=[concept((None, "encounter-diagnosis"))],
+        encounter={"reference": "Encounter/v"},
+    )
+    stay = visit("v", "IMP", "2020-02-01T10:00:00Z", "2020-02-02T12:00:00Z")
+    rows = server.codes(stay, found, people=(ANN | {"deceasedDateTime": "2020-02-02T10:00:00Z"},))
+    assert sorted(rows) == [
+        (day(2020, 2, 1, 10), "HOSPITAL_ADMISSION//INPATIENT"),
+        (day(2020, 2, 2, 10), "FOLLOW_UP//END"),
+        (day(2020, 2, 2, 10), "HOSPITAL_DISCHARGE//UNKNOWN"),
+        (day(2020, 2, 2, 10), "ICD10CM//A419"),
+    ]
+
+
+def test_a_visit_that_became_a_stay_is_one_stay_from_its_arrival(server):
+    """Only its class at the end is told; `classHistory` is not read."""
+    period = {"start": "2020-01-01T10:00:00Z", "end": "2020-01-01T14:00:00Z"}
+    history = [{"class": {"system": ACT, "code": "EMER"}, "period": period}]
+    rows = server.codes(
+        visit("v", "IMP", "2020-01-01T10:00:00Z", "2020-01-05T10:00:00Z", classHistory=history)
+    )
+    assert rows == [
+        (day(2020, 1, 1, 10), "HOSPITAL_ADMISSION//INPATIENT"),
+        (day(2020, 1, 5, 10), "HOSPITAL_DISCHARGE//UNKNOWN"),
+    ]
 
 
 TIMES = [  # effectiveDateTime, issued, when it was known
@@ -724,6 +770,7 @@ def test_damaged_lines_are_put_aside(server):
     }
     (server.raw / "o.ndjson").unlink()
     (server.raw / "o.ndjson.gz").write_bytes(gzip.compress(b"\n".join(lines))[:-5])
+    server.out = server.out.with_name("again")
     with pytest.raises(InputError, match=r"o\.ndjson\.gz is damaged or incomplete"):
         server.ingest()
 
