@@ -132,7 +132,8 @@ def _run_all(
             progress(len(loaded) + len(found), steps, stage=f"events from {name}")
             found[number] = find_events(con, rule, number, loaded[name], spill, place)
         if own:
-            unread[name] = count_unread(con, name, tuple(rule for _, rule, _ in own))
+            place = f"{mapping.path}, table '{name}'"
+            unread[name] = count_unread(con, name, tuple(rule for _, rule, _ in own), place)
         behind = list(loaded)[at + 1 :]
         _forget(con, mapping, list(loaded), [], tuple(rule for rule in mapping.rules if rule.table in behind))
     return found, unread

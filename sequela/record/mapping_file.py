@@ -134,7 +134,7 @@ def _check_names(names: Iterable[str], place: str) -> None:
         if (
             not name
             or "\0" in name
-            or re.fullmatch(r"_(row|file|unreadable|raw|members|note_\d+)", name.casefold())
+            or re.fullmatch(r"_(row|file|read|unreadable|raw|members|note_\d+)", name.casefold())
         ):
             raise InputError(f"{place}: '{name}' cannot be a name here; choose another.")
         other = seen.setdefault(name.casefold(), name)

@@ -96,16 +96,37 @@ def find_events(
     return Found(name, selected, dropped, _meanings(con, rows) if rule.description else {}, texts)
 
 
-def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, ...]) -> int:
-    """How many rows of the table `name` none of its `rules` selects."""
-    chosen = []
+def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, ...], place: str) -> int:
+    """How many rows of the table `name` none of its `rules` selects.
+
+    Rules with the same join are asked together, and one join after the other, so that no more than one is held.
+
+    Raises:
+        InputError: where an expression fails, or memory is too small; `place` names the table.
+    """
+    if any(rule.where is None for rule in rules):
+        return 0
+    run_sql(con, f"SELECT count(*) FROM {quoted(name)}", place)
+    rows = con.fetchall()[0][0]
+    joins: dict[tuple[str, ...], list[str]] = {}
     for rule in rules:
-        if rule.where is None:
-            return 0
-        rows = f"_row IN (SELECT {quoted(name)}._row FROM {_selected(rule)})"
-        chosen.append(f"coalesce(({rule.where}), false)" if not rule.join else rows)
-    sql = f"SELECT count(*) FROM {quoted(name)} WHERE NOT ({' OR '.join(chosen)})"
-    return con.execute(sql).fetchall()[0][0]
+        joins.setdefault(rule.join, []).append(f"coalesce(({rule.where}), false)")
+    asked = [
+        f"SELECT {quoted(name)}._row AS row, {' OR '.join(chosen)} AS read FROM {_joined(name, join)}"
+        for join, chosen in joins.items()
+    ]
+    if len(asked) == 1:
+        run_sql(con, f"SELECT count(*), count(*) FILTER (read) FROM ({asked[0]})", place)
+        pairs, read = con.fetchall()[0]
+        if pairs == rows:  # else rows that no rule selects have several partners, which is no error
+            return rows - read
+    run_sql(con, "CREATE OR REPLACE TABLE _read (row BIGINT)", place)
+    for select in asked:
+        run_sql(con, f"INSERT INTO _read SELECT row FROM ({select}) WHERE read", place)
+    run_sql(con, "SELECT count(DISTINCT row) FROM _read", place)
+    read = con.fetchall()[0][0]
+    run_sql(con, "DROP TABLE _read", place)
+    return rows - read
 
 
 def _meanings(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, str]:
@@ -153,8 +174,11 @@ def _candidates(rule: Rule) -> str:
 
 def _selected(rule: Rule) -> str:
     """SQL for the rows of its table that a rule is about, with their partners in other tables."""
-    joins = "".join(f" LEFT JOIN {join}" for join in rule.join)
-    return f"{quoted(rule.table)}{joins} WHERE {rule.where or 'true'}"
+    return f"{_joined(rule.table, rule.join)} WHERE {rule.where or 'true'}"
+
+
+def _joined(table: str, joins: tuple[str, ...]) -> str:
+    return quoted(table) + "".join(f" LEFT JOIN {join}" for join in joins)
 
 
 def _reason(rule: Rule) -> str:

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.record.rule import run_sql
+from sequela.record.mapping import Rule
+from sequela.record.rule import count_unread, run_sql
 
 
 def refused(clinic, *words: str) -> None:
@@ -132,3 +133,34 @@ def test_too_little_memory_is_not_the_mappings_fault():
     with pytest.raises(InputError, match=r"x: more memory .* --memory"):
         run_sql(con, "SELECT list(range) FROM range(20000000)", "x")
     run_sql(con, "SELECT count(*) FROM range(20000000)", "x")
+
+
+@pytest.fixture
+def rows_unread():
+    """Rows 0 to 11; words for the first 6 of them, two for row 5; how many rows some rules leave."""
+    con = duckdb.connect()
+    con.execute("CREATE TABLE t AS SELECT i AS _row, i AS i, 'x' AS word FROM range(12) AS _(i)")
+    con.execute("CREATE TABLE w AS SELECT i, i * 10 AS ten FROM range(6) AS _(i) UNION ALL SELECT 5, 99")
+    return lambda *said: count_unread(
+        con, "t", tuple(Rule("t", "'A'", "1", join, where) for join, where in said), "x"
+    )
+
+
+def test_rows_that_no_rule_selects_are_counted_once(rows_unread):
+    joined, other = ("w USING (i)",), ("w ON w.i = t.i + 1",)
+    assert rows_unread(((), "i < 3")) == 9
+    assert rows_unread(((), "i < 3"), ((), "i > 8"), ((), "word = NULL")) == 6
+    assert rows_unread((joined, "ten < 30"), (joined, "ten < 20")) == 9
+    assert rows_unread((joined, "ten = 99"), (joined, "ten IS NULL")) == 5, "row 5 has two partners, one is read"
+    assert rows_unread((joined, "ten = 99"), (joined, "ten = 50")) == 11
+    assert rows_unread(((), "i < 2"), (joined, "ten < 30"), (other, "ten < 50")) == 8
+    assert rows_unread(((), "i IN (SELECT i FROM w)"), (joined, "ten = 0")) == 6
+    assert rows_unread(((), None), (joined, "ten < 30")) == 0
+
+
+def test_many_joined_rules_of_a_large_table_need_little_memory(tmp_path):
+    con = duckdb.connect(str(tmp_path / "t.duckdb"), config={"memory_limit": "70MB", "threads": 1})
+    con.execute("CREATE TABLE t AS SELECT i AS _row, i % 100 AS k FROM range(600000) AS _(i)")
+    con.execute("CREATE TABLE w AS SELECT i AS k FROM range(100) AS _(i)")
+    rules = tuple(Rule("t", "'A'", "1", ("w USING (k)",), f"k NOT IN ({n}, 99)") for n in range(13))
+    assert count_unread(con, "t", rules, "x") == 6000
