@@ -52,7 +52,6 @@ class FileTable:
     table: str | None = None
     encoding: str = "utf-8"
     timezone: str = "UTC"
-    leaks: Leaks = field(default_factory=Leaks)
 
     @property
     def required_columns(self) -> list[str]:
