@@ -13,9 +13,10 @@ from sequela.record.json_table import load_json
 from sequela.record.leak import Leaks
 from sequela.record.mapping import FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
 from sequela.record.progress import Progress
-from sequela.record.raw import Loaded, literal, load_files, load_rows, quoted
-from sequela.record.rule import EXPRESSIONS, Found, count_rows, count_unread, find_events, run_sql
+from sequela.record.raw import Loaded, load_files, load_rows
+from sequela.record.rule import EXPRESSIONS, Found, count_rows, count_unread, find_events
 from sequela.record.spill import Spill, database_in, parts_for
+from sequela.record.sql import literal, quoted, run_sql
 from sequela.record.text_types import add_macros
 
 
@@ -153,7 +154,7 @@ def _load(
     if isinstance(table, JsonTable):
         return load_json(con, name, table, raw, place)
     if isinstance(table, RowTable):
-        load_rows(con, name, table)
+        load_rows(con, name, table, place)
     else:
         numbered = f"row_number() OVER () - 1 AS _row, {literal(name)} AS _file, false AS _unreadable"
         run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT {numbered}, * FROM ({table.sql})", place)

@@ -17,10 +17,10 @@ from sequela.record.foreign import gather_meds
 from sequela.record.gather import Gathered, gather
 from sequela.record.mapping_file import MEDS, load_mapping
 from sequela.record.progress import Progress, silent
-from sequela.record.raw import literal
 from sequela.record.report import report_of
 from sequela.record.settle import Part, settle
 from sequela.record.spill import EVENTS_A_PART, database_in, scratch_in
+from sequela.record.sql import literal
 from sequela.record.store import split_of, write_codes, write_facts, write_splits
 from sequela.record.workers import Workers, run
 

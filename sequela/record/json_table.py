@@ -24,7 +24,8 @@ from sequela.record.json_lines import read_lines, read_whole
 from sequela.record.json_shape import structure
 from sequela.record.mapping import JsonTable
 from sequela.record.names import find_paths
-from sequela.record.raw import Loaded, literal, quoted
+from sequela.record.raw import Loaded
+from sequela.record.sql import literal, quoted
 
 LINES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
 FIRST = 20  # of the objects that were put aside, so many places are told

@@ -27,6 +27,7 @@ WORDS = {
     int: "a number",
     float: "a number",
 }
+CELLS = {str: "text", int: "number", float: "number", bool: "boolean"}  # of tables written in the mapping
 MAPPING = {
     "name": str,
     "extends": str,
@@ -137,6 +138,8 @@ def _check_names(names: Iterable[str], place: str) -> None:
             or re.fullmatch(r"_(row|file|read|unreadable|raw|members|note_\d+)", name.casefold())
         ):
             raise InputError(f"{place}: '{name}' cannot be a name here; choose another.")
+        if name in seen.values():
+            raise InputError(f"{place}: '{name}' is there twice; name it once.")
         other = seen.setdefault(name.casefold(), name)
         if other is not name:
             raise InputError(f"{place}: '{other}' and '{name}' differ only in case, which SQL does not see.")
@@ -271,7 +274,13 @@ def _row_table(said: dict, place: str) -> RowTable:
             raise InputError(
                 f"{place}, row {number} must have {len(said['columns'])} cells, one for each column."
             )
-    return RowTable(_texts(said["columns"], f"{place}, columns"), tuple(tuple(row) for row in said["rows"]))
+    columns = _texts(said["columns"], f"{place}, columns")
+    _check_names(columns, f"{place}, columns")
+    for column, cells in zip(columns, zip(*said["rows"], strict=True), strict=True):
+        kinds = {CELLS.get(type(cell)) for cell in cells}
+        if None in kinds or len(kinds) > 1:
+            raise InputError(f"{place}, column '{column}' must hold texts only, numbers only, or true and false only.")
+    return RowTable(columns, tuple(tuple(row) for row in said["rows"]))
 
 
 def _query_table(said: dict, place: str) -> QueryTable:

@@ -18,7 +18,7 @@ from sequela.record.errors import InputError
 from sequela.record.files import open_files
 from sequela.record.mapping import FileTable, RowTable
 from sequela.record.rows import Rows
-from sequela.record.sql import literal, quoted
+from sequela.record.sql import literal, quoted, run_sql
 from sequela.record.text_types import (
     MEANING,
     WRONG,
@@ -49,11 +49,15 @@ class Loaded:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable) -> None:
-    """Create the table `name` from rows written in the mapping."""
+def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable, place: str) -> None:
+    """Create the table `name` from rows written in the mapping; `place` names it in messages.
+
+    Raises:
+        InputError: where the cells of a column are of several types.
+    """
     rows = ", ".join("(" + ", ".join(literal(cell) for cell in row) + ")" for row in table.rows)
     names = ", ".join(quoted(column) for column in table.columns)
-    con.execute(f"CREATE TABLE {quoted(name)} AS SELECT * FROM (VALUES {rows}) AS _rows({names})")
+    run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT * FROM (VALUES {rows}) AS _rows({names})", place)
 
 
 def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database) -> Loaded:

@@ -8,8 +8,9 @@ import duckdb
 
 from sequela.record.errors import InputError
 from sequela.record.mapping import Rule
-from sequela.record.raw import Loaded, literal, place_of, quoted
+from sequela.record.raw import Loaded, place_of
 from sequela.record.spill import Spill
+from sequela.record.sql import literal, quoted, run_sql
 
 EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "description", "unit")
 NO_TIME, UNREADABLE_TIME = "no time", "unreadable time"
@@ -33,25 +34,6 @@ class Found:
     dropped: dict[str, int]
     meanings: dict[str, str]
     texts: bool
-
-
-def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
-    """Execute SQL that holds the mapping's expressions; what is wrong with them is for its author to mend.
-
-    Raises:
-        InputError: naming `place`, without any cell of the data (DuckDB's own message may quote a patient's).
-    """
-    try:
-        con.execute(sql)
-    except (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException) as error:
-        raise InputError(
-            f"{place}: a cell cannot be converted as the SQL asks; use try_cast or try_strptime."
-        ) from error
-    except duckdb.OutOfMemoryException as error:
-        raise InputError(f"{place}: more memory is needed than is allowed: give more with --memory.") from error
-    except duckdb.Error as error:
-        said = " ".join(str(error).split("LINE 1")[0].split())
-        raise InputError(f"{place}: {said}; mend the SQL of the mapping.") from error
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from sequela.record.errors import InputError
-from sequela.record.raw import literal
+from sequela.record.sql import literal
 
 EVENTS_A_PART = 4_000_000
 EVENT = ("subject_id", "time", "code", "numeric_value", "text_value")

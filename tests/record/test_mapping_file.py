@@ -154,6 +154,13 @@ def test_unknown_source():
         ('missing = "NA"', 'encoding = "hex"', "encoding: 'hex' is not known"),
         ('missing = "NA"', 'delimiter = ";;"', "delimiter: it must be one character"),
         ('value = "1"\n', "", "needs a value"),
+        ('["x", 1]', '["x", 2020-01-05]', "table 'words', column 'b' must hold texts only, numbers only"),
+        ('["x", 1]', '["x", "1"]', "column 'b' must hold texts only"),
+        ('["x", 1]', '["x", true]', "column 'b' must hold texts only"),
+        ('["x", 1]', '["x", [1]]', "column 'b' must hold texts only"),
+        ('["a", "b"]', '["a", "A"]', "table 'words', columns: 'a' and 'A' differ only in case"),
+        ('["a", "b"]', '["a", "a"]', "'a' is there twice"),
+        ('["a", "b"]', '["a", ""]', "'' cannot be a name here"),
     ],
 )
 def test_what_no_mapping_can_say(written, old, new, words):

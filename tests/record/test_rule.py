@@ -6,7 +6,7 @@ import pytest
 
 from sequela.record.errors import InputError
 from sequela.record.mapping import Rule
-from sequela.record.rule import count_unread, run_sql
+from sequela.record.rule import count_unread
 
 
 def refused(clinic, *words: str) -> None:
@@ -126,13 +126,6 @@ def test_wrong_sql_in_a_mapping(clinic, old, new, words):
     clinic.mapping = clinic.mapping.replace(old, new)
     clinic.people = clinic.people.replace("F", "SECRET")
     refused(clinic, "clinic.toml", *words)
-
-
-def test_too_little_memory_is_not_the_mappings_fault():
-    con = duckdb.connect(config={"memory_limit": "20MB", "max_temp_directory_size": "0KB", "threads": 1})
-    with pytest.raises(InputError, match=r"x: more memory .* --memory"):
-        run_sql(con, "SELECT list(range) FROM range(20000000)", "x")
-    run_sql(con, "SELECT count(*) FROM range(20000000)", "x")
 
 
 @pytest.fixture
