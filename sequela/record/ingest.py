@@ -41,8 +41,8 @@ def ingest(
     """Make a MEDS dataset in the folder `out` from the raw tables at `raw`.
 
     Args:
-        source: the name of a shipped mapping ("nafld", "physionet2012", "mimic4"), the path of a mapping file, or
-            "meds" for a MEDS dataset that others made.
+        source: the name of a shipped mapping (`sequela.record.mapping_file.shipped()`), the path of a mapping file,
+            or "meds" for a MEDS dataset that others made.
         raw: the folder of raw files, a DuckDB file (*.duckdb, *.db), or the URI of a PostgreSQL server.
         fractions: shares of the patients in the splits train, tuning and held_out.
         memory: how much of the tables DuckDB keeps in memory; what is more lies on disk meanwhile.
