@@ -66,7 +66,11 @@ def find_leaks(events: pl.DataFrame, leaks: Leaks | None = None) -> pl.DataFrame
         Rows (row, subject_id, time, code, end): `row` is the event's place in `events` (from 0), `end` when its stay
         ends; where several stays open, the last of their ends. Sorted by row.
     """
-    late = (leaks or Leaks()).codes
+    return _suspects(events, leaks or Leaks()).filter(~pl.col("_closing")).drop("_closing")
+
+
+def _suspects(events: pl.DataFrame, leaks: Leaks) -> pl.DataFrame:
+    """Events that are known late and stand where a stay opens; `_closing`: whether another one closes there."""
     edges = boundaries(events).with_columns(
         _before=pl.col("opens").shift(1).over("subject_id", "stay").fill_null(0),
         _next=pl.col("time").shift(-1).over("subject_id", "stay"),
@@ -75,19 +79,25 @@ def find_leaks(events: pl.DataFrame, leaks: Leaks | None = None) -> pl.DataFrame
     ends = pl.col("_next").filter((pl.col("opens") > 0) & (pl.col("_closes") > 0)).max()
     closing = ((pl.col("closes") > 0) & (pl.col("_before") > 0)).any()
     stays = edges.group_by("subject_id", "time").agg(end=ends, _closing=closing)
-    stays = stays.filter(pl.col("end").is_not_null() & ~pl.col("_closing")).drop("_closing")
-    known = _distinct_codes(events).filter(pl.col("_head").is_in(late))["code"]
+    stays = stays.filter(pl.col("end").is_not_null())
+    known = _distinct_codes(events).filter(pl.col("_head").is_in(leaks.codes))["code"]
     suspects = _with_codes(events.select("subject_id", "time", "code").with_row_index("row"), known)
     return suspects.join(stays, on=["subject_id", "time"]).sort("row")
 
 
-def move_leaks(events: pl.DataFrame, leaks: Leaks | None = None) -> tuple[pl.DataFrame, int]:
-    """The events, in the order given, with those that leak at the end of their stay; and how many were moved."""
-    found = find_leaks(events, leaks).select("row", "end")
+def move_leaks(events: pl.DataFrame, leaks: Leaks | None = None) -> tuple[pl.DataFrame, int, int]:
+    """The events, in the order given, with those that leak at the end of their stay; how many were moved, and how many
+    were left because another stay closes at their time (an emergency visit that ends with the admission, say)."""
+    suspects = _suspects(events, leaks or Leaks())
+    closes = (
+        pl.col("code").str.extract("^([^/]*)", 1).is_in(list(STAYS.values()))
+    )  # what closes a stay is at its place
+    left = suspects.filter(pl.col("_closing") & ~closes).height
+    found = suspects.filter(~pl.col("_closing")).select("row", "end")
     if found.is_empty():
-        return events, 0
+        return events, 0, left
     numbered = events.with_row_index("row").join(found, on="row", how="left", maintain_order="left")
-    return numbered.with_columns(time=pl.coalesce("end", "time")).drop("row", "end"), found.height
+    return numbered.with_columns(time=pl.coalesce("end", "time")).drop("row", "end"), found.height, left
 
 
 def _distinct_codes(events: pl.DataFrame) -> pl.DataFrame:

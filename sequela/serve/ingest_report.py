@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from sequela.record.settle import LEFT
 from sequela.serve.page import render
 
 MANY = 0.1  # of a rule's rows: dropped for one reason, this share deserves a look
@@ -43,7 +44,12 @@ def _notes(report: dict) -> list[str]:
     for name, table in report["tables"].items():
         notes += _notes_on_table(name, table)
     for what, count in report["moved"].items():
-        if count:
+        if count and what == LEFT:
+            notes.append(
+                f"{count:,} events that are known only at the end of a stay stand where one stay opens and another "
+                "closes; they were not moved. See to it that they are of the one that closes."
+            )
+        elif count:
             notes.append(
                 f"{count:,} events that are known only at the end of a stay stood at its beginning; they were moved "
                 f"({what}). Mend the source: it dates other things too early as well, perhaps."

@@ -66,12 +66,18 @@ def test_a_clean_dataset_has_none(tmp_path, day):
 
 def test_moving_mends_the_planted_leak_and_changes_nothing_else():
     leaking, clean = planted(5, 0), planted(5, 4)
-    moved, count = move_leaks(leaking)
-    assert count == 20 and moved.schema == leaking.schema and find_leaks(moved).is_empty()
+    moved, count, left = move_leaks(leaking)
+    assert (count, left) == (20, 0) and moved.schema == leaking.schema and find_leaks(moved).is_empty()
     order = ["subject_id", "time", "code"]
     assert moved.sort(order).equals(clean.sort(order))
-    again, none = move_leaks(clean)
-    assert none == 0 and again.equals(clean)
+    again, *none = move_leaks(clean)
+    assert none == [0, 0] and again.equals(clean)
+
+
+def test_a_diagnosis_where_one_stay_closes_and_another_opens_is_left_and_counted():
+    rows = [(1, -1, "ED_ADMISSION"), (1, 0, "ED_DISCHARGE"), *STAY, (1, 0, "ICD10CM//I10")]
+    moved, count, left = move_leaks(frame(*rows))
+    assert (count, left) == (0, 1) and moved.equals(frame(*rows))
 
 
 def test_what_is_known_at_admission_stays():
@@ -155,6 +161,6 @@ def test_real_stays_with_all_diagnoses_at_admission(shared_data):
     count = planted.filter(late).height
     assert count == 4_506 + 454
     assert find_leaks(planted).height > 0.98 * count
-    moved, _ = move_leaks(planted)
+    moved, *_ = move_leaks(planted)
     same = moved.filter(late)["time"] == events.filter(joined.select(late)[:, 0])["time"]
     assert same.mean() > 0.98

@@ -58,6 +58,10 @@ def of_labs(**changes: object) -> dict:
     "changes, words",
     [
         ({"moved": {"at admission -> at discharge": 7}}, "7 events that are known only at the end of a stay"),
+        (
+            {"moved": {"not moved: another stay closes then": 4}},
+            "4 events that are known only at the end of a stay",
+        ),
         ({"patients_with": {"two deaths": 3}}, "3 of 1,234 patients: two deaths."),
         ({"units": {"A": {"g": 9, "kg": 1}}}, "1 codes have values in more than one unit"),
         (of_labs(rows_without_rule=100), "Table labs: 100 rows (10.0%) are read by no rule."),
