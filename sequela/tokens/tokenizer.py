@@ -72,9 +72,8 @@ class Tokenizer:
         intervals = Intervals.guess(settings.interval_edges)
         enough = statistics.static >= settings.min_patients  # once a patient
         static = [name for name, many in zip(statistics.names, enough, strict=True) if many]
-        whole = (
-            set(bins.codes) & set(parts) if settings.fused else set()
-        )  # a code in parts keeps its value apart
+        # A code in parts keeps its value apart.
+        whole = set(bins.codes) & set(parts) if settings.fused else set()
         apart = settings.quantiles if set(bins.codes) - whole else 0
         periods = settings.calendar_years if dated and year_of(statistics.last) <= LAST_YEAR else 0
         names = [
@@ -163,25 +162,25 @@ class Tokenizer:
     @cached_property
     def codes(self) -> tuple[str, ...]:
         """What each token says of a code, [V]: the token's name, without the quantile of a fused one."""
+        if not self.settings.fused:  # a code itself may hold the mark
+            return self.vocabulary.tokens
         return tuple(token.partition(FUSED)[0] for token in self.vocabulary.tokens)
 
     @cached_property
     def quantile(self) -> np.ndarray:
         """The quantile that each token tells, from 0, int64 [V]; -1 for none."""
         out = np.full(len(self.vocabulary), -1)
-        for row, token in enumerate(self.vocabulary.tokens):
-            tail = (
-                token.removeprefix(QUANTILE_PREFIX)
-                if token.startswith(QUANTILE_PREFIX)
-                else token.partition(FUSED)[2]
-            )
-            if tail.isdigit():
-                out[row] = int(tail) - 1
+        apart = self.vocabulary.matching(QUANTILE_PREFIX)
+        out[apart] = np.arange(len(apart))
+        for first in self.fused_base.values():
+            out[first : first + self.settings.quantiles] = np.arange(self.settings.quantiles)
         return out
 
     @cached_property
     def fused_base(self) -> dict[str, int]:
         """Code -> integer of its first fused token."""
+        if not self.settings.fused:
+            return {}
         first = f"{FUSED}1"
         return {
             token.removesuffix(first): row

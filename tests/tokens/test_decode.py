@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from sequela.record.columns import Columns
+from sequela.record.errors import InputError
 from sequela.record.timeline import STATIC
 from sequela.tokens.decode import decode
 from sequela.tokens.encode import MINUTE, encode
@@ -40,3 +42,20 @@ def test_the_clock_moves_by_the_mean_of_each_interval():
         (7 + 180) * MINUTE,
     ]  # mean of 70, 110
     assert end.tolist() == [(7 + 180) * MINUTE] and STATIC not in end
+
+
+def test_a_code_that_holds_the_mark_of_fused_tokens_comes_back_whole():
+    names = ("LAB//STRIP=Q7", "LAB//URINE=QUALITATIVE")
+    columns = Columns(
+        np.ones(2, np.int64),
+        np.array([0, 90]) * MINUTE,
+        np.arange(2, dtype=np.int32),
+        np.ones(2, np.float32),
+        names,
+    )
+    tokenizer = fit(columns, TokenSettings(min_patients=1))
+    encoded = encode(tokenizer, columns)
+    back, _ = decode(tokenizer, encoded.tokens, np.zeros(1, np.int64))
+    assert back["code"].to_list() == list(names) and back["numeric_value"].to_list() == [1.0, 1.0]
+    with pytest.raises(InputError, match="rename it"):
+        fit(columns, TokenSettings(min_patients=1, fused=True))
