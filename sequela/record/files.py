@@ -129,25 +129,25 @@ def _parquet_columns(path: Path) -> list[str]:
 
 def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
     """SQL that reads all cells of CSV files as text; columns are told by their place in the header."""
-    header = read_header(paths[0], table.delimiter)
-    names = match_columns(paths[0], header, table)
+    header = read_header(paths[0], table)
+    names = match_columns(paths[0], header.names, table)
     for path in paths[1:]:
-        own = read_header(path, table.delimiter)
-        match_columns(path, own, table)
-        if [name.casefold() for name in own] != [name.casefold() for name in header]:
+        own = read_header(path, table)
+        match_columns(path, own.names, table)
+        if not own.same(header):
             raise InputError(
                 f"{path} has other columns than {paths[0]}: give all files of a table the same header."
             )
     packed = "gzip" if paths[0].suffix.lower() == ".gz" else "none"
-    columns = "{" + ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(header))) + "}"
+    columns = "{" + ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(header.names))) + "}"
     cells = ", ".join(
-        f"{'NULL::VARCHAR' if own is None else f'_{header.index(own)}'} AS {quoted(column)}"
+        f"{'NULL::VARCHAR' if own is None else f'_{header.names.index(own)}'} AS {quoted(column)}"
         for column, own in names.items()
     )
     return (
         f"SELECT {cells}, {_below(raw)} FROM read_csv({_list(paths)}, auto_detect=false, columns={columns}, "
-        f"header=true, compression='{packed}', quote='\"', escape='\"', delim={literal(table.delimiter)}, "
-        f"hive_partitioning=false, filename={literal(PATH)})"
+        f"header=true, compression='{packed}', quote={literal(header.quote)}, escape={literal(header.quote)}, "
+        f"delim={literal(header.delimiter)}, hive_partitioning=false, filename={literal(PATH)})"
     )
 
 

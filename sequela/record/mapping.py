@@ -33,7 +33,7 @@ class FileTable:
         files: glob patterns below the raw folder; the first that matches anything is used.
         columns: name -> one of `COLUMN_TYPES`, or "time FORMAT | FORMAT"; only these are read.
         optional_columns: those of `columns` that need not be there; where one is absent, its cells are empty.
-        delimiter: between the columns of CSV.
+        delimiter, quote: between and around the cells of CSV, "" for no quote; None where the header tells.
         members: which members of a tar archive are rows of this table (a glob on the member's path).
         missing: cells that mean "no value" besides the empty one.
         optional: True if the table may be absent or empty.
@@ -44,7 +44,8 @@ class FileTable:
 
     files: tuple[str, ...]
     columns: dict[str, str]
-    delimiter: str = ","
+    delimiter: str | None = None
+    quote: str | None = None
     members: str = "*"
     missing: tuple[str, ...] = ()
     optional: bool = False

@@ -43,6 +43,7 @@ FILE_TABLE = {
     "files": (str, list),
     "columns": dict,
     "delimiter": str,
+    "quote": str,
     "members": str,
     "missing": (str, list),
     "optional": bool,
@@ -252,9 +253,13 @@ def _file_table(said: dict, place: str, zone: str) -> FileTable:
 
 
 def _check_encoding(said: dict, place: str) -> None:
-    delimiter = said.get("delimiter", ",")
+    delimiter, quote = said.get("delimiter", ","), said.get("quote", "")
     if len(delimiter.encode()) != 1 or delimiter in '"\r\n':
         raise InputError(f"{place}, delimiter: it must be one character of ASCII, and no quote.")
+    if quote and (len(quote.encode()) != 1 or quote in "\r\n" or quote == delimiter):
+        raise InputError(
+            f"{place}, quote: it must be one character of ASCII and not the delimiter, or empty where there is none."
+        )
     try:
         text = codecs.lookup(said.get("encoding", "utf-8"))._is_text_encoding
     except (LookupError, ValueError):

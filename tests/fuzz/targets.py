@@ -34,7 +34,7 @@ COLUMNS = {
 }
 HEADER = ",".join(COLUMNS).encode() + b"\n"
 ENCODINGS = ("utf-8", "latin-1", "cp1252", "utf-16", "shift_jis", "utf-7")
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = (None, ";", "\t", "|")
 
 
 @cache

@@ -51,8 +51,19 @@ def test_rows_do_not_depend_on_the_pieces(monkeypatch, block, end):
 
 
 def test_pieces_end_where_rows_end():
-    assert list(whole_rows([b'1,"a\n', b'b"\n2,', b"c"], "x")) == [b'1,"a\nb"\n', b"2,c\n"]
-    assert list(whole_rows([b"\n"], "x")) == [b"\n"] and list(whole_rows([], "x")) == []
+    assert list(whole_rows([b'1,"a\n', b'b"\n2,', b"c"], '"', "x")) == [b'1,"a\nb"\n', b"2,c\n"]
+    assert list(whole_rows([b'1\t"a\n', b'b"\n2', b"c"], "", "x")) == [b'1\t"a\n', b'b"\n', b"2c\n"]
+    assert list(whole_rows([b"\n"], '"', "x")) == [b"\n"] and list(whole_rows([], '"', "x")) == []
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_quotes_between_tabs_are_characters(monkeypatch, block):
+    monkeypatch.setattr(csv_stream, "BLOCK", block)
+    content = 'a\tb\n1\t5" needle\n2\t"x" and "\n3\ty, z\n'
+    expected = [("1", '5" needle', "0.csv"), ("2", '"x" and "', "0.csv"), ("3", "y, z", "0.csv")]
+    assert read(content) == expected
+    assert read(content, quote='"') != expected
+    assert read("a;b\n1;~x;\ny~~~\n", quote="~") == [("1", "x;\ny~", "0.csv")]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8-sig", "shift_jis"])
@@ -72,6 +83,7 @@ def test_encodings(monkeypatch, encoding, block):
         (["a,b\n1,2\n", "\n"], "1.csv is empty"),
         (["a,x\n1,2\n"], "0.csv has no column 'b'"),
         (["a,b\n1,2\n", "b,a\n1,2\n"], "1.csv has other columns than 0.csv"),
+        (["a,b\n1,2\n", "a;b\n1;2\n"], "1.csv has other columns than 0.csv"),
         (["a,b\n1,2\n", "a,b\n1,2\nSECRET,4,5\n"], "1.csv, row 2 is ragged"),
         (["a,b\n1,2\n3\n"], "0.csv, row 2 is ragged"),
         (["a,b\n1,2\n", "a,b\n1,2\nSECRET,é\n".encode("latin-1")], "1.csv"),

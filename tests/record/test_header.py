@@ -1,27 +1,60 @@
-"""Names of columns: read from the first line, checked against what is needed."""
+"""Names of columns, and what stands between them: read from the first line, checked against what is needed."""
 
 import gzip
 
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.record.header import match_columns, read_header, split_header
+from sequela.record.header import Header, match_columns, read_header, split_header
 from sequela.record.mapping import FileTable
+
+TABLE = FileTable(("x",), {"id": "text"})
 
 
 def test_plain_and_gzipped_files(tmp_path):
     (tmp_path / "a.csv").write_text('\ufeffid,"a, b",c\r\n1,2,3\r\n')
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"id;b\n"))
-    assert read_header(tmp_path / "a.csv", ",") == ["id", "a, b", "c"]
-    assert read_header(tmp_path / "a.csv.gz", ";") == ["id", "b"]
+    assert read_header(tmp_path / "a.csv", TABLE) == Header(("id", "a, b", "c"), ",", '"')
+    assert read_header(tmp_path / "a.csv.gz", TABLE) == Header(("id", "b"), ";", '"')
+
+
+@pytest.mark.parametrize(
+    "line, names, delimiter, quote",
+    [
+        ("id\tvalue", ("id", "value"), "\t", ""),
+        ('"id"\t"value"', ("id", "value"), "\t", '"'),
+        ("ID|Value", ("ID", "Value"), "|", '"'),
+        ("id;a, b, c, d, e;value", ("id", "a, b, c, d, e", "value"), ";", '"'),
+        ('"id","value;b;c;d"', ("id", "value;b;c;d"), ",", '"'),
+        ("id", ("id",), ",", '"'),
+        ("x;y", ("x", "y"), ";", '"'),
+    ],
+)
+def test_the_delimiter_is_the_one_that_yields_the_wanted_columns(line, names, delimiter, quote):
+    table = FileTable(("x",), {"id": "text", "value": "text"})
+    assert split_header(line.encode(), table, "x") == Header(names, delimiter, quote)
+
+
+def test_what_the_table_says_stands():
+    said = FileTable(("x",), {"id": "text"}, delimiter=",", quote="'")
+    assert split_header(b"'id,';id", said, "x") == Header(("id,;id",), ",", "'")
+    assert split_header(b'id\t"b"', FileTable(("x",), {"id": "text"}, quote=""), "x").names == ("id", '"b"')
+    assert split_header(b"id\tb", FileTable(("x",), {"id": "text"}, quote='"'), "x").quote == '"'
+
+
+def test_headers_that_are_the_same():
+    header = Header(("id", "b"), ",", '"')
+    assert header.same(Header(("ID", "B"), ",", '"'))
+    for other in (Header(("b", "id"), ",", '"'), Header(("id", "b"), ";", '"'), Header(("id", "b"), ",", "")):
+        assert not header.same(other)
 
 
 def test_what_is_no_header(tmp_path):
     (tmp_path / "a.csv.gz").write_text("id,b\n")
     with pytest.raises(InputError, match=r"a\.csv\.gz cannot be read"):
-        read_header(tmp_path / "a.csv.gz", ",")
+        read_header(tmp_path / "a.csv.gz", TABLE)
     with pytest.raises(InputError, match="x is empty"):
-        split_header(b"\n", ",", "x")
+        split_header(b"\n", TABLE, "x")
 
 
 def test_columns_match_without_regard_to_case():

@@ -153,6 +153,8 @@ def test_unknown_source():
         ('missing = "NA"', 'encoding = "latin-0"', "encoding: 'latin-0' is not known"),
         ('missing = "NA"', 'encoding = "hex"', "encoding: 'hex' is not known"),
         ('missing = "NA"', 'delimiter = ";;"', "delimiter: it must be one character"),
+        ('missing = "NA"', 'quote = "ab"', "quote: it must be one character"),
+        ('missing = "NA"', 'delimiter = "|"\nquote = "|"', "quote: it must be one character"),
         ('value = "1"\n', "", "needs a value"),
         ('["x", 1]', '["x", 2020-01-05]', "table 'words', column 'b' must hold texts only, numbers only"),
         ('["x", 1]', '["x", "1"]', "column 'b' must hold texts only"),

@@ -53,10 +53,25 @@ def test_unusual_but_valid_text(load, tmp_path):
     assert [row[3:] for row in rows] == [('a, "b"\r\nc', 1000.0), (None, None), ("ümlaut", -2.0)]
 
 
-def test_another_delimiter(load, tmp_path):
-    (tmp_path / "t.csv").write_text("a;b\n1;2,5\n")
-    _, rows = load(columns={"b": "text"}, delimiter=";")
-    assert rows[0][3:] == ("2,5",)
+@pytest.mark.parametrize("delimiter", ["\t", ";", "|"])
+def test_another_delimiter(load, tmp_path, delimiter):
+    (tmp_path / "t.csv").write_text(f"a{delimiter}b\n1{delimiter}2,5\n")
+    for said in ({}, {"delimiter": delimiter}):
+        assert load(columns={"b": "text"}, **said)[1][0][3:] == ("2,5",)
+    refused(load, "no column 'b'", columns={"b": "text"}, delimiter=",")
+
+
+def test_quotes_between_tabs_are_characters(load, tmp_path):
+    """As in the vocabularies of Athena; where a file does quote, its header does so too, or the table says it."""
+    (tmp_path / "t.csv").write_text('a\tb\r\n1\t5" needle\r\n2\t"x" and "\r\n3\ty, z\r\n')
+    _, rows = load(columns={"b": "text"})
+    assert [row[3] for row in rows] == ['5" needle', '"x" and "', "y, z"]
+    refused(load, "t.csv, line 3", columns={"b": "text"}, quote='"')
+    (tmp_path / "t.csv").write_text('a\tb\n1\t"x\ty ""z"""\n')
+    assert load(columns={"b": "text"}, quote='"')[1][0][3] == 'x\ty "z"'
+    refused(load, "line 2 has 3 cells where the header has 2", columns={"b": "text"})
+    (tmp_path / "t.csv").write_text('"a"\t"b"\n1\t"x\ty"\n')
+    assert load(columns={"b": "text"})[1][0][3] == "x\ty"
 
 
 def test_parquet(load, tmp_path):

@@ -52,11 +52,12 @@ MEASUREMENT = (
 def made(tmp_path: Path) -> Callable[..., pl.DataFrame]:
     """Ingests a folder with the given tables (CSV) and returns what it made but sex, race and birth."""
 
-    def run(source: str | Path = "omop", **tables: str) -> pl.DataFrame:
+    def run(source: str | Path = "omop", **tables: str | None) -> pl.DataFrame:
         raw = tmp_path / "raw"
         raw.mkdir()
         for name, content in ({"person": PERSON, "concept": CONCEPTS} | tables).items():
-            (raw / f"{name}.csv").write_text(content)
+            if content is not None:
+                (raw / f"{name}.csv").write_text(content)
         run.report = ingest(source, raw, tmp_path / "out")
         run.all = events = read_events(tmp_path / "out")
         known = ("GENDER//F", "RACE//WHITE", "ETHNICITY//NOT HISPANIC OR LATINO", "MEDS_BIRTH")
@@ -74,6 +75,39 @@ def told(events: pl.DataFrame) -> list[tuple]:
 def dropped(report: dict, table: str) -> dict[str, int]:
     (rule,) = report["tables"][table]["rules"]
     return rule["dropped"]
+
+
+def test_the_vocabulary_as_athena_gives_it(made, tmp_path):
+    """CONCEPT.csv is separated by tabs and quotes nothing; names hold lone quotes. With quotes it cannot be read."""
+    header = (
+        "concept_id\tconcept_name\tdomain_id\tvocabulary_id\tconcept_class_id\tstandard_concept\tconcept_code\t"
+        "valid_start_date\tvalid_end_date\tinvalid_reason\n"
+    )
+    dates = "19700101\t20991231\t"
+    concepts = (
+        f'40481841\tNeedle 1" long, "blunt\tDevice\tSNOMED\tPhysical Object\tS\t444444\t{dates}\n'
+        f'45576876\t"Diabetes", so called\tCondition\tICD10CM\t5-char billing code\t\tE11.65\t{dates}\n'
+        f'201826\tType 2 diabetes mellitus\tCondition\tSNOMED\tDisorder\tS\t44054006\t{dates}\n'
+    )
+    tables = {
+        "CONCEPT": header + concepts,
+        "condition_occurrence": f"{CONDITION}\n1,201826,2020-01-01,1,,0,,,\n2,201826,2020-01-01,1,,45576876,,,\n"
+        "3,40481841,2020-01-01,1,,0,,,\n",
+    }
+    events = made(concept=None, **tables)
+    expected = {"SNOMED//44054006": "Type 2 diabetes mellitus", "ICD10CM//E1165": '"Diabetes", so called',
+                "SNOMED//444444": 'Needle 1" long, "blunt'}  # fmt: skip
+    assert set(events["code"]) == set(expected)
+    said = pl.read_parquet(tmp_path / "out/metadata/codes.parquet").select("code", "description")
+    assert dict(said.filter(pl.col("code").is_in(list(expected))).rows()) == expected
+
+    mapping = tmp_path / "quoted.toml"
+    mapping.write_text(
+        'name = "quoted"\nextends = "omop"\n[tables.concept]\nfiles = "concept.csv"\nquote = \'"\'\n'
+        'columns = { concept_id = "integer", concept_name = "text", vocabulary_id = "text", concept_code = "text" }\n'
+    )
+    with pytest.raises(InputError, match=r"CONCEPT\.csv"):
+        ingest(mapping, tmp_path / "raw", tmp_path / "quoted")
 
 
 def test_who(made):
