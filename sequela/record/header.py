@@ -59,7 +59,7 @@ def split_header(line: bytes, table: FileTable, place: str) -> Header:
     several the one that yields most columns. Quotes mean nothing between tabs, unless the header has some.
 
     Raises:
-        InputError: where the line is empty or no UTF-8.
+        InputError: where the line is empty, no UTF-8, or not the only one.
     """
     if not line.strip():
         raise InputError(f"{place} is empty: it needs a line with the names of the columns.")
@@ -70,6 +70,8 @@ def split_header(line: bytes, table: FileTable, place: str) -> Header:
             f"{place} is not UTF-8 text in its first line: convert it, or say its `encoding` for the table in the "
             "mapping (latin-1 or cp1252, perhaps)."
         ) from error
+    if "\r" in text:
+        raise InputError(f"{place}: its lines end with a carriage return alone; convert the ends of lines.")
     wanted = {column.casefold() for column in table.columns}
     found = [_split(text, delimiter, table.quote) for delimiter in table.delimiter or DELIMITERS]
     return max(found, key=lambda one: (len(wanted.intersection(map(str.casefold, one.names))), len(one.names)))

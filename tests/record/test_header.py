@@ -55,6 +55,8 @@ def test_what_is_no_header(tmp_path):
         read_header(tmp_path / "a.csv.gz", TABLE)
     with pytest.raises(InputError, match="x is empty"):
         split_header(b"\n", TABLE, "x")
+    with pytest.raises(InputError, match="x: its lines end with a carriage return alone"):
+        split_header(b"id,b\r1,2\r3,4", TABLE, "x")
 
 
 def test_columns_match_without_regard_to_case():
