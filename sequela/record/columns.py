@@ -45,6 +45,19 @@ class Columns:
             tuple(names),
         )
 
+    def frame(self) -> pl.DataFrame:
+        """As a MEDS frame (see `sequela.record.store`)."""
+        names = pl.Series(self.names, dtype=pl.String)
+        static = pl.Series(self.time == STATIC)
+        return pl.DataFrame(
+            {
+                "subject_id": self.patient,
+                "time": pl.Series(self.time).set(static, None).cast(pl.Datetime("us")),
+                "code": names.gather(self.code),
+                "numeric_value": pl.Series(self.number, dtype=pl.Float32).fill_nan(None),
+            }
+        )
+
     def __len__(self) -> int:
         return len(self.patient)
 

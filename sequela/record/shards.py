@@ -10,15 +10,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sequela.record.codes import BIRTH
-from sequela.record.columns import NEVER, Columns, births
+from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.record.layout import DATA
 from sequela.record.timeline import STATIC
-from sequela.record.validate import check_schema, unreadable
+from sequela.record.validate import check_births, check_cells, check_schema, unreadable
 
 ROWS = 1 << 20
 COLUMNS = ("subject_id", "time", "code", "numeric_value")
+TEXT = "text_value"
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,62 @@ def _shards_of_file(path: Path, rows: int) -> list[Shard]:
 def read_shard(shard: Shard) -> Columns:
     """The events of the patients who begin in the shard, sorted by patient and time, static ones first.
 
+    Events of a patient at the same time keep the order they have on disk.
+
     Raises:
         InputError: where a cell is missing or no finite number, or an event is before its patient's birth.
     """
+    return _read(shard, COLUMNS)[0]
+
+
+def read_frame(shard: Shard) -> pl.DataFrame:
+    """The same as a MEDS frame (see `sequela.record.store`), with the texts.
+
+    Raises:
+        InputError: see `read_shard`.
+    """
+    columns, table = _read(shard, (*COLUMNS, TEXT))
+    frame = columns.frame()
+    if TEXT not in table.column_names:
+        return frame
+    return frame.with_columns(pl.Series(TEXT, table[TEXT].cast(pa.string())))
+
+
+def patients_of(shard: Shard) -> np.ndarray:
+    """Who begins in the shard: int64 [P], each once, sorted.
+
+    Raises:
+        InputError: where a row has no patient.
+    """
+    return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pa.int64()))
+
+
+def _read(shard: Shard, names: tuple[str, ...]) -> tuple[Columns, pa.Table]:
+    """The events of a shard, and its columns `names` as they are in the file, both in order."""
+    table, before = _rows(shard, names)
+    columns = _columns(table)
+    order = _order(columns)
+    row = np.arange(len(table)) if order is None else order
+    if order is not None:
+        columns, table = columns.take(order), table.take(order)
+    check_births(columns, before + 1 + row, shard.path)
+    return columns, table
+
+
+def _rows(shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
+    """Those columns of the patients who begin in the shard that are there, and how many rows lie before."""
     try:
         with pq.ParquetFile(shard.path, read_dictionary=["code"]) as file:
-            table = _whole_patients(file, shard)
+            table, before = _whole_patients(file, shard, names)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(shard.path, error) from error
-    return _in_order(_columns(table, shard), shard)
+    check_cells(table, shard.path, before)
+    return table, before
 
 
-def _whole_patients(file: pq.ParquetFile, shard: Shard) -> pa.Table:
-    """The rows of the patients whose rows begin in the shard."""
-    columns = [column for column in COLUMNS if column in file.schema_arrow.names]
+def _whole_patients(file: pq.ParquetFile, shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
+    """The rows of the patients whose rows begin in the shard, and how many rows of the file lie before them."""
+    columns = [column for column in names if column in file.schema_arrow.names]
     table = file.read_row_groups(range(shard.first, shard.last), columns=columns, use_threads=False)
     patient, before = _numbers(table, "subject_id", pa.int64()), _last_patient(file, shard.first - 1)
     # What is left of the last patient of the shard before is passed over ..
@@ -92,7 +134,7 @@ def _whole_patients(file: pq.ParquetFile, shard: Shard) -> pa.Table:
         table = pa.concat_tables([table, more.slice(0, ends)])
         if ends < len(same):
             break
-    return table.slice(skip)
+    return table.slice(skip), skip + sum(file.metadata.row_group(at).num_rows for at in range(shard.first))
 
 
 def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
@@ -108,14 +150,7 @@ def _numbers(table: pa.Table, column: str, kind: pa.DataType, absent: float = 0)
     return cells.fill_null(absent).to_numpy()
 
 
-def _columns(table: pa.Table, shard: Shard) -> Columns:
-    for column in ("subject_id", "code"):
-        if table[column].null_count:
-            row = pl.Series(table[column].is_null()).arg_max() + 1
-            raise InputError(
-                f"{shard.path}, row {row} of its part from row group {shard.first} on: '{column}' is missing; "
-                "give it, or drop the event."
-            )
+def _columns(table: pa.Table) -> Columns:
     moments = table["time"].cast(pa.timestamp("us"), safe=False)
     table = table.set_column(table.column_names.index("time"), "time", moments)
     time = _numbers(table, "time", pa.int64(), STATIC)
@@ -123,11 +158,6 @@ def _columns(table: pa.Table, shard: Shard) -> Columns:
         number = _numbers(table, "numeric_value", pa.float32(), np.nan)
     else:
         number = np.full(len(table), np.nan, np.float32)
-    if np.isinf(number).any():
-        raise InputError(
-            f"{shard.path}: {int(np.isinf(number).sum())} cells of 'numeric_value' are infinite; give numbers, or "
-            "leave them empty."
-        )
     names, code = _coded(table["code"])
     return Columns(_numbers(table, "subject_id", pa.int64()), time, code, number, names)
 
@@ -148,22 +178,10 @@ def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(names), np.concatenate(code) if code else np.zeros(0, np.int32)
 
 
-def _in_order(columns: Columns, shard: Shard) -> Columns:
+def _order(columns: Columns) -> np.ndarray | None:
+    """How to sort the events; None where they are sorted."""
     patient, time = columns.patient, columns.time
     same = patient[1:] == patient[:-1]
-    if not ((patient[1:] > patient[:-1]) | (same & (time[1:] >= time[:-1]))).all():
-        columns = columns.take(np.lexsort((np.arange(len(time)), time, patient)))
-    _check_births(columns, shard)
-    return columns
-
-
-def _check_births(columns: Columns, shard: Shard) -> None:
-    born, early = births(columns), 0
-    if len(columns):
-        first = np.repeat(born, np.diff(np.append(columns.starts, len(columns))))
-        early = int(((columns.time < first) & (columns.time != STATIC) & (first != NEVER)).sum())
-    if early:
-        raise InputError(
-            f"{shard.path}: {early} events are before their patient's birth ({BIRTH}); mend the times, drop these "
-            "events, or let `sequela ingest meds` drop them."
-        )
+    if ((patient[1:] > patient[:-1]) | (same & (time[1:] >= time[:-1]))).all():
+        return None
+    return np.lexsort((np.arange(len(time)), time, patient))

@@ -1,4 +1,4 @@
-"""Whose split is whose, looked up shard by shard without holding the whole table in memory."""
+"""Whose split is whose: by metadata/subject_splits.parquet or, where that is absent, by the folders data/<split>/."""
 
 from __future__ import annotations
 
@@ -6,18 +6,70 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from sequela.record.errors import InputError
-from sequela.record.layout import DATA, SPLITS
+from sequela.record.layout import DATA, SPLITS, SPLITS_FILE
 from sequela.record.shards import Shard
-from sequela.record.validate import assigned_splits
+from sequela.record.validate import read_parquet
 
 NONE = len(SPLITS)  # a patient of no split, or of one with another name
 
 
+def assigned_splits(meds_folder: Path) -> pl.DataFrame | None:
+    """Rows (subject_id, split) of metadata/subject_splits.parquet; None where that file is absent.
+
+    Raises:
+        InputError: where it lacks a column, or a patient is in two splits.
+    """
+    path = Path(meds_folder) / SPLITS_FILE
+    if not path.exists():
+        return None
+    table = read_parquet(path)
+    for column in ("subject_id", "split"):
+        if column not in table.columns:
+            raise InputError(f"{path} has no column '{column}': it needs subject_id and split.")
+    table = table.select(pl.col("subject_id").cast(pl.Int64), pl.col("split").cast(pl.String)).unique()
+    twice = table.filter(pl.col("subject_id").is_duplicated()).sort("subject_id", "split")
+    if twice.height:
+        patient, first, second = twice["subject_id"][0], *twice["split"][:2]
+        raise InputError(f"{path}: patient {patient} is in two splits, {first} and {second}; keep one row.")
+    return table
+
+
+def patients_in_split(
+    split: str, patients: list[np.ndarray], shards: list[Shard], meds_folder: Path
+) -> np.ndarray:
+    """The patients of one split, int64 [P].
+
+    Args:
+        split: any name that the dataset knows.
+        patients: those of each shard.
+
+    Raises:
+        InputError: where it has none.
+    """
+    assigned = assigned_splits(meds_folder)
+    if assigned is None:
+        parts = [_folder_of(shard, meds_folder) for shard in shards]
+        own = [some for some, part in zip(patients, parts, strict=True) if part == split]
+        chosen, known = np.concatenate([np.zeros(0, np.int64), *own]), set(parts)
+    else:
+        there = assigned.filter(pl.col("subject_id").is_in(np.concatenate(patients)))
+        chosen = there.filter(pl.col("split") == split)["subject_id"].to_numpy()
+        known = set(there["split"].drop_nulls())
+    if not len(chosen):
+        raise InputError(
+            f"{meds_folder} has no patients in split '{split}': its splits are "
+            f"{', '.join(sorted(known)) or 'not given'}."
+        )
+    return chosen
+
+
 @dataclass(frozen=True)
 class Assignment:
-    """Patients int64 [P], sorted, and the row of each one's split in `SPLITS`, uint8 [P]; memory-mapped."""
+    """Patients int64 [P], sorted, and the row of each one's split in `SPLITS`, uint8 [P]; memory-mapped, so that each
+    of several processes can look up its own patients."""
 
     patient: np.ndarray
     split: np.ndarray
@@ -25,10 +77,10 @@ class Assignment:
     @staticmethod
     def write(meds_folder: Path, out: Path) -> bool:
         """Sort metadata/subject_splits.parquet into the folder `out`; False where the dataset has no such file."""
-        table = assigned_splits(Path(meds_folder))
+        table = assigned_splits(meds_folder)
         if table is None:
             return False
-        table = table.unique("subject_id").sort("subject_id")
+        table = table.sort("subject_id")
         known = table["split"].replace_strict(list(SPLITS), range(NONE), default=NONE).to_numpy()
         np.save(out / "patient.npy", table["subject_id"].to_numpy())
         np.save(out / "split.npy", known.astype(np.uint8))
@@ -52,8 +104,12 @@ class Assignment:
 
 def split_of_folder(shard: Shard, meds_folder: Path) -> int:
     """The split of all patients of a shard where no table assigns them: the folder data/<split>/ of its file."""
-    part = shard.path.relative_to(Path(meds_folder) / DATA).parts[0]
+    part = _folder_of(shard, meds_folder)
     return SPLITS.index(part) if part in SPLITS else NONE
+
+
+def _folder_of(shard: Shard, meds_folder: Path) -> str:
+    return shard.path.relative_to(Path(meds_folder) / DATA).parts[0]
 
 
 def check_patients_once(patients: list[np.ndarray], shards: list[Shard]) -> None:

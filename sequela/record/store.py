@@ -8,7 +8,7 @@ free text, `text_value` String.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,15 @@ import pyarrow.parquet as pq
 
 from sequela.record.errors import InputError
 from sequela.record.layout import CODES_FILE, DATA, FACTS_FILE, SPLITS, SPLITS_FILE
-from sequela.record.validate import (
-    SCHEMA,
-    assigned_splits,
-    check_births,
-    check_one_file_each,
-    only_split,
-    patients_in,
-    read_file,
-    with_splits,
-)
+from sequela.record.shards import patients_of, read_frame, shards_of
+from sequela.record.splits import check_patients_once, patients_in_split
+
+EVENTS = {
+    "subject_id": pl.Int64,
+    "time": pl.Datetime("us"),
+    "code": pl.String,
+    "numeric_value": pl.Float32,
+}
 
 
 def split_of(patients: np.ndarray, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> np.ndarray:
@@ -140,61 +139,42 @@ def _write(frame: pl.DataFrame, schema: type, path: Path) -> None:
     pq.write_table(schema.align(frame.to_arrow()), path, compression="zstd", compression_level=9)
 
 
-def read_events(meds_folder: Path, split: str | None = None) -> pl.DataFrame:
-    """The events of a MEDS dataset, or of one of its splits, sorted by patient and time, static events first.
-
-    Events of a patient at the same time keep the order they have on disk. Whose split is whose is read from
-    metadata/subject_splits.parquet or, where that is absent, from the folders data/<split>/.
-
-    Raises:
-        InputError: where the folder is no MEDS dataset, or an event in it cannot be true.
-    """
-    folder = Path(meds_folder)
-    patients, assigned = _patients(folder), assigned_splits(folder)
-    if split is not None:
-        patients = only_split(patients, split, assigned, folder)
-    events = pl.concat([read_file(Path(file)) for file in patients["file"].unique().sort()], how="diagonal")
-    if split is not None:
-        events = events.filter(pl.col("subject_id").is_in(patients["subject_id"].implode()))
-    check_births(events)
-    events = events.select(column for column in SCHEMA if column in events.columns)
-    if _in_order(events):
-        return events
-    return events.sort("subject_id", "time", nulls_last=False, maintain_order=True)
-
-
-def splits(meds_folder: Path) -> list[str]:
-    """The names of the splits that have patients.
+def read_events(
+    meds_folder: Path, split: str | None = None, patients: Iterable[int] | None = None
+) -> pl.DataFrame:
+    """The events of a MEDS dataset sorted by patient and time: all, or those that `read_frames` is asked for.
 
     Raises:
-        InputError: where the folder is no MEDS dataset.
+        InputError: see `read_frames`.
+    """
+    none = pl.DataFrame(schema=EVENTS)
+    events = pl.concat([none, *read_frames(meds_folder, split, patients)], how="diagonal")
+    return events if events["subject_id"].is_sorted() else events.sort("subject_id", maintain_order=True)
+
+
+def read_frames(
+    meds_folder: Path, split: str | None = None, patients: Iterable[int] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The events of a MEDS dataset shard by shard, so that only one is held: whole patients in each, sorted.
+
+    Events of a patient at the same time keep the order they have on disk.
+
+    Args:
+        split: only its patients; None for all.
+        patients: only these; None for all. What is not of them is not read where a shard has none of them.
+
+    Raises:
+        InputError: where the folder is no MEDS dataset, has no patients in the split, or an event in it cannot be true.
     """
     folder = Path(meds_folder)
-    return (
-        with_splits(_patients(folder), assigned_splits(folder), folder)["split"]
-        .drop_nulls()
-        .unique()
-        .sort()
-        .to_list()
-    )
-
-
-def _patients(folder: Path) -> pl.DataFrame:
-    """Whose events lie in which file of a MEDS dataset."""
-    files = sorted((folder / DATA).rglob("*.parquet"))
-    if not files:
-        raise InputError(
-            f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."
-        )
-    patients = pl.concat([patients_in(path) for path in files])
-    if patients.is_empty():
-        raise InputError(f"{folder / 'data'} holds no events at all: check what the dataset was made from.")
-    check_one_file_each(patients)
-    return patients
-
-
-def _in_order(events: pl.DataFrame) -> bool:
-    patient = events["subject_id"].to_numpy()
-    time = events["time"].to_physical().fill_null(np.iinfo(np.int64).min).to_numpy()
-    later = (patient[1:] > patient[:-1]) | ((patient[1:] == patient[:-1]) & (time[1:] >= time[:-1]))
-    return bool(later.all())
+    shards = shards_of(folder)
+    there = [patients_of(shard) for shard in shards]
+    check_patients_once(there, shards)
+    asked = [] if patients is None else [np.fromiter(patients, np.int64)]
+    asked += [] if split is None else [patients_in_split(split, there, shards, folder)]
+    for shard, here in zip(shards, there, strict=True):
+        own = here[np.logical_and.reduce([np.isin(here, some) for some in asked], axis=0)] if asked else here
+        if len(own):
+            events = read_frame(shard)
+            chosen = pl.col("subject_id").is_in(pl.Series(own).implode())
+            yield events if len(own) == len(here) else events.filter(chosen)

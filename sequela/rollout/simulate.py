@@ -70,7 +70,7 @@ def simulate(
     watch, stop = _watch(tokenizer, requests), _stop(tokenizer, requests, settings)
     times = pl.concat([request.times for request in requests]).unique().sort("subject_id", "prediction_time")
     asked = len(times)
-    times, prompts = prompts_of(tokenizer, read_events(meds), times, longest)
+    times, prompts = prompts_of(tokenizer, read_events(meds, patients=times["subject_id"]), times, longest)
     at = times["prediction_time"].to_physical().to_numpy()
     key = seeds(settings.seed, times["subject_id"].to_numpy(), at, settings.rollouts)
     rollouts = extend(

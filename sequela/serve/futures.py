@@ -53,8 +53,7 @@ def examples(
     task = next((one for one in tasks if one.kind == "binary"), tasks[0])
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
-    real = read_events(meds).filter(pl.col("subject_id").is_in(patients))
-    real = recoded_events(real, read_maps(simulated))
+    real = recoded_events(read_events(meds, patients=patients), read_maps(simulated))
     imagined = _read_imagined(simulated, patients)
     rollouts = pl.read_parquet(simulated / "rollouts.parquet").filter(pl.col("subject_id").is_in(patients))
     kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())

@@ -10,7 +10,7 @@ import polars as pl
 
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
-from sequela.record.store import read_events
+from sequela.record.store import read_events, read_frames
 from sequela.rollout.request import Request
 from sequela.tasks.baseline import Sample, fit_baselines
 from sequela.tasks.estimate import estimate, read_maps, read_rollouts
@@ -42,8 +42,12 @@ def requests(
     """
     if patients is not None and patients < 1:
         raise InputError(f"--patients must be 1 or more, not {patients}; leave it out to ask about everyone.")
-    events = recoded_events(read_events(meds, split), maps)
-    cohorts = {task.name: task.prediction_times(events) for task in tasks}
+    parts: dict[str, list[pl.DataFrame]] = {task.name: [] for task in tasks}
+    for some in read_frames(meds, split):
+        events = recoded_events(some, maps)
+        for task in tasks:
+            parts[task.name].append(task.prediction_times(events))
+    cohorts = {name: pl.concat(times).sort("subject_id") for name, times in parts.items()}
     for task in tasks:
         if cohorts[task.name].is_empty():
             raise InputError(
@@ -99,7 +103,7 @@ def predict(
     """
     folder = Path(simulated)
     rollouts, maps = read_rollouts(folder), read_maps(folder)
-    events = recoded_events(read_events(meds), maps)
+    events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)
     truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
     training = _Training.read(meds, events, maps, tasks, truths) if baselines else None
     report = {}
@@ -155,7 +159,8 @@ class _Training:
             )
         labelled = {task.name: labels(task, own, task.prediction_times(own)) for task in tasks}
         times = pl.concat([asked, *(frame.select(QUESTION) for frame in labelled.values())]).unique()
-        return cls(build_features(events, times.sort(QUESTION), patients), labelled)
+        every = pl.concat([own, events], how="diagonal").sort("subject_id", maintain_order=True)
+        return cls(build_features(every, times.sort(QUESTION), patients), labelled)
 
     def answers(self, task: Task, truth: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
         """`truth` with the `prediction` of each baseline, by its name."""

@@ -37,6 +37,7 @@ def test_a_frame_becomes_columns_and_nothing_is_lost():
         and columns.starts.tolist() == [0, 3]
         and columns.names == ("A", "B", "GENDER//F")
     )
+    assert columns.frame().equals(frame(*ROWS)) and Columns.of(frame()).frame().equals(frame())
     assert len(Columns.of(frame())) == 0 and Columns.of(frame()).starts.tolist() == []
 
 

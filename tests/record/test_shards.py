@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sequela.record.codes import BIRTH
 from sequela.record.columns import Columns
 from sequela.record.errors import InputError
-from sequela.record.shards import read_shard, shards_of
+from sequela.record.shards import patients_of, read_frame, read_shard, shards_of
 from tests.record.test_columns import frame, rows_of
 
 
@@ -73,9 +73,9 @@ def test_a_dataset_without_values_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("events", "word"),
     [
-        (frame((1, 5, None, None)), "'code' is missing"),
-        (frame((1, 5, "A", float("inf"))), "infinite"),
-        (frame((1, 5, BIRTH, None), (1, 4, "A", None)), "before their patient's birth"),
+        (frame((1, 5, "A", None), (1, 5, None, None)), "row 2: 'code' is missing"),
+        (frame((1, 5, "A", float("inf"))), "row 1: 'numeric_value' is infinite"),
+        (frame((1, 5, BIRTH, None), (1, 4, "A", None)), "row 2: the event is before its patient's birth"),
         (frame((1, 5, "A", None)).drop("time"), "has no column 'time'"),
         (frame((1, 5, "A", None)).with_columns(time=pl.lit("today")), "convert it to timestamps"),
     ],
@@ -83,6 +83,28 @@ def test_a_dataset_without_values_is_read(tmp_path):
 def test_what_cannot_be_true_is_refused(tmp_path, events, word):
     with pytest.raises(InputError, match=word):
         [read_shard(shard) for shard in shards_of(dataset(tmp_path, events))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [((3, 1, None, None), "'code' is missing"), ((3, 1, "A", float("-inf")), "infinite")],
+)
+def test_the_row_that_is_named_is_the_one_in_the_file_whatever_shard_it_is_in(tmp_path, wrong, word):
+    rows = [(p, m, "A", 1.0) for p in (1, 2, 3) for m in range(4)] + [wrong]
+    shards = shards_of(dataset(tmp_path, frame(*rows), rows_a_group=3), 3)
+    assert len(shards) == 5
+    with pytest.raises(InputError, match=f"row 13: .*{word}"):
+        [read_shard(shard) for shard in shards]
+
+
+def test_a_frame_is_the_same_with_the_texts_and_in_the_same_order(tmp_path):
+    rows = [(2, 5, "B", None), (2, None, "A", 1.0), (1, 3, "Z", 1.0), (1, 3, "A", 2.0)]
+    events = frame(*rows).with_columns(text_value=pl.Series(["w", "x", "y", None]))
+    (shard,) = shards_of(dataset(tmp_path, events))
+    read = read_frame(shard)
+    assert read.equals(events[[2, 3, 1, 0]]) and read.schema == events.schema
+    assert rows_of(Columns.of(read)) == rows_of(read_shard(shard))
+    assert patients_of(shard).tolist() == [1, 2]
 
 
 def test_a_damaged_file_is_refused(tmp_path):

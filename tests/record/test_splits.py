@@ -5,14 +5,47 @@ import pytest
 from sequela.record.errors import InputError
 from sequela.record.layout import SPLITS
 from sequela.record.shards import Shard
-from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
+from sequela.record.splits import (
+    NONE,
+    Assignment,
+    assigned_splits,
+    check_patients_once,
+    patients_in_split,
+    split_of_folder,
+)
+
+
+def table_of(meds, patients, splits):
+    (meds / "metadata").mkdir(parents=True)
+    pl.DataFrame({"subject_id": patients, "split": splits}).write_parquet(
+        meds / "metadata" / "subject_splits.parquet"
+    )
+
+
+def test_the_patients_of_a_split_are_those_that_the_table_says_and_that_are_there(tmp_path):
+    shards = [Shard(tmp_path / "data/train/0.parquet", 0, 1, 9), Shard(tmp_path / "data/b.parquet", 0, 1, 9)]
+    there = [np.array([2, 5]), np.array([9])]
+    assert patients_in_split("train", there, shards, tmp_path).tolist() == [2, 5], "by folders"
+    table_of(tmp_path, [9, 2, 5, 7], ["held_out", "train", "another", "tuning"])
+    assert patients_in_split("held_out", there, shards, tmp_path).tolist() == [9]
+    assert patients_in_split("another", there, shards, tmp_path).tolist() == [5]
+    with pytest.raises(InputError, match="'tuning': its splits are another, held_out, train"):
+        patients_in_split("tuning", there, shards, tmp_path)
+
+
+def test_a_table_that_is_none_is_refused(tmp_path):
+    assert assigned_splits(tmp_path) is None
+    table_of(tmp_path, [1, 2, 1], ["train", "train", "tuning"])
+    with pytest.raises(InputError, match="patient 1 is in two splits, train and tuning"):
+        assigned_splits(tmp_path)
+    pl.DataFrame({"subject_id": [1]}).write_parquet(tmp_path / "metadata" / "subject_splits.parquet")
+    with pytest.raises(InputError, match="no column 'split'"):
+        assigned_splits(tmp_path)
 
 
 def test_the_table_is_looked_up_for_any_patients(tmp_path):
     meds = tmp_path / "meds"
-    (meds / "metadata").mkdir(parents=True)
-    table = {"subject_id": [9, 2, 5, 7], "split": ["held_out", "train", "tuning", "validation"]}
-    pl.DataFrame(table).write_parquet(meds / "metadata" / "subject_splits.parquet")
+    table_of(meds, [9, 2, 5, 7], ["held_out", "train", "tuning", "validation"])
     assert Assignment.write(meds, tmp_path)
     found = Assignment.open(tmp_path).of(np.array([2, 5, 9, 7, 1, 100]))
     assert [SPLITS[row] if row != NONE else None for row in found] == [

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.record.store import read_events, split_of
+from sequela.record.store import read_events, read_frames, split_of
 
 
 def test_what_is_written_is_read_back(events, dataset):
@@ -22,6 +22,26 @@ def test_splits_are_disjoint_and_complete(events, dataset):
     assert pl.concat(parts).sort("subject_id", maintain_order=True).equals(events)
     for part, split in zip(parts, ("train", "tuning", "held_out"), strict=True):
         assert set(split_of(part["subject_id"].to_numpy())) == {split}
+
+
+def test_only_the_patients_that_are_asked_for_are_read(events, dataset):
+    assert read_events(dataset, patients=[7, 30, 99]).equals(
+        events.filter(pl.col("subject_id").is_in([7, 30]))
+    )
+    train = read_events(dataset, "train")["subject_id"].unique()
+    both = read_events(dataset, "train", patients=range(1, 20))["subject_id"].unique().sort()
+    assert both.to_list() == sorted(set(train) & set(range(1, 20)))
+    none = read_events(dataset, patients=[])
+    assert none.is_empty() and none.schema == events.schema
+
+
+def test_a_shard_without_anybody_asked_for_is_not_read(events, dataset):
+    path = dataset / "data/tuning/0.parquet"
+    tuning = pl.read_parquet(path)
+    tuning.with_columns(numeric_value=pl.lit(float("inf"), pl.Float32)).write_parquet(path)
+    assert len(list(read_frames(dataset, "train"))) == 1
+    with pytest.raises(InputError, match="infinite"):
+        list(read_frames(dataset))
 
 
 def test_files_are_meds(dataset):

@@ -96,7 +96,7 @@ def test_patient_in_two_splits(dataset):
     path = dataset / "metadata/subject_splits.parquet"
     table = pl.read_parquet(path)
     pl.concat([table, table.head(1).with_columns(split=pl.lit("other"))]).write_parquet(path)
-    refused(dataset, str(path), "in two splits")
+    refused(dataset, str(path), "in two splits", split="train")
 
 
 def test_a_patient_named_twice_in_the_same_split_is_fine(dataset, events):
