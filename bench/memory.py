@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 from measure import process, synthetic
+from measure.growth import fitted, slope
 
 TARGET = 4.0
 LINEAR = 1.1
@@ -53,24 +53,6 @@ def measure(patients: int, folder: Path, options: list[str]) -> dict:
         "peak_gb": round(spent.tree_bytes / 1e9, 3),
         "process_gb": round(spent.process_bytes / 1e9, 3),
     }
-
-
-def slope(rows: list[dict]) -> float | None:
-    """Of log time over log patients between the last two rows; None for a single row."""
-    if len(rows) < 2:
-        return None
-    before, last = rows[-2:]
-    return math.log(last["seconds"] / before["seconds"]) / math.log(last["patients"] / before["patients"])
-
-
-def fitted(rows: list[dict]) -> float | None:
-    """The same by least squares over all rows."""
-    if len(rows) < 2:
-        return None
-    x, y = ([math.log(row[key]) for row in rows] for key in ("patients", "seconds"))
-    middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
-    over = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True))
-    return over / sum((a - middle_x) ** 2 for a in x)
 
 
 def summary(rows: list[dict], failed: str | None) -> dict:

@@ -14,7 +14,7 @@ from sequela.record.store import read_events
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work
-WITH_HELP = ["tokenization.py", "memory.py"]
+WITH_HELP = ["tokenization.py", "memory.py", "ingest.py"]
 
 
 def last_line(script: str, *arguments: str) -> dict:
@@ -64,6 +64,46 @@ def test_memory(tmp_path):
     assert [run["patients"] for run in found["runs"]] == [20, 40]
     assert 0.05 < found["runs"][0]["process_gb"] <= found["ratio"] + 0.05
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_ingest(tmp_path, form):
+    found = last_line("ingest.py", "--patients", "20", "40", "--form", form, "--work", str(tmp_path))
+    assert found["name"] == "ingest" and found["form"] == form and found["failed"] is None
+    assert [run["patients"] for run in found["runs"]] == [20, 40]
+    assert all(run["events"] > run["rows"] > 38 * run["patients"] for run in found["runs"])
+    assert 0.05 < found["runs"][0]["process_gb"] <= found["ratio"] + 0.05
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_synthetic_omop_is_repeatable_and_keeps_its_promises(measure, tmp_path):
+    from measure import omop
+
+    made = omop.write(tmp_path / "a", 50)
+    assert omop.write(tmp_path / "b", 50) == made
+    omop.write(tmp_path / "c", 50, seed=1)
+    tables = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(tables) == 8 and made["rows"] >= 50 * 39
+    same, other = ([pl.read_parquet(tmp_path / "a" / name).equals(pl.read_parquet(tmp_path / folder / name))
+                    for name in tables if name != "concept.parquet"] for folder in "bc")  # fmt: skip
+    assert all(same) and not any(other)
+    rows = pl.read_parquet(tmp_path / "a/measurement.parquet")
+    known = pl.read_parquet(tmp_path / "a/concept.parquet")["concept_id"]
+    assert rows["measurement_id"].is_unique().all() and rows["measurement_concept_id"].is_in(known.implode()).all()
+    visits = pl.read_parquet(tmp_path / "a/visit_occurrence.parquet")
+    within = rows.join(visits, on=["visit_occurrence_id", "person_id"])
+    assert within.height == rows.height == 50 * 14
+    after = within["measurement_datetime"] - within["visit_start_datetime"]
+    assert after.min().total_seconds() >= 0 and after.max().days < 3
+
+
+def test_time_over_patients(measure):
+    """Four times the time for ten times the patients, then ten times."""
+    from measure.growth import fitted, slope
+
+    rows = [{"patients": 10**n, "seconds": seconds} for n, seconds in ((2, 1), (3, 4), (4, 40))]
+    assert slope(rows) == pytest.approx(1) and slope(rows[:1]) is None
+    assert fitted(rows) == pytest.approx(0.801, abs=1e-3) and fitted(rows[:1]) is None
 
 
 def test_synthetic_data_are_valid_and_repeatable(measure, tmp_path):
