@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sequela.serve.claim import STALE, claimed
+
+
+def test_a_piece_of_work_is_claimed_once_and_given_back(tmp_path):
+    path = tmp_path / "run.claim"
+    with claimed(path) as first:
+        with claimed(path) as second:
+            assert (first, second) == (True, False)
+        assert path.exists(), "a claim that was refused takes away nobody's"
+    assert not path.exists()
+    with claimed(path) as again:
+        assert again
+
+
+def test_an_error_gives_it_back(tmp_path):
+    with pytest.raises(RuntimeError), claimed(tmp_path / "run.claim"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_at_once_one_gets_it(tmp_path):
+    def attempt(_: int) -> bool:
+        with claimed(tmp_path / "run.claim") as mine:
+            time.sleep(0.3)
+            return mine
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(8))) == 1
+
+
+@pytest.mark.parametrize("beats", [STALE - 5, STALE + 5])
+def test_what_nobody_touches_any_more_is_taken_over(tmp_path, beats):
+    path = tmp_path / "run.claim"
+    killed = (
+        "import sys, os; from pathlib import Path; from sequela.serve.claim import claimed\n"
+        "with claimed(Path(sys.argv[1])): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
+    past = time.time() - beats * 2.0
+    os.utime(path, (past, past))
+    with claimed(path, beat=2.0) as mine:
+        assert mine == (beats > STALE)
+
+
+def test_an_owner_at_work_keeps_it(tmp_path):
+    path = tmp_path / "run.claim"
+    with claimed(path, beat=0.05):
+        time.sleep(0.05 * STALE * 2)
+        with claimed(path, beat=0.05) as other:
+            assert not other
