@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 
 SIZE = 300  # the square that a curve is drawn in, in SVG units
 LEFT, TOP, RIGHT, BOTTOM = 44, 10, 12, 40
@@ -14,12 +16,51 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line through points in [0, 1] x [0, 1]; `spread` draws a vertical bar at each point."""
+    """A named line through points; `spread` draws a vertical bar at each of the first points, `line` joins them."""
 
     name: str
     points: Sequence[tuple[float, float]]
     spread: Sequence[tuple[float, float]] = ()
     marks: bool = False
+    line: bool = True
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One side of a plot: its words, its ends, and whether equal steps are equal ratios."""
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+
+    @staticmethod
+    def around(label: str, values: Iterable[float], *, log: bool = False) -> Axis:
+        """An axis on which these values lie, with some room at both ends."""
+        values = list(values)
+        low, high = min(values), max(values)
+        if log:
+            room = max((high / low) ** 0.06, 1.02)
+            return Axis(label, low / room, high * room, log=True)
+        room = 0.06 * (high - low) or 0.02 * (abs(high) or 1.0)
+        return Axis(label, low - room, high + room)
+
+    def place(self, start: float, stop: float) -> Callable[[float], float]:
+        """From a value to where it lies between `start` and `stop`."""
+        if not self.log:
+            return _scale(self.low, self.high, start, stop)
+        linear = _scale(math.log(self.low), math.log(self.high), start, stop)
+        return lambda value: linear(math.log(value))
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Some values on it, with their words."""
+        if self.log:
+            return _log_ticks(self.low, self.high)
+        step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
+        step *= next(size for size in (1, 2, 2.5, 5, 10) if (self.high - self.low) / (size * step) <= 7)
+        first = math.ceil(self.low / step - 1e-9)
+        values = [step * number for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        return [(value, f"{value:.4g}") for value in values]
 
 
 @dataclass(frozen=True)
@@ -44,25 +85,32 @@ class Lane:
 
 def unit_plot(curves: Sequence[Curve], x_label: str, y_label: str, limit: float = 1.0) -> str:
     """Curves over the square [0, limit] x [0, limit] with its diagonal: an ROC or a calibration plot."""
-    x = _scale(0, limit, LEFT, LEFT + SIZE)
-    y = _scale(0, limit, TOP + SIZE, TOP)
-    parts = [_axes(x, y, limit, x_label, y_label)]
-    parts.append(
-        f'<line class="diagonal" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(limit):.1f}" y2="{y(limit):.1f}"/>'
-    )
-    for curve, colour in zip(curves, COLOURS, strict=False):
-        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve.points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+    return plot(curves, Axis(x_label, 0, limit), Axis(y_label, 0, limit), diagonal=True)
+
+
+def plot(curves: Sequence[Curve], across: Axis, up: Axis, *, diagonal: bool = False) -> str:
+    """Curves over a square; what lies outside the axes is cut off at the frame."""
+    x = across.place(LEFT, LEFT + SIZE)
+    y = up.place(TOP + SIZE, TOP)
+    parts = [_axes(x, y, across, up)]
+    if diagonal:
+        ends = f'x1="{LEFT}" y1="{TOP + SIZE}" x2="{LEFT + SIZE}" y2="{TOP}"'
+        parts.append(f'<line class="diagonal" {ends}/>')
+    for curve, colour in zip(curves, cycle(COLOURS), strict=False):
+        inside = [
+            (a, b) for a, b in curve.points if across.low <= a <= across.high and up.low <= b <= up.high
+        ]
+        if curve.line:
+            path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in inside)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         for (a, _), (low, high) in zip(curve.points, curve.spread, strict=False):
-            parts.append(
-                f'<line x1="{x(a):.1f}" y1="{y(low):.1f}" x2="{x(a):.1f}" y2="{y(high):.1f}" stroke="{colour}"/>'
-            )
+            ends = (y(min(max(end, up.low), up.high)) for end in (low, high))
+            y1, y2 = (f"{end:.1f}" for end in ends)
+            parts.append(f'<line x1="{x(a):.1f}" y1="{y1}" x2="{x(a):.1f}" y2="{y2}" stroke="{colour}"/>')
         if curve.marks:
-            parts += [
-                f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in curve.points
-            ]
+            parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in inside]
     parts += _legend([curve.name for curve in curves])
-    return _svg(LEFT + SIZE + RIGHT + 130, TOP + SIZE + BOTTOM, parts, f"{y_label} against {x_label}")
+    return _svg(LEFT + SIZE + RIGHT + 130, TOP + SIZE + BOTTOM, parts, f"{up.label} against {across.label}")
 
 
 def lanes(
@@ -102,29 +150,41 @@ def lanes(
     return _svg(left + width + RIGHT, bottom + 36, parts, "timelines")
 
 
-def _axes(
-    x: Callable[[float], float], y: Callable[[float], float], limit: float, x_label: str, y_label: str
-) -> str:
-    parts = [f'<rect class="frame" x="{x(0):.1f}" y="{y(limit):.1f}" width="{SIZE}" height="{SIZE}"/>']
-    for step in range(6):
-        value = limit * step / 5
-        parts.append(f'<text x="{x(value):.1f}" y="{y(0) + 15:.1f}" text-anchor="middle">{value:.2g}</text>')
-        parts.append(f'<text x="{x(0) - 6:.1f}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2g}</text>')
-    parts.append(
-        f'<text x="{LEFT + SIZE / 2}" y="{TOP + SIZE + 34}" text-anchor="middle">{escape(x_label)}</text>'
-    )
-    turned = f'transform="rotate(-90 11 {TOP + SIZE / 2})"'
-    parts.append(f'<text x="11" y="{TOP + SIZE / 2}" text-anchor="middle" {turned}>{escape(y_label)}</text>')
+def _axes(x: Callable[[float], float], y: Callable[[float], float], across: Axis, up: Axis) -> str:
+    parts = [f'<rect class="frame" x="{LEFT:.1f}" y="{TOP:.1f}" width="{SIZE}" height="{SIZE}"/>']
+    for value, words in across.ticks():
+        parts.append(
+            f'<text x="{x(value):.1f}" y="{TOP + SIZE + 15:.1f}" text-anchor="middle">{words}</text>'
+        )
+    for value, words in up.ticks():
+        parts.append(f'<text x="{LEFT - 6:.1f}" y="{y(value) + 4:.1f}" text-anchor="end">{words}</text>')
+    middle = f'x="{LEFT + SIZE / 2}" y="{TOP + SIZE + 34}" text-anchor="middle"'
+    parts.append(f"<text {middle}>{escape(across.label)}</text>")
+    turned = f'text-anchor="middle" transform="rotate(-90 11 {TOP + SIZE / 2})"'
+    parts.append(f'<text x="11" y="{TOP + SIZE / 2}" {turned}>{escape(up.label)}</text>')
     return "".join(parts)
 
 
 def _legend(names: Sequence[str]) -> list[str]:
     parts = []
-    for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
-        y = TOP + 14 + 17 * number
-        parts.append(f'<rect x="{LEFT + SIZE + 12}" y="{y - 8}" width="12" height="3" fill="{colour}"/>')
-        parts.append(f'<text x="{LEFT + SIZE + 29}" y="{y - 2}">{escape(name)}</text>')
+    for number, (name, colour) in enumerate(zip(names, cycle(COLOURS), strict=False)):
+        if name:
+            y = TOP + 14 + 17 * sum(map(bool, names[:number]))
+            parts.append(f'<rect x="{LEFT + SIZE + 12}" y="{y - 8}" width="12" height="3" fill="{colour}"/>')
+            parts.append(f'<text x="{LEFT + SIZE + 29}" y="{y - 2}">{escape(name)}</text>')
     return parts
+
+
+def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Powers of ten, with 2 and 5 times them where there are few; where there are none, the ends and the middle."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+        values = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [value for value in values if low <= value <= high]
+        if len(inside) >= 3:
+            skip = math.ceil(len(inside) / 6)
+            return [(value, f"{value:g}".replace("e+", "e").replace("e0", "e")) for value in inside[::skip]]
+    return [(value, f"{value:.3g}") for value in (low, math.sqrt(low * high), high)]
 
 
 def _ticks(start: float, end: float) -> list[float]:

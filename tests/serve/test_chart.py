@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sequela.serve.chart import Curve, Lane, Mark, lanes, unit_plot
+from sequela.serve.chart import Axis, Curve, Lane, Mark, lanes, plot, unit_plot
 
 KINDS = {"death": "#222", "visit": "#999"}
 
@@ -55,3 +55,42 @@ def test_every_axis_has_a_few_round_ticks(start: float, end: float) -> None:
     assert 0 in ticks
     assert start <= min(ticks)
     assert max(ticks) <= end
+
+
+def test_on_a_log_axis_equal_ratios_are_equal_steps() -> None:
+    points = [(1e3, 4.0), (1e4, 5.0), (1e5, 6.0)]
+    axes = Axis.around("parameters", [1e3, 1e5], log=True), Axis.around("bits", [4.0, 6.0])
+    svg = plot([Curve("isoFLOP", points, marks=True, line=False)], *axes)
+    first, second, third = (float(node.attrib["cx"]) for node in elements(svg, "circle"))
+    assert second - first == pytest.approx(third - second, abs=0.2)
+    assert elements(svg, "polyline") == []
+    assert {"1000", "1e4", "1e5"} >= {node.text for node in elements(svg, "text")} & {"1000", "1e4", "1e5"}
+
+
+def test_what_lies_outside_the_axes_is_not_drawn() -> None:
+    svg = plot([Curve("one", [(0.5, 0.5), (3, 0.5)], marks=True)], Axis("x", 0, 1), Axis("y", 0, 1))
+    assert len(elements(svg, "circle")) == 1
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [
+        Axis("x", 0, 1),
+        Axis("x", 3.71, 3.78),
+        Axis("x", 2e5, 9e6, log=True),
+        Axis("x", 2.1, 2.3, log=True),
+        Axis("x", 1, 1e18, log=True),
+        Axis.around("x", [5.0]),
+        Axis.around("x", [5.0], log=True),
+    ],
+)
+def test_every_axis_has_a_few_ticks_within(axis: Axis) -> None:
+    ticks = axis.ticks()
+    assert 3 <= len(ticks) <= 8
+    assert all(axis.low - 1e-9 <= value <= axis.high + 1e-9 for value, _ in ticks)
+    assert len({words for _, words in ticks}) == len(ticks)
+
+
+def test_more_curves_than_colours_are_all_drawn() -> None:
+    svg = plot([Curve(str(n), [(0, 0), (1, 1)]) for n in range(9)], Axis("x", 0, 1), Axis("y", 0, 1))
+    assert len(elements(svg, "polyline")) == 9
