@@ -13,6 +13,26 @@ FILE = "config.json"
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Layers, width and context of a named model; the rest follows from the width (`ModelConfig.of_width`)."""
+
+    layers: int
+    width: int
+    context: int
+
+
+# CoMET's three sizes are 62 M, 119 M and 1.09 B parameters at its 7,105 tokens (arXiv 2508.12104): feed-forward four
+# times the width, heads of 64, as many key-value heads as heads, tied embeddings.
+SHAPES = {
+    "nano": Shape(1, 64, 1024),
+    "demo": Shape(2, 128, 1024),
+    "comet-s": Shape(6, 768, 8192),
+    "comet-m": Shape(12, 768, 8192),
+    "comet-l": Shape(16, 2048, 8192),
+}
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A pre-norm decoder with RMSNorm, SwiGLU and rotary positions.
 
@@ -33,6 +53,7 @@ class ModelConfig:
     tied_embeddings: bool = True
     context: int = 1024
     vocabulary: str = ""  # hash of the tokens it was trained on; empty for the models of others
+    time: str = "intervals"  # rotary: positions tell the time that passed, so they have to be given
 
     def __post_init__(self) -> None:
         if self.family not in ARCHITECTURES:
@@ -47,15 +68,25 @@ class ModelConfig:
 
     @staticmethod
     def of_depth(depth: int, vocab_size: int, context: int) -> ModelConfig:
-        """The one dial: `depth` layers, 64 * depth wide, SwiGLU four times as wide (CoMET's ratio), plain attention.
+        """The one dial: `depth` layers, 64 * depth wide, the rest as `of_width`."""
+        return ModelConfig.of_width(64 * depth, depth, vocab_size, context)
+
+    @staticmethod
+    def named(name: str, vocab_size: int) -> ModelConfig:
+        """A model of `SHAPES`: nano, demo, comet-s, comet-m or comet-l."""
+        shape = SHAPES[name]
+        return ModelConfig.of_width(shape.width, shape.layers, vocab_size, shape.context)
+
+    @staticmethod
+    def of_width(width: int, layers: int, vocab_size: int, context: int) -> ModelConfig:
+        """SwiGLU four times the width (CoMET's ratio), plain attention with as many heads as fit.
 
         Heads have 32 dimensions below a width of 512, so that small models still have several, and 64 from there on.
         """
-        width = 64 * depth
         head_dim = 32 if width < 512 else 64
-        heads = width // head_dim
+        heads = max(1, width // head_dim)
         return ModelConfig(
-            vocab_size, hidden_size=width, layers=depth, heads=heads, kv_heads=heads, head_dim=head_dim,
+            vocab_size, hidden_size=width, layers=layers, heads=heads, kv_heads=heads, head_dim=head_dim,
             intermediate_size=4 * width, context=context,
         )  # fmt: skip
 
@@ -93,7 +124,8 @@ class ModelConfig:
             "pad_token_id": 0,
             "bos_token_id": 1,
             "eos_token_id": None,
-            "sequela_vocabulary": self.vocabulary,  # carried along, not used, by transformers
+            "sequela_vocabulary": self.vocabulary,  # carried along, not used, by transformers; so is the next
+            "sequela_time": self.time,
         }
         (folder / FILE).write_text(json.dumps(body, indent=1))
 
@@ -139,6 +171,7 @@ class ModelConfig:
                 intermediate_size=body["intermediate_size"], rope_theta=float(rope.get("rope_theta") or 10000.0),
                 norm_epsilon=body["rms_norm_eps"], tied_embeddings=bool(body.get("tie_word_embeddings", False)),
                 context=body["max_position_embeddings"], vocabulary=body.get("sequela_vocabulary", ""),
+                time=body.get("sequela_time", "intervals"),
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} lacks {error}: copy or train the checkpoint again.") from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sequela.model.attention import Attention, Causal
 from sequela.model.config import ModelConfig
 from sequela.model.layers import Block, RMSNorm, rotary
+from sequela.record.errors import InputError
 
 
 class Decoder(nn.Module):
@@ -43,8 +44,16 @@ class Decoder(nn.Module):
         positions_BT: Int[Tensor, "B T"] | None = None,
         attention: Attention | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """Final hidden states. Positions count from 0 in each row and attention is causal unless given."""
+        """Final hidden states. Positions count from 0 in each row and attention is causal unless given.
+
+        Raises InputError without positions for a model that reads time from them.
+        """
         if positions_BT is None:
+            if self.config.time == "rotary":
+                raise InputError(
+                    "This model reads the time that passed from the positions: give them, for each token its place in "
+                    "the row plus the hours since the patient's first event."
+                )
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
         cos, sin = rotary(positions_BT, self.config.head_dim, self.config.rope_theta)
         x_BTC = self.embedding(ids_BT)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
@@ -16,18 +17,30 @@ def test_the_parameter_count_is_that_of_the_weights(family, tied):
     assert config.parameters == sum(w.numel() for w in Decoder(config).parameters())
 
 
-@pytest.mark.parametrize(("layers", "width", "millions"), [(6, 768, 62.1), (12, 768, 118.7)])
-def test_comets_published_sizes(layers, width, millions):
-    config = ModelConfig(
-        7105,
-        hidden_size=width,
-        layers=layers,
-        heads=width // 64,
-        kv_heads=width // 64,
-        head_dim=64,
-        intermediate_size=4 * width,
-    )
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "heads", "inner", "millions"),
+    [
+        ("comet-s", 6, 768, 12, 3072, 62.1),
+        ("comet-m", 12, 768, 12, 3072, 118.7),
+        ("comet-l", 16, 2048, 32, 8192, 1088.5),
+    ],
+)
+def test_comets_published_sizes(tmp_path, name, layers, width, heads, inner, millions):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = ModelConfig.named(name, 7105)
     assert round(config.parameters / 1e6, 1) == millions
+    assert (config.layers, config.hidden_size, config.heads, config.intermediate_size) == (
+        layers,
+        width,
+        heads,
+        inner,
+    )
+    assert (config.family, config.kv_heads, config.head_dim, config.context) == ("qwen2", heads, 64, 8192)
+    config.save(tmp_path)
+    with torch.device("meta"):
+        theirs = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert theirs.num_parameters() == config.parameters
 
 
 def test_one_dial_sets_the_shape():
@@ -36,8 +49,13 @@ def test_one_dial_sets_the_shape():
     assert (large.hidden_size, large.heads, large.head_dim, large.intermediate_size) == (768, 12, 64, 3072)
 
 
+@pytest.mark.parametrize(("name", "depth"), [("nano", 1), ("demo", 2)])
+def test_the_small_named_models_are_on_the_dial(name, depth):
+    assert ModelConfig.named(name, 96) == ModelConfig.of_depth(depth, 96, 1024)
+
+
 def test_saving_and_loading_gives_the_same_configuration(tmp_path):
-    config = ModelConfig(77, family="qwen3", kv_heads=2, rope_theta=5e5, tied_embeddings=False)
+    config = ModelConfig(77, family="qwen3", kv_heads=2, rope_theta=5e5, tied_embeddings=False, time="rotary")
     config.save(tmp_path)
     assert ModelConfig.load(tmp_path) == config
 

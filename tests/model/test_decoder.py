@@ -1,7 +1,11 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.record.errors import InputError
 
 
 def model(seed=0):
@@ -27,3 +31,11 @@ def test_the_weights_depend_on_the_seed_alone():
 def test_embeddings_are_tied():
     decoder = model()
     assert decoder.head.weight is decoder.embedding.weight
+
+
+def test_a_model_that_reads_time_from_positions_wants_them():
+    plain, ids = model(), torch.arange(6)[None]
+    timed = Decoder(replace(plain.config, time="rotary")).initialise(0)
+    with pytest.raises(InputError, match="give them"):
+        timed.logits(ids)
+    assert torch.equal(timed.logits(ids, torch.arange(6)[None]), plain.logits(ids))
