@@ -91,12 +91,12 @@ class Study:
     def of(self, scheme: str, seed: int, budget: str) -> TrainSettings:
         """The settings of one run: as many events a step as the default has, or as many FLOPs in all."""
         ratio = self.tokens(scheme) / self.tokens(DEFAULT)
-        rows = max(1, round(ratio * self.settings.batch_tokens / self.settings.context))
+        batch_tokens = round(ratio * self.settings.batch_tokens)
         epochs = self.settings.epochs
         if budget == SAME_FLOPS:
             own, default = (self.run(one, seed, SAME_EVENTS)["flops"] for one in (scheme, DEFAULT))
             epochs *= default / own
-        return replace(self.settings, batch_tokens=rows * self.settings.context, epochs=epochs, seed=seed)
+        return replace(self.settings, batch_tokens=batch_tokens, epochs=epochs, seed=seed)
 
     def run(self, scheme: str, seed: int, budget: str) -> dict:
         """Train and score one model, where that was not done before: what was spent, and the nats of each patient."""
@@ -108,7 +108,7 @@ class Study:
                 spent = train(corpus, Path(name), settings)
                 model = checkpoint.load(Path(name))
             held_out = Corpus.load(corpus, "held_out")
-            found = score(model, held_out, settings, kinds_of(held_out.tokenizer))
+            found = score(model, held_out, kinds_of(held_out.tokenizer))
             facts = {key: spent[key] for key in ("parameters", "steps", "tokens", "flops", "seconds")}
             body = facts | {
                 "epochs": settings.epochs,

@@ -1,20 +1,24 @@
-"""Token rows of patients laid into rows of one length, each patient alone in its segment."""
+"""Patients in windows, windows in rows: what one pass of a model takes, each window alone in its segment."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
+from sequela.tokens.ragged import Ragged, offsets_of, within
 from sequela.tokens.vocabulary import PAD
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed rows. All [B, T]: `ids`; `positions`, from 0 for each patient, see `Windows`; `segments`, the patient's
-    number in its row (-1: padding); `targets`, the next token of the same patient (-1: none)."""
+    """One packed row, T tokens of N windows one after another and less than `multiple` of padding. All int64 [1, T]:
+    `ids`; `positions`, from 0 for each window, see `Windows`; `segments`, the window's number in its row (-1: padding);
+    `targets`, the next token of the same window (-1: none)."""
 
     ids: np.ndarray
     positions: np.ndarray
@@ -36,27 +40,24 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows of at most `context` tokens: longer patients in consecutive windows, demographics and age in every one.
+    """The patients in windows of at most `context` tokens: longer ones in several, demographics and age in every one.
 
     Each window after a patient's first starts with the patient's demographics and, of each group in `carried` (age
-    bands, calendar periods), the token last seen before it. Only the cuts are held in memory; a row is put together
-    when it is asked for.
+    bands, calendar periods), the token last seen before it. Only the cuts and these fronts are held in memory.
 
     Attributes:
         tokens: the patients.
         clock: minutes since the patient's first event at each token, where time is told by position; else None.
-        patient, start, stop: int64 [W], which tokens of which patient each window holds behind its head.
-        lengths: int64 [W], head included.
+        patient, start, stop: int64 [W], which tokens of which patient each window holds behind its front.
+        fronts: what stands in front of each window.
     """
 
     tokens: Rows
     clock: Rows | None
-    head: np.ndarray
-    carried: tuple[np.ndarray, ...]
     patient: np.ndarray
     start: np.ndarray
     stop: np.ndarray
-    lengths: np.ndarray
+    fronts: Ragged
 
     @staticmethod
     def of(
@@ -67,69 +68,86 @@ class Windows:
         clock: Rows | None = None,
     ) -> Windows:
         """Cut patients longer than `context`. `head`: the tokens that are demographics."""
-        cuts: list[tuple[int, int, int, int]] = []
         lengths = tokens.lengths
-        for patient in np.flatnonzero(lengths > context):
-            cuts += [(int(patient), *cut) for cut in _cuts(tokens[patient], head, carried, context)]
-        short = np.flatnonzero(lengths <= context)
-        whole = np.stack([short, np.zeros_like(short), lengths[short], lengths[short]], 1)
-        table = np.concatenate([whole, np.array(cuts, np.int64).reshape(-1, 4)]).astype(np.int64)
-        table = table[np.lexsort((table[:, 1], table[:, 0]))]
-        return Windows(tokens, clock, head, carried, *table.T)
+        long = np.flatnonzero(lengths > context)
+        cuts = [_cuts(tokens[patient], head, carried, context) for patient in long]
+        count = np.ones(len(lengths), np.int64)
+        count[long] = [len(one) for one in cuts]
+        patient = np.repeat(np.arange(len(lengths)), count)
+        start, stop, front = np.zeros_like(patient), lengths[patient], np.zeros_like(patient)
+        cut = count[patient] > 1
+        flat = [one for of_patient in cuts for one in of_patient]
+        start[cut], stop[cut] = [one[0] for one in flat], [one[1] for one in flat]
+        front[cut] = [len(one[2]) for one in flat]
+        fronts = np.concatenate([np.zeros(0, np.int64), *(one[2] for one in flat)])
+        return Windows(tokens, clock, patient, start, stop, Ragged(fronts, offsets_of(front)))
 
     def __len__(self) -> int:
         return len(self.patient)
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        ids, start = self.tokens[self.patient[row]], self.start[row]
-        own = ids[start : self.stop[row]]
-        return np.concatenate([head_of(ids, start, self.head, self.carried), own]) if start else own
+    def __getitem__(self, window: int) -> np.ndarray:
+        own = self.tokens[self.patient[window]][self.start[window] : self.stop[window]]
+        return np.concatenate([self.fronts[window], own]) if self.start[window] else own
 
-    def positions(self, row: int) -> np.ndarray:
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each window, front included, int64 [W]."""
+        return self.stop - self.start + self.fronts.lengths
+
+    def positions(self, window: int) -> np.ndarray:
         """The place of each token of a window: 0, 1, .. and, where time is told by position, plus the hours passed."""
-        place = np.arange(self.lengths[row])
+        place = np.arange(self.lengths[window])
         if self.clock is None:
             return place
-        minutes = self.clock[self.patient[row]]
-        start, stop = self.start[row], self.stop[row]
+        minutes = self.clock[self.patient[window]]
+        start, stop = self.start[window], self.stop[window]
         hours = (minutes[start:stop] - minutes[start]) // 60
         return place + np.append(np.zeros(len(place) - len(hours), np.int64), hours)
 
 
+class _Front:
+    """What stands in front of a window of one patient: demographics, and of each carried group the token last seen."""
+
+    def __init__(self, ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...]):
+        self.ids = ids
+        self.static = ids[: np.argmin(np.isin(ids, head))]
+        self.groups = [np.flatnonzero(np.isin(ids, group)) for group in carried]
+
+    def of(self, start: int) -> np.ndarray:
+        """The front of a window that begins at token `start`."""
+        seen = [np.searchsorted(places, start) for places in self.groups]
+        latest = [places[count - 1] for places, count in zip(self.groups, seen, strict=True) if count]
+        return np.concatenate([self.static, self.ids[np.array(latest, np.int64)]])
+
+
 def _cuts(
     ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], context: int
-) -> list[tuple[int, int, int]]:
-    """(start, stop, length with the head) of each window of one patient."""
-    cuts, start = [(0, context, context)], context
+) -> list[tuple[int, int, np.ndarray]]:
+    """(start, stop, front) of each window of one patient."""
+    fronts, start = _Front(ids, head, carried), context
+    cuts = [(0, context, ids[:0])]
     while start < len(ids):
-        front = len(head_of(ids, start, head, carried))
-        stop = min(start + context - front, len(ids))
-        cuts.append((start, stop, front + stop - start))
+        front = fronts.of(start)
+        stop = min(start + context - len(front), len(ids))
+        cuts.append((start, stop, front))
         start = stop
     return cuts
-
-
-def head_of(ids: np.ndarray, start: int, head: np.ndarray, carried: tuple[np.ndarray, ...]) -> np.ndarray:
-    """What a window of one patient that begins at `start` is preceded by: demographics, age band before `start`."""
-    static = ids[: np.argmin(np.isin(ids, head))]
-    latest = [ids[:start][np.isin(ids[:start], group)][-1:] for group in carried]
-    return np.concatenate([static, *latest])
 
 
 def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], length: int) -> np.ndarray:
     """The last `length` tokens of one patient, demographics and age band kept in front."""
     if len(ids) <= length:
         return ids
-    start = len(ids) - length
+    fronts, start = _Front(ids, head, carried), len(ids) - length
     while True:
-        row = np.concatenate([head_of(ids, start, head, carried), ids[start:]])
+        row = np.concatenate([fronts.of(start), ids[start:]])
         if len(row) <= length:
             return row
         start += len(row) - length
 
 
-def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
-    """Items of the given lengths into bins of size `context`: longest first, each into the fullest that takes it."""
+def best_fit(lengths: np.ndarray, size: int) -> list[list[int]]:
+    """Items of the given lengths into bins of `size`: longest first, each into the fullest that takes it."""
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, bin), sorted
     for item in np.argsort(-lengths, kind="stable"):
@@ -137,7 +155,7 @@ def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
         place = bisect_left(room, (need, -1))
         if place == len(room):
             bins.append([int(item)])
-            insort(room, (context - need, len(bins) - 1))
+            insort(room, (size - need, len(bins) - 1))
         else:
             free, number = room.pop(place)
             bins[number].append(int(item))
@@ -145,37 +163,20 @@ def best_fit(lengths: np.ndarray, context: int) -> list[list[int]]:
     return bins
 
 
-def epoch(
-    tokens: Rows, context: int, rows_per_batch: int, random: np.random.Generator
-) -> list[list[list[int]]]:
-    """All patients once, in random order: batches of rows of patient numbers."""
-    order = random.permutation(len(tokens))
-    lengths = tokens.lengths
-    # Packing stretch by stretch keeps the order random while each stretch fills its rows almost completely.
-    stretch = 4096
-    rows = [
-        [int(part[i]) for i in row]
-        for start in range(0, len(order), stretch)
-        for part in (order[start : start + stretch],)
-        for row in best_fit(lengths[part], context)
-    ]
-    shuffled = [rows[i] for i in random.permutation(len(rows))]
-    return [shuffled[i : i + rows_per_batch] for i in range(0, len(shuffled), rows_per_batch)]
-
-
-def collate(tokens: Windows, rows: list[list[int]], context: int) -> Batch:
-    """The patients of each row, one after another."""
-    shape = (len(rows), context)
-    ids = np.full(shape, PAD, np.int64)
-    positions, segments, targets = np.zeros(shape, np.int64), np.full(shape, -1), np.full(shape, -1)
-    for r, row in enumerate(rows):
-        at = 0
-        for number, patient in enumerate(row):
-            one = tokens[patient]
-            here = slice(at, at + len(one))
-            ids[r, here] = one
-            positions[r, here] = tokens.positions(patient)
-            segments[r, here] = number
-            targets[r, at : at + len(one) - 1] = one[1:]
-            at += len(one)
+def collate(windows: Windows, row: Sequence[int] | np.ndarray, multiple: int = 8) -> Batch:
+    """The windows of one row, one after another, padded to a multiple of `multiple` tokens."""
+    lengths = windows.lengths[np.asarray(row, np.int64)]
+    filled = int(lengths.sum())
+    shape = (1, -(-filled // multiple) * multiple)
+    ids, positions = np.full(shape, PAD, np.int64), np.zeros(shape, np.int64)
+    segments, targets = np.full(shape, -1), np.full(shape, -1)
+    np.concatenate([windows[window] for window in row], out=ids[0, :filled])
+    positions[0, :filled] = (
+        within(lengths)
+        if windows.clock is None
+        else np.concatenate([windows.positions(window) for window in row])
+    )
+    segments[0, :filled] = np.repeat(np.arange(len(lengths)), lengths)
+    targets[0, : filled - 1] = ids[0, 1:filled]
+    targets[0, np.cumsum(lengths) - 1] = -1
     return Batch(ids, positions, segments, targets)

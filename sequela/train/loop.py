@@ -15,10 +15,11 @@ from sequela.model.decoder import Decoder
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.pack import Windows, collate, epoch
+from sequela.tokens.pack import collate
+from sequela.train.batches import Batches
 from sequela.train.objective import next_token
 from sequela.train.optimizer import optimisers, schedule
-from sequela.train.score import rows_per_batch, score, windows
+from sequela.train.score import ROW_TOKENS, score, windows
 from sequela.train.settings import TrainSettings
 
 LOG = "train.json"
@@ -45,40 +46,42 @@ def train(
     model = Decoder(config).initialise(settings.seed).to(device)
     steppers = optimisers(model, settings)
     peaks = [optimiser.param_groups[0]["lr"] for optimiser in steppers]
-    batches = _batches(tokens, settings)
+    rows_per_step = math.ceil(settings.batch_tokens / max(ROW_TOKENS, settings.context))
+    row_tokens = max(settings.context, settings.batch_tokens // rows_per_step)
+    total = math.ceil(settings.epochs * int(tokens.lengths.sum()))
+    batches = Batches(tokens.lengths, row_tokens, rows_per_step, total, settings.seed)
     started, seen, curve = time.perf_counter(), 0, []
-    for step, rows in enumerate(batches):
-        share = schedule(step, len(batches), settings)
+    for step in batches:
+        seen = step.after["tokens"]
+        share = schedule((step.tokens + seen) / 2 / max(total, seen), settings)
         for optimiser, peak in zip(steppers, peaks, strict=True):
             optimiser.param_groups[0]["lr"] = peak * share
-        loss, count = next_token(model, collate(tokens, rows, settings.context))
+        count = sum(int((tokens.lengths[row] - 1).sum()) for row in step.rows)
         model.zero_grad()
-        (loss / count).backward()
+        nats = 0.0
+        for row in step.rows:
+            loss, _ = next_token(model, collate(tokens, row))
+            (loss / count).backward()
+            nats += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         for optimiser in steppers:
             optimiser.step()
-        bits = loss.item() / count / math.log(2)
+        bits = nats / count / math.log(2)
         if not math.isfinite(bits):
-            raise InputError(f"The loss became {bits} at step {step}: lower --learning-rate.")
-        seen += count
+            raise InputError(f"The loss became {bits} at step {len(curve)}: lower --learning-rate.")
         curve.append(bits)
-        progress(
-            step + 1,
-            len(batches),
-            bits_per_token=bits,
-            tokens_per_second=seen / (time.perf_counter() - started),
-        )
+        progress(seen, total, bits_per_token=bits, tokens_per_second=seen / (time.perf_counter() - started))
     about = {
         "settings": asdict(settings),
         "model": config.as_dict(),
         "vocabulary": vocabulary.hash,
         "parameters": config.parameters,
-        "steps": len(batches),
+        "steps": len(curve),
         "tokens": seen,
         "flops": 6.0 * config.parameters * seen,
         "seconds": time.perf_counter() - started,
         "train_bits_per_token": float(np.mean(curve[-max(1, len(curve) // 20) :])),
-        "tuning": evaluate_loss(model, tuning, settings),
+        "tuning": evaluate_loss(model, tuning),
         "curve_bits_per_token": curve,
     }
     checkpoint.save(model, out)
@@ -87,24 +90,10 @@ def train(
     return about
 
 
-def evaluate_loss(model: Decoder, data: Corpus, settings: TrainSettings) -> dict[str, float] | None:
+def evaluate_loss(model: Decoder, data: Corpus) -> dict[str, float] | None:
     """Bits per token and per event over all patients of a split; None for an empty split."""
     if len(data.patients) == 0:
         return None
-    found = score(model, data, settings)
+    found = score(model, data)
     bits = float(found.nats.sum()) / math.log(2)
     return {"bits_per_token": bits / int(found.tokens.sum()), "bits_per_event": bits / data.events}
-
-
-def _batches(tokens: Windows, settings: TrainSettings) -> list[list[list[int]]]:
-    """Every batch of the run: whole epochs in fresh random orders, the last one cut to the fraction asked for."""
-    batches: list[list[list[int]]] = []
-    for number in range(math.ceil(settings.epochs)):
-        one = epoch(
-            tokens,
-            settings.context,
-            rows_per_batch(settings),
-            np.random.default_rng([settings.seed, number]),
-        )
-        batches += one[: math.ceil(len(one) * min(1.0, settings.epochs - number))]
-    return batches

@@ -27,15 +27,14 @@ def optimisers(model: Decoder, settings: TrainSettings) -> list[torch.optim.Opti
     return [matrices, rest]
 
 
-def schedule(step: int, steps: int, settings: TrainSettings) -> float:
-    """Share of the peak rate at step 0..steps-1: linear warm-up, then half a cosine down to `final_rate`.
+def schedule(done: float, settings: TrainSettings) -> float:
+    """Share of the peak rate when a share `done` of the run's tokens is seen: linear warm-up, then half a cosine down.
 
     >>> settings = TrainSettings(warmup=0.1, final_rate=0.1)
-    >>> [round(schedule(step, 100, settings), 2) for step in (0, 9, 99)]
-    [0.1, 1.0, 0.1]
+    >>> [round(schedule(done, settings), 2) for done in (0.05, 0.1, 1.0)]
+    [0.5, 1.0, 0.1]
     """
-    warmup = max(1, round(settings.warmup * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup + 1) / max(1, steps - warmup)
-    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * done)) / 2
+    if done < settings.warmup:
+        return done / settings.warmup
+    fallen = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * fallen)) / 2

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequela.tokens.pack import Windows, best_fit, collate, epoch, newest
+from sequela.tokens.pack import Windows, best_fit, collate, newest
 from sequela.tokens.ragged import Ragged
 
 HEAD, AGES = np.array([1, 2]), (np.array([10, 11, 12]),)
@@ -21,6 +21,7 @@ def test_every_window_of_a_long_patient_opens_with_demographics_and_the_age_by_t
     ids = patient(30)
     rows = Windows.of(Ragged.of([ids, patient(5)]), HEAD, AGES, 12)
     assert rows.lengths.tolist() == [len(rows[row]) for row in range(len(rows))]
+    assert rows.patient.tolist() == [0, 0, 0, 1]
     assert [row.tolist() for row in map(rows.__getitem__, range(len(rows)))] == [
         ids[:12],
         [1, 2, 11, *ids[12:21]],
@@ -42,26 +43,27 @@ def test_best_fit_places_everyone_once_and_never_overfills(lengths):
     assert all(sum(lengths[i] for i in one) <= 50 for one in bins)
 
 
-def test_packing_wastes_under_two_percent():
-    lengths = np.random.default_rng(0).integers(20, 200, 5000)
-    assert lengths.sum() / (len(best_fit(lengths, 1024)) * 1024) > 0.98
-
-
-def test_an_epoch_has_every_patient_once_in_an_order_of_its_seed():
-    tokens = Ragged.of([patient(n) for n in range(4, 40)])
-    orders = [epoch(tokens, 64, 2, np.random.default_rng(seed)) for seed in (0, 0, 1)]
-    flat = [[p for batch in one for row in batch for p in row] for one in orders]
-    assert sorted(flat[0]) == list(range(36))
-    assert flat[0] == flat[1] != flat[2]
-
-
-def test_targets_are_the_next_token_of_the_same_patient():
-    tokens = Windows.of(Ragged.of([[1, 5, 6], [1, 7]]), HEAD, AGES, 6)
-    batch = collate(tokens, [[0, 1], [1]], 6)
-    assert batch.ids.tolist() == [[1, 5, 6, 1, 7, 0], [1, 7, 0, 0, 0, 0]]
-    assert batch.targets.tolist() == [[5, 6, -1, 7, -1, -1], [7, -1, -1, -1, -1, -1]]
-    assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0]]
-    assert batch.segments.tolist() == [[0, 0, 0, 1, 1, -1], [0, 0, -1, -1, -1, -1]]
+@given(st.lists(st.integers(3, 40), min_size=1, max_size=12), st.sampled_from([1, 8]), st.booleans())
+def test_a_row_is_its_windows_one_after_another(sizes, multiple, rotary):
+    """The loop over tokens is the oracle."""
+    rows = Ragged.of([patient(size) for size in sizes])
+    clock = Ragged.of([np.arange(size) * 45 for size in sizes]) if rotary else None
+    windows = Windows.of(rows, HEAD, AGES, 12, clock)
+    row = np.random.default_rng(0).permutation(len(windows))
+    batch = collate(windows, row, multiple)
+    ids, positions, segments, targets = [], [], [], []
+    for number, window in enumerate(row):
+        one, places = windows[window], windows.positions(window)
+        for at in range(len(one)):
+            ids.append(one[at])
+            positions.append(places[at])
+            segments.append(number)
+            targets.append(one[at + 1] if at + 1 < len(one) else -1)
+    padding = -len(ids) % multiple
+    assert batch.ids.tolist() == [ids + [0] * padding]
+    assert batch.positions.tolist() == [positions + [0] * padding]
+    assert batch.segments.tolist() == [segments + [-1] * padding]
+    assert batch.targets.tolist() == [targets + [-1] * padding]
 
 
 @given(st.integers(4, 60), st.integers(5, 40))

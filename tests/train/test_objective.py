@@ -30,7 +30,7 @@ def alone(decoder, ids):
 
 def test_the_loss_of_a_packed_batch_is_that_of_its_patients_alone():
     decoder = model()
-    loss, count = next_token(decoder, collate(PATIENTS, [[0, 1], [2]], 9))
+    loss, count = next_token(decoder, collate(PATIENTS, [0, 1, 2]))
     expected = sum(alone(decoder, PATIENTS[i].tolist()) for i in range(3))
     assert count == 4 + 2 + 3
     assert torch.allclose(loss, expected, atol=1e-4)
@@ -40,8 +40,7 @@ def test_no_patient_changes_the_loss_of_another():
     decoder = model()
     other = rows(PATIENTS[0], [1, 11, 10], PATIENTS[2])
     change = (
-        next_token(decoder, collate(other, [[0, 1]], 9))[0]
-        - next_token(decoder, collate(PATIENTS, [[0, 1]], 9))[0]
+        next_token(decoder, collate(other, [0, 1]))[0] - next_token(decoder, collate(PATIENTS, [0, 1]))[0]
     )
     expected = alone(decoder, [1, 11, 10]) - alone(decoder, PATIENTS[1].tolist())
     assert torch.allclose(change, expected, atol=1e-4)

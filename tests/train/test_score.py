@@ -12,9 +12,6 @@ from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenize import tokenize
 from sequela.train.loop import evaluate_loss
 from sequela.train.score import Kinds, score, windows
-from sequela.train.settings import TrainSettings
-
-SETTINGS = TrainSettings(depth=1, context=256, batch_tokens=1024)
 
 
 def decoder(data: Corpus) -> Decoder:
@@ -38,12 +35,12 @@ def alone(model: Decoder, ids: np.ndarray) -> np.ndarray:
 
 def test_the_score_of_each_patient_is_that_of_its_tokens_alone(data):
     model = decoder(data)
-    found = score(model, data, SETTINGS)
+    found = score(model, data)
     assert found.tokens.tolist() == (data.tokens.lengths - 1).tolist()
     expected = [alone(model, data.tokens[row]).sum() for row in range(len(data.patients))]
     np.testing.assert_allclose(found.nats[:, 0], expected, rtol=1e-4)
     assert np.ptp(expected) > 1
-    about = evaluate_loss(model, data, SETTINGS)
+    about = evaluate_loss(model, data)
     assert about["bits_per_token"] == pytest.approx(sum(expected) / found.tokens.sum() / np.log(2), rel=1e-4)
 
 
@@ -52,8 +49,8 @@ def test_kinds_add_up(data):
     time = np.zeros(len(vocabulary), np.int64)
     time[vocabulary.matching(TIME_PREFIX)] = 1
     by_kind, whole = (
-        score(model, data, SETTINGS, Kinds(time, ("other", "time"))),
-        score(model, data, SETTINGS),
+        score(model, data, Kinds(time, ("other", "time"))),
+        score(model, data),
     )
     np.testing.assert_allclose(by_kind.nats.sum(1), whole.nats[:, 0], rtol=1e-6)
     ids = data.tokens[0]
@@ -62,14 +59,13 @@ def test_kinds_add_up(data):
 
 def test_a_window_repeats_the_demographics_but_does_not_score_them(data):
     model = decoder(data)
-    short = replace(SETTINGS, context=32)
-    rows, found = windows(data, 32), score(model, data, short)
+    rows, found = windows(data, 32), score(model, data, context=32)
     assert len(rows) > len(data.patients)
     assert found.tokens.tolist() == (data.tokens.lengths - 1).tolist()
     row = int(np.argmax(data.tokens.lengths))
     expected = 0.0
     for window in np.flatnonzero(rows.patient == row):
-        front = rows.lengths[window] - (rows.stop[window] - rows.start[window])
+        front = rows.fronts.lengths[window]
         expected += alone(model, rows[window])[max(front - 1, 0) :].sum()
     np.testing.assert_allclose(found.nats[row, 0], expected, rtol=1e-4)
 
@@ -83,14 +79,14 @@ def test_fused_tokens_are_told_as_code_and_value(world_meds, tmp_path):
     group = np.unique(codes, return_inverse=True)[1]
     zero = np.zeros(len(codes), np.int64)
     kinds = Kinds(zero, ("code", "value"), group, zero + 1)
-    found = score(model, data, SETTINGS, kinds)
-    np.testing.assert_allclose(found.nats.sum(1), score(model, data, SETTINGS).nats[:, 0], rtol=1e-5)
+    found = score(model, data, kinds)
+    np.testing.assert_allclose(found.nats.sum(1), score(model, data).nats[:, 0], rtol=1e-5)
     ids = data.tokens[0].astype(np.int64)
     chances = model.logits(torch.from_numpy(ids[None]))[0].softmax(-1).detach().numpy()
     several = [chances[place, group == group[token]].sum() for place, token in enumerate(ids[1:])]
     np.testing.assert_allclose(found.nats[0, 0], -np.log(several).sum(), rtol=1e-4)
     assert found.nats[:, 1].sum() > 1
-    single = score(model, data, SETTINGS, replace(kinds, group=np.arange(len(codes))))
+    single = score(model, data, replace(kinds, group=np.arange(len(codes))))
     np.testing.assert_allclose(
         single.nats[:, 1], 0, atol=1e-2
     )  # control: alone in its group, nothing is left

@@ -1,0 +1,128 @@
+import io
+import tarfile
+import tracemalloc
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sequela.tokens.pack import Windows
+from sequela.tokens.ragged import Ragged, offsets_of
+from sequela.train.batches import ROWS_PER_STRETCH, Batches
+
+
+def stream(lengths, **changed):
+    lengths = np.asarray(lengths)
+    chosen = {"row_tokens": 64, "rows_per_step": 3, "total_tokens": 2 * int(lengths.sum())} | changed
+    return Batches(lengths, **chosen)
+
+
+def plain(steps):
+    return [([row.tolist() for row in step.rows], step.tokens, step.after) for step in steps]
+
+
+SHORT = st.lists(st.integers(1, 50), min_size=1, max_size=400)
+
+
+@given(SHORT, st.integers(1, 5), st.integers(0, 99), st.integers(0, 60))
+def test_stopping_anywhere_and_going_on_is_the_same_stream(lengths, rows_per_step, seed, stop):
+    whole = plain(stream(lengths, rows_per_step=rows_per_step, seed=seed))
+    first = stream(lengths, rows_per_step=rows_per_step, seed=seed)
+    begun = [step for _, step in zip(range(min(stop, len(whole))), first, strict=False)]
+    later = stream(lengths, rows_per_step=rows_per_step, seed=seed)
+    later.start_at(begun[-1].after if begun else first.state())
+    assert plain(begun) + plain(later) == whole
+
+
+@given(SHORT, st.integers(1, 5), st.integers(0, 99))
+def test_every_epoch_holds_every_window_once(lengths, rows_per_step, seed):
+    steps = list(stream(lengths, rows_per_step=rows_per_step, seed=seed))
+    rows = [row for step in steps for row in step.rows]
+    assert all(sum(lengths[w] for w in row) <= 64 for row in rows)
+    assert all(len(step.rows) == rows_per_step for step in steps[:-1])
+    flat, number = [w for row in rows for w in row], len(lengths)
+    assert sorted(flat[:number]) == sorted(flat[number:]) == list(range(number))
+    assert [step.tokens for step in steps[1:]] == [step.after["tokens"] for step in steps[:-1]]
+    assert steps[-1].after["tokens"] == 2 * sum(lengths)
+
+
+def test_epochs_and_seeds_differ_in_their_order():
+    lengths = np.full(300, 10)
+    flat = [
+        [w for step in stream(lengths, seed=seed) for row in step.rows for w in row] for seed in (0, 0, 1)
+    ]
+    assert flat[0] == flat[1] != flat[2]
+    assert flat[0][:300] != flat[0][300:]
+
+
+def test_the_run_ends_with_the_row_that_fills_it():
+    lengths = np.full(100, 10)
+    steps = list(stream(lengths, total_tokens=250))
+    assert [len(step.rows) for step in steps] == [3, 2]
+    assert steps[-1].after["tokens"] == 300
+
+
+def test_a_window_that_fits_no_row_is_our_mistake():
+    with pytest.raises(ValueError, match="1 to 64"):
+        stream([10, 65])
+
+
+def test_no_epoch_is_ever_held_as_objects():
+    """A window costs the 8 bytes of its place in the order; as lists of numbers it would cost 40 and more."""
+    lengths = np.full(1_000_000, 30)
+    batches = stream(lengths, row_tokens=4096)
+    next(batches)
+    tracemalloc.start()
+    again = stream(lengths, row_tokens=4096)
+    next(again)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    stretch = ROWS_PER_STRETCH * 4096 / 30
+    assert peak < 8 * len(lengths) + 500 * stretch < 20 * len(lengths)
+
+
+def wasted(lengths, row_tokens):
+    """Share of rows of `row_tokens` that no token fills, over one epoch."""
+    steps = stream(lengths, row_tokens=row_tokens, rows_per_step=1, total_tokens=int(lengths.sum()))
+    return 1 - lengths.sum() / (row_tokens * sum(len(step.rows) for step in steps))
+
+
+def cut(lengths, context):
+    """Tokens of the windows of patients with so many tokens."""
+    ids = np.full(lengths.sum(), 5)
+    starts = offsets_of(lengths)
+    ids[starts[:-1]] = 1
+    return Windows.of(Ragged(ids, starts), np.array([1]), (), context).lengths
+
+
+def physionet(shared_data):
+    """Tokens of each stay of PhysioNet 2012, set a, about: two for each measurement."""
+    with tarfile.open(shared_data / "ehr/physionet2012/set-a.tar.xz") as archive:
+        files = (archive.extractfile(member) for member in archive if member.name.endswith(".txt"))
+        return 2 * np.array([io.BytesIO(file.read()).getvalue().count(b"\n") for file in files])
+
+
+def mimic(shared_data):
+    """Tokens of each patient of the MIMIC-IV demo, about: two for each event."""
+    events = pl.scan_parquet(shared_data / "ehr/mimic4demo_meds_slim/events.parquet")
+    return 2 * events.group_by("subject_id").len().sort("subject_id").collect()["len"].to_numpy().astype(int)
+
+
+@pytest.mark.parametrize("source", [physionet, mimic])
+@pytest.mark.parametrize(("context", "row_tokens"), [(1024, 4096), (512, 4096), (1024, 8192), (8192, 8192)])
+def test_rows_of_real_patients_waste_less_than_two_percent(shared_data, source, context, row_tokens):
+    assert wasted(cut(source(shared_data), context), row_tokens) < 0.02
+
+
+def test_rows_as_long_as_the_context_would_waste_more(shared_data):
+    """The control: stays of 860 tokens do not fill rows of 1,024."""
+    assert wasted(cut(physionet(shared_data), 1024), 1024) > 0.05
+
+
+@pytest.mark.parametrize("row_tokens", [4096, 16384])
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+def test_rows_of_a_long_tail_waste_less_than_two_percent(row_tokens, spread):
+    lengths = np.random.default_rng(0).lognormal(np.log(100), spread, 60_000).astype(int) + 5
+    assert wasted(cut(lengths, 1024), row_tokens) < 0.02
