@@ -24,7 +24,9 @@ from sequela.tokens.corpus import Corpus, tokenize
 from sequela.train.loop import train
 from sequela.train.settings import TrainSettings
 
-DEFAULT = TrainSettings(depth=1, context=512, epochs=6)
+DEFAULT = TrainSettings(
+    depth=1, context=512, epochs=6, batch_tokens=4096, learning_rate=6e-3, matrix_rate=6e-3
+)
 VARIANTS = {
     "default": DEFAULT,
     "second_moment=0.99": replace(DEFAULT, second_moment=0.99),

@@ -311,6 +311,8 @@ def studied(given: argparse.Namespace, work: Path) -> Study:
         context=512,
         batch_tokens=given.batch_tokens,
         epochs=given.epochs,
+        learning_rate=6e-3,
+        matrix_rate=6e-3,
     )
     seeds = tuple(given.seeds[:1] if given.quick else given.seeds)
     schemes = tuple(dict.fromkeys([DEFAULT, *given.schemes]))

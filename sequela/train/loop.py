@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from sequela.model import checkpoint
-from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.pack import collate
 from sequela.train.batches import Batches
+from sequela.train.dial import context_of, resolve
 from sequela.train.objective import next_token
 from sequela.train.optimizer import optimisers, schedule
-from sequela.train.score import ROW_TOKENS, score, windows
+from sequela.train.score import score, windows
 from sequela.train.settings import TrainSettings
 
 LOG = "train.json"
@@ -36,20 +36,19 @@ def train(
     """
     settings = settings or TrainSettings()
     data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
-    tokens = windows(data, settings.context)
+    tokens = windows(data, context_of(settings))
     if len(tokens) == 0:
         raise InputError(f"{corpus} has no training patient: tokenise a larger dataset or change the split.")
     vocabulary = data.tokenizer.vocabulary
-    shape = ModelConfig.of_depth(settings.depth, len(vocabulary), settings.context)
-    config = replace(shape, vocabulary=vocabulary.hash)
+    resolved = resolve(settings, len(vocabulary), int(tokens.lengths.sum()))
+    settings = resolved.settings
+    config = replace(resolved.model, vocabulary=vocabulary.hash, time=data.tokenizer.settings.time)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Decoder(config).initialise(settings.seed).to(device)
     steppers = optimisers(model, settings)
     peaks = [optimiser.param_groups[0]["lr"] for optimiser in steppers]
-    rows_per_step = math.ceil(settings.batch_tokens / max(ROW_TOKENS, settings.context))
-    row_tokens = max(settings.context, settings.batch_tokens // rows_per_step)
-    total = math.ceil(settings.epochs * int(tokens.lengths.sum()))
-    batches = Batches(tokens.lengths, row_tokens, rows_per_step, total, settings.seed)
+    rows_per_step, total = max(1, settings.batch_tokens // settings.row_tokens), settings.tokens
+    batches = Batches(tokens.lengths, settings.row_tokens, rows_per_step, total, settings.seed)
     started, seen, curve = time.perf_counter(), 0, []
     for step in batches:
         seen = step.after["tokens"]
@@ -73,6 +72,7 @@ def train(
         progress(seen, total, bits_per_token=bits, tokens_per_second=seen / (time.perf_counter() - started))
     about = {
         "settings": asdict(settings),
+        "dial": resolved.as_dict(),
         "model": config.as_dict(),
         "vocabulary": vocabulary.hash,
         "parameters": config.parameters,

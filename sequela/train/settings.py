@@ -4,24 +4,66 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sequela.model.config import SHAPES
+
+SIZES = ("depth", "layers", "width", "heads", "kv_heads", "head_dim", "intermediate")
+LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_tokens": 1, "seed": 0}
+# Of each group at most one is given
+EITHER = (("preset", "depth"), ("epochs", "tokens", "tokens_per_parameter"))
+ABOVE_ZERO = (
+    "epochs",
+    "tokens",
+    "tokens_per_parameter",
+    "learning_rate",
+    "matrix_rate",
+    "clip",
+    "rope_theta",
+)
+
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a decoder is pretrained."""
+    """How a decoder is pretrained. What is None follows from the rest (`sequela.train.dial`)."""
 
-    depth: int = 2
-    """The one dial: number of layers; width is 64 times as much."""
-    context: int = 1024
-    """Length of a packed row, in tokens; longer patients are cut into windows."""
-    batch_tokens: int = 4096
+    preset: str | None = None
+    """A named size: nano, demo, comet-s (62 M parameters), comet-m (119 M) or comet-l (1.1 B)."""
+    depth: int | None = None
+    """The one dial, 2 unless given: number of layers; width is 64 times as much, and the rest follows."""
+    layers: int | None = None
+    """Number of layers, if another than the dial's."""
+    width: int | None = None
+    """Width of the hidden states."""
+    heads: int | None = None
+    """Number of attention heads."""
+    kv_heads: int | None = None
+    """Number of key-value heads, which groups of heads share."""
+    head_dim: int | None = None
+    """Dimensions of a head."""
+    intermediate: int | None = None
+    """Width inside the feed-forward layers."""
+    family: str = "qwen2"
+    """qwen2, qwen3 or llama."""
+    rope_theta: float = 10000.0
+    """Base of the rotary positions."""
+    tied: bool = True
+    """One matrix for the embedding and the head."""
+    context: int | None = None
+    """At most so many tokens are seen at once; longer patients are cut into windows."""
+    row_tokens: int | None = None
+    """Tokens of whole windows in one pass; a step takes as many passes as it needs."""
+    batch_tokens: int | None = None
     """Tokens per optimiser step."""
-    epochs: float = 5.0
+    epochs: float | None = None
     """Passes over the training patients."""
+    tokens: float | None = None
+    """Tokens to train on, instead of epochs."""
+    tokens_per_parameter: float | None = None
+    """Tokens to train on for each parameter, instead of epochs."""
     optimiser: str = "muon"
     """muon (for the matrices inside the blocks; AdamW for the rest) or adamw (for all)."""
-    learning_rate: float = 6e-3
+    learning_rate: float | None = None
     """Peak learning rate of AdamW."""
-    matrix_rate: float = 6e-3
+    matrix_rate: float | None = None
     """Peak learning rate of Muon."""
     final_rate: float = 0.0
     """Share of the peak at which the cosine ends. CoMET ends at 0.1, which leaves hazards of rare events too low."""
@@ -39,9 +81,15 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser must be muon or adamw, not {self.optimiser!r}")
-        for name, least in (("depth", 1), ("context", 16), ("batch_tokens", 1), ("seed", 0)):
-            if getattr(self, name) < least:
+        if self.preset is not None and self.preset not in SHAPES:
+            raise ValueError(f"preset must be one of {', '.join(SHAPES)}, not {self.preset!r}")
+        for group in EITHER:
+            given = [name for name in group if getattr(self, name) is not None]
+            if len(given) > 1:
+                raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
+        for name, least in LEAST.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
-        for name in ("epochs", "learning_rate", "matrix_rate", "clip"):
-            if not getattr(self, name) > 0:
+        for name in ABOVE_ZERO:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")

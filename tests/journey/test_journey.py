@@ -20,7 +20,9 @@ from sequela.tasks.task import load_task
 
 TASK = Path(__file__).parent / "death_in_a_week.yaml"
 PATIENTS, CHANCES = 6000, 8
-TRAINING = TrainSettings(depth=1, context=512, epochs=6)
+TRAINING = TrainSettings(
+    depth=1, context=512, epochs=6, batch_tokens=4096, learning_rate=6e-3, matrix_rate=6e-3
+)
 
 
 @dataclass

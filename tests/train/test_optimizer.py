@@ -21,7 +21,8 @@ def test_a_run_without_warm_up_starts_at_the_peak():
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_every_weight_has_one_optimiser_and_only_matrices_inside_the_blocks_decay(name):
     model = Decoder(ModelConfig(30))
-    matrices, rest = (o.param_groups[0] for o in optimisers(model, TrainSettings(optimiser=name)))
+    settings = TrainSettings(optimiser=name, learning_rate=1e-3, matrix_rate=1e-3)
+    matrices, rest = (o.param_groups[0] for o in optimisers(model, settings))
     assert matrices["weight_decay"] > 0 == rest["weight_decay"]
     assert all(w.dim() == 2 for w in matrices["params"])
     assert any(w is model.embedding.weight for w in rest["params"])

@@ -6,7 +6,7 @@ from sequela.train.settings import TrainSettings
 
 
 def test_defaults_are_plain_values():
-    assert all(isinstance(field.default, int | float | str) for field in fields(TrainSettings))
+    assert all(isinstance(field.default, int | float | str | None) for field in fields(TrainSettings))
 
 
 def test_an_unknown_optimiser_is_refused():
@@ -15,8 +15,32 @@ def test_an_unknown_optimiser_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"depth": 0}, {"context": 3}, {"epochs": 0.0}, {"batch_tokens": 0}, {"seed": -1}]
+    "wrong",
+    [
+        {"depth": 0},
+        {"width": 0},
+        {"context": 3},
+        {"epochs": 0.0},
+        {"tokens": 0},
+        {"batch_tokens": 0},
+        {"seed": -1},
+        {"learning_rate": float("nan")},
+    ],
 )
 def test_what_cannot_be_trained_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainSettings(**wrong)
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="preset must be one of nano, demo, comet-s"):
+        TrainSettings(preset="comet-xl")
+
+
+@pytest.mark.parametrize(
+    "both",
+    [{"preset": "nano", "depth": 1}, {"epochs": 1.0, "tokens": 5}, {"tokens": 5, "tokens_per_parameter": 2}],
+)
+def test_two_ways_to_say_one_thing_exclude_each_other(both):
+    with pytest.raises(ValueError, match=" and ".join(both)):
+        TrainSettings(**both)
