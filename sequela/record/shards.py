@@ -14,7 +14,7 @@ from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.record.layout import DATA
 from sequela.record.timeline import STATIC
-from sequela.record.validate import check_births, check_cells, check_schema, unreadable
+from sequela.record.validate import cells, check_births, check_cells, check_schema, unreadable
 
 ROWS = 1 << 20
 COLUMNS = ("subject_id", "time", "code", "numeric_value")
@@ -92,7 +92,7 @@ def patients_of(shard: Shard) -> np.ndarray:
     Raises:
         InputError: where a row has no patient.
     """
-    return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pa.int64()))
+    return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pl.Int64))
 
 
 def _read(shard: Shard, names: tuple[str, ...]) -> tuple[Columns, pa.Table]:
@@ -122,14 +122,14 @@ def _whole_patients(file: pq.ParquetFile, shard: Shard, names: tuple[str, ...]) 
     """The rows of the patients whose rows begin in the shard, and how many rows of the file lie before them."""
     columns = [column for column in names if column in file.schema_arrow.names]
     table = file.read_row_groups(range(shard.first, shard.last), columns=columns, use_threads=False)
-    patient, before = _numbers(table, "subject_id", pa.int64()), _last_patient(file, shard.first - 1)
+    patient, before = _numbers(table, "subject_id", pl.Int64), _last_patient(file, shard.first - 1)
     # What is left of the last patient of the shard before is passed over ..
     others = patient != before if before is not None else np.ones(len(patient), bool)
     skip = int(np.argmax(others)) if others.any() else len(patient)
     # .. and what of this shard's last patient lies in the row groups behind belongs to this one.
     for group in range(shard.last, file.metadata.num_row_groups if skip < len(patient) else 0):
         more = file.read_row_group(group, columns=columns, use_threads=False)
-        same = _numbers(more, "subject_id", pa.int64()) == patient[-1]
+        same = _numbers(more, "subject_id", pl.Int64) == patient[-1]
         ends = len(same) if same.all() else int(np.argmin(same))
         table = pa.concat_tables([table, more.slice(0, ends)])
         if ends < len(same):
@@ -144,22 +144,19 @@ def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
     return cells[-1].as_py() if len(cells) else None
 
 
-def _numbers(table: pa.Table, column: str, kind: pa.DataType, absent: float = 0) -> np.ndarray:
+def _numbers(table: pa.Table, column: str, kind: pl.DataType | type[pl.DataType], absent: float = 0) -> np.ndarray:
     """A column as an array; missing cells are `absent`."""
-    cells = pl.Series(table[column].cast(kind, safe=False))  # pyarrow's own way to an array would import pandas
-    return cells.fill_null(absent).to_numpy()
+    return cells(table[column]).cast(kind).to_physical().fill_null(absent).to_numpy()
 
 
 def _columns(table: pa.Table) -> Columns:
-    moments = table["time"].cast(pa.timestamp("us"), safe=False)
-    table = table.set_column(table.column_names.index("time"), "time", moments)
-    time = _numbers(table, "time", pa.int64(), STATIC)
+    time = _numbers(table, "time", pl.Datetime("us"), STATIC)
     if "numeric_value" in table.column_names:
-        number = _numbers(table, "numeric_value", pa.float32(), np.nan)
+        number = _numbers(table, "numeric_value", pl.Float32, np.nan)
     else:
         number = np.full(len(table), np.nan, np.float32)
     names, code = _coded(table["code"])
-    return Columns(_numbers(table, "subject_id", pa.int64()), time, code, number, names)
+    return Columns(_numbers(table, "subject_id", pl.Int64), time, code, number, names)
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -167,11 +164,11 @@ def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     chunks = [
         chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in column.chunks
     ]
-    lists = [chunk.dictionary.cast(pa.string()).to_pylist() for chunk in chunks]
+    lists = [chunk.dictionary.to_pylist() for chunk in chunks]
     names = sorted({name for some in lists for name in some})
     place = {name: row for row, name in enumerate(names)}
     code = [
-        np.array([place[name] for name in some], np.int32)[pl.Series(chunk.indices).to_numpy()]
+        np.array([place[name] for name in some], np.int32)[cells(chunk.indices).to_numpy()]
         for some, chunk in zip(lists, chunks, strict=True)
         if len(chunk)
     ]

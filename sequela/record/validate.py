@@ -9,7 +9,6 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sequela.record.codes import BIRTH
 from sequela.record.columns import NEVER, Columns, births
@@ -78,14 +77,24 @@ def check_cells(table: pa.Table, path: Path, before: int) -> None:
     """
     for column in ("subject_id", "code"):
         if column in table.column_names and table[column].null_count:
-            row = before + 1 + pc.index(pc.is_null(table[column]), True).as_py()
+            row = before + 1 + cells(table[column]).is_null().arg_max()
             raise InputError(f"{path}, row {row}: '{column}' is missing; give it, or drop the event.")
     if "numeric_value" in table.column_names:
-        endless = pc.index(pc.is_inf(table["numeric_value"].cast(pa.float32(), safe=False)), True).as_py()
-        if endless >= 0:
+        endless = cells(table["numeric_value"]).cast(pl.Float32).is_infinite().fill_null(False)
+        if endless.any():
+            row = before + 1 + endless.arg_max()
             raise InputError(
-                f"{path}, row {before + 1 + endless}: 'numeric_value' is infinite; give a number, or leave it empty."
+                f"{path}, row {row}: 'numeric_value' is infinite; give a number, or leave it empty."
             )
+
+
+def cells(column: pa.Array | pa.ChunkedArray) -> pl.Series:
+    """A column as a series.
+
+    `pl.Series(column)` would import pyarrow.compute, and pyarrow's own way to an array pandas: both slower than the
+    reading of a small file.
+    """
+    return pl.DataFrame(pa.table({"": column})).to_series()
 
 
 def check_births(columns: Columns, row: np.ndarray, path: Path) -> None:

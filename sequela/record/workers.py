@@ -6,12 +6,9 @@ module, and give the same result wherever and however often it runs: on Ray a sh
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -98,6 +95,11 @@ def _processes(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]
     if processes < 2:
         yield map
         return
+    # Imported here: one process alone does without, and is spared a share of its start.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     # Spawned, not forked: a fork copies the locks of threads that do not live on in the child.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread)

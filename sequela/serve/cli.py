@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,6 +172,9 @@ def tokenize(
         out: The folder to write: vocabulary and token rows per split.
         map: Translates codes: mimic-meds, gem (ICD-9-CM to ICD-10-CM), or your file (columns from, to); repeatable.
     """
+    # A small dataset takes less time than to start: no threads for linear algebra, no garbage sought among the imports
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(100_000)
     _run(
         "tokenize",
         out,
@@ -361,7 +366,9 @@ def _run(name: str, out: Path, common: Common, work: Callable[[Progress], dict])
 
 def main() -> None:
     """Entry point of the command `sequela`."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # all that is left goes with the process: nobody has to look through it
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -24,24 +24,23 @@ class Bins:
 
         Codes without a value have no bins. Exact where the values were counted exactly.
         """
-        codes, cuts, centres = [], [], []
         number, bounds = values.numbers(), values.bounds()
-        for row in np.argsort(np.array(names, object)) if names else ():
-            own = slice(bounds[row], bounds[row + 1])
-            if own.start == own.stop:
-                continue
-            x, count = number[own], values.count[own]
-            edges = _quantiles(x, count, np.arange(1, quantiles) / quantiles)
-            which = np.searchsorted(edges, x, side="left")
-            # An empty bin (ties) is never encoded; its centre only matters if a model samples it, so: the nearest cut.
-            near = np.concatenate([edges[:1], (edges[:-1] + edges[1:]) / 2, edges[-1:]])
-            held = np.bincount(which, weights=count, minlength=quantiles)
-            total = np.bincount(which, weights=x * count, minlength=quantiles)
-            codes.append(names[row])
-            cuts.append(edges)
-            centres.append(np.where(held > 0, total / np.maximum(held, 1), near))
-        shape = (len(codes), quantiles)
-        return Bins(tuple(codes), np.reshape(cuts, (shape[0], quantiles - 1)), np.reshape(centres, shape))
+        size = np.diff(bounds)
+        valued = np.array(sorted(np.flatnonzero(size), key=lambda row: names[row]), np.int64)
+        cuts = _quantiles(number, values.count, bounds[valued], bounds[valued + 1], quantiles)
+        row = np.zeros(len(size), np.int32)
+        row[valued] = np.arange(len(valued))
+        own = row[values.code]  # of each cell
+        which = own * np.int32(quantiles)
+        for cut in cuts.T:
+            which += cut[own] < number
+        shape = (len(valued), quantiles)
+        count = np.bincount(which, weights=values.count, minlength=len(valued) * quantiles).reshape(shape)
+        total = np.bincount(which, weights=number * values.count, minlength=count.size).reshape(shape)
+        # An empty bin (ties) is never encoded; its centre only matters if a model samples it, so: the nearest cut.
+        near = np.hstack([cuts[:, :1], (cuts[:, :-1] + cuts[:, 1:]) / 2, cuts[:, -1:]])
+        centres = np.where(count > 0, total / np.maximum(count, 1), near)
+        return Bins(tuple(names[row] for row in valued), cuts, centres)
 
     def only(self, codes: set[str]) -> Bins:
         """The bins of the given codes."""
@@ -71,12 +70,19 @@ class Bins:
         return out
 
 
-def _quantiles(x: np.ndarray, count: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """`np.quantile` of the sorted values `x`, each of which occurs `count` times."""
+def _quantiles(
+    x: np.ndarray, count: np.ndarray, first: np.ndarray, end: np.ndarray, quantiles: int
+) -> np.ndarray:
+    """`np.quantile` at 1/Q .. (Q-1)/Q of each of C runs [first, end) of sorted values `x`, which occur `count` times.
+
+    float64 [C, Q-1].
+    """
     upto = np.cumsum(count)
-    place = share * (upto[-1] - 1)
+    before = (upto[first] - count[first])[:, None]
+    last = upto[end - 1][:, None] - before - 1
+    place = np.arange(1, quantiles) / quantiles * last
     low = np.floor(place).astype(np.int64)
     rest = place - low
-    below = x[np.searchsorted(upto, low, side="right")]
-    above = x[np.searchsorted(upto, np.minimum(low + 1, upto[-1] - 1), side="right")]
+    below = x[np.searchsorted(upto, before + low, side="right")]
+    above = x[np.searchsorted(upto, before + np.minimum(low + 1, last), side="right")]
     return np.where(rest > 0, below + (above - below) * rest, below)

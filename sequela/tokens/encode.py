@@ -49,13 +49,14 @@ class _Known:
     bins: np.ndarray
 
 
-def encode(tokenizer: Tokenizer, columns: Columns) -> Encoded:
-    """Token rows of all patients who have an event with a token.
+def encode(tokenizer: Tokenizer, columns: Columns, *, translated: bool = False) -> Encoded:
+    """Token rows of all patients who have an event with a token; `translated` says that the code maps were applied.
 
     Static events are sex and race; others are ignored. A hierarchical code whose later part is unknown is cut
     there; a code without a known first part is dropped and counted.
     """
-    columns = tokenizer.translated(columns)
+    if not translated:
+        columns = tokenizer.translated(columns)
     known = _look_up(tokenizer, columns.names)
     events = moving(columns, tokenizer.settings)
     kept = known.parts[:, 0] >= 0

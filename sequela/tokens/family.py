@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
 import polars as pl
 
@@ -72,6 +73,7 @@ def keep(counts: pl.DataFrame, limits: Mapping[str, int], min_patients: int) -> 
     return kept.to_list(), unknown["code"].to_list()
 
 
+@cache
 def _of_head(head: str) -> str:
     head = re.sub(r"[^A-Z0-9]", "_", head.upper())
     if head in _FAMILY:

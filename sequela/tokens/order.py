@@ -42,10 +42,20 @@ def in_token_order(events: Columns) -> Columns:
     mixed = np.zeros(moment[-1] + 1, bool)
     mixed[moment[1:][wrong]] = True
     rows = np.flatnonzero(mixed[moment])
-    sorted_rows = rows[np.lexsort((value[rows], moment[rows] * len(rank) + order[rows]))]
     every = np.arange(len(events))
-    every[rows] = sorted_rows
+    every[rows] = rows[_sorted_pairs(moment[rows] * len(rank) + order[rows], value[rows])]
     return events.take(every)
+
+
+def _sorted_pairs(key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """`np.lexsort((value, key))` for keys [N] in short runs that rise, and few equal ones: several times faster."""
+    out = np.argsort(key, kind="stable")
+    key, value = key[out], value[out]
+    same = key[1:] == key[:-1]
+    if (same & (value[1:] < value[:-1])).any():
+        several = np.append(False, same) | np.append(same, False)
+        out[several] = out[several][np.lexsort((value[several], key[several]))]
+    return out
 
 
 def _thinned(events: Columns, minutes: int) -> Columns:

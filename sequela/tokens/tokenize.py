@@ -2,7 +2,8 @@
 
 Each pass maps a function over the shards. It writes its result as files and, last of all, a note that says it is done;
 a run that goes on where another was cut short skips the shards with a note. Nothing here grows with the number of
-patients but their ids: some twenty bytes each, for a moment.
+patients but their ids: some twenty bytes each, for a moment. A small dataset is worked on by one process, which keeps
+in memory what it would else write and read again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -36,12 +37,27 @@ from sequela.tokens.translate import CodeMap, check_names, load_map, translate
 WORK = "work"
 COUNTED, ENCODED = "counted.json", "encoded.json"  # the notes of the two passes
 MERGED_AT_ONCE = 8
-SMALL = 2 << 20  # events
+SMALL = 2 << 20  # events; each takes 24 bytes in memory
+
+
+@dataclass
+class Kept:
+    """What one process keeps from one job to the next, instead of reading again what it read or wrote before.
+
+    Attributes:
+        maps: the code maps.
+        tokenizer: fitted after the first pass.
+        events: the translated events of each shard and the splits of its patients (see `_events`), by number.
+    """
+
+    maps: tuple[CodeMap, ...]
+    tokenizer: Tokenizer | None = None
+    events: dict[int, tuple[Columns, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One shard of a dataset, and where the corpus is being made."""
+    """One shard of a dataset, and where the corpus is being made; `kept` only where one process does a small one."""
 
     number: int
     shard: Shard
@@ -49,6 +65,7 @@ class Job:
     out: Path
     settings: TokenSettings
     maps: tuple[str, ...]
+    kept: Kept | None = None
 
     @property
     def work(self) -> Path:
@@ -89,12 +106,14 @@ def tokenize(
     code_maps = tuple(load_map(source) for source in maps)
     check_names(code_maps)
     (out / WORK).mkdir(exist_ok=True)
-    save_maps(code_maps, out)
     Assignment.write(dataset, out / WORK)
+    workers, kept = _enough(workers, shards, code_maps)
+    if kept is None:
+        save_maps(code_maps, out)
     names = tuple(one.name for one in code_maps)
-    jobs = [Job(number, shard, dataset, out, settings, names) for number, shard in enumerate(shards)]
+    jobs = [Job(number, shard, dataset, out, settings, names, kept) for number, shard in enumerate(shards)]
 
-    with at_work(_enough(workers, shards), len(jobs)) as each:
+    with at_work(workers, len(jobs)) as each:
         each(count_job, jobs, progress=partial(_stage, progress, 0))
         check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
         if not any(note["train"] for note in _notes(jobs, COUNTED)):
@@ -102,7 +121,10 @@ def tokenize(
                 f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
             )
         tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
-        tokenizer.save(out)
+        if kept is None:
+            tokenizer.save(out)
+        else:
+            kept.tokenizer = tokenizer
         each(encode_job, jobs, progress=partial(_stage, progress, 1))
     gaps = np.zeros((len(settings.interval_edges), 2), np.int64)
     for note in _notes(jobs, ENCODED):
@@ -143,11 +165,15 @@ def _stage(progress: Progress, number: int, done: float, total: float, **facts: 
     progress(done + number * total, 2 * total, stage=("count", "encode")[number], **facts)
 
 
-def _enough(workers: Workers | None, shards: list[Shard]) -> Workers:
+def _enough(
+    workers: Workers | None, shards: list[Shard], maps: tuple[CodeMap, ...]
+) -> tuple[Workers, Kept | None]:
     """One process for a small dataset, unless somebody asked for more: starting others would take longer."""
     workers = workers or Workers()
     small = workers.engine == "local" and sum(shard.rows for shard in shards) < SMALL
-    return replace(workers, processes=1) if small and not workers.processes else workers
+    if small and workers.processes < 2:
+        return replace(workers, processes=1), Kept(maps)
+    return workers, None
 
 
 def _merged(jobs: list[Job]) -> Statistics:
@@ -172,11 +198,14 @@ def count_job(job: Job) -> None:
         return
     columns, split = _read(job)
     np.save(job.file("patients.npy"), columns.patient[columns.starts])
-    maps = load_maps(job.maps, job.out)
+    maps = job.kept.maps if job.kept else load_maps(job.maps, job.out)
     reached = frozenset().union(*(one.systems for one in maps))
     times = np.bincount(columns.code, minlength=len(columns.names))
-    train = _of(columns, split, SPLITS.index(TRAIN))
-    Statistics.of(recoded(train, maps), job.settings).save(job.file("counts.npz"))
+    events = recoded(columns, maps)
+    train = _of(events, split, SPLITS.index(TRAIN))
+    Statistics.of(train, job.settings).save(job.file("counts.npz"))
+    if job.kept:
+        job.kept.events[job.number] = events, split
     facts = {
         "train": int((split == SPLITS.index(TRAIN)).sum()),
         "without_split": int((split == NONE).sum()),
@@ -193,11 +222,11 @@ def encode_job(job: Job) -> None:
     """The second pass over one shard."""
     if job.file(ENCODED).exists():
         return
-    columns, split = _read(job)
-    tokenizer = _tokenizer(job.out)
+    tokenizer = job.kept.tokenizer if job.kept else _tokenizer(job.out)
+    events, split = _events(job, tokenizer)
     facts = {}
-    for number in np.unique(split[split != NONE]):
-        encoded = encode(tokenizer, _of(columns, split, number))
+    for number in np.flatnonzero(np.bincount(split, minlength=NONE)[:NONE]):
+        encoded = encode(tokenizer, _of(events, split, number), translated=True)
         name = SPLITS[number]
         written = write_shard(encoded, job.out / name, f"{job.number:05d}")
         facts[name] = {"shard": written, "dropped": encoded.dropped, "gaps": encoded.gaps.tolist()}
@@ -224,6 +253,14 @@ def _read(job: Job) -> tuple[Columns, np.ndarray]:
     if assigned is not None:
         return columns, assigned.of(patients)
     return columns, np.full(len(patients), split_of_folder(job.shard, job.dataset), np.uint8)
+
+
+def _events(job: Job, tokenizer: Tokenizer) -> tuple[Columns, np.ndarray]:
+    """The translated events of a shard, and the row in `SPLITS` of each of its patients."""
+    if job.kept and job.number in job.kept.events:
+        return job.kept.events.pop(job.number)
+    columns, split = _read(job)
+    return tokenizer.translated(columns), split
 
 
 def _of(columns: Columns, split: np.ndarray, number: int) -> Columns:

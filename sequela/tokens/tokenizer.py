@@ -214,9 +214,9 @@ class Tokenizer:
             },
             "tokens": self.vocabulary.tokens,
         }
-        body["checksum"] = _checksum(body)
         # One line a part: json's own indentation is many times slower
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
+        lines.append(f'"checksum": "{_checksum(lines)}"')
         (folder / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     @staticmethod
@@ -243,16 +243,17 @@ class Tokenizer:
             ) from None
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): make the folder again.") from error
-        if vocabulary.hash != body["hash"] or _checksum(body) != body.get("checksum"):
+        checksum = body.pop("checksum", None)
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
+        if vocabulary.hash != body["hash"] or _checksum(lines) != checksum:
             raise InputError(f"{path} was edited: it no longer matches its hash; make the folder again.")
         maps = load_same_maps(identities, Path(folder))
         return Tokenizer(settings, vocabulary, intervals, Bins(codes, cuts, centres), maps)
 
 
-def _checksum(body: dict) -> str:
-    """The SHA-256 of everything that `save` writes but itself."""
-    rest = {key: value for key, value in body.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+def _checksum(lines: list[str]) -> str:
+    """The SHA-256 of everything that `save` writes but itself, as `json.dumps` would write it."""
+    return hashlib.sha256(("{" + ", ".join(lines) + "}").encode()).hexdigest()
 
 
 def _check_names(parts: list[str], settings: TokenSettings) -> None:

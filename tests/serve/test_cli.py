@@ -47,6 +47,17 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_tokenizing_a_small_dataset_imports_nothing_slow(world_meds: Path, tmp_path: Path) -> None:
+    slow = ("torch", "pandas", "pyarrow.compute", "numpy.ma", "multiprocessing", "rich", *HEAVY[3:])
+    code = (
+        f"import sys; from sequela.serve.cli import run; run({['tokenize', str(world_meds), str(tmp_path / 'out')]}); "
+        f"print('slow:', sorted(set({slow}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "slow: []"
+    assert (tmp_path / "out" / "corpus.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -69,21 +69,51 @@ def test_two_processes_write_the_same_bytes_as_one(many, tmp_path, small_shards)
     assert bytes_of(one) == bytes_of(two)
 
 
+def test_a_small_dataset_is_read_once_a_large_one_twice_and_codes_are_translated_once(
+    many, tmp_path, small_shards, monkeypatch
+):
+    """The map would rename what it renamed; a dataset in the new names says what must come out."""
+    read = []
+    once = module.read_shard
+    monkeypatch.setattr(module, "read_shard", lambda shard: read.append(shard) or once(shard))
+    codes = set(pl.read_parquet(many / "data/**/*.parquet", columns=["code"])["code"])
+    names = sorted(code for code in codes if not code.startswith(("MEDS_", "FOLLOW_UP", "GENDER", "RACE")))
+    rotated = dict(zip(names, names[1:] + names[:1], strict=True))
+    pl.DataFrame({"from": rotated.keys(), "to": rotated.values()}).write_csv(tmp_path / "rotated.csv")
+    arguments = {"maps": (tmp_path / "rotated.csv",), "workers": Workers(processes=1)}
+    small = made(many, tmp_path / "small", **arguments)
+    assert len(read) == len(set(read)) > 5
+    monkeypatch.setattr(module, "SMALL", 0)
+    large = made(many, tmp_path / "large", **arguments)
+    assert len(read) == 3 * len(set(read))
+    assert bytes_of(small) == bytes_of(large)
+
+    shutil.copytree(many, tmp_path / "renamed")
+    for path in (tmp_path / "renamed" / "data").rglob("*.parquet"):
+        events = pl.read_parquet(path).with_columns(pl.col("code").replace(rotated))
+        pq.write_table(events.to_arrow(), path, row_group_size=100)
+    renamed = made(tmp_path / "renamed", tmp_path / "expected", maps=())
+    tokens = {name: held for name, held in bytes_of(small).items() if name.endswith(".npy")}
+    assert tokens == {name: held for name, held in bytes_of(renamed).items() if name.endswith(".npy")}
+
+
 def test_a_run_that_was_cut_short_goes_on_and_ends_the_same(many, tmp_path, small_shards, monkeypatch):
     whole = made(many, tmp_path / "whole", workers=Workers(processes=1))
     done = []
 
-    def dies(tokenizer, columns):
+    def dies(tokenizer, columns, **options):
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(1)
-        return module_encode(tokenizer, columns)
+        return module_encode(tokenizer, columns, **options)
 
     module_encode = module.encode
     monkeypatch.setattr(module, "encode", dies)
     with pytest.raises(KeyboardInterrupt):
         made(many, tmp_path / "resumed", workers=Workers(processes=1))
-    monkeypatch.setattr(module, "encode", lambda *args: done.append(1) or module_encode(*args))
+    monkeypatch.setattr(
+        module, "encode", lambda *args, **options: done.append(1) or module_encode(*args, **options)
+    )
     made(many, tmp_path / "resumed", workers=Workers(processes=1))
     shards_in_all = sum(
         len(one["shards"]) for one in json.loads((whole / "corpus.json").read_text())["splits"].values()
