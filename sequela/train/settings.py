@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sequela.model.config import SHAPES
 
 SIZES = ("depth", "layers", "width", "heads", "kv_heads", "head_dim", "intermediate")
-LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_tokens": 1, "seed": 0}
+HOW = ("parallel", "checkpoint_minutes", "checks", "log", "ignore_spikes")
+ONE_OF = {
+    "optimiser": ("muon", "adamw"),
+    "precision": ("auto", "bf16", "fp32"),
+    "log": ("none", "tensorboard", "mlflow"),
+}
+LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_tokens": 1}
+LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks"), 0)
 # Of each group at most one is given
 EITHER = (("preset", "depth"), ("epochs", "tokens", "tokens_per_parameter"))
 ABOVE_ZERO = (
@@ -77,10 +84,28 @@ class TrainSettings:
     """Largest gradient norm."""
     seed: int = 0
     """Seed of the weights and of the order of patients."""
+    precision: str = "auto"
+    """bf16 (weights, gradients and sums stay fp32), fp32, or auto: what is faster on this hardware at this width."""
+    parallel: str | None = None
+    """Under torchrun: ddp (each process holds all weights; the default there) or fsdp (each holds a share)."""
+    checkpoint_minutes: float = 5.0
+    """How often the run is saved, so that it can go on after an interruption."""
+    checks: int = 10
+    """How often some of the tuning patients are scored on the way."""
+    log: str = "none"
+    """Also write metrics for tensorboard or mlflow, into OUT-log, without a server."""
+    ignore_spikes: bool = False
+    """Go on when the loss jumps or rises."""
+
+    @property
+    def of_result(self) -> dict[str, object]:
+        """The settings that decide what comes out, not how one gets there."""
+        return {name: value for name, value in asdict(self).items() if name not in HOW}
 
     def __post_init__(self) -> None:
-        if self.optimiser not in ("muon", "adamw"):
-            raise ValueError(f"optimiser must be muon or adamw, not {self.optimiser!r}")
+        for name, known in ONE_OF.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
         if self.preset is not None and self.preset not in SHAPES:
             raise ValueError(f"preset must be one of {', '.join(SHAPES)}, not {self.preset!r}")
         for group in EITHER:

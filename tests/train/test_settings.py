@@ -9,9 +9,16 @@ def test_defaults_are_plain_values():
     assert all(isinstance(field.default, int | float | str | None) for field in fields(TrainSettings))
 
 
-def test_an_unknown_optimiser_is_refused():
-    with pytest.raises(ValueError, match="muon or adamw"):
-        TrainSettings(optimiser="sgd")
+@pytest.mark.parametrize("name", ["optimiser", "precision", "log"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be .* or .*, not 'sgd'"):
+        TrainSettings(**{name: "sgd"})
+
+
+def test_how_one_gets_there_does_not_decide_the_result():
+    usual = TrainSettings().of_result
+    assert TrainSettings(checkpoint_minutes=1.0, log="mlflow", parallel="fsdp").of_result == usual
+    assert TrainSettings(precision="fp32").of_result != usual != TrainSettings(seed=1).of_result
 
 
 @pytest.mark.parametrize(
