@@ -37,7 +37,7 @@ class Preset:
 
 
 Settings = TokenSettings | TrainSettings | SimulateSettings
-WORDS = {
+WORDS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
