@@ -73,6 +73,7 @@ def write(out: Path, patients: int, *, form: str = "parquet", seed: int = 0) -> 
     out.mkdir(parents=True)
     suffix, options = FORMS[form]
     con = duckdb.connect()
+    con.execute("SET enable_progress_bar = false")  # it would stand in the table of the benchmark
     con.execute(MACROS.format(seed=seed, visits=VISITS, used=USED))
     rows = 0
     for name, sql in _tables(patients).items():
