@@ -94,6 +94,12 @@ def test_the_length_of_a_run(asked, tokens, origin):
     assert found.settings.epochs is None and found.settings.tokens_per_parameter is None
 
 
+def test_up_to_four_passes_make_up_for_a_small_corpus():
+    asked, enough = TrainSettings(), 526_592_000
+    assert resolve(asked, 7, enough // 4).settings.tokens == enough
+    assert resolve(asked, 7, enough // 4 - 1).settings.tokens == enough - 4
+
+
 def test_resolving_what_is_resolved_changes_nothing():
     found = resolve(TrainSettings(preset="demo", epochs=3.0), 96, 1_000_000)
     assert resolve(found.settings, 96, 1_000_000).settings == found.settings
