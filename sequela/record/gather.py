@@ -28,6 +28,7 @@ class Ruled:
     code: str
     rows_in: int
     dropped: dict[str, int]
+    counted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def _forget(
 def _words(rule: Rule) -> str:
     """All that a rule says in SQL, where it may speak of any table."""
     expressions = [getattr(rule, name) or "" for name in EXPRESSIONS]
-    return " ".join([rule.table, *rule.join, *expressions, *rule.drop.values(), *(rule.range or ())])
+    conditions = [*rule.drop.values(), *rule.count.values()]
+    return " ".join([rule.table, *rule.join, *expressions, *conditions, *(rule.range or ())])
 
 
 def _read(
@@ -198,7 +200,7 @@ def _read(
         if rule.table == name:
             aside = table.rows - found[number].selected
             dropped = ({"not selected": aside} if aside else {}) | found[number].dropped
-            rules.append(Ruled(number, rule.code, table.rows, dropped))
+            rules.append(Ruled(number, rule.code, table.rows, dropped, found[number].counted))
     unreadable = {
         column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
     }

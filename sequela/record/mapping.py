@@ -112,6 +112,10 @@ class Rule:
         keep_without_value: True if an event whose `value` is null is still an event.
         range: lowest and highest plausible value, both included.
         drop: reason -> condition; rows that fulfil it are dropped and counted under the reason.
+        count: words -> condition; how many of the rule's events fulfil it is told in the report (of several, the first
+            that an event fulfils), and nothing else.
+        late: whether its events are known only at the end of the stay that opens at their time (see
+            `sequela.record.leak`), whatever their code; None: their code tells.
         missing_times: the share of the rows that may lack a readable time; above it, ingest stops.
         description, unit: for people; they end up in metadata/codes.parquet.
     """
@@ -127,6 +131,8 @@ class Rule:
     keep_without_value: bool = False
     range: tuple[str, str] | None = None
     drop: dict[str, str] = field(default_factory=dict)
+    count: dict[str, str] = field(default_factory=dict)
+    late: bool | None = None
     missing_times: float = 0.01
     description: str | None = None
     unit: str | None = None

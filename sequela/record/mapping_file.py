@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sequela.record.errors import InputError, nearest
 from sequela.record.json_shape import structure
-from sequela.record.leak import Leaks
+from sequela.record.leak import AT_END, AT_TRANSFER, COMPARE, Leaks
 from sequela.record.mapping import COLUMN_TYPES, FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
 from sequela.record.text_types import check_type, check_zone
 
@@ -65,6 +65,8 @@ RULE = {
     "patient": str,
     "where": str,
     "drop": dict,
+    "count": dict,
+    "late": bool,
     "code": str,
     "time": str,
     "value": str,
@@ -99,7 +101,7 @@ def load_mapping(source: str | Path) -> Mapping:
     ]
     metadata, macros = content.get("metadata", {}), content.get("macros", {})
     _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
-    leaks = _leaks(content.get("leaks", {}), f"{path}, leaks")
+    leaks = _leaks(content.get("leaks", {}), rules, f"{path}, leaks")
     return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone, leaks)
 
 
@@ -112,12 +114,17 @@ def fingerprint(source: str | Path) -> str:
     return hashlib.sha256(json.dumps(_content(_find(source)), default=str).encode()).hexdigest()
 
 
-def _leaks(said: dict, place: str) -> Leaks:
-    """Heads of codes may be written with the slashes behind them."""
-    _check(said, {"codes": (str, list)}, (), place)
-    if "codes" not in said:
-        return Leaks()
-    return Leaks(tuple(code.rstrip("/") for code in _texts(said["codes"], f"{place}, codes")))
+def _leaks(said: dict, rules: list[Rule], place: str) -> Leaks:
+    """Heads of codes may be written with the slashes behind them; with none of them, no rule is watched either."""
+    _check(said, {"codes": (str, list), "at_transfer": str}, (), place)
+    at_transfer = said.get("at_transfer", COMPARE)
+    if at_transfer not in AT_TRANSFER:
+        raise InputError(f"{place}: at_transfer is '{at_transfer}', but must be one of {_listed(AT_TRANSFER)}.")
+    codes = tuple(code.rstrip("/") for code in _texts(said.get("codes", list(AT_END)), f"{place}, codes"))
+    numbered = list(enumerate(rules, 1))
+    late = frozenset(number for number, rule in numbered if rule.late and codes)
+    timely = frozenset(number for number, rule in numbered if rule.late is False)
+    return Leaks(codes, late, timely, at_transfer)
 
 
 def _zone(content: dict, path: Path) -> str:
@@ -164,6 +171,7 @@ def _content(path: Path, heirs: tuple[Path, ...] = ()) -> dict:
         "events": base["events"] + content.get("events", []),
         "metadata": base.get("metadata", {}) | content.get("metadata", {}),
         "macros": base.get("macros", {}) | content.get("macros", {}),
+        "leaks": base.get("leaks", {}) | content.get("leaks", {}),
     }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def _table(read: Read, account: Account) -> dict:
                 "rows_in": rule.rows_in,
                 "events_out": account.events[rule.number],
                 "dropped": rule.dropped | late,
+                **({"counted": rule.counted} if rule.counted else {}),
                 "times": [first.date().isoformat(), last.date().isoformat()] if first and last else None,
             }
         )

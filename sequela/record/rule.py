@@ -25,6 +25,7 @@ class Found:
         name: where in the spill.
         selected: how many rows fulfil the rule's `where`.
         dropped: reason -> how many of the selected rows make no event.
+        counted: words -> how many of its events the rule's `count` counts under them.
         meanings: code -> description, for people.
         texts: whether any event has a text.
     """
@@ -32,6 +33,7 @@ class Found:
     name: str
     selected: int
     dropped: dict[str, int]
+    counted: dict[str, int]
     meanings: dict[str, str]
     texts: bool
 
@@ -59,12 +61,12 @@ def find_events(
     made = (
         "_patient AS subject_id, _time AS time, _code AS code, _value::FLOAT AS numeric_value, _text AS text_value, "
         f"_unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, {_reason(rule)} AS reason, _row AS row, "
-        "_meaning AS meaning"
+        "_counted AS counted, _meaning AS meaning"
     )
     run_sql(con, spill.write(f"SELECT {made} FROM ({_candidates(rule)})", name), place)
     rows = spill.all(name)
     if rows is None:
-        return Found(name, 0, {}, {}, False)
+        return Found(name, 0, {}, dict.fromkeys(rule.count, 0), {}, False)
     reasons = con.sql(
         f"SELECT reason, count(*), min(row), count(text_value) FROM {rows} GROUP BY 1 ORDER BY 1"
     ).fetchall()
@@ -75,7 +77,8 @@ def find_events(
     first = min((row for reason, _, row, _ in reasons if reason in (NO_TIME, UNREADABLE_TIME)), default=None)
     _check_times(con, rule, table, dropped, selected, first, place)
     texts = any(count for reason, *_, count in reasons if reason is None)
-    return Found(name, selected, dropped, _meanings(con, rows) if rule.description else {}, texts)
+    meanings = _meanings(con, rows) if rule.description else {}
+    return Found(name, selected, dropped, _counted(con, rows, rule), meanings, texts)
 
 
 def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, ...], place: str) -> int:
@@ -111,6 +114,13 @@ def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, .
     return rows - read
 
 
+def _counted(con: duckdb.DuckDBPyConnection, rows: str, rule: Rule) -> dict[str, int]:
+    if not rule.count:
+        return {}
+    sql = f"SELECT counted, count(*) FROM {rows} WHERE reason IS NULL AND counted IS NOT NULL GROUP BY 1"
+    return dict.fromkeys(rule.count, 0) | dict(con.sql(sql).fetchall())
+
+
 def _meanings(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, str]:
     sql = f"SELECT code, min(meaning) FROM {rows} WHERE reason IS NULL AND meaning IS NOT NULL GROUP BY 1"
     return dict(con.sql(sql).fetchall())
@@ -119,7 +129,11 @@ def _meanings(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, str]:
 def _check_syntax(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> None:
     """Each expression is valid SQL by itself, so that the one that is not can be named."""
     single = {name: getattr(rule, name) for name in EXPRESSIONS if getattr(rule, name) is not None}
-    several = {f"drop '{reason}'": condition for reason, condition in rule.drop.items()}
+    several = {
+        f"{key} '{words}'": condition
+        for key in ("drop", "count")
+        for words, condition in getattr(rule, key).items()
+    }
     for name, sql in (single | several).items():
         try:
             con.extract_statements(f"SELECT ({sql})")
@@ -134,11 +148,11 @@ def _candidates(rule: Rule) -> str:
     """SQL for the selected rows, with the rule's expressions evaluated."""
     base = quoted(rule.table)
     low, high = rule.range or ("NULL", "NULL")
-    asked = "".join(f" WHEN {condition} THEN {literal(reason)}" for reason, condition in rule.drop.items())
     columns = {
         "_row": f"{base}._row",
         "_unreadable": f"{base}._unreadable",
-        "_asked": f"CASE{asked} END" if asked else "NULL::VARCHAR",
+        "_asked": _first(rule.drop),
+        "_counted": _first(rule.count),
         "_patient": f"CAST(({rule.patient}) AS BIGINT)",
         "_time": f"CAST(({rule.time or 'NULL'}) AS TIMESTAMP)",
         "_code": f"nullif(CAST(({rule.code}) AS VARCHAR), '')",
@@ -152,6 +166,12 @@ def _candidates(rule: Rule) -> str:
     }
     made = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     return f"SELECT {made} FROM {_selected(rule)}"
+
+
+def _first(conditions: dict[str, str]) -> str:
+    """SQL for the words of the first of the conditions that holds; null where none does."""
+    cases = "".join(f" WHEN {condition} THEN {literal(words)}" for words, condition in conditions.items())
+    return f"CASE{cases} END" if cases else "NULL::VARCHAR"
 
 
 def _selected(rule: Rule) -> str:

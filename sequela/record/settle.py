@@ -16,8 +16,6 @@ from sequela.record.spill import EVENT
 from sequela.record.store import split_of, write_shard
 
 ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", "text_value", "unit")
-MOVED = "at admission -> at discharge"
-LEFT = "not moved: another stay closes then"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def settle(part: Part) -> Account:
 
     By code and by patient it is counted on disk, as `counts`/{codes,units,splits}/<number>.parquet.
     """
-    events, moved, left = move_leaks(_read(part.files), part.leaks)
+    events, moved = move_leaks(_read(part.files), part.leaks)
     events = _judged(_sorted(events))
     dropped = events.drop_nulls("_reason").group_by("rule", "_reason").len().sort("rule", "_reason")
     if dropped.height:
@@ -68,7 +66,7 @@ def settle(part: Part) -> Account:
         last=dict(dated.select("rule", "last").drop_nulls().rows()),
         patients=Counter(dict(splits["split"].value_counts().sort("split").rows())),
         patients_with=Counter(odd),
-        moved=Counter({MOVED: moved} | ({LEFT: left} if left else {})),
+        moved=moved,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sequela.record.settle import LEFT
+from sequela.record.leak import KEPT
 from sequela.serve.page import render
 
 MANY = 0.1  # of a rule's rows: dropped for one reason, this share deserves a look
@@ -44,10 +44,10 @@ def _notes(report: dict) -> list[str]:
     for name, table in report["tables"].items():
         notes += _notes_on_table(name, table)
     for what, count in report["moved"].items():
-        if count and what == LEFT:
+        if count and what == KEPT:
             notes.append(
                 f"{count:,} events that are known only at the end of a stay stand where one stay opens and another "
-                "closes; they were not moved. See to it that they are of the one that closes."
+                "closes; they were not moved, since the one that opens has such codes at its end."
             )
         elif count:
             notes.append(

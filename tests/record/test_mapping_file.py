@@ -65,7 +65,9 @@ def test_formats_zones_encodings_and_names_of_databases(written):
     text = 'timezone = "Asia/Tokyo"\n' + GOOD.replace('columns = { pid = "integer" }', new)
     table = load_mapping(written(text)).tables["people"]
     assert (table.table, table.encoding, table.timezone) == ("cdm.person", "cp1252", "Asia/Tokyo")
-    assert load_mapping(written(GOOD)).timezone == "UTC" and load_mapping(written(text)).timezone == "Asia/Tokyo"
+    assert (
+        load_mapping(written(GOOD)).timezone == "UTC" and load_mapping(written(text)).timezone == "Asia/Tokyo"
+    )
 
 
 @pytest.mark.parametrize("name", ["nafld", "physionet2012", "mimic4"])
@@ -173,7 +175,9 @@ def test_what_no_mapping_can_say(written, old, new, words):
     assert words in str(caught.value) and str(path) in str(caught.value)
 
 
-JSON = GOOD + """
+JSON = (
+    GOOD
+    + """
 [macros]
 "twice(x)" = "2 * x"
 
@@ -183,6 +187,7 @@ kind = "type"
 shapes = { Word = { text = "text" } }
 columns = { type = "text", words = ["Word"] }
 """
+)
 
 
 def test_a_json_table_and_a_macro(written):
@@ -198,7 +203,11 @@ def test_a_json_table_and_a_macro(written):
     [
         ('"2 * x"', "2", "macros: 'twice(x)' must be a text"),
         ('kind = "type"', 'kind = "typ"', "kind = 'typ' is none of its columns"),
-        ('["Word"]', '["Wort"]', "table 'resources', column 'words[]' has the type \"Wort\" (did you mean 'Word'?)"),
+        (
+            '["Word"]',
+            '["Wort"]',
+            "table 'resources', column 'words[]' has the type \"Wort\" (did you mean 'Word'?)",
+        ),
         ('json = "*.ndjson"', "json = [1]", "json must be a text or a list of texts"),
         ('json = "*.ndjson"', 'json = "*.ndjson"\nfiles = "x"', "exactly one of files, rows, sql, json"),
     ],
@@ -212,9 +221,31 @@ def test_what_no_json_table_can_say(written, old, new, words):
 
 def test_which_codes_are_known_late_may_be_said(written):
     assert load_mapping(written(GOOD)).leaks == Leaks()
-    assert load_mapping(written(GOOD + '\n[leaks]\ncodes = ["DRG//", "BILL"]\n')).leaks == Leaks(("DRG", "BILL"))
+    assert load_mapping(written(GOOD + '\n[leaks]\ncodes = ["DRG//", "BILL"]\n')).leaks == Leaks(
+        ("DRG", "BILL")
+    )
     assert load_mapping(written(GOOD + "\n[leaks]\ncodes = []\n")).leaks == Leaks(())
     with pytest.raises(InputError, match="leaks: 'code' is not known"):
         load_mapping(written(GOOD + '\n[leaks]\ncode = ["DRG"]\n'))
     with pytest.raises(InputError, match="leaks, codes must be a text or a list of texts"):
         load_mapping(written(GOOD + "\n[leaks]\ncodes = [1]\n"))
+    with pytest.raises(InputError, match="at_transfer is 'never', but must be one of compare, move"):
+        load_mapping(written(GOOD + '\n[leaks]\nat_transfer = "never"\n'))
+
+
+def test_a_rule_may_say_whether_its_events_are_known_late(written, tmp_path):
+    said = GOOD.replace("[[events]]", "[[events]]\nlate = true", 1)
+    assert load_mapping(written(said)).leaks == Leaks(late=frozenset({1}))
+    assert load_mapping(written(said.replace("true", "false"))).leaks == Leaks(timely=frozenset({1}))
+    off = '\n[leaks]\ncodes = []\nat_transfer = "keep"\n'
+    assert load_mapping(written(said + off)).leaks == Leaks((), at_transfer="keep"), (
+        "no codes: no rules either"
+    )
+
+
+def test_what_a_mapping_says_of_leaks_stands_on_what_the_one_it_extends_says(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('name = "own"\nextends = "omop"\n[leaks]\nat_transfer = "move"\n')
+    own, omop = load_mapping(path).leaks, load_mapping("omop").leaks
+    assert "ICD10GM" in omop.codes and len(omop.late) == len(omop.timely) == 1
+    assert (own.codes, own.late, own.at_transfer) == (omop.codes, omop.late, "move")

@@ -69,6 +69,17 @@ def test_a_rule_may_name_its_own_reasons_and_rows(clinic, balanced, rule_of):
     assert balanced(report)
 
 
+def test_a_rule_may_count_some_of_its_events(clinic, rule_of, balanced):
+    control = clinic.ingest()
+    assert "counted" not in rule_of(control, "visits", "code")
+    counted = '{ "low" = "value < 10", "low or a pulse" = "value < 80", "high" = "value > 999" }'
+    clinic.mapping = clinic.mapping.replace('value = "value"', f'value = "value"\ncount = {counted}')
+    clinic.visits += "1,2020-01-05 08:30:00,hb,2\n"  # out of range: no event, so it is not counted
+    report = clinic.ingest()
+    assert rule_of(report, "visits", "code")["counted"] == {"low": 1, "low or a pulse": 2, "high": 0}
+    assert report["events"] == control["events"] and balanced(report)
+
+
 def test_text_and_events_without_value_can_be_kept(clinic):
     clinic.mapping = clinic.mapping.replace(
         'value = "value"', 'value = "value"\nkeep_without_value = true\ntext = "test"'
@@ -144,7 +155,9 @@ def test_rows_that_no_rule_selects_are_counted_once(rows_unread):
     assert rows_unread(((), "i < 3")) == 9
     assert rows_unread(((), "i < 3"), ((), "i > 8"), ((), "word = NULL")) == 6
     assert rows_unread((joined, "ten < 30"), (joined, "ten < 20")) == 9
-    assert rows_unread((joined, "ten = 99"), (joined, "ten IS NULL")) == 5, "row 5 has two partners, one is read"
+    assert rows_unread((joined, "ten = 99"), (joined, "ten IS NULL")) == 5, (
+        "row 5 has two partners, one is read"
+    )
     assert rows_unread((joined, "ten = 99"), (joined, "ten = 50")) == 11
     assert rows_unread(((), "i < 2"), (joined, "ten < 30"), (other, "ten < 50")) == 8
     assert rows_unread(((), "i IN (SELECT i FROM w)"), (joined, "ten = 0")) == 6
