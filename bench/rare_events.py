@@ -20,7 +20,8 @@ from sequela.model import checkpoint
 from sequela.record.codes import DEATH
 from sequela.record.store import write_dataset
 from sequela.record.world import World
-from sequela.tokens.corpus import Corpus, tokenize
+from sequela.tokens.corpus import Corpus
+from sequela.tokens.tokenize import tokenize
 from sequela.train.loop import train
 from sequela.train.settings import TrainSettings
 
@@ -29,6 +30,7 @@ DEFAULT = TrainSettings(
 )
 VARIANTS = {
     "default": DEFAULT,
+    "rates and batch of the dial": replace(DEFAULT, batch_tokens=None, learning_rate=None, matrix_rate=None),
     "second_moment=0.99": replace(DEFAULT, second_moment=0.99),
     "second_moment=0.95": replace(DEFAULT, second_moment=0.95),
     "final_rate=0.1": replace(DEFAULT, final_rate=0.1),
