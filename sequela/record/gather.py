@@ -92,10 +92,8 @@ def gather(
 
 
 def _rules(mapping: Mapping) -> list[tuple[int, Rule, str]]:
-    """(number, rule, its name in messages)."""
-    return [
-        (number, rule, f"{mapping.path}, events {number}") for number, rule in enumerate(mapping.rules, 1)
-    ]
+    """(number, rule, where it is written)."""
+    return [(number, rule, rule.place) for number, rule in enumerate(mapping.rules, 1)]
 
 
 def _load_all(

@@ -101,7 +101,7 @@ class JsonTable:
 class Rule:
     """One kind of event: every row of `table` for which `where` holds makes one, or is dropped and counted.
 
-    All fields but `table`, `keep_without_value` and `missing_times` are SQL expressions over the row.
+    All fields but `table`, `keep_without_value`, `missing_times` and `place` are SQL expressions over the row.
 
     Attributes:
         join: tables whose columns the expressions need as well, "TABLE USING (KEY)" or "TABLE ON condition";
@@ -118,6 +118,7 @@ class Rule:
             `sequela.record.leak`), whatever their code; None: their code tells.
         missing_times: the share of the rows that may lack a readable time; above it, ingest stops.
         description, unit: for people; they end up in metadata/codes.parquet.
+        place: where the rule is written, for messages.
     """
 
     table: str
@@ -136,6 +137,7 @@ class Rule:
     missing_times: float = 0.01
     description: str | None = None
     unit: str | None = None
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+from sequela.record.each import filled
 from sequela.record.errors import InputError, nearest
 from sequela.record.json_shape import structure
 from sequela.record.leak import AT_END, AT_TRANSFER, COMPARE, Leaks
@@ -76,6 +77,7 @@ RULE = {
     "missing_times": (int, float),
     "description": str,
     "unit": str,
+    "each": dict,
 }
 
 
@@ -96,8 +98,9 @@ def load_mapping(source: str | Path) -> Mapping:
     tables = {name: _table(name, said, path, zone) for name, said in content["tables"].items()}
     _check_names(tables, f"{path}, tables")
     rules = [
-        _rule(number, said, content.get("patient"), tables, path)
+        rule
         for number, said in enumerate(content["events"], 1)
+        for rule in _rules(said, content.get("patient"), tables, f"{path}, events {number}")
     ]
     metadata, macros = content.get("metadata", {}), content.get("macros", {})
     _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
@@ -313,8 +316,16 @@ def _json_table(said: dict, place: str) -> JsonTable:
     return table
 
 
-def _rule(number: int, said: object, patient: str | None, tables: Iterable[str], path: Path) -> Rule:
-    place = f"{path}, events {number}"
+def _rules(said: object, patient: str | None, tables: Iterable[str], place: str) -> list[Rule]:
+    """The rule; of one with `each`, the rules."""
+    if not isinstance(said, dict) or "each" not in said:
+        return [_rule(said, patient, tables, place)]
+    each = _row_table(said["each"], f"{place}, each")
+    written = filled({key: value for key, value in said.items() if key != "each"}, each, place)
+    return [_rule(one, patient, tables, f"{place}, each, row {row}") for row, one in enumerate(written, 1)]
+
+
+def _rule(said: object, patient: str | None, tables: Iterable[str], place: str) -> Rule:
     if patient and isinstance(said, dict):
         said = {"patient": patient} | said
     _check(said, RULE, ("table", "code", "patient"), place)
@@ -327,4 +338,4 @@ def _rule(number: int, said: object, patient: str | None, tables: Iterable[str],
         raise InputError(f"{place}: range is [lowest, highest], and needs a value.")
     bounds = {"range": tuple(str(bound) for bound in said["range"])} if "range" in said else {}
     joins = {"join": _texts(said["join"], f"{place}, join")} if "join" in said else {}
-    return Rule(**(said | bounds | joins))
+    return Rule(place=place, **(said | bounds | joins))

@@ -211,7 +211,7 @@ table_keys = [
     "where",
     "shapes",
 ]
-rule_keys = ["table", "code", "patient", "time", "value", "range", "drop", "join", "where", "missing_times"]
+rule_keys = ["table", "code", "patient", "time", "value", "range", "drop", "join", "where", "missing_times", "each"]
 tables = st.dictionaries(
     words, st.dictionaries(st.sampled_from(table_keys), values, max_size=5) | values, max_size=3
 )
