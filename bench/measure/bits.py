@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.interval import TIME_PREFIX, Intervals
+from sequela.tokens.interval import Intervals
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.tokenizer import QUANTILE_PREFIX, Tokenizer
-from sequela.train.score import Kinds
+from sequela.tokens.tokenizer import Tokenizer
+from sequela.train import kinds
+from sequela.train.kinds import Kinds
 
 NAMES = ("time", "code", "value")
 TIME, CODE, VALUE = range(3)
@@ -18,13 +19,10 @@ TIME, CODE, VALUE = range(3)
 
 def kinds_of(tokenizer: Tokenizer) -> Kinds:
     """Time tokens; codes, age and demographics; quantiles. Of a fused token the code first, then the value."""
-    kind = np.full(len(tokenizer.vocabulary), CODE)
-    kind[tokenizer.vocabulary.matching(TIME_PREFIX)] = TIME
-    kind[tokenizer.vocabulary.matching(QUANTILE_PREFIX)] = VALUE
-    if not tokenizer.settings.fused:
-        return Kinds(kind, NAMES)
-    group = np.unique(tokenizer.codes, return_inverse=True)[1]
-    return Kinds(kind, NAMES, group, np.full(len(kind), VALUE))
+    fine = kinds.kinds_of(tokenizer)
+    coarse = np.array([{kinds.TIME: TIME, kinds.VALUE: VALUE}.get(name, CODE) for name in fine.names])
+    beyond = None if fine.beyond is None else np.where(fine.beyond >= 0, VALUE, -1)
+    return Kinds(coarse[fine.token], NAMES, group=fine.group, beyond=beyond)
 
 
 def events_of(corpus: Corpus) -> np.ndarray:

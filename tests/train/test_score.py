@@ -10,8 +10,8 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.interval import TIME_PREFIX
 from sequela.tokens.settings import TokenSettings
 from sequela.tokens.tokenize import tokenize
-from sequela.train.loop import evaluate_loss
-from sequela.train.score import Kinds, score, windows
+from sequela.train.kinds import NAMES, Kinds, kinds_of
+from sequela.train.score import losses, score, windows
 
 
 def decoder(data: Corpus) -> Decoder:
@@ -40,8 +40,10 @@ def test_the_score_of_each_patient_is_that_of_its_tokens_alone(data):
     expected = [alone(model, data.tokens[row]).sum() for row in range(len(data.patients))]
     np.testing.assert_allclose(found.nats[:, 0], expected, rtol=1e-4)
     assert np.ptp(expected) > 1
-    about = evaluate_loss(model, data)
-    assert about["bits_per_token"] == pytest.approx(sum(expected) / found.tokens.sum() / np.log(2), rel=1e-4)
+    about = losses(model, data)
+    bits = sum(expected) / np.log(2)
+    assert about["bits_per_token"] == pytest.approx(bits / found.tokens.sum(), rel=1e-4)
+    assert about["bits_per_event"] == pytest.approx(bits / data.events, rel=1e-4)
 
 
 def test_kinds_add_up(data):
@@ -70,6 +72,24 @@ def test_a_window_repeats_the_demographics_but_does_not_score_them(data):
     np.testing.assert_allclose(found.nats[row, 0], expected, rtol=1e-4)
 
 
+def test_losses_of_each_kind_are_those_of_its_tokens(data):
+    model, kinds = decoder(data), kinds_of(data.tokenizer)
+    some = np.array([3, 8])
+    found = losses(model, data, some)
+    told = [(alone(model, data.tokens[row]), kinds.token[data.tokens[row]][1:]) for row in some]
+    nats, kind = (np.concatenate(part) for part in zip(*told, strict=True))
+    assert sum(one["share"] for one in found["kinds"].values()) == pytest.approx(1)
+    for name, one in found["kinds"].items():
+        own = nats[kind == NAMES.index(name)]
+        assert one["events"] == len(own) > 0
+        assert one["bits_per_event"] == pytest.approx(own.mean() / np.log(2), rel=1e-4)
+    assert len(found["kinds"]) == len(set(kind.tolist()))
+
+
+def test_nobody_has_no_losses(data):
+    assert losses(decoder(data), data, np.zeros(0, int)) is None
+
+
 def test_fused_tokens_are_told_as_code_and_value(world_meds, tmp_path):
     """The chance of a code is the sum over its fused tokens; the value is what is left."""
     (tmp_path / "fused").mkdir()
@@ -78,7 +98,7 @@ def test_fused_tokens_are_told_as_code_and_value(world_meds, tmp_path):
     model, codes = decoder(data), data.tokenizer.codes
     group = np.unique(codes, return_inverse=True)[1]
     zero = np.zeros(len(codes), np.int64)
-    kinds = Kinds(zero, ("code", "value"), group, zero + 1)
+    kinds = Kinds(zero, ("code", "value"), group=group, beyond=zero + 1)
     found = score(model, data, kinds)
     np.testing.assert_allclose(found.nats.sum(1), score(model, data).nats[:, 0], rtol=1e-5)
     ids = data.tokens[0].astype(np.int64)
