@@ -15,6 +15,7 @@ from sequela.record.database import Database, raw_place
 from sequela.record.errors import InputError
 from sequela.record.foreign import gather_meds
 from sequela.record.gather import Gathered, gather
+from sequela.record.layout import FRACTIONS
 from sequela.record.mapping_file import MEDS, load_mapping
 from sequela.record.progress import Progress, silent
 from sequela.record.report import report_of
@@ -32,7 +33,7 @@ def ingest(
     raw: str | Path | Database,
     out: Path,
     *,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    fractions: tuple[float, float, float] = FRACTIONS,
     memory: str = MEMORY,
     workers: Workers | None = None,
     events_a_shard: int = EVENTS_A_PART,

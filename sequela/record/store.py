@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from sequela.record.errors import InputError
-from sequela.record.layout import CODES_FILE, DATA, FACTS_FILE, SPLITS, SPLITS_FILE
+from sequela.record.layout import CODES_FILE, DATA, FACTS_FILE, FRACTIONS, SPLITS, SPLITS_FILE
 from sequela.record.shards import patients_of, read_frame, shards_of
 from sequela.record.splits import check_patients_once, patients_in_split
 
@@ -28,7 +28,7 @@ EVENTS = {
 }
 
 
-def split_of(patients: np.ndarray, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> np.ndarray:
+def split_of(patients: np.ndarray, fractions: tuple[float, float, float] = FRACTIONS) -> np.ndarray:
     """The split of each patient, from the patient's number alone.
 
     The same patient lands in the same split in every version, on every machine and in every extract of the data.
@@ -55,7 +55,7 @@ def write_dataset(
     out: Path,
     *,
     name: str,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    fractions: tuple[float, float, float] = FRACTIONS,
     descriptions: dict[str, str] | None = None,
     metadata: dict | None = None,
 ) -> None:

@@ -15,14 +15,17 @@ from cyclopts.config import Dict
 
 import sequela
 from sequela.record.errors import InputError
+from sequela.record.layout import FRACTIONS
 from sequela.record.progress import Progress
 from sequela.record.workers import Workers
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import commands
+from sequela.serve.launch import follows
 from sequela.serve.presets import read_toml
 from sequela.serve.progress import Display, duration
 from sequela.serve.spent import in_words
-from sequela.tokens.settings import TokenSettings
+from sequela.tokens.settings import MAPS, TokenSettings
+from sequela.train.interruption import Interrupted
 from sequela.train.settings import TrainSettings
 
 DONE, OUR_BUG, USER_CAN_MEND, INTERRUPTED = 0, 1, 2, 130
@@ -117,7 +120,7 @@ def ingest(
     out: Path,
     /,
     *,
-    fractions: tuple[float, float, float] = commands.FRACTIONS,
+    fractions: tuple[float, float, float] = FRACTIONS,
     memory: str = "2GB",
     workers: Annotated[Workers, FLAT] = Workers(),
     common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
@@ -154,7 +157,7 @@ def tokenize(
     out: Path,
     /,
     *,
-    map: tuple[str, ...] = commands.MAPS,
+    map: tuple[str, ...] = MAPS,
     settings: Annotated[TokenSettings, FLAT] = TokenSettings(),
     workers: Annotated[Workers, FLAT] = Workers(),
     common: Annotated[CommonWithSeed, FLAT] = CommonWithSeed(),
@@ -189,18 +192,30 @@ def train(
     out: Path,
     /,
     *,
+    resume: Annotated[bool, Parameter(negative="--no-resume")] = True,
     settings: Annotated[TrainSettings, FLAT] = TrainSettings(),
     common: Annotated[Common, FLAT] = Common(),
 ) -> None:
     """Train a decoder that continues timelines.
+
+    The run is saved every few minutes and on SIGTERM. Cut short, even killed,
+    it goes on from there with the same command. On several processes:
+
+    torchrun --nproc-per-node 2 -m sequela train corpus/ model/
 
     Example: sequela train corpus/ model/ --depth 2 --epochs 5
 
     Args:
         corpus: A corpus, such as sequela tokenize writes.
         out: The folder to write: a checkpoint, which transformers can load too.
+        resume: Go on from what a run that was cut short left behind.
     """
-    _run("train", out, common, lambda p: commands.train(corpus, out, settings=settings, progress=p))
+    _run(
+        "train",
+        out,
+        common,
+        lambda p: commands.train(corpus, out, settings=settings, resume=resume, progress=p),
+    )
 
 
 @app.command
@@ -357,7 +372,7 @@ def tasks(*, json: bool = False, common: Annotated[CommonWithSeed, FLAT] = Commo
 
 def _run(name: str, out: Path, common: Common, work: Callable[[Progress], dict]) -> None:
     """Show a stage while it runs, and one line when it is done."""
-    display = Display(common.quiet)
+    display = Display(common.quiet or follows())
     with display.stage(name) as progress:
         done = work(progress)
     took = "is up to date" if done["skipped"] else f"written in {duration(done['seconds'])}"
@@ -384,6 +399,8 @@ def run(arguments: list[str]) -> int:
         command(*bound.args, **bound.kwargs)
     except InputError as error:
         return _complain(str(error))
+    except Interrupted as stopped:
+        print(f"sequela: {stopped}", file=sys.stderr)
     except KeyboardInterrupt:
         print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
         return INTERRUPTED

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sequela.record.errors import InputError
+from sequela.record.layout import FRACTIONS
 from sequela.record.progress import Progress, silent
 from sequela.record.workers import Workers
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve import manifest
+from sequela.serve import launch, manifest
 from sequela.serve.spent import spent
 from sequela.serve.stage import stage
-from sequela.tokens.settings import TokenSettings
+from sequela.tokens.settings import MAPS, TokenSettings
+from sequela.train.interruption import stopping
 from sequela.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from sequela.tasks.task import Task
 
 Folder = str | Path
-FRACTIONS = (0.7, 0.1, 0.2)
-MAPS: tuple[str, ...] = ("mimic-meds", "gem")
 
 
 def ingest(
@@ -122,21 +122,36 @@ def train(
     out: Folder,
     *,
     settings: TrainSettings | None = None,
+    resume: bool = True,
     progress: Progress = silent,
 ) -> dict:
     """Pretrain a decoder on a corpus and write a checkpoint folder that `transformers` can load too.
 
+    A run that was cut short goes on from its last checkpoint. Under torchrun every process calls this.
+
+    Args:
+        resume: False: begin anew.
+
     Raises:
         InputError: where the folder is no corpus, or the loss runs away.
+        Interrupted: after SIGTERM, when the run is saved.
     """
     settings = settings or TrainSettings()
+    with launch.world() as world, stopping() as stop:
 
-    def make(work: Path) -> dict:
-        from sequela.train.loop import train as run
+        def make(work: Path) -> dict:
+            from sequela.train.loop import train as run
 
-        return _scalars(run(Path(corpus), work, settings, progress=progress))
+            made = run(Path(corpus), work, settings, resume=resume, progress=progress, world=world, stop=stop)
+            return _scalars(made)
 
-    return stage(Path(out), "train", asdict(settings), {"corpus": Path(corpus)}, make)
+        def lead(make: launch.Make) -> dict:
+            inputs = {"corpus": Path(corpus)}
+            return stage(
+                Path(out), "train", settings.of_result, inputs, make, resumable=True, fresh=not resume
+            )
+
+        return launch.together(world, lead, make)
 
 
 def simulate(

@@ -13,6 +13,7 @@ ETHOS_EDGES = (
     *(1440, 2880, 5760, 10080, 17280, 28800, 43200, 86400, 259200),
 )  # fmt: skip
 TIMES = ("intervals", "rotary")
+MAPS: tuple[str, ...] = ("mimic-meds", "gem")  # by which codes are translated, unless somebody says otherwise
 
 
 @dataclass(frozen=True)

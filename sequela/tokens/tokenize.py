@@ -28,7 +28,7 @@ from sequela.record.workers import Workers, at_work
 from sequela.tokens.corpus import FILE, write_shard
 from sequela.tokens.encode import encode
 from sequela.tokens.recode import load_maps, recoded, save_maps
-from sequela.tokens.settings import TokenSettings
+from sequela.tokens.settings import MAPS, TokenSettings
 from sequela.tokens.statistics import Statistics
 from sequela.tokens.tokenizer import FILE as VOCABULARY
 from sequela.tokens.tokenizer import Tokenizer
@@ -81,7 +81,7 @@ def tokenize(
     dataset: Path,
     out: Path,
     settings: TokenSettings | None = None,
-    maps: tuple[str | Path, ...] = ("mimic-meds", "gem"),
+    maps: tuple[str | Path, ...] = MAPS,
     workers: Workers | None = None,
     *,
     progress: Progress = silent,
