@@ -14,18 +14,23 @@ FILE = "config.json"
 
 @dataclass(frozen=True)
 class Shape:
-    """Layers, width and context of a named model; the rest follows from the width (`ModelConfig.of_width`)."""
+    """Layers, width and context of a named model; the rest follows from the width (`ModelConfig.of_shape`)."""
 
     layers: int
     width: int
-    context: int
+    context: int = 1024
+
+    @staticmethod
+    def of_depth(depth: int, context: int = 1024) -> Shape:
+        """The one dial: 64 wide for each layer."""
+        return Shape(depth, 64 * depth, context)
 
 
 # CoMET's three sizes are 62 M, 119 M and 1.09 B parameters at its 7,105 tokens (arXiv 2508.12104): feed-forward four
 # times the width, heads of 64, as many key-value heads as heads, tied embeddings.
 SHAPES = {
-    "nano": Shape(1, 64, 1024),
-    "demo": Shape(2, 128, 1024),
+    "nano": Shape.of_depth(1),
+    "demo": Shape.of_depth(2),
     "comet-s": Shape(6, 768, 8192),
     "comet-m": Shape(12, 768, 8192),
     "comet-l": Shape(16, 2048, 8192),
@@ -68,26 +73,25 @@ class ModelConfig:
 
     @staticmethod
     def of_depth(depth: int, vocab_size: int, context: int) -> ModelConfig:
-        """The one dial: `depth` layers, 64 * depth wide, the rest as `of_width`."""
-        return ModelConfig.of_width(64 * depth, depth, vocab_size, context)
+        """The one dial: `depth` layers, 64 * depth wide, the rest as `of_shape`."""
+        return ModelConfig.of_shape(Shape.of_depth(depth, context), vocab_size)
 
     @staticmethod
     def named(name: str, vocab_size: int) -> ModelConfig:
         """A model of `SHAPES`: nano, demo, comet-s, comet-m or comet-l."""
-        shape = SHAPES[name]
-        return ModelConfig.of_width(shape.width, shape.layers, vocab_size, shape.context)
+        return ModelConfig.of_shape(SHAPES[name], vocab_size)
 
     @staticmethod
-    def of_width(width: int, layers: int, vocab_size: int, context: int) -> ModelConfig:
+    def of_shape(shape: Shape, vocab_size: int) -> ModelConfig:
         """SwiGLU four times the width (CoMET's ratio), plain attention with as many heads as fit.
 
         Heads have 32 dimensions below a width of 512, so that small models still have several, and 64 from there on.
         """
-        head_dim = 32 if width < 512 else 64
-        heads = max(1, width // head_dim)
+        head_dim = 32 if shape.width < 512 else 64
+        heads = max(1, shape.width // head_dim)
         return ModelConfig(
-            vocab_size, hidden_size=width, layers=layers, heads=heads, kv_heads=heads, head_dim=head_dim,
-            intermediate_size=4 * width, context=context,
+            vocab_size, hidden_size=shape.width, layers=shape.layers, heads=heads, kv_heads=heads, head_dim=head_dim,
+            intermediate_size=4 * shape.width, context=shape.context,
         )  # fmt: skip
 
     @property

@@ -17,7 +17,7 @@ from sequela.model.config import SHAPES, ModelConfig, Shape
 from sequela.record.errors import InputError
 from sequela.train.settings import TrainSettings
 
-DEPTH, CONTEXT = 2, 1024
+DEPTH = 2
 ROW_TOKENS = 4096  # longer rows gain nothing on a CPU
 TOKENS_PER_PARAMETER = 1000  # CoMET's optimum (arXiv 2508.12104)
 EPOCHS = 4  # as many passes are worth nearly as much as new data (Muennighoff et al., arXiv 2305.16264)
@@ -119,22 +119,21 @@ def _named(settings: TrainSettings) -> tuple[Shape, str]:
     """The shape that the preset or the dial asks for, and which of them it was."""
     if settings.preset is not None:
         return SHAPES[settings.preset], f"preset {settings.preset}"
-    depth = settings.depth or DEPTH
-    return Shape(depth, 64 * depth, CONTEXT), f"depth {depth}"
+    if settings.depth is not None:
+        return Shape.of_depth(settings.depth), f"depth {settings.depth}"
+    return Shape.of_depth(DEPTH), f"depth {DEPTH}, the default"
 
 
 def _shape(choices: _Choices, vocabulary: int) -> ModelConfig:
     settings = choices.settings
     shape, origin = _named(settings)
-    layers = choices.of("layers", shape.layers, origin)
-    width = choices.of("width", shape.width, origin)
-    context = choices.of("context", shape.context, origin)
-    plain = ModelConfig.of_width(width, layers, vocabulary, context)
-    wanted = settings.heads and max(1, width // settings.heads)
-    head_dim = choices.of(
-        "head_dim", wanted or plain.head_dim, "from the width" + " and heads" * bool(wanted)
-    )
-    heads = choices.of("heads", max(1, width // head_dim), "width over head dim")
+    shape = Shape(**{name: choices.of(name, value, origin) for name, value in asdict(shape).items()})
+    plain = ModelConfig.of_shape(shape, vocabulary)
+    if settings.heads is None:
+        head_dim = choices.of("head_dim", plain.head_dim, "from the width")
+    else:
+        head_dim = choices.of("head_dim", max(1, shape.width // settings.heads), "width over heads")
+    heads = choices.of("heads", max(1, shape.width // head_dim), "width over head dim")
     return replace(
         plain, heads=heads, head_dim=head_dim, kv_heads=choices.of("kv_heads", heads, "as many as heads"),
         intermediate_size=choices.of("intermediate", plain.intermediate_size, "four times the width"),

@@ -23,7 +23,7 @@ def test_a_preset_is_the_named_model_on_a_thousand_tokens_a_parameter(name):
 def test_nothing_given_is_depth_two():
     found = resolve(TrainSettings(), 96, PLENTY)
     assert found.model == ModelConfig.of_depth(2, 96, 1024)
-    assert found.origins["layers"] == "depth 2"
+    assert found.origins["layers"] == "depth 2, the default"
 
 
 def test_every_value_is_filled_and_written_with_its_origin():
