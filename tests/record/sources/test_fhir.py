@@ -235,7 +235,10 @@ TIMES = [  # effectiveDateTime, issued, when it was known
     ("2016-12-31T23:59:60Z", None, last(2016, 12, 31)),
     ("2015-02-07", None, last(2015, 2, 7)),
     ("2015-02-07", "2015-02-07T14:00:00Z", day(2015, 2, 7, 14)),
-    ("2015-02-07", "2015-02-09T14:00:00Z", last(2015, 2, 7)),
+    ("2015-02-07", "2015-02-09T14:00:00Z", day(2015, 2, 9, 14)),
+    ("2015-02-07T10:00:00Z", "2015-05-08T10:00:00Z", day(2015, 5, 8, 10)),  # 90 days
+    ("2015-02-07T10:00:00Z", "2015-05-08T10:00:01Z", day(2015, 2, 7, 10)),  # longer: an import
+    ("2015-02-07T10:00:00Z", "2015-02-07T09:00:00Z", day(2015, 2, 7, 10)),  # before the sample
     ("2016-02", None, last(2016, 2, 29)),
     ("2016-02", "2016-02-03T08:00:00Z", day(2016, 2, 3, 8)),
     ("2015", None, last(2015, 12, 31)),
@@ -256,13 +259,26 @@ def test_when_something_was_known(server):
         f"LOINC//{i}-0": known for i, (_, _, known) in enumerate(TIMES)
     }
     assert server.dropped("observations") == {"unreadable time": len(NO_TIMES), "no time": 1}
+    (rule,) = server.report["tables"]["observations"]["rules"]
+    assert rule["counted"] == {
+        "stands at its release": 3,
+        "released before it was taken": 1,
+        "released too long after": 1,
+    }
+    report = of(
+        "DiagnosticReport", status="final", code=concept((LOINC, "1-0")), effectiveDateTime="2015-02-07"
+    )
+    rows = server.ingest(
+        report | {"issued": "2015-02-09T14:00:00Z"}, report | {"issued": "2019-02-09T14:00:00Z"}
+    )
+    assert [row[0] for row in rows if row[1] == "LOINC//1-0"][-2:] == [last(2015, 2, 7), day(2015, 2, 9, 14)]
 
 
 def test_an_extension_may_choose_the_zone_and_when_results_are_known(server, tmp_path):
     server.mapping = tmp_path / "ours.toml"
     server.mapping.write_text(
         'name = "ours"\nextends = "fhir"\ntimezone = "Europe/Berlin"\n'
-        '[macros]\n"result_time(effective, issued)" = "greatest(effective, issued)"\n'
+        '[macros]\n"longest_wait()" = "INTERVAL 1 DAY"\n"result_time(effective, issued)" = "effective"\n'
     )
     said = {"status": "final", "code": concept((LOINC, "1-1")), "issued": "2020-07-03T10:00:00Z"}
     sampled = of("Observation", effectiveDateTime="2020-07-01T10:00:00-05:00", **said)
@@ -274,8 +290,12 @@ def test_an_extension_may_choose_the_zone_and_when_results_are_known(server, tmp
     )
     assert [row[0] for row in server.ingest(sampled, vaccine)] == [
         day(2020, 1, 2, 0, 30),
-        day(2020, 7, 3, 12),
+        day(2020, 7, 1, 17),
     ]
+    own = server.mapping.read_text()
+    for wait, known in ((1, day(2020, 7, 1, 17)), (2, day(2020, 7, 3, 12))):
+        server.mapping.write_text(own.replace("1 DAY", f"{wait} DAY").rpartition('"result_time')[0])
+        assert server.told()[-1][0] == known
 
 
 def test_values(server):
@@ -653,6 +673,29 @@ def test_diagnoses_are_known_when_recorded_and_those_of_a_stay_at_its_end(server
         "refuted": 1,
         "entered in error": 1,
     }
+
+
+@pytest.mark.parametrize("code", ["6809", "11289"])
+def test_of_two_medications_with_one_name_the_same_is_taken_whatever_their_order(server, code):
+    other = {"6809": "11289", "11289": "6809"}[code]
+    both = [{"resourceType": "Medication", "id": name, "code": concept((RXNORM, said))}
+            for name, said in (("m1", code), ("M1", other))]  # fmt: skip
+    given = of("MedicationRequest", status="active", intent="order", authoredOn="2020-01-01T08:00:00Z",
+               medicationReference={"reference": "urn:uuid:m1"})  # fmt: skip
+    assert server.codes(*both, given) == [(day(2020, 1, 1, 8), "RXNORM//11289")]
+
+
+def test_a_condition_recorded_as_the_stay_opens_stands_at_its_end_and_a_finding_does_not(server):
+    stay = visit("stay", "IMP", "2020-01-01T10:00:00Z", "2020-01-05T10:00:00Z")
+    begin = "2020-01-01T10:00:00Z"
+    rows = server.codes(
+        stay,
+        of("Condition", code=concept((SCT, "22298006")), recordedDate=begin),
+        of("Observation", status="final", code=concept((SCT, "77176002")), effectiveDateTime=begin),
+    )
+    when = {code: time for time, code in rows}
+    assert when["SNOMED//22298006"] == day(2020, 1, 5, 10) and when["SNOMED//77176002"] == day(2020, 1, 1, 10)
+    assert server.report["moved"] == {"at admission -> at discharge": 1}
 
 
 def test_medications_may_lie_elsewhere(server):
