@@ -31,6 +31,7 @@ def stage(
     make: Callable[[Path], dict],
     *,
     resumable: bool = False,
+    fresh: bool = False,
 ) -> dict:
     """Let `make` fill the folder `out`, unless `out` was already made from the same inputs and settings.
 
@@ -41,6 +42,7 @@ def stage(
         inputs: the files and folders that the stage reads, by role.
         make: gets the folder to write into and returns facts worth keeping (counts).
         resumable: what a run leaves behind that was cut short is handed to the next run for the same result.
+        fresh: begin anew nevertheless.
 
     Returns:
         The manifest: version, stage, settings, inputs with hashes, seconds, peak_rss_mb and the facts in "result";
@@ -54,7 +56,7 @@ def stage(
     done = _existing(out, name)
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
         return {**done, "skipped": True}
-    work = _work_folder(out, identity if resumable else None)
+    work = _work_folder(out, identity if resumable else None, fresh)
     keep = resumable
     try:
         memory.reset_peak()
@@ -68,15 +70,20 @@ def stage(
         keep = False
     except Exception as error:
         keep = keep and any(path.name != BEGUN for path in work.iterdir())
-        if _says_disk_full(error):
-            keep = False
+        if not _says_disk_full(error):
+            raise
+        if not keep:
             shutil.rmtree(work, ignore_errors=True)
-            free = shutil.disk_usage(out.parent).free / 2**20
-            raise InputError(
-                f"the disk is full: {out} could not be written, {free:.0f} MB are free in {out.parent}; "
-                "make room there or choose another folder."
-            ) from error
-        raise
+        free = shutil.disk_usage(out.parent).free / 2**20
+        do = (
+            f"and run the same command again, which goes on from {work}"
+            if keep
+            else "or choose another folder"
+        )
+        raise InputError(
+            f"the disk is full: {out} could not be written, {free:.0f} MB are free in {out.parent}; "
+            f"make room there {do}."
+        ) from error
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -108,11 +115,12 @@ def _existing(out: Path, name: str) -> dict | None:
     return facts
 
 
-def _work_folder(out: Path, identity: dict | None) -> Path:
+def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
     """A folder beside `out` to work in, after removing those of runs that have ended.
 
-    With an `identity`, the folder of an ended run for the same result is taken over as it is.
+    With an `identity`, the folder of an ended run for the same result is taken over as it is, if not to be `fresh`.
     """
+    usable = identity is not None and not fresh
     parent = out.resolve().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +130,7 @@ def _work_folder(out: Path, identity: dict | None) -> Path:
             owner = leftover.name.removeprefix(prefix).removesuffix(REPLACED)
             if not owner.isdigit() or (int(owner) != os.getpid() and _alive(int(owner))):
                 continue
-            if identity is not None and _begun(leftover) == identity and not _is_other(work, leftover):
+            if usable and _begun(leftover) == identity and not _is_other(work, leftover):
                 leftover.rename(work)
             else:
                 shutil.rmtree(leftover)
