@@ -227,7 +227,7 @@ def predict(
         meds: the MEDS dataset, which holds the true answers.
         out: the folder to write: one file a task and model in the meds-evaluation schema.
         task: names of tasks or paths of task files.
-        rollouts: how many futures a patient; None takes the one of `settings`.
+        rollouts: how many futures a patient; None takes the one of `settings`, or all that were simulated.
         estimator: "scope" sums the hazards along each future, "mc" counts the futures with the outcome.
         baselines: also fit and apply the plain models that simulation is measured against.
         seed: seed of the baselines; that of the simulation is in `settings`.
@@ -240,8 +240,9 @@ def predict(
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
     asked = _load_tasks(task)
-    simulated = Path(model)
+    simulated, first = Path(model), rollouts
     if not (simulated / "rollouts.parquet").exists():
+        first = None
         simulated = Path(out).with_name(Path(out).name + "-simulated")
         settings = settings or SimulateSettings()
         settings = replace(settings, rollouts=rollouts or settings.rollouts)
@@ -265,6 +266,7 @@ def predict(
             work,
             asked,
             estimator=estimator,
+            first=first,
             baselines=baselines,
             seed=seed,
             progress=progress,
@@ -276,6 +278,7 @@ def predict(
         {
             "tasks": [asdict(one) for one in asked],
             "estimator": estimator,
+            "rollouts": first,
             "baselines": baselines,
             "seed": seed,
         },

@@ -79,6 +79,7 @@ def predict(
     tasks: list[Task],
     *,
     estimator: str = "scope",
+    first: int | None = None,
     baselines: bool = True,
     seed: int = 0,
     progress: Progress = silent,
@@ -91,6 +92,7 @@ def predict(
         meds: the MEDS dataset with the truth, and with the training patients that baselines learn from.
         estimator: "scope" (mean of summed hazards) or "mc" (share of rollouts with the outcome); arXiv 2602.03730.
             Tasks of kind "time" take the median of the rollouts in any case.
+        first: use only so many rollouts of each patient, the first by number; None for all.
         baselines: fit and write the baselines too.
         seed: of the trees.
 
@@ -103,6 +105,8 @@ def predict(
     """
     folder = Path(simulated)
     rollouts, maps = read_rollouts(folder), read_maps(folder)
+    if first is not None:
+        rollouts = _first(rollouts, first, folder)
     events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)
     truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
     training = _Training.read(meds, events, maps, tasks, truths) if baselines else None
@@ -119,6 +123,13 @@ def predict(
         report[task.name] = _account(answers)
     progress(len(tasks), len(tasks))
     return report
+
+
+def _first(rollouts: pl.DataFrame, count: int, folder: Path) -> pl.DataFrame:
+    there = rollouts["rollout"].n_unique()
+    if not 1 <= count <= there:
+        raise InputError(f"{folder} has {there} rollouts a patient, not {count}: ask for 1 to {there}.")
+    return rollouts.filter(pl.col("rollout") < count)
 
 
 def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Path) -> pl.DataFrame:

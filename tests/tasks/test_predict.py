@@ -95,6 +95,15 @@ def test_the_estimator_can_be_counting(tmp_path, cohort_folder, simulated):
     assert [path.name for path in (tmp_path / "stroke_10d").iterdir()] == ["sequela.parquet"]
 
 
+def test_the_first_rollouts_of_a_simulation_can_do(tmp_path, cohort_folder, simulated):
+    folder, _ = simulated
+    predict(folder, cohort_folder, tmp_path / "p", [TASK], first=3, baselines=False)
+    answers = pl.read_parquet(next((tmp_path / "p").rglob("*.parquet")))
+    assert answers["rollouts"].max() == 3
+    with pytest.raises(InputError, match="has 4 rollouts a patient, not 5"):
+        predict(folder, cohort_folder, tmp_path / "q", [TASK], first=5, baselines=False)
+
+
 def test_baselines_do_not_see_the_future_of_those_they_predict(tmp_path, cohort_folder, predicted, simulated):
     """The same cohort with all futures of the held-out erased: no baseline may move."""
     blind = tmp_path / "blind"
