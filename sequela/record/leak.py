@@ -26,7 +26,6 @@ STAYS = {
 }
 PAIRED = "ENCOUNTER_START"
 
-
 COMPARE, MOVE, KEEP = AT_TRANSFER = ("compare", "move", "keep")
 MOVED = "at admission -> at discharge"
 MOVED_AT_TRANSFER = "where another stay closes -> at discharge"
