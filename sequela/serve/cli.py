@@ -210,12 +210,20 @@ def train(
         out: The folder to write: a checkpoint, which transformers can load too.
         resume: Go on from what a run that was cut short left behind.
     """
+    import json
+
+    from sequela.serve.summary import print_losses
+
+    say = Display(common.quiet).say
     _run(
         "train",
         out,
         common,
-        lambda p: commands.train(corpus, out, settings=settings, resume=resume, progress=p),
+        lambda p: commands.train(corpus, out, settings=settings, resume=resume, progress=p, say=say),
     )
+    losses = json.loads((out / "train.json").read_text())["tuning"]
+    if losses is not None and not follows():
+        print_losses(losses)
 
 
 @app.command

@@ -7,7 +7,7 @@ the manifest of the folder it wrote, and whether it was skipped (see `sequela.se
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,13 +124,17 @@ def train(
     settings: TrainSettings | None = None,
     resume: bool = True,
     progress: Progress = silent,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Pretrain a decoder on a corpus and write a checkpoint folder that `transformers` can load too.
 
     A run that was cut short goes on from its last checkpoint. Under torchrun every process calls this.
 
     Args:
+        out: the folder to write. Metrics, where settings ask for them, go into OUT-log; the batch on which the loss ran
+            away into OUT-stopped.
         resume: False: begin anew.
+        say: gets the settings as they were filled in, a line each.
 
     Raises:
         InputError: where the folder is no corpus, or the loss runs away.
@@ -142,8 +146,8 @@ def train(
         def make(work: Path) -> dict:
             from sequela.train.loop import train as run
 
-            made = run(Path(corpus), work, settings, resume=resume, progress=progress, world=world, stop=stop)
-            return _scalars(made)
+            heard = {"progress": progress, "say": say, "world": world, "stop": stop}
+            return _scalars(run(Path(corpus), work, settings, resume=resume, beside=Path(out), **heard))
 
         def lead(make: launch.Make) -> dict:
             inputs = {"corpus": Path(corpus)}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from sequela.record.progress import Progress, silent
 
 PLAIN_SECONDS = 15.0  # a line in a log file
-COUNT, RATE = "tokens", "tokens_per_second"
+COUNT, RATE, LEFT = "tokens", "tokens_per_second", "seconds_left"
 
 
 class Display:
@@ -83,7 +83,8 @@ def _live(name: str) -> Generator[Progress]:
 def line(name: str, done: float, total: float, seconds: float, facts: dict[str, object]) -> str:
     """One line of progress: share, rate, time left and the facts.
 
-    The rate comes from a fact that is one (`tokens_per_second`) or from the count so far (`tokens`).
+    The rate comes from a fact that is one (`tokens_per_second`) or from the count so far (`tokens`), the time left from
+    `seconds_left` or from the share that is done.
 
     >>> line("train", 250, 1000, 10.0, {"tokens": 90000, "loss": 1.23456})
     'train: 25 %, 9,000 tokens/s, 30 s left, loss 1.235'
@@ -96,8 +97,9 @@ def line(name: str, done: float, total: float, seconds: float, facts: dict[str, 
         rate = count / seconds
     if isinstance(rate, int | float):
         parts.append(f"{rate:,.0f} {COUNT}/s")
-    if total > done > 0:
-        parts.append(f"{duration(seconds * (total - done) / done)} left")
+    left = other.pop(LEFT, seconds * (total - done) / done if done > 0 else None)
+    if total > done and isinstance(left, int | float):
+        parts.append(f"{duration(left)} left")
     for key, value in other.items():
         parts.append(str(value) if key == "stage" else f"{key.replace('_', ' ')} {_short(value)}")
     return (f"{name}: " if name else "") + ", ".join(parts)

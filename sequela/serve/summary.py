@@ -44,6 +44,27 @@ def table(tasks: dict[str, dict], kind: str) -> Table:
     return result
 
 
+def print_losses(losses: dict) -> None:
+    """Print how well a trained model predicts patients it did not learn from, by kind of event, on stdout."""
+    result = Table(
+        title="Tuning patients: {bits_per_event:.3f} bits per event, {bits_per_token:.3f} per token".format(
+            **losses
+        ),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    result.add_column("kind", no_wrap=True)
+    for column in ("how many", "bits each", "share of all bits"):
+        result.add_column(column, justify="right", no_wrap=True)
+    kinds = sorted(losses["kinds"].items(), key=lambda item: -item[1]["share"])
+    for name, one in kinds:
+        result.add_row(
+            name, f"{one['events']:,}", f"{one['bits_per_event']:.3f}", f"{100 * one['share']:.1f} %"
+        )
+    Console(width=WIDTH).print(result)
+
+
 def ours_first(models: dict[str, dict]) -> dict[str, dict]:
     """The same models, simulation before the others."""
     return {name: models[name] for name in sorted(models, key=lambda name: (name != OURS, name))}

@@ -37,7 +37,7 @@ class Kinds:
 
 
 def kinds_of(tokenizer: Tokenizer) -> Kinds:
-    """One of `NAMES` for each token; a code in several tokens counts once, the value of a fused one is told beyond it."""
+    """One of `NAMES` for each token; a code in several tokens counts once, a fused one tells its value beyond it."""
     number = {name: i for i, name in enumerate(NAMES)}
     kind = np.array([number[family(code)] for code in tokenizer.codes])
     kind[: len(SPECIAL)] = number["other"]

@@ -1,99 +1,229 @@
 """The one training loop."""
 
+from __future__ import annotations
+
 import json
 import math
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from sequela.model import checkpoint
-from sequela.model.decoder import Decoder
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
-from sequela.tokens.corpus import Corpus
-from sequela.tokens.pack import collate
-from sequela.train.batches import Batches
-from sequela.train.dial import context_of, resolve
-from sequela.train.objective import next_token
-from sequela.train.optimizer import optimisers, schedule
-from sequela.train.score import score, windows
+from sequela.train import state, watch
+from sequela.train.batches import Step
+from sequela.train.interruption import Interrupted, Stop
+from sequela.train.metrics import Writer, writer
+from sequela.train.parallel import World, whole
+from sequela.train.peak import measured_peak
+from sequela.train.run import Plan, Run
+from sequela.train.score import losses
 from sequela.train.settings import TrainSettings
 
 LOG = "train.json"
+CHECKPOINTS = "checkpoints"
 
 
 def train(
-    corpus: Path, out: Path, settings: TrainSettings | None = None, *, progress: Progress = silent
+    corpus: Path,
+    out: Path,
+    settings: TrainSettings | None = None,
+    *,
+    resume: bool = True,
+    beside: Path | None = None,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda line: None,
+    world: World | None = None,
+    stop: Stop | None = None,
 ) -> dict:
     """Pretrain a decoder on the training split of a corpus and write a checkpoint folder into `out`.
 
-    Returns what `train.json` says: parameters, tokens, FLOPs, seconds, and the losses in bits per token and per event
-    on training and tuning patients. Raises InputError for a corpus without patients, and when the loss is no
-    number any more.
+    Args:
+        resume: go on from a checkpoint of the same run in `out`, where there is one.
+        beside: the folder that people know `out` by. Metrics go into BESIDE-log, a batch that stopped the run into
+            BESIDE-stopped. `out` unless given.
+        say: gets the settings as they were filled in, a line each.
+        world: the processes of the run; this one alone unless given.
+        stop: whether the run is asked to end; then it saves itself and raises Interrupted.
+
+    Returns:
+        What `train.json` says: settings, steps, tokens, FLOPs, seconds, and the losses in bits per token and per event
+        on training and tuning patients, there for each kind of event too.
+
+    Raises:
+        InputError: for a corpus without patients, and when the loss runs away.
+        Interrupted: when asked to end.
     """
-    settings = settings or TrainSettings()
-    data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
-    tokens = windows(data, context_of(settings))
-    if len(tokens) == 0:
-        raise InputError(f"{corpus} has no training patient: tokenise a larger dataset or change the split.")
-    vocabulary = data.tokenizer.vocabulary
-    resolved = resolve(settings, len(vocabulary), int(tokens.lengths.sum()))
-    settings = resolved.settings
-    config = replace(resolved.model, vocabulary=vocabulary.hash, time=data.tokenizer.settings.time)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Decoder(config).initialise(settings.seed).to(device)
-    steppers = optimisers(model, settings)
-    peaks = [optimiser.param_groups[0]["lr"] for optimiser in steppers]
-    rows_per_step, total = max(1, settings.batch_tokens // settings.row_tokens), settings.tokens
-    batches = Batches(tokens.lengths, settings.row_tokens, rows_per_step, total, settings.seed)
-    started, seen, curve = time.perf_counter(), 0, []
-    for step in batches:
-        seen = step.after["tokens"]
-        share = schedule((step.tokens + seen) / 2 / max(total, seen), settings)
-        for optimiser, peak in zip(steppers, peaks, strict=True):
-            optimiser.param_groups[0]["lr"] = peak * share
-        count = sum(int((tokens.lengths[row] - 1).sum()) for row in step.rows)
-        model.zero_grad()
-        nats = 0.0
-        for row in step.rows:
-            loss, _ = next_token(model, collate(tokens, row))
-            (loss / count).backward()
-            nats += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        for optimiser in steppers:
-            optimiser.step()
-        bits = nats / count / math.log(2)
-        if not math.isfinite(bits):
-            raise InputError(f"The loss became {bits} at step {len(curve)}: lower --learning-rate.")
-        curve.append(bits)
-        progress(seen, total, bits_per_token=bits, tokens_per_second=seen / (time.perf_counter() - started))
-    about = {
-        "settings": asdict(settings),
-        "dial": resolved.as_dict(),
-        "model": config.as_dict(),
-        "vocabulary": vocabulary.hash,
-        "parameters": config.parameters,
-        "steps": len(curve),
-        "tokens": seen,
-        "flops": 6.0 * config.parameters * seen,
-        "seconds": time.perf_counter() - started,
-        "train_bits_per_token": float(np.mean(curve[-max(1, len(curve) // 20) :])),
-        "tuning": evaluate_loss(model, tuning),
-        "curve_bits_per_token": curve,
-    }
-    checkpoint.save(model, out)
-    data.tokenizer.save(out)
-    (out / LOG).write_text(json.dumps(about, indent=1))
+    world, stop, beside = world or World(), stop or Stop(), beside or out
+    plan, saved = Plan.of(corpus, settings or TrainSettings()), out / CHECKPOINTS
+    if resume and (done := world.tell(_finished(out, plan) if world.leads else None)):
+        state.discard(saved, world)
+        return done
+    run = Run(plan, world)
+    if not resume:
+        state.discard(saved, world)
+    elif run.restore(saved):
+        say(f"goes on after {run.tokens:,} of {plan.settings.tokens:,} tokens")
+    if world.leads:
+        for line in (*plan.resolved.lines(), f"{'precision':<16}{run.precision}"):
+            say(line)
+    log = plan.settings.log if world.leads else "none"
+    with closing(writer(log, _beside(beside, "log"), plan.settings.of_result)) as metrics:
+        shown = _Shown(run, metrics, progress if world.leads else silent)
+        _take_steps(run, saved, shown, stop, _beside(beside, "stopped"))
+        run.save(saved)  # whatever happens from here on, nothing is trained again
+        about = _finish(run, out, shown)
+    state.discard(saved, world)
     return about
 
 
-def evaluate_loss(model: Decoder, data: Corpus) -> dict[str, float] | None:
-    """Bits per token and per event over all patients of a split; None for an empty split."""
-    if len(data.patients) == 0:
+class _Shown:
+    """What people see of a run while it goes on, and how fast it is since this process took it up."""
+
+    def __init__(self, run: Run, metrics: Writer, progress: Progress):
+        self.run, self.metrics, self.progress = run, metrics, progress
+        self.begun = run.tokens, run.flops, run.seconds
+        one = measured_peak(run.plan.config, run.precision, run.world.device) if run.world.leads else math.nan
+        self.peak = one * run.world.size
+        self.checked_with = run.plan.sample()
+
+    def speed(self) -> dict[str, float]:
+        """Tokens per second, and model FLOPs utilisation: the share of the peak of matrix products."""
+        now = self.run.tokens, self.run.flops, self.run.seconds
+        tokens, flops, seconds = (later - before for later, before in zip(now, self.begun, strict=True))
+        seconds = max(seconds, 1e-9)
+        return {"tokens_per_second": tokens / seconds, "MFU": flops / seconds / self.peak}
+
+    def step(self, step: Step, bits: float, gradient: float) -> None:
+        """After a step of so many bits in all."""
+        run, predicted = self.run, self.run.predicted(step)
+        speed, total = self.speed(), run.plan.settings.tokens
+        per_event = 1 / run.plan.events_per_token
+        self.progress(
+            run.tokens,
+            total,
+            bits_per_event=bits / predicted * per_event,
+            tokens_per_second=speed["tokens_per_second"],
+            seconds_left=max(0, total - run.tokens) / speed["tokens_per_second"],
+            MFU=f"{speed['MFU']:.0%}",
+        )
+        point = run.curve.add(run.tokens, bits, predicted)
+        if point is not None:
+            losses = {"bits_per_token": point, "bits_per_event": point * per_event, "gradient": gradient}
+            rates = {"learning_rate": run.steppers[-1].param_groups[0]["lr"]}
+            self.metrics.write(run.tokens, _prefixed("train", losses | rates | speed))
+
+    def check(self, step: Step) -> None:
+        """Score some of the tuning patients where it is time to; all processes call this."""
+        run, total = self.run, self.run.plan.settings.tokens
+        before, now = (run.plan.settings.checks * tokens // total for tokens in (step.tokens, run.tokens))
+        if before == now or run.tokens >= total:
+            return
+        decoder = whole(run.objective.decoder)
+        found = losses(decoder, run.plan.tuning, self.checked_with) if run.world.leads else None
+        if found is not None:
+            run.checks.append({"tokens": run.tokens, **found})
+            self.scored(found)
+
+    def scored(self, found: dict) -> None:
+        """Tell the metrics of losses on tuning patients."""
+        flat = {f"bits_per_event_of/{kind}": one["bits_per_event"] for kind, one in found["kinds"].items()}
+        flat |= {name: found[name] for name in ("bits_per_token", "bits_per_event")}
+        self.metrics.write(self.run.tokens, _prefixed("tuning", flat))
+
+
+def _take_steps(run: Run, saved: Path, shown: _Shown, stop: Stop, stopped: Path) -> None:
+    """Every step that is left, with checkpoints in `saved`."""
+    world, settings = run.world, run.plan.settings
+    last_saved = started = time.perf_counter()
+    with closing(run.feed()) as steps, stop.held():
+        for step, passes in steps:
+            nats, gradient = run.take(step, passes)
+            due = world.leads and time.perf_counter() - last_saved >= 60 * settings.checkpoint_minutes
+            nats, asked, due = world.sum(nats, stop.asked, due)
+            run.seconds += time.perf_counter() - started
+            bits = nats / math.log(2)
+            why = run.watch.check(bits / run.predicted(step), gradient)
+            if why and not (settings.ignore_spikes and math.isfinite(bits) and math.isfinite(gradient)):
+                raise _ran_away(run, step, why, stopped)
+            shown.step(step, bits, gradient)
+            shown.check(step)
+            if asked or due:
+                run.save(saved)
+                last_saved = time.perf_counter()
+            if asked:
+                raise Interrupted(
+                    f"stopped after {run.tokens:,} of {settings.tokens:,} tokens; "
+                    "run the same command again to go on."
+                )
+            started = time.perf_counter()
+
+
+def _ran_away(run: Run, step: Step, why: str, folder: Path) -> InputError:
+    """Keep the batch of a step whose loss ran away; the error that says so."""
+    plan = run.plan
+    if run.world.leads:
+        rows = [[plan.windows[window] for window in row] for row in step.rows]
+        patients = [plan.data.patients[plan.windows.patient[row]] for row in step.rows]
+        about = {"why": why, "step": run.steps, "tokens": run.tokens, "losses_before": run.watch.losses}
+        watch.keep(folder, rows, patients, about | {"settings": asdict(plan.settings)})
+    return InputError(
+        f"At step {run.steps} {why}. Its batch is in {folder}: see whether its patients are as they should be; then "
+        f"lower --learning-rate and --matrix-rate (now {plan.settings.learning_rate:.3g} and "
+        f"{plan.settings.matrix_rate:.3g}), or let it pass with --ignore-spikes."
+    )
+
+
+def _finish(run: Run, out: Path, shown: _Shown) -> dict:
+    """Write the checkpoint folder; all processes call this."""
+    plan, decoder, about = run.plan, whole(run.objective.decoder), None
+    if run.world.leads:
+        tuning = losses(decoder, plan.tuning)
+        if tuning is not None:
+            shown.scored(tuning)
+        about = {
+            "settings": asdict(plan.settings),
+            "same": plan.same(),
+            "dial": plan.resolved.as_dict(),
+            "precision": run.precision,
+            "model": plan.config.as_dict(),
+            "vocabulary": plan.config.vocabulary,
+            "parameters": plan.config.parameters,
+            "processes": run.world.size,
+            "steps": run.steps,
+            "tokens": run.tokens,
+            "flops": run.flops,
+            "seconds": run.seconds,
+            **shown.speed(),
+            "peak_flops_per_second": shown.peak,
+            "train_bits_per_token": run.curve.last(0.05),
+            "tuning": tuning,
+            "checks": run.checks,
+            "curve_tokens": run.curve.tokens,
+            "curve_bits_per_token": run.curve.bits_per_token,
+        }
+        checkpoint.save(decoder, out)
+        plan.data.tokenizer.save(out)
+        work = out / f".{LOG}"
+        work.write_text(json.dumps(about, indent=1))
+        work.rename(out / LOG)  # last, so that it says that all is there
+    return run.world.tell(about)
+
+
+def _finished(out: Path, plan: Plan) -> dict | None:
+    """What `train.json` says, where the run is complete and only the folder was not handed over yet."""
+    if not (out / LOG).exists():
         return None
-    found = score(model, data)
-    bits = float(found.nats.sum()) / math.log(2)
-    return {"bits_per_token": bits / int(found.tokens.sum()), "bits_per_event": bits / data.events}
+    about = json.loads((out / LOG).read_text())
+    return about if about["same"] == plan.same() else None
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}-{what}")
+
+
+def _prefixed(where: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{where}/{name}": value for name, value in metrics.items()}

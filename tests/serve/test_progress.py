@@ -63,6 +63,7 @@ def test_quiet_is_silent(capsys: pytest.CaptureFixture) -> None:
         (10, 10, {}, "x: 100 %"),
         (5, 10, {"tokens": 40_000}, "x: 50 %, 4,000 tokens/s, 10 s left"),
         (5, 10, {"tokens_per_second": 4000.4, "stage": "sort"}, "x: 50 %, 4,000 tokens/s, 10 s left, sort"),
+        (5, 10, {"seconds_left": 4.0, "MFU": "12%"}, "x: 50 %, 4 s left, MFU 12%"),  # it went on from 4
         (3, 0, {"rows_read": 12000, "loss": 0.12345}, "x: rows read 12,000, loss 0.1235"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sequela.serve.summary import interval, number, print_summary
+from sequela.serve.summary import interval, number, print_losses, print_summary
 
 SCORE = {"value": 0.8361, "low": 0.81, "high": 0.8589}
 METRICS = {
@@ -28,6 +28,16 @@ METRICS = {
         },
     }
 }
+
+
+def test_losses_are_a_row_for_each_kind_the_costliest_first(capsys: pytest.CaptureFixture) -> None:
+    lab = {"events": 1178, "bits_per_event": 0.121, "share": 0.06}
+    value = {"events": 1170, "bits_per_event": 1.5045, "share": 0.735}
+    print_losses({"bits_per_event": 1.8931, "bits_per_token": 0.64, "kinds": {"lab": lab, "value": value}})
+    shown = capsys.readouterr().out
+    assert "1.893 bits per event" in shown
+    assert ["value", "1,170", "1.504", "73.5", "%"] in [line.split() for line in shown.splitlines()]
+    assert shown.index("value") < shown.index("lab ")
 
 
 def test_summary_shows_counts_scores_and_verdict(capsys: pytest.CaptureFixture) -> None:

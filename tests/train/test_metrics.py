@@ -55,11 +55,11 @@ def test_mlflow_reads_what_was_written(tmp_path):
     mlflow = pytest.importorskip("mlflow")
     for tokens in (10, 20):
         store = writer("mlflow", tmp_path / "model-log", {"depth": 2})
-        store.write(tokens, {"tuning/bits_per_event/lab": 1.5 * tokens})
+        store.write(tokens, {"tuning/bits_per_event_of/lab": 1.5 * tokens})
         store.close()
     client = mlflow.MlflowClient(tracking_uri=(tmp_path / "model-log").as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("model-log").experiment_id])
-    history = client.get_metric_history(run.info.run_id, "tuning/bits_per_event/lab")
+    history = client.get_metric_history(run.info.run_id, "tuning/bits_per_event_of/lab")
     assert [(one.step, one.value) for one in history] == [(10, 15.0), (20, 30.0)]
     assert run.data.params["depth"] == "2"
 
