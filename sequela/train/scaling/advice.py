@@ -183,6 +183,12 @@ def _fits(runs: Sequence[Run], setting: Setting, seed: int) -> _Laws:
 def _advise(laws: _Laws, setting: Setting, budget: float, seed: int) -> dict[str, object]:
     if not 0 < budget < math.inf:
         raise InputError(f"The compute to advise on must be above 0 FLOPs, not {budget:g}.")
+    least = min(budget / shape.flops_per_token for shape in setting.shapes) / setting.unique_tokens
+    if least > setting.most_epochs:
+        raise InputError(
+            f"With {budget:.3g} FLOPs every shape offered would see the data more than {setting.most_epochs:g} times: "
+            "ask about less compute, offer larger shapes or bring a larger corpus."
+        )
     notes = _warnings(laws, setting, budget)
     power = _power(laws, budget, seed)
     best = _best(laws.law, setting, budget) if laws.law else None

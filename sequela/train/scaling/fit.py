@@ -240,7 +240,8 @@ def isoflop(runs: Iterable[Run], *, resamples: int = RESAMPLES, seed: int = 0) -
             del groups[budget]
     if not groups:
         raise InputError(f"No budget can be fitted: {' '.join(notes)} Run more sizes a budget.")
-    noise = _noise(groups.values(), resamples, seed)
+    sound = [group for budget, group in groups.items() if not _curve(budget, group, None).edge]
+    noise = _noise(sound or groups.values(), resamples, seed)
     if noise is None:
         notes.append("No run to spare beyond three sizes a budget: the fits have no intervals.")
     curves = tuple(_curve(budget, group, noise) for budget, group in groups.items())

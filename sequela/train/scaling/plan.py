@@ -163,7 +163,13 @@ def nearest(shapes: Sequence[Shape], parameters: float) -> Shape:
 
 
 def _around(shapes: Sequence[Shape], centre: float, sizes: int) -> list[Shape]:
-    """A shape for each step of a geometric ladder around `centre`; none where the nearest is half a step off."""
+    """A shape for each step of a geometric ladder around `centre`; none where the nearest is half a step off.
+
+    Where the shapes end on one side, the ladder begins there.
+    """
+    reach = STEP ** ((sizes - 1) / 2)
+    low, high = (end(shape.parameters for shape in shapes) for end in (min, max))
+    centre = max(min(centre, high / reach), low * reach)
     wanted = [centre * STEP ** (place - (sizes - 1) / 2) for place in range(sizes)]
     found = {size: nearest(shapes, size) for size in wanted}
     close = {s for size, s in found.items() if abs(math.log(s.parameters / size)) <= math.log(STEP) / 2}
