@@ -55,40 +55,16 @@ class Masked:
         return Masked(same & torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril())
 
 
-class Packed:
-    """Each patient of a packed row alone, without computing the masked-out rest.
+def packed(segments: np.ndarray, device: torch.device | str = "cpu") -> Attention:
+    """Each segment of packed rows alone, in the fastest exact way of the device.
 
-    Patients of similar length are gathered into small padded batches, attended causally (padding comes last, so nobody
-    sees it) and scattered back. Exact, and far less work than a mask over whole rows.
+    `segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding, of which nothing is
+    promised but finite numbers.
     """
+    if torch.device(device).type == "cuda":
+        from sequela.model.flex import Flex
 
-    def __init__(self, segments: np.ndarray, device: torch.device | str = "cpu", groups: int = 4):
-        """`segments` int [B, T]: the patient of each position, numbered along its row; -1 is padding."""
-        flat = segments.ravel()
-        row = np.arange(len(flat)) // segments.shape[1]
-        new = np.flatnonzero(np.append(True, (flat[1:] != flat[:-1]) | (row[1:] != row[:-1])))
-        length = np.diff(np.append(new, len(flat)))
-        new, length = new[flat[new] >= 0], length[flat[new] >= 0]
-        order = np.argsort(length, kind="stable")
-        self.groups: list[Tensor] = []
-        back = np.zeros(len(flat), np.int64)
-        base = 0
-        for members in np.array_split(order, min(groups, len(order))):
-            longest = length[members].max()
-            step = np.arange(longest)
-            inside = step < length[members][:, None]
-            place = np.where(inside, new[members][:, None] + step, new[members][:, None])
-            back[place[inside]] = base + np.flatnonzero(inside)
-            base += place.size
-            self.groups.append(torch.from_numpy(place).to(device))
-        self.back = torch.from_numpy(back).to(device)
+        return Flex(segments, device)
+    from sequela.model.tiles import Tiled
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows, heads, length, dim = q.shape
-        flat = [x.transpose(1, 2).reshape(rows * length, x.shape[1], dim) for x in (q, k, v)]
-        out = []
-        for place in self.groups:
-            parts = [x[place].transpose(1, 2) for x in flat]
-            seen = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
-            out.append(seen.transpose(1, 2).reshape(-1, heads, dim))
-        return torch.cat(out)[self.back].view(rows, length, heads, dim).transpose(1, 2)
+    return Tiled(segments)

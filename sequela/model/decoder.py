@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sequela.model.attention import Attention, Causal
 from sequela.model.config import ModelConfig
-from sequela.model.layers import Block, RMSNorm, rotary
+from sequela.model.layers import Block, RMSNorm, computed_in, rotary
 from sequela.record.errors import InputError
 
 
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
         cos, sin = rotary(positions_BT, self.config.head_dim, self.config.rope_theta)
         x_BTC = self.embedding(ids_BT)
-        cos, sin = cos.to(x_BTC.dtype), sin.to(x_BTC.dtype)
+        cos, sin = (angles.to(computed_in(x_BTC)) for angles in (cos, sin))
         for block in self.blocks:
             x_BTC = block(x_BTC, cos, sin, attention or Causal())
         return self.norm(x_BTC)

@@ -1,15 +1,45 @@
 import torch
 
-from sequela.model.layers import RMSNorm, rotary, rotate
+from sequela.model.layers import RMSNorm, computed_in, rotary, rotate
+
+
+def norm_of(width=6):
+    norm = RMSNorm(width, 1e-6)
+    norm.weight.data = torch.arange(1.0, width + 1.0)
+    return norm
+
+
+def by_formula(x, weight):
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
 
 def test_rms_norm_follows_its_formula():
-    norm = RMSNorm(6, 1e-6)
-    norm.weight.data = torch.arange(1.0, 7.0)
-    x = torch.randn(2, 3, 6)
-    assert torch.allclose(
-        norm(x), x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight, atol=1e-6
-    )
+    norm, x = norm_of(), torch.randn(2, 3, 6)
+    assert torch.allclose(norm(x), by_formula(x, norm.weight), atol=1e-6)
+
+
+def test_rms_norm_has_the_gradients_of_its_formula():
+    norm, x = norm_of(), torch.randn(2, 3, 6, requires_grad=True)
+    wanted = torch.randn(2, 3, 6)
+    ours = torch.autograd.grad((norm(x) * wanted).sum(), (x, norm.weight))
+    exact = torch.autograd.grad((by_formula(x, norm.weight) * wanted).sum(), (x, norm.weight))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, exact, strict=True))
+
+
+def test_rms_norm_keeps_the_stream_in_fp32_under_autocast():
+    norm, x = norm_of(), torch.randn(2, 3, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = norm(x)
+    assert low.dtype == torch.bfloat16
+    (of_x,) = torch.autograd.grad(low.sum(), x)
+    assert of_x.dtype == torch.float32
+
+
+def test_what_is_computed_in_is_lower_under_autocast_alone():
+    x = torch.ones(1)
+    assert computed_in(x) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert computed_in(x) == torch.bfloat16
 
 
 def test_rotated_products_depend_on_the_distance_alone():
@@ -21,3 +51,9 @@ def test_rotated_products_depend_on_the_distance_alone():
 
     assert torch.allclose(product(7, 3), product(104, 100), atol=1e-4)
     assert not torch.allclose(product(7, 3), product(104, 101), atol=1e-4)
+
+
+def test_rotation_has_the_gradients_of_its_formula():
+    angles = rotary(torch.arange(5)[None], 8, 10000.0)
+    x = torch.randn(1, 2, 5, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, *(a.double() for a in angles)), x)

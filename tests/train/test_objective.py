@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -6,7 +7,8 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.tokens.pack import Windows, collate
 from sequela.tokens.ragged import Ragged
-from sequela.train.objective import next_token
+from sequela.train.feed import inputs
+from sequela.train.objective import NextToken, cross_entropy, scored
 
 
 def rows(*patients):
@@ -16,9 +18,11 @@ def rows(*patients):
 PATIENTS = rows([1, 5, 9, 4, 7], [1, 6, 6], [1, 3, 8, 2])
 
 
-def model():
+def model(tied=True):
     return Decoder(
-        ModelConfig(12, hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64)
+        ModelConfig(
+            12, hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64, tied_embeddings=tied
+        )
     ).initialise(0)
 
 
@@ -28,20 +32,75 @@ def alone(decoder, ids):
     )
 
 
-def test_the_loss_of_a_packed_batch_is_that_of_its_patients_alone():
+def loss(decoder, windows, row):
+    return NextToken(decoder)(inputs(collate(windows, row)))
+
+
+def test_the_loss_of_a_packed_row_is_that_of_its_patients_alone():
     decoder = model()
-    loss, count = next_token(decoder, collate(PATIENTS, [0, 1, 2]))
+    nats, count = loss(decoder, PATIENTS, [0, 2, 1])
     expected = sum(alone(decoder, PATIENTS[i].tolist()) for i in range(3))
     assert count == 4 + 2 + 3
-    assert torch.allclose(loss, expected, atol=1e-4)
+    assert torch.allclose(nats, expected, atol=1e-4)
 
 
 def test_no_patient_changes_the_loss_of_another():
     decoder = model()
     other = rows(PATIENTS[0], [1, 11, 10], PATIENTS[2])
-    change = (
-        next_token(decoder, collate(other, [0, 1]))[0] - next_token(decoder, collate(PATIENTS, [0, 1]))[0]
-    )
+    change = loss(decoder, other, [0, 1])[0] - loss(decoder, PATIENTS, [0, 1])[0]
     expected = alone(decoder, [1, 11, 10]) - alone(decoder, PATIENTS[1].tolist())
     assert torch.allclose(change, expected, atol=1e-4)
     assert np.abs(expected.item()) > 1e-3
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_gets_the_gradient_of_the_plain_loss(tied):
+    ours, plain = model(tied), model(tied)
+    (loss(ours, PATIENTS, [0, 1, 2])[0] / 3).backward()
+    (sum(alone(plain, PATIENTS[i].tolist()) for i in range(3)) / 3).backward()
+    for (name, a), (_, b) in zip(ours.named_parameters(), plain.named_parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-4), name
+
+
+def test_bf16_is_near_fp32_and_leaves_weights_and_gradients_in_fp32():
+    gradients = []
+    for precision in ("bf16", "fp32"):
+        decoder = model()
+        nats, _ = NextToken(decoder, precision)(inputs(collate(PATIENTS, [0, 1, 2])))
+        nats.backward()
+        assert nats.dtype == torch.float32
+        assert all(w.dtype == w.grad.dtype == torch.float32 for w in decoder.parameters())
+        gradients.append(torch.cat([w.grad.flatten() for w in decoder.parameters()]))
+    low, exact = gradients
+    assert 0 < (low - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 64, 10**6])
+def test_cross_entropy_in_chunks_equals_the_plain_one(chunk):
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=random, requires_grad=True) for n in (30, 50))
+    targets = torch.randint(0, 50, (30,), generator=random)
+    plain = F.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    ours = cross_entropy(hidden, weight, targets, chunk)
+    assert torch.allclose(ours, plain, rtol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(3 * ours, (hidden, weight)),
+        torch.autograd.grad(3 * plain, (hidden, weight)),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_cross_entropy_of_large_scores_is_finite():
+    hidden, weight = torch.full((2, 4), 100.0, requires_grad=True), torch.eye(4)
+    nats = cross_entropy(hidden, weight * 10, torch.tensor([0, 1]))
+    nats.backward()
+    assert nats.item() == pytest.approx(2 * np.log(4), rel=1e-5) and hidden.grad.isfinite().all()
+
+
+def test_scores_are_those_of_the_positions_that_have_a_target():
+    decoder = model()
+    found = scored(decoder, collate(PATIENTS, [1, 0]))
+    assert found.places.tolist() == [0, 1, 3, 4, 5, 6]
+    assert found.targets.tolist() == [6, 6, 5, 9, 4, 7]
+    assert found.nats().sum().item() == pytest.approx(loss(decoder, PATIENTS, [1, 0])[0].item(), rel=1e-5)

@@ -1,0 +1,70 @@
+"""Exact attention of packed rows on a GPU: FlexAttention (arXiv 2412.05496) under a mask of blocks.
+
+Shape letters: B rows, T positions, H heads, D head dimension.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+BLOCK = 128
+
+
+class Flex:
+    """Each segment of packed rows alone, as an attention strategy.
+
+    Which blocks of keys a block of queries sees follows from where the segments start, so it is worked out beside the
+    GPU, without asking for every pair of positions.
+    """
+
+    def __init__(self, segments: np.ndarray, device: torch.device | str):
+        """`segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding."""
+        self.mask = block_mask(segments, device)
+        self.compiled = torch.device(device).type == "cuda"
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        attend = _compiled() if self.compiled else flex_attention
+        return attend(q, k, v, block_mask=self.mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def block_mask(segments: np.ndarray, device: torch.device | str) -> BlockMask:
+    """Which blocks see which: none, every pair of them, or the pairs of one segment in their order."""
+    length = segments.shape[1]
+    place = np.arange(length)
+    new = np.diff(segments, axis=1, prepend=segments[:, :1] - 1) != 0
+    start = np.maximum.accumulate(
+        np.where(new, place, 0), axis=1
+    )  # where the segment of each position starts
+    blocks = -(-length // BLOCK)
+    first, last = place[::BLOCK], np.minimum(place[::BLOCK] + BLOCK, length) - 1
+    number = np.arange(blocks)
+    below = number[:, None] > number
+    # the earliest key that any query of the block sees, and the earliest that all of them see
+    seen = below & (last >= start[:, first][..., None])
+    full = below & (first >= start[:, last][..., None])
+    partial = (seen & ~full) | (number[:, None] == number)
+    starts = torch.from_numpy(start).to(device)
+
+    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (key >= starts[row, query])
+
+    return BlockMask.from_kv_blocks(
+        *_listed(partial, device), *_listed(full, device), BLOCK_SIZE=BLOCK, mask_mod=visible,
+        seq_lengths=(length, length),
+    )  # fmt: skip
+
+
+def _listed(which: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries has, [B, 1, Q], and which, [B, 1, Q, K], the rest behind them."""
+    count = which.sum(-1, dtype=np.int32)
+    index = np.argsort(~which, axis=-1, kind="stable").astype(np.int32)
+    return tuple(torch.from_numpy(x)[:, None].to(device) for x in (count, index))
