@@ -9,7 +9,7 @@ import numpy as np
 
 from sequela.tokens.pack import best_fit
 
-ROWS_PER_STRETCH = 128
+ROWS_PER_STRETCH = 256
 """So many rows are packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
 
 

@@ -71,7 +71,7 @@ def test_a_window_that_fits_no_row_is_our_mistake():
 
 def test_no_epoch_is_ever_held_as_objects():
     """A window costs the 8 bytes of its place in the order; as lists of numbers it would cost 40 and more."""
-    lengths = np.full(1_000_000, 30)
+    lengths = np.full(2_000_000, 30)
     batches = stream(lengths, row_tokens=4096)
     next(batches)
     tracemalloc.start()
@@ -119,6 +119,19 @@ def test_rows_of_real_patients_waste_less_than_two_percent(shared_data, source, 
 def test_rows_as_long_as_the_context_would_waste_more(shared_data):
     """The control: stays of 860 tokens do not fill rows of 1,024."""
     assert wasted(cut(physionet(shared_data), 1024), 1024) > 0.05
+
+
+def test_rows_are_alike():
+    """Rows of windows of one length would be batches that differ more than chance makes them."""
+    lengths = np.random.default_rng(0).lognormal(np.log(60), 0.7, 20_000).astype(int) + 5
+    rows = [row for step in stream(lengths, row_tokens=4096) for row in step.rows]
+    by_length = np.array_split(np.argsort(lengths), len(rows))
+
+    def spread(rows):
+        means = [lengths[row].mean() for row in rows]
+        return np.std(means) / np.mean(means)
+
+    assert spread(rows) < 0.15 < 0.5 < spread(by_length)
 
 
 @pytest.mark.parametrize("row_tokens", [4096, 16384])
