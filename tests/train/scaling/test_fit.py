@@ -129,6 +129,12 @@ def test_failed_double_and_overtrained_runs_are_left_out_and_told():
     assert isoflop([*runs, *lost]).parameters.exponent == isoflop(runs).parameters.exponent
 
 
+def test_of_a_run_made_twice_the_later_counts():
+    runs = PUBLISHED.study()
+    again = replace(runs[3], loss=2 * runs[3].loss)
+    assert usable([*runs, again])[0] == [*runs[:3], again, *runs[4:]]
+
+
 def test_other_seeds_are_runs_of_their_own():
     runs = PUBLISHED.study() + [replace(run, seed=1) for run in PUBLISHED.study(seed=7)]
     twice, once = isoflop(runs).parameters.exponent, isoflop(PUBLISHED.study()).parameters.exponent

@@ -98,6 +98,12 @@ def test_small_budgets_that_train_badly_fail_the_check():
     assert not enough(sum(of(law).holds(truth) for law in laws), 8)
 
 
+def test_the_spread_of_runs_is_their_noise_even_where_there_are_few():
+    design = {"noise": 0.004, "budgets": BUDGETS[:3], "sizes": 5}
+    squares = [fit(PUBLISHED.study(seed, **design), resamples=2).spread ** 2 for seed in range(30)]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(0.004, rel=0.12)
+
+
 def test_a_failed_run_does_not_move_the_fit():
     runs = PUBLISHED.study()
     spoiled = [replace(runs[10], loss=1.3 * runs[10].loss), *runs[:10], *runs[11:]]
