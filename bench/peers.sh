@@ -38,3 +38,4 @@ make_one() { # name, then the requirements with their pins
 mkdir -p "$folder"
 make_one meds-eic-ar MEDS-EIC-AR==0.5.1 torch==2.13.0
 make_one cocoa cocoa-tokenizer==26.10.3
+make_one transformers transformers==5.23.0 accelerate==1.15.0 torch==2.13.0
