@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ def follows() -> bool:
 
 
 @contextmanager
-def world() -> Iterator[World | None]:
+def world() -> Generator[World | None]:
     """The processes of this run; None where there is this one only, and torch need not be there yet."""
     if not launched():
         yield None

@@ -1,7 +1,8 @@
 """One stage: folders in, one folder out, which is there whole or not at all.
 
 The work happens in a hidden folder beside the result and is renamed at the end. An error or Ctrl-C removes that
-folder, unless the stage can go on from it; what a killed run left behind is removed, or taken over, by the next one.
+folder, unless the stage can go on from it; what a killed run left behind is removed, or taken over, by the next one,
+which may run on another machine that shares the folder.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from sequela.record.errors import InputError
 from sequela.serve import manifest, memory
+from sequela.serve.claim import BEAT, STALE, claimed
 
 UNFINISHED = ".unfinished-"
 REPLACED = "-replaced"
 BEGUN = "begun.json"
+ALIVE = ".alive"
 
 
 def stage(
@@ -57,8 +61,10 @@ def stage(
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
         return {**done, "skipped": True}
     work = _work_folder(out, identity if resumable else None, fresh)
-    keep = resumable
+    keep, held = resumable, ExitStack()
     try:
+        if resumable:
+            held.enter_context(claimed(_sign(work)))
         memory.reset_peak()
         start = time.perf_counter()
         result = make(work)
@@ -87,6 +93,7 @@ def stage(
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
+        held.close()
     return {**facts, "skipped": False}
 
 
@@ -124,7 +131,8 @@ def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
     parent = out.resolve().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{out.resolve().name}{UNFINISHED}{socket.gethostname()}-"
+        begin = f".{out.resolve().name}{UNFINISHED}"
+        prefix = f"{begin}{socket.gethostname()}-"
         work = parent / f"{prefix}{os.getpid()}"
         for leftover in parent.glob(f"{prefix}*"):
             owner = leftover.name.removeprefix(prefix).removesuffix(REPLACED)
@@ -134,6 +142,9 @@ def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
                 leftover.rename(work)
             else:
                 shutil.rmtree(leftover)
+            _sign(leftover).unlink(missing_ok=True)
+        if usable and not work.exists():
+            _take_over_from_elsewhere(parent, begin, identity, work)
         work.mkdir(exist_ok=True)
         if identity is not None:
             (work / BEGUN).write_text(json.dumps(identity))
@@ -142,6 +153,30 @@ def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
             f"{parent} cannot be written to ({error.strerror}): choose another folder."
         ) from error
     return work
+
+
+def _take_over_from_elsewhere(parent: Path, begin: str, identity: dict | None, work: Path) -> None:
+    """Make `work` what a run for the same result left behind on another machine, where there is such a run.
+
+    Raises:
+        InputError: where that run is alive, or was a moment ago.
+    """
+    for leftover in parent.glob(f"{begin}*"):
+        if not leftover.is_dir() or _begun(leftover) != identity:
+            continue
+        with claimed(_sign(leftover)) as ended:
+            if ended:
+                leftover.rename(work)
+                return
+        raise InputError(
+            f"another process works on the same result in {leftover}, or did so a moment ago: wait for it, or run this "
+            f"again {BEAT * STALE / 60:.0f} minutes after it ended."
+        )
+
+
+def _sign(work: Path) -> Path:
+    """The file that says that somebody is at work in a folder which others may go on from."""
+    return work.with_name(work.name + ALIVE)
 
 
 def _begun(folder: Path) -> dict | None:

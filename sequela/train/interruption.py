@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,7 +24,7 @@ class Stop:
         self._held = False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Generator[None]:
         """Inside the block SIGTERM only sets `asked`, for code that ends at a good moment; elsewhere it raises."""
         before, self._held = self._held, True
         try:
@@ -40,7 +40,7 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
+def stopping() -> Generator[Stop]:
     """Heed SIGTERM inside the block. In a thread that cannot (any but the main one) the signal keeps its meaning."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

@@ -8,11 +8,11 @@ pieces, one a process ("fsdp": FSDP2, arXiv 2304.11277).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -78,7 +78,7 @@ class World:
         dist.all_reduce(held)
         return held.tolist()
 
-    def tell(self, thing: Thing | None = None) -> Thing | None:
+    def tell(self, thing: Any = None) -> Any:
         """What rank 0 says, on every rank; also the place where all wait for each other."""
         if self.size == 1:
             return thing
@@ -100,7 +100,7 @@ class World:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def joined() -> Generator[World]:
     """Join the other processes that torchrun started: where they are, it wrote into this one's environment.
 
     An error on any rank ends all of them and is told once: it is raised where it came first, the others leave.
@@ -158,7 +158,7 @@ def parallelise(objective: nn.Module, kind: str | None, world: World) -> nn.Modu
 
 
 @contextmanager
-def accumulating(module: nn.Module, last: bool) -> Iterator[None]:
+def accumulating(module: nn.Module, last: bool) -> Generator[None]:
     """Around the two passes of one row: gradients are averaged over the ranks in the `last` of a step."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def restore(
     tensors = {name: _room(name, weights) for name in body["tensors"]}
     with _plain_errors():
         dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
-    names = {weight: name for name, weight in weights.items()}
+    names: dict[Tensor, str] = {weight: name for name, weight in weights.items()}
     for stepper in steppers:
         _remember(stepper, names, tensors, body["numbers"])
     return body["facts"]
@@ -128,7 +128,7 @@ def discard(folder: Path, world: World) -> None:
 def _held(objective: nn.Module, steppers: list[Optimizer]) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The tensors of a run, as "weight" and "weight/what the optimiser remembers", and its numbers in the same way."""
     tensors: dict[str, Tensor] = {name: weight.detach() for name, weight in objective.named_parameters()}
-    names = {weight: name for name, weight in objective.named_parameters()}
+    names: dict[Tensor, str] = {weight: name for name, weight in objective.named_parameters()}
     numbers: dict[str, float] = {}
     for stepper in steppers:
         for weight, memory in stepper.state.items():
@@ -152,16 +152,18 @@ def _remember(
 ) -> None:
     """Give an optimiser its memory back."""
     own = [names[weight] for group in stepper.param_groups for weight in group["params"]]
-    memory: dict[int, dict[str, Tensor]] = {place: {} for place in range(len(own))}
-    for held in (tensors, {name: torch.tensor(number) for name, number in numbers.items()}):
-        for place, name in enumerate(own):
-            begin = f"{name}/"
-            memory[place] |= {key.removeprefix(begin): x for key, x in held.items() if key.startswith(begin)}
+    places = {name: place for place, name in enumerate(own)}
+    memory: dict[int, dict[str, Tensor]] = {}
+    held = tensors | {name: torch.tensor(number) for name, number in numbers.items()}
+    for name, value in held.items():
+        weight, _, key = name.partition("/")
+        if key and weight in places:
+            memory.setdefault(places[weight], {})[key] = value
     stepper.load_state_dict({"state": memory, "param_groups": stepper.state_dict()["param_groups"]})
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors() -> Generator[None]:
     """Around `torch.distributed.checkpoint`: its errors are no `Exception`, and it warns of a run of one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")

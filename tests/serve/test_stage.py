@@ -222,3 +222,57 @@ def test_bad_input_leaves_nothing_of_a_resumable_stage(tmp_path: Path, source: P
     with pytest.raises(InputError):
         stage(tmp_path / "out", "copy", {}, {"rows": source}, refuse, resumable=True)
     assert contents(tmp_path) == ["source"]
+
+
+def test_a_resumable_stage_begins_anew_where_asked(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            stage(out, "copy", {}, {"rows": source}, half, resumable=True, fresh=True)
+    stage(out, "copy", {}, {"rows": source}, half, resumable=True)
+
+
+def left_elsewhere(out: Path, source: Path) -> Path:
+    """What a run on another machine that shares the folder leaves behind."""
+    with pytest.raises(KeyboardInterrupt):
+        stage(out, "copy", {}, {"rows": source}, half, resumable=True)
+    (leftover,) = out.parent.glob(".out.unfinished-*")
+    return leftover.rename(out.parent / ".out.unfinished-another-machine-7")
+
+
+def test_what_another_machine_left_is_taken_over(tmp_path: Path, source: Path) -> None:
+    left_elsewhere(tmp_path / "out", source)
+    stage(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
+    assert contents(tmp_path / "out") == ["first", "manifest.json", "second"]
+    assert contents(tmp_path) == ["out", "source"]
+
+
+@pytest.mark.parametrize("minutes", [1, 10])
+def test_of_another_machine_at_work_nothing_is_taken(tmp_path: Path, source: Path, minutes: float) -> None:
+    """It touches a file again and again as long as it lives."""
+    leftover = left_elsewhere(tmp_path / "out", source)
+    alive = leftover.with_name(leftover.name + ".alive")
+    alive.touch()
+    past = time.time() - 60 * minutes
+    os.utime(alive, (past, past))
+    if minutes > 5:
+        stage(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
+        assert contents(tmp_path) == ["out", "source"]
+    else:
+        with pytest.raises(InputError, match=r"another process works on the same result in .*-7, or did so"):
+            stage(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
+        assert leftover.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_leaves_what_a_stage_can_go_on_from(tmp_path: Path, source: Path) -> None:
+    def fill(work: Path) -> dict:
+        (work / "first").write_text("1")
+        (work / "rows").symlink_to("/dev/full")
+        (work / "rows").write_text("x" * 100_000)
+        return {}
+
+    with pytest.raises(InputError, match=r"the disk is full: .* run the same command again, which goes on"):
+        stage(tmp_path / "out", "copy", {}, {"rows": source}, fill, resumable=True)
+    (leftover,) = tmp_path.glob(".out.unfinished-*")
+    assert (leftover / "first").exists()

@@ -147,13 +147,18 @@ def test_a_worker_of_torchrun_is_killed_and_torchrun_stopped(corpus, tmp_path):
     assert weights(out) == weights(tmp_path / "whole")
 
 
-def test_begun_anew_where_asked(corpus, whole, tmp_path):
+@pytest.mark.parametrize("resume", [True, False])
+def test_taken_up_again_or_begun_anew(corpus, whole, tmp_path, resume):
     out, said = tmp_path / "model", []
-    run = Started(corpus, out)
-    run.under_way()
-    run.end(signal.SIGKILL)
-    commands.train(corpus, out, settings=SETTINGS, resume=False, say=said.append)
-    assert not [line for line in said if "goes on" in line]
+
+    def in_the_middle(done: float, total: float, **facts: object) -> None:
+        if done > total / 2:
+            terminate()
+
+    with pytest.raises(Interrupted, match="stopped after .* run the same command again"):
+        commands.train(corpus, out, settings=SETTINGS, progress=in_the_middle)
+    commands.train(corpus, out, settings=SETTINGS, resume=resume, say=said.append)
+    assert bool([line for line in said if "goes on" in line]) == resume
     assert weights(out) == whole
 
 
