@@ -155,7 +155,7 @@ def test_taken_up_again_or_begun_anew(corpus, whole, tmp_path, resume):
         if done > total / 2:
             terminate()
 
-    with pytest.raises(Interrupted, match="stopped after .* run the same command again"):
+    with pytest.raises(Interrupted, match=r"stopped after .* run the same command again"):
         commands.train(corpus, out, settings=SETTINGS, progress=in_the_middle)
     commands.train(corpus, out, settings=SETTINGS, resume=resume, say=said.append)
     assert bool([line for line in said if "goes on" in line]) == resume
