@@ -74,7 +74,7 @@ def stage(
         (work / BEGUN).unlink(missing_ok=True)
         _put_in_place(work, out)
         keep = False
-    except Exception as error:
+    except BaseException as error:
         keep = keep and any(path.name != BEGUN for path in work.iterdir())
         if not _says_disk_full(error):
             raise

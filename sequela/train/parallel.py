@@ -55,6 +55,7 @@ class World:
 
     @property
     def leads(self) -> bool:
+        """Whether this process speaks for all."""
         return self.rank == 0
 
     def share(self, rows: Sequence[Row]) -> list[tuple[Row, float]]:
