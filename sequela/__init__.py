@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load,
         predict,
         report,
+        scale,
         simulate,
         tasks,
         tokenize,
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     )
     from sequela.serve.demo import demo
     from sequela.tokens.settings import TokenSettings
+    from sequela.train.scaling.settings import ScaleSettings
     from sequela.train.settings import TrainSettings
 
 __all__ = [
     "InputError",
+    "ScaleSettings",
     "SimulateSettings",
     "TokenSettings",
     "TrainSettings",
@@ -42,6 +45,7 @@ __all__ = [
     "load",
     "predict",
     "report",
+    "scale",
     "simulate",
     "tasks",
     "tokenize",
@@ -51,6 +55,7 @@ __all__ = [
 # Where each public name lives. Loaded on first use: importing sequela takes no time and pulls in no torch.
 _HOME = dict.fromkeys(__all__, "sequela.serve.commands") | {
     "InputError": "sequela.record.errors",
+    "ScaleSettings": "sequela.train.scaling.settings",
     "SimulateSettings": "sequela.rollout.settings",
     "TokenSettings": "sequela.tokens.settings",
     "TrainSettings": "sequela.train.settings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import cycle
@@ -88,15 +88,21 @@ def unit_plot(curves: Sequence[Curve], x_label: str, y_label: str, limit: float 
     return plot(curves, Axis(x_label, 0, limit), Axis(y_label, 0, limit), diagonal=True)
 
 
-def plot(curves: Sequence[Curve], across: Axis, up: Axis, *, diagonal: bool = False) -> str:
-    """Curves over a square; what lies outside the axes is cut off at the frame."""
+def plot(
+    curves: Sequence[Curve], across: Axis, up: Axis, *, diagonal: bool = False, colours: int = len(COLOURS)
+) -> str:
+    """Curves over a square; what lies outside the axes is cut off at the frame.
+
+    Args:
+        colours: after so many curves the colours begin again; a curve without a name is not in the legend.
+    """
     x = across.place(LEFT, LEFT + SIZE)
     y = up.place(TOP + SIZE, TOP)
     parts = [_axes(x, y, across, up)]
     if diagonal:
         ends = f'x1="{LEFT}" y1="{TOP + SIZE}" x2="{LEFT + SIZE}" y2="{TOP}"'
         parts.append(f'<line class="diagonal" {ends}/>')
-    for curve, colour in zip(curves, cycle(COLOURS), strict=False):
+    for curve, colour in zip(curves, _cycled(colours), strict=False):
         inside = [
             (a, b) for a, b in curve.points if across.low <= a <= across.high and up.low <= b <= up.high
         ]
@@ -111,6 +117,13 @@ def plot(curves: Sequence[Curve], across: Axis, up: Axis, *, diagonal: bool = Fa
             parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in inside]
     parts += _legend([curve.name for curve in curves])
     return _svg(LEFT + SIZE + RIGHT + 130, TOP + SIZE + BOTTOM, parts, f"{up.label} against {across.label}")
+
+
+def alone(svg: str) -> str:
+    """A picture as a file of its own, with the little style that a page would give it."""
+    style = "text{font:11px sans-serif;fill:#444}.frame{fill:none;stroke:#bbb}.diagonal{stroke:#888}"
+    head, _, rest = svg.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
 def lanes(
@@ -163,6 +176,12 @@ def _axes(x: Callable[[float], float], y: Callable[[float], float], across: Axis
     turned = f'text-anchor="middle" transform="rotate(-90 11 {TOP + SIZE / 2})"'
     parts.append(f'<text x="11" y="{TOP + SIZE / 2}" {turned}>{escape(up.label)}</text>')
     return "".join(parts)
+
+
+def _cycled(count: int) -> Iterator[str]:
+    """So many colours, those of the palette again and again, from the first one after each round."""
+    palette = [colour for colour, _ in zip(cycle(COLOURS), range(count), strict=False)]
+    return cycle(palette)
 
 
 def _legend(names: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ from sequela.serve.progress import Display, duration
 from sequela.serve.spent import in_words
 from sequela.tokens.settings import MAPS, TokenSettings
 from sequela.train.interruption import Interrupted
+from sequela.train.scaling.settings import ScaleSettings
 from sequela.train.settings import TrainSettings
 
 DONE, OUR_BUG, USER_CAN_MEND, INTERRUPTED = 0, 1, 2, 130
@@ -224,6 +225,59 @@ def train(
     losses = json.loads((out / "train.json").read_text())["tuning"]
     if losses is not None and not follows():
         print_losses(losses)
+
+
+@app.command
+def scale(
+    corpus: Path,
+    out: Path,
+    /,
+    *,
+    flops: Annotated[list[float], Parameter(consume_multiple=True)],
+    settings: Annotated[ScaleSettings, FLAT] = ScaleSettings(),
+    base: Annotated[TrainSettings, FLAT] = TrainSettings(),
+    meds: Path | None = None,
+    task: list[str] | None = None,
+    patients: int | None = None,
+    rollouts: int = 10,
+    common: Annotated[Common, FLAT] = Common(),
+) -> None:
+    """Study how the loss falls with compute, and plan a larger run.
+
+    Trains models of several sizes at each budget, fits power laws, checks them
+    on the largest budget, and tells what to train next. Started again, also
+    with more budgets, it keeps the runs that are done; started on several
+    machines on one shared folder, these share the runs.
+
+    Example: sequela scale corpus/ study/ --flops 1e12 3e12 1e13 3e13
+
+    Args:
+        corpus: A corpus, such as sequela tokenize writes.
+        out: The folder to write; scale.html in it is the result for people.
+        flops: Budgets: the training FLOPs of each group of runs, two or more.
+        meds: The dataset with the patients whom the tasks ask about.
+        task: Also let the best model of each budget answer this, by simulation.
+        patients: Ask about at most so many held-out patients.
+        rollouts: Futures a patient.
+    """
+    from sequela.serve.scale_report import PAGE
+
+    display = Display(common.quiet)
+    with display.stage("scale") as progress:
+        found = commands.scale(
+            corpus,
+            out,
+            flops=flops,
+            settings=settings,
+            base=base,
+            meds=meds,
+            task=task or (),
+            patients=patients,
+            simulation=SimulateSettings(rollouts=rollouts),
+            progress=progress,
+        )
+    display.say(found["advice"]["answer"])
+    display.say(f"scale: {found['runs']} runs, open {out / PAGE} to read on.")
 
 
 @app.command

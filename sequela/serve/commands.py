@@ -7,7 +7,7 @@ the manifest of the folder it wrote, and whether it was skipped (see `sequela.se
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from sequela.serve.spent import spent
 from sequela.serve.stage import stage
 from sequela.tokens.settings import MAPS, TokenSettings
 from sequela.train.interruption import stopping
+from sequela.train.scaling.settings import ScaleSettings
 from sequela.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -156,6 +157,61 @@ def train(
             )
 
         return launch.together(world, lead, make)
+
+
+def scale(
+    corpus: Folder,
+    out: Folder,
+    *,
+    flops: Iterable[float],
+    settings: ScaleSettings | None = None,
+    base: TrainSettings | None = None,
+    meds: Folder | None = None,
+    task: str | Iterable[str] = (),
+    patients: int | None = None,
+    simulation: SimulateSettings | None = None,
+    progress: Progress = silent,
+) -> dict:
+    """Study how the loss falls with compute, and tell what to train with more of it.
+
+    Trains models of several sizes at each budget, skipping runs that are there already. Several processes, on several
+    machines too, may be started on the same folder and share the runs.
+
+    Args:
+        out: the folder: `runs.parquet`, `fit.json`, plots and `scale.html`; the models in `runs`.
+        flops: budgets, the training FLOPs of each group of runs.
+        settings: how many sizes, and what is asked.
+        base: what all runs have in common, such as the context; sizes and tokens follow from the study.
+        meds: the dataset with the patients whom `task` asks about.
+        task: names of tasks, or paths of task files, which the best model of each budget answers.
+        patients: ask about at most so many.
+        simulation: how they are simulated.
+
+    Returns:
+        What `fit.json` holds.
+
+    Raises:
+        InputError: where the folder holds another study, or budgets and corpus make no study.
+    """
+    from sequela.serve import scale as study
+
+    asked = [task] if isinstance(task, str) else list(task)
+    if bool(asked) != (meds is not None):
+        raise InputError("a study asks tasks about patients: give both --task and --meds, or neither.")
+
+    def make(chosen: TrainSettings, folder: Path) -> dict:
+        return train(corpus, folder, settings=chosen)
+
+    def answered(rows: Sequence[dict]) -> list[dict]:
+        from sequela.serve.downstream import downstream
+
+        how = simulation or SimulateSettings()
+        return downstream(Path(out), rows, Path(meds), asked, how, patients=patients, progress=progress)
+
+    one = study.Study.of(
+        Path(corpus), Path(out), tuple(flops), settings or ScaleSettings(), base or TrainSettings(), make
+    )
+    return study.scale(one, progress, answered if asked else None)
 
 
 def simulate(

@@ -162,6 +162,29 @@ def nearest(shapes: Sequence[Shape], parameters: float) -> Shape:
     return min(shapes, key=far)
 
 
+def beyond(
+    runs: Sequence[PlannedRun],
+    edge: str,
+    shapes: Sequence[Shape],
+    unique_tokens: float,
+    *,
+    most_epochs: float = MOST_EPOCHS,
+) -> list[PlannedRun]:
+    """Two more sizes of a budget whose best one is at the edge of those tried; fewer, or none, where there are no more.
+
+    Args:
+        runs: those of the budget so far.
+        edge: "smallest" or "largest", as `Curve.edge`.
+    """
+    sizes = [run.parameters for run in runs]
+    last, step = (max(sizes), STEP) if edge == "largest" else (min(sizes), 1 / STEP)
+    new = {nearest(shapes, last * step**place) for place in (1, 2)}
+    more = [
+        _run(runs[0].budget, shape, unique_tokens, None) for shape in new if shape.parameters not in sizes
+    ]
+    return [run for run in more if run.epochs <= most_epochs]
+
+
 def _around(shapes: Sequence[Shape], centre: float, sizes: int) -> list[Shape]:
     """A shape for each step of a geometric ladder around `centre`; none where the nearest is half a step off.
 

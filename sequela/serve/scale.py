@@ -1,0 +1,249 @@
+"""A scaling study in a folder: the runs of its grid, each a stage of its own, then the fits, the plots and the answer.
+
+The grid follows from the corpus and the settings, so every process that is started on the same folder knows it. Each
+takes the next run that nobody has claimed; whoever finds all runs done writes the result. Runs that are there already
+are used as they are, so a study is extended by naming more budgets.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from sequela.model import flops
+from sequela.record.errors import InputError
+from sequela.record.progress import Progress, silent
+from sequela.serve import manifest
+from sequela.serve.claim import claimed
+from sequela.serve.scale_report import write_scale_report
+from sequela.train.dial import context_of, resolve
+from sequela.train.scaling import advice, fit
+from sequela.train.scaling.plan import Plan, PlannedRun, Shape, beyond, expected, grid, ladder
+from sequela.train.scaling.settings import ScaleSettings
+from sequela.train.settings import TrainSettings
+
+RUNS, STUDY, TABLE, FIT = "runs", "study.json", "runs.parquet", "fit.json"
+DEPTHS = range(1, 33)
+WIDTHS = (*range(32, 512, 32), *range(512, 4097, 64))
+# Settings of a run that the study decides
+CHOSEN = ("preset", "depth", "layers", "width", "epochs", "tokens", "tokens_per_parameter")
+ROUNDS = 4  # of adding sizes where the best of a budget is at the edge of those tried
+WAIT = 5.0  # seconds between two looks at what others are doing
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every process knows of a study.
+
+    Attributes:
+        flops: the budgets.
+        unique_tokens: of an epoch.
+        shapes: the models that could be trained, smallest first.
+        train: makes a run: settings and a folder in, the stage's manifest out.
+    """
+
+    out: Path
+    flops: tuple[float, ...]
+    settings: ScaleSettings
+    base: TrainSettings
+    unique_tokens: int
+    vocabulary: int
+    shapes: Sequence[Shape]
+    train: Callable[[TrainSettings, Path], dict]
+
+    @staticmethod
+    def of(
+        corpus: Path,
+        out: Path,
+        budgets: tuple[float, ...],
+        settings: ScaleSettings,
+        base: TrainSettings,
+        train: Callable[[TrainSettings, Path], dict],
+    ) -> Study:
+        """Raises InputError where `out` holds a study of another corpus, or with other settings of its runs."""
+        from sequela.tokens.corpus import Corpus
+        from sequela.train.score import windows
+
+        _refuse(base)
+        data = Corpus.load(corpus, "train")
+        lengths, vocabulary = windows(data, context_of(base)).lengths, len(data.tokenizer.vocabulary)
+        unique = int(lengths.sum())
+        if not len(lengths):
+            raise InputError(f"{corpus} has no training patient: tokenize a larger dataset.")
+        _begin(out, manifest.describe("scale", base.of_result, {"corpus": corpus}, out))
+
+        def measure(depth: int, width: int) -> tuple[int, float]:
+            config = resolve(replace(base, layers=depth, width=width), vocabulary, unique).model
+            return config.parameters, flops.train(config, lengths) / unique
+
+        shapes = ladder(measure, DEPTHS, WIDTHS)
+        return Study(out, budgets, settings, base, unique, vocabulary, shapes, train)
+
+    def plan(self) -> Plan:
+        """The grid, around the sizes that are expected to be best."""
+        chosen = self.settings
+        return grid(
+            self.flops,
+            self.shapes,
+            self.unique_tokens,
+            sizes=chosen.sizes,
+            optimum=expected(chosen.expected_tokens_per_parameter),
+            most_epochs=chosen.most_epochs,
+        )
+
+    def folder(self, run: PlannedRun, seed: int) -> Path:
+        """Where a run is kept."""
+        return self.out / RUNS / f"{run.budget:g}-{run.depth}x{run.width}-{seed}"
+
+    def trained(self) -> list[dict]:
+        """What is known of each finished run in the folder, budgets rising."""
+        rows = [self._row(path) for path in sorted((self.out / RUNS).glob("*/train.json"))]
+        return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
+
+    def _row(self, path: Path) -> dict:
+        about = json.loads(path.read_text())
+        model, settings = about["model"], about["settings"]
+        return {
+            "run": path.parent.name,
+            "budget": float(path.parent.name.partition("-")[0]),
+            "layers": model["layers"],
+            "width": model["hidden_size"],
+            "parameters": about["parameters"],
+            "parameters_without_embedding": about["parameters"] - self.vocabulary * model["hidden_size"],
+            "tokens": about["tokens"],
+            "unique_tokens": self.unique_tokens,
+            "epochs": about["tokens"] / self.unique_tokens,
+            "flops": float(about["flops"]),
+            "batch_tokens": settings["batch_tokens"],
+            "learning_rate": settings["learning_rate"],
+            "bits_per_token": about["tuning"]["bits_per_token"],
+            "bits_per_event": about["tuning"]["bits_per_event"],
+            "seconds": about["seconds"],
+            "seed": settings["seed"],
+        }
+
+
+def scale(
+    study: Study, progress: Progress = silent, asked: Callable[[Sequence[dict]], list[dict]] | None = None
+) -> dict:
+    """Make every run of the study that is not there yet, and write what they tell; returns what `fit.json` holds.
+
+    Args:
+        asked: lets the models of the finished runs answer questions, and returns their scores.
+
+    Raises:
+        InputError: for a grid that cannot be made, or runs that cannot be fitted.
+    """
+    plan = study.plan()
+    for _ in range(ROUNDS):
+        _make(study, plan.runs, progress)
+        plan = replace(plan, runs=(*plan.runs, *(more := _beyond(study, plan.runs))))
+        if not more:
+            break
+    rows = study.trained()
+    pl.DataFrame(rows).write_parquet(study.out / TABLE)
+    setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
+    found = {
+        "settings": {"flops": study.flops, **asdict(study.settings)},
+        **advice.study(_runs(rows), setting, study.settings.target_flops),
+        "notes_on_plan": [*plan.notes],
+        "flops_per_second": max(row["flops"] / row["seconds"] for row in rows),
+        "floor": _above_floor(rows, study.settings.floor),
+        "downstream": asked(rows) if asked else [],
+    }
+    (study.out / FIT).write_text(json.dumps(found, indent=1))
+    write_scale_report(study.out, rows, found)
+    return found
+
+
+def _refuse(base: TrainSettings) -> None:
+    given = [name for name in CHOSEN if getattr(base, name) is not None]
+    if given:
+        raise InputError(f"a scaling study chooses sizes and tokens itself: leave out {', '.join(given)}.")
+
+
+def _begin(out: Path, identity: dict) -> None:
+    """Say what the folder holds, or check that it holds this."""
+    path = out / STUDY
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and any(out.iterdir()):
+            raise InputError(f"{out} exists and holds no scaling study: choose another folder.")
+        with claimed(out / f"{STUDY}.claim") as mine:
+            if mine and not path.exists():
+                path.write_text(json.dumps(identity, indent=1))
+    except OSError as error:
+        raise InputError(f"{out} cannot be written to ({error.strerror}): choose another folder.") from error
+    while not path.exists():
+        time.sleep(0.1)
+    there = json.loads(path.read_text())
+    for what in ("version", "settings", "inputs"):
+        if there.get(what) != identity[what]:
+            raise InputError(
+                f"{out} holds a scaling study with another {'corpus' if what == 'inputs' else what}: choose another "
+                "folder. Budgets, sizes and seeds can be added to a study; all else is the same for all of its runs."
+            )
+
+
+def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
+    """Train what is neither there nor claimed, smallest budget first; then wait for what others train."""
+    wanted = [(run, seed) for run in runs for seed in range(study.settings.seeds)]
+    while left := [one for one in wanted if not (study.folder(*one) / "train.json").exists()]:
+        if not any(_take(study, *one) for one in left):
+            time.sleep(WAIT)
+        progress(len(wanted) - len(left), len(wanted))
+
+
+def _take(study: Study, run: PlannedRun, seed: int) -> bool:
+    """Whether this run was ours to make."""
+    folder = study.folder(run, seed)
+    with claimed(folder.with_name(f"{folder.name}.claim")) as mine:
+        if mine and not (folder / "train.json").exists():
+            settings = replace(
+                study.base, layers=run.depth, width=run.width, tokens=run.tokens,
+                seed=study.base.seed + seed, checks=0,
+            )  # fmt: skip
+            study.train(settings, folder)
+    return mine
+
+
+def _beyond(study: Study, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """More sizes for each budget whose best one is at the edge of those tried."""
+    made = _runs(study.trained())
+    if len({run.parameters for run in made}) < 3:
+        return []
+    most = study.settings.most_epochs
+    return [
+        run
+        for curve in fit.isoflop(made).curves
+        if curve.edge and curve.budget in study.flops
+        for own in ([run for run in runs if run.budget == curve.budget],)
+        for run in beyond(own, curve.edge, study.shapes, study.unique_tokens, most_epochs=most)
+    ]
+
+
+def _runs(rows: Sequence[dict]) -> list[fit.Run]:
+    return [
+        fit.Run(
+            row["budget"],
+            row["parameters"],
+            row["tokens"],
+            row["bits_per_event"],
+            row["unique_tokens"],
+            row["seed"],
+        )
+        for row in rows
+    ]
+
+
+def _above_floor(rows: Sequence[dict], floor: float | None) -> dict | None:
+    """How far the best run stays above what the best possible model needs."""
+    if floor is None:
+        return None
+    best = min(row["bits_per_event"] for row in rows)
+    return {"bits_per_event": floor, "best_run": best, "above": best - floor, "share_above": best / floor - 1}
