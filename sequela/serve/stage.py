@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import socket
@@ -170,7 +171,7 @@ def _take_over_from_elsewhere(parent: Path, begin: str, identity: dict | None, w
                 return
         raise InputError(
             f"another process works on the same result in {leftover}, or did so a moment ago: wait for it, or run this "
-            f"again {BEAT * STALE / 60:.0f} minutes after it ended."
+            f"again {math.ceil(BEAT * STALE / 60)} minutes after it ended."
         )
 
 
