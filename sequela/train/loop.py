@@ -27,6 +27,10 @@ LOG = "train.json"
 CHECKPOINTS = "checkpoints"
 
 
+def _unheard(line: str) -> None:
+    """Where nobody listens."""
+
+
 def train(
     corpus: Path,
     out: Path,
@@ -35,7 +39,7 @@ def train(
     resume: bool = True,
     beside: Path | None = None,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = _unheard,
     world: World | None = None,
     stop: Stop | None = None,
 ) -> dict:
@@ -58,6 +62,8 @@ def train(
         Interrupted: when asked to end.
     """
     world, stop, beside = world or World(), stop or Stop(), beside or out
+    if not world.leads:
+        progress, say = silent, _unheard
     plan, saved = Plan.of(corpus, settings or TrainSettings()), out / CHECKPOINTS
     if resume and (done := world.tell(_finished(out, plan) if world.leads else None)):
         state.discard(saved, world)
@@ -67,12 +73,11 @@ def train(
         state.discard(saved, world)
     elif run.restore(saved):
         say(f"goes on after {run.tokens:,} of {plan.settings.tokens:,} tokens")
-    if world.leads:
-        for line in (*plan.resolved.lines(), f"{'precision':<16}{run.precision}"):
-            say(line)
+    for line in (*plan.resolved.lines(), f"{'precision':<16}{run.precision}"):
+        say(line)
     log = plan.settings.log if world.leads else "none"
     with closing(writer(log, _beside(beside, "log"), plan.settings.of_result)) as metrics:
-        shown = _Shown(run, metrics, progress if world.leads else silent)
+        shown = _Shown(run, metrics, progress)
         _take_steps(run, saved, shown, stop, _beside(beside, "stopped"))
         run.save(saved)  # whatever happens from here on, nothing is trained again
         about = _finish(run, out, shown)
@@ -218,7 +223,7 @@ def _finished(out: Path, plan: Plan) -> dict | None:
     if not (out / LOG).exists():
         return None
     about = json.loads((out / LOG).read_text())
-    return about if about["same"] == plan.same() else None
+    return about if about.get("same") == plan.same() else None
 
 
 def _beside(folder: Path, what: str) -> Path:
