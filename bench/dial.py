@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small size, three rates")
     given = parser.parse_args()
     if given.quick:
-        given.depths, given.tokens = [1], 1e5
+        given.depths, given.tokens = [1], 3e5
     with tempfile.TemporaryDirectory() as name:
         corpus = given.corpus or Path(name) / "corpus"
         if given.corpus is None:
