@@ -6,13 +6,16 @@ that is gone, and is taken over. All times are those of the file system, so cloc
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+CLAIM = ".claim"
 BEAT = 20.0  # seconds between two touches
 STALE = 10  # beats without a touch after which an owner counts as gone
 
@@ -32,6 +35,18 @@ def claimed(path: Path, beat: float = BEAT) -> Iterator[bool]:
         done.set()
         beating.join()
         path.unlink(missing_ok=True)
+
+
+def agreed(path: Path, make: Callable[[], dict]) -> dict:
+    """What the JSON file `path` holds; where it is not there, one of those who ask makes it, and all get the same."""
+    while not path.exists():
+        with claimed(path.with_name(f"{path.name}{CLAIM}")) as mine:
+            if mine and not path.exists():
+                new = path.with_name(f".{path.name}-new")
+                new.write_text(json.dumps(make(), indent=1))
+                new.rename(path)
+        time.sleep(0 if mine else 0.1)
+    return json.loads(path.read_text())
 
 
 def _taken(path: Path, beat: float) -> bool:

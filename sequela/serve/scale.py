@@ -19,7 +19,7 @@ from sequela.model import flops
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.serve import manifest
-from sequela.serve.claim import claimed
+from sequela.serve.claim import CLAIM, agreed, claimed
 from sequela.serve.scale_report import write_scale_report
 from sequela.train.dial import context_of, resolve
 from sequela.train.scaling import advice, fit
@@ -27,7 +27,7 @@ from sequela.train.scaling.plan import Plan, PlannedRun, Shape, beyond, expected
 from sequela.train.scaling.settings import ScaleSettings
 from sequela.train.settings import TrainSettings
 
-RUNS, STUDY, TABLE, FIT = "runs", "study.json", "runs.parquet", "fit.json"
+RUNS, CENTRES, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
 DEPTHS = range(1, 33)
 WIDTHS = (*range(32, 512, 32), *range(512, 4097, 64))
 # Settings of a run that the study decides
@@ -84,17 +84,28 @@ class Study:
         shapes = ladder(measure, DEPTHS, WIDTHS)
         return Study(out, budgets, settings, base, unique, vocabulary, shapes, train)
 
-    def plan(self) -> Plan:
-        """The grid, around the sizes that are expected to be best."""
+    def plan(self, *budgets: float, optimum: Callable[[float], float] | None = None) -> Plan:
+        """The grid of these budgets, around the sizes that `optimum` says, or else those expected to be best."""
         chosen = self.settings
         return grid(
-            self.flops,
+            budgets,
             self.shapes,
             self.unique_tokens,
             sizes=chosen.sizes,
-            optimum=expected(chosen.expected_tokens_per_parameter),
+            optimum=optimum or expected(chosen.expected_tokens_per_parameter),
             most_epochs=chosen.most_epochs,
         )
+
+    def centre(self, budget: float) -> float:
+        """The size that a budget's grid lies around: by what smaller budgets found, once and for all."""
+
+        def look() -> dict:
+            smaller = [run for run in _runs(self.trained()) if run.budget < budget]
+            if len({run.parameters for run in smaller}) >= 3:
+                return {"parameters": fit.isoflop(smaller).optimum(budget)}
+            return {"parameters": expected(self.settings.expected_tokens_per_parameter)(budget)}
+
+        return agreed(self.out / CENTRES / f"{budget:g}.json", look)["parameters"]
 
     def folder(self, run: PlannedRun, seed: int) -> Path:
         """Where a run is kept."""
@@ -139,19 +150,15 @@ def scale(
     Raises:
         InputError: for a grid that cannot be made, or runs that cannot be fitted.
     """
-    plan = study.plan()
-    for _ in range(ROUNDS):
-        _make(study, plan.runs, progress)
-        plan = replace(plan, runs=(*plan.runs, *(more := _beyond(study, plan.runs))))
-        if not more:
-            break
+    study.plan(*study.flops)  # what cannot be done is better said now than after the first runs
+    notes = [note for budget in sorted(study.flops) for note in _finish(study, budget, progress)]
     rows = study.trained()
     pl.DataFrame(rows).write_parquet(study.out / TABLE)
     setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
     found = {
         "settings": {"flops": study.flops, **asdict(study.settings)},
         **advice.study(_runs(rows), setting, study.settings.target_flops),
-        "notes_on_plan": [*plan.notes],
+        "notes_on_plan": notes,
         "flops_per_second": max(row["flops"] / row["seconds"] for row in rows),
         "floor": _above_floor(rows, study.settings.floor),
         "downstream": asked(rows) if asked else [],
@@ -169,25 +176,37 @@ def _refuse(base: TrainSettings) -> None:
 
 def _begin(out: Path, identity: dict) -> None:
     """Say what the folder holds, or check that it holds this."""
-    path = out / STUDY
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists() and any(out.iterdir()):
+        (out / CENTRES).mkdir(parents=True, exist_ok=True)
+        if (
+            not any((out / name).exists() for name in (STUDY, f"{STUDY}{CLAIM}"))
+            and len(list(out.iterdir())) > 1
+        ):
             raise InputError(f"{out} exists and holds no scaling study: choose another folder.")
-        with claimed(out / f"{STUDY}.claim") as mine:
-            if mine and not path.exists():
-                path.write_text(json.dumps(identity, indent=1))
+        there = agreed(out / STUDY, lambda: identity)
     except OSError as error:
         raise InputError(f"{out} cannot be written to ({error.strerror}): choose another folder.") from error
-    while not path.exists():
-        time.sleep(0.1)
-    there = json.loads(path.read_text())
     for what in ("version", "settings", "inputs"):
         if there.get(what) != identity[what]:
             raise InputError(
                 f"{out} holds a scaling study with another {'corpus' if what == 'inputs' else what}: choose another "
                 "folder. Budgets, sizes and seeds can be added to a study; all else is the same for all of its runs."
             )
+
+
+def _finish(study: Study, budget: float, progress: Progress) -> tuple[str, ...]:
+    """Make all runs of a budget, more of them where the best is at an edge; returns notes on its grid."""
+    try:
+        plan = study.plan(budget, optimum=lambda _: study.centre(budget))
+    except InputError as error:
+        return (f"Budget {budget:.3g}: left out. {error}",)
+    runs = plan.runs
+    for _ in range(ROUNDS):
+        _make(study, runs, progress)
+        runs = _beyond(study, budget)
+        if not runs:
+            break
+    return plan.notes
 
 
 def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
@@ -202,7 +221,7 @@ def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
 def _take(study: Study, run: PlannedRun, seed: int) -> bool:
     """Whether this run was ours to make."""
     folder = study.folder(run, seed)
-    with claimed(folder.with_name(f"{folder.name}.claim")) as mine:
+    with claimed(folder.with_name(f"{folder.name}{CLAIM}")) as mine:
         if mine and not (folder / "train.json").exists():
             settings = replace(
                 study.base, layers=run.depth, width=run.width, tokens=run.tokens,
@@ -212,19 +231,15 @@ def _take(study: Study, run: PlannedRun, seed: int) -> bool:
     return mine
 
 
-def _beyond(study: Study, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """More sizes for each budget whose best one is at the edge of those tried."""
-    made = _runs(study.trained())
+def _beyond(study: Study, budget: float) -> list[PlannedRun]:
+    """More sizes for a budget whose best one is at the edge of those tried."""
+    made = [run for run in _runs(study.trained()) if run.budget == budget]
     if len({run.parameters for run in made}) < 3:
         return []
+    edge = fit.isoflop(made).curves[0].edge
+    tried = {int(run.parameters) for run in made}
     most = study.settings.most_epochs
-    return [
-        run
-        for curve in fit.isoflop(made).curves
-        if curve.edge and curve.budget in study.flops
-        for own in ([run for run in runs if run.budget == curve.budget],)
-        for run in beyond(own, curve.edge, study.shapes, study.unique_tokens, most_epochs=most)
-    ]
+    return beyond(budget, tried, edge, study.shapes, study.unique_tokens, most_epochs=most) if edge else []
 
 
 def _runs(rows: Sequence[dict]) -> list[fit.Run]:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sequela.serve.claim import STALE, claimed
+from sequela.serve.claim import STALE, agreed, claimed
 
 
 def test_a_piece_of_work_is_claimed_once_and_given_back(tmp_path):
@@ -56,3 +56,17 @@ def test_an_owner_at_work_keeps_it(tmp_path):
         time.sleep(0.05 * STALE * 2)
         with claimed(path, beat=0.05) as other:
             assert not other
+
+
+def test_all_who_ask_get_what_one_of_them_made(tmp_path):
+    made = []
+
+    def make(number: int) -> dict:
+        time.sleep(0.05)
+        made.append(number)
+        return {"number": number}
+
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda n: agreed(tmp_path / "said.json", lambda: make(n)), range(8)))
+    assert len(made) == 1 and got == [{"number": made[0]}] * 8
+    assert [path.name for path in tmp_path.iterdir()] == ["said.json"]

@@ -78,8 +78,8 @@ def test_a_known_law_is_found_and_the_largest_budget_foretold(corpus, tmp_path):
 
 def test_sizes_are_added_until_the_best_lies_inside(corpus, tmp_path):
     wrong = Surface(corpus)
-    found = scale(study_of(corpus, tmp_path / "s", wrong, expected_tokens_per_parameter=20_000))
-    assert not any(one["edge"] for one in found["isoflop"]["budgets"]), "the first guess was far too small"
+    found = scale(study_of(corpus, tmp_path / "s", wrong, expected_tokens_per_parameter=2e-4))
+    assert not any(one["edge"] for one in found["isoflop"]["budgets"]), "the first guess was far too large"
     assert len(wrong.made) > 3 * 7
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 
 from sequela.record.errors import InputError
@@ -163,26 +163,24 @@ def nearest(shapes: Sequence[Shape], parameters: float) -> Shape:
 
 
 def beyond(
-    runs: Sequence[PlannedRun],
+    budget: float,
+    tried: Set[int],
     edge: str,
     shapes: Sequence[Shape],
     unique_tokens: float,
     *,
     most_epochs: float = MOST_EPOCHS,
 ) -> list[PlannedRun]:
-    """Two more sizes of a budget whose best one is at the edge of those tried; fewer, or none, where there are no more.
+    """Two more sizes of a budget whose best one is at the edge of those tried; fewer where there are no more.
 
     Args:
-        runs: those of the budget so far.
+        tried: the parameters of its runs so far.
         edge: "smallest" or "largest", as `Curve.edge`.
     """
-    sizes = [run.parameters for run in runs]
-    last, step = (max(sizes), STEP) if edge == "largest" else (min(sizes), 1 / STEP)
+    last, step = (max(tried), STEP) if edge == "largest" else (min(tried), 1 / STEP)
     new = {nearest(shapes, last * step**place) for place in (1, 2)}
-    more = [
-        _run(runs[0].budget, shape, unique_tokens, None) for shape in new if shape.parameters not in sizes
-    ]
-    return [run for run in more if run.epochs <= most_epochs]
+    more = [_run(budget, shape, unique_tokens, None) for shape in new if shape.parameters not in tried]
+    return sorted((run for run in more if run.epochs <= most_epochs), key=lambda run: run.parameters)
 
 
 def _around(shapes: Sequence[Shape], centre: float, sizes: int) -> list[Shape]:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.train.scaling.plan import Shape, expected, grid, ladder, nearest
+from sequela.train.scaling.plan import Shape, beyond, expected, grid, ladder, nearest
 from tests.train.scaling.surface import shapes
 
 BUDGETS = [1e14, 1e15, 1e16]
@@ -89,3 +89,14 @@ def test_where_the_shapes_end_the_sizes_begin():
     assert len(large) == 7
     assert large[-1].parameters == max(sizes)
     assert grid([1e8], shapes(), 1e30).runs[0].parameters == pytest.approx(min(sizes), rel=0.5)
+
+
+def test_beyond_an_edge_come_larger_or_smaller_sizes_not_tried():
+    offered = [Shape(1, 32 * k, 1000 * 2**k, 6000.0 * 2**k) for k in range(1, 10)]
+    tried = {shape.parameters for shape in offered[3:6]}
+    larger = beyond(1e12, tried, "largest", offered, 1e12)
+    smaller = beyond(1e12, tried, "smallest", offered, 1e12)
+    assert [run.parameters for run in larger] == [offered[6].parameters, offered[7].parameters]
+    assert [run.parameters for run in smaller] == [offered[1].parameters, offered[2].parameters]
+    assert beyond(1e12, {shape.parameters for shape in offered}, "largest", offered, 1e12) == []
+    assert beyond(1e12, tried, "smallest", offered, 1e6) == [], "they would see the data too often"
