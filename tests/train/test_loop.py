@@ -12,6 +12,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.tokenizer import Tokenizer
 from sequela.train.interruption import Interrupted, Stop
 from sequela.train.loop import train
+from sequela.train.run import Plan
 from sequela.train.settings import TrainSettings
 
 QUICK = TrainSettings(depth=1, context=256, batch_tokens=1024, epochs=2, learning_rate=6e-3, matrix_rate=6e-3)
@@ -158,22 +159,30 @@ def poisoned(corpus, out, patient):
     return int(held["patients"][patient])
 
 
+SMALL_STEPS = replace(QUICK, batch_tokens=256, row_tokens=256, epochs=1, checks=0)
+
+
 def test_a_poisoned_batch_stops_the_run_and_is_kept(world_corpus, tmp_path):
-    """Rows of one patient each: when its turn comes the loss jumps, and the batch that is kept is that patient's."""
-    patient = poisoned(world_corpus, tmp_path / "corpus", 17)
-    alone = replace(QUICK, batch_tokens=256, row_tokens=256, epochs=4, log="none")
-    with pytest.raises(InputError, match="the loss jumped to"):
-        run(tmp_path / "corpus", tmp_path / "model", alone)
+    """Steps of a few patients: at its turn the loss jumps, and the batch that is kept is that patient's."""
+    plan = Plan.of(world_corpus, SMALL_STEPS)
+    window = list(plan.batches())[70].rows[0][0]
+    patient = poisoned(world_corpus, tmp_path / "corpus", int(plan.windows.patient[window]))
+    with pytest.raises(InputError, match="At step 71 the loss jumped to"):
+        run(tmp_path / "corpus", tmp_path / "model", replace(SMALL_STEPS, checkpoint_minutes=0.0))
     kept = tmp_path / "model-stopped"
-    assert patient in np.load(kept / "patients.npy", allow_pickle=False).tolist()
-    offsets = np.load(kept / "offsets.npy", allow_pickle=False)
-    assert len(offsets) == len(np.load(kept / "patients.npy")) + 1
+    patients = np.load(kept / "patients.npy", allow_pickle=False)
+    assert patient in patients.tolist()
+    assert len(np.load(kept / "offsets.npy", allow_pickle=False)) == len(patients) + 1
+    said = []
+    let_pass = replace(SMALL_STEPS, ignore_spikes=True)
+    assert run(tmp_path / "corpus", tmp_path / "model", let_pass, say=said.append)["tokens"] > 0
+    assert "goes on after" in said[0]
 
 
-def test_spikes_can_be_ignored(world_corpus, tmp_path):
-    poisoned(world_corpus, tmp_path / "corpus", 17)
-    alone = replace(QUICK, batch_tokens=256, row_tokens=256, ignore_spikes=True)
-    assert run(tmp_path / "corpus", tmp_path / "model", alone)["tokens"] > 0
+def test_the_noise_of_small_steps_stops_no_run(world_corpus, tmp_path):
+    """The control: the same without poison."""
+    run(world_corpus, tmp_path / "model", SMALL_STEPS)
+    assert not (tmp_path / "model-stopped").exists()
 
 
 def test_a_context_shorter_than_a_patient_windows_it(world_corpus, tmp_path):
