@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.codes import DEATH
+from sequela.record.layout import FRACTIONS
 from sequela.record.progress import Progress, silent
 from sequela.record.store import split_of, write_codes, write_facts, write_shard, write_splits
 
@@ -118,14 +119,26 @@ class Population:
         )
 
     def write(
-        self, out: Path, patients: int, seed: int, *, shard: int = 50_000, progress: Progress = silent
+        self,
+        out: Path,
+        patients: int,
+        seed: int,
+        *,
+        fractions: tuple[float, float, float] = FRACTIONS,
+        shard: int = 50_000,
+        progress: Progress = silent,
     ) -> None:
-        """Write a MEDS dataset of so many patients to the folder `out`, shard by shard."""
+        """Write a MEDS dataset of so many patients to the folder `out`, shard by shard.
+
+        Args:
+            fractions: shares of train, tuning and held_out.
+            shard: patients a shard.
+        """
         counts: list[pl.DataFrame] = []
         splits: list[pl.DataFrame] = []
         for number, some in enumerate(_parts(patients, shard)):
             events = self.events(some, seed)
-            splits.append(pl.DataFrame({"subject_id": some, "split": split_of(some)}))
+            splits.append(pl.DataFrame({"subject_id": some, "split": split_of(some, fractions)}))
             write_shard(events, splits[-1], out, number)
             counts.append(
                 events.group_by("code").agg(events=pl.len(), patients=pl.col("subject_id").n_unique())
