@@ -83,7 +83,10 @@ def main() -> None:
         print("depth     tokens variant              batch  steps     rate bits/tok      s")
         found = {
             depth: losses(
-                corpus, TrainSettings(depth=depth, tokens=given.tokens), Path(name), quick=given.quick
+                corpus,
+                TrainSettings(depth=depth, tokens=given.tokens, precision="fp32"),
+                Path(name),
+                quick=given.quick,
             )
             for depth in given.depths
         }
