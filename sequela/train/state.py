@@ -30,6 +30,7 @@ from sequela.train.parallel import World
 STATE = "state.json"
 PREFIX = "step-"
 KEPT = 2
+FILE_BYTES = 2**26
 _LOG = logging.getLogger(__name__)
 
 
@@ -67,7 +68,8 @@ def save(
             work.mkdir(parents=True)
         world.tell()
         with _plain_errors():
-            writer = dcp.HuggingFaceStorageWriter(str(work), save_distributed=True)  # it flushes to the disk
+            # It flushes each file to the disk
+            writer = dcp.HuggingFaceStorageWriter(str(work), _files(tensors), save_distributed=True)
             dcp.save(tensors, storage_writer=writer, no_dist=world.size == 1)
         hashes = _hashes(work, world)
         if world.leads:
@@ -139,6 +141,17 @@ def _held(objective: nn.Module, steppers: list[Optimizer]) -> tuple[dict[str, Te
                 else:
                     numbers[name] = value.item()
     return tensors, numbers
+
+
+def _files(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """In which file each tensor goes, from 1: a file is put together in memory before it is written."""
+    file, filled, chosen = 1, 0, {}
+    for name, tensor in tensors.items():
+        if filled > FILE_BYTES:
+            file, filled = file + 1, 0
+        chosen[name] = file
+        filled += tensor.nbytes
+    return chosen
 
 
 def _room(name: str, weights: dict[str, nn.Parameter]) -> Tensor:

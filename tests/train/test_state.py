@@ -101,6 +101,14 @@ def test_the_last_two_are_kept(tmp_path):
     assert names(tmp_path) == ["step-00000003", "step-00000012"]
 
 
+def test_much_is_written_in_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "FILE_BYTES", 10**6)
+    weights = saved(tmp_path, 1)
+    assert len(list(tmp_path.glob("*/*.safetensors"))) > 3
+    facts, weight = restored(tmp_path)
+    assert facts["step"] == 1 and torch.equal(weight, weights[1])
+
+
 def test_a_step_that_was_saved_is_not_saved_again(tmp_path):
     saved(tmp_path, 4)
     (file,) = tmp_path.glob("*/state.json")
