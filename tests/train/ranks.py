@@ -4,13 +4,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.tokens.pack import Batch
 from sequela.train import state
+from sequela.train.feed import Inputs, inputs
+from sequela.train.objective import NextToken
 from sequela.train.optimizer import optimisers
 from sequela.train.parallel import World, accumulating, clip, joined, parallelise, whole
 from sequela.train.settings import TrainSettings
@@ -20,23 +23,18 @@ SAME = {"seed": 0}
 WAYS = [("ddp", "adamw"), ("ddp", "muon"), ("fsdp", "adamw"), ("fsdp", "muon")]
 
 
-class NextToken(nn.Module):
-    """Nats of a row, summed, and tokens predicted."""
-
-    def __init__(self, decoder: Decoder):
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, ids_1T: Tensor) -> tuple[Tensor, int]:
-        logits = self.decoder.head(self.decoder.hidden(ids_1T))[0, :-1]
-        return F.cross_entropy(logits, ids_1T[0, 1:], reduction="sum"), len(logits)
+def row(random: np.random.Generator, length: int, world: World) -> Inputs:
+    """One window, whose tokens are not all as frequent."""
+    ids = random.integers(0, 50, (1, length)) ** 2 % 50
+    targets = np.append(ids[:, 1:], [[-1]], axis=1)
+    return inputs(Batch(ids, np.arange(length)[None], np.zeros_like(ids), targets), world.device)
 
 
-def rows_of(step: int) -> list[Tensor]:
+def rows_of(step: int, world: World) -> list[Inputs]:
     """Four rows of very different lengths; the last step has three, which two processes cannot share evenly."""
-    random = torch.Generator().manual_seed(step)
+    random = np.random.default_rng(step)
     lengths = [61, 9, 30, 5][: 3 if step == STEPS - 1 else 4]
-    return [torch.randint(0, 50, (1, length), generator=random) ** 2 % 50 for length in lengths]
+    return [row(random, length, world) for length in lengths]
 
 
 def small(optimiser: str, world: World, kind: str) -> tuple[nn.Module, NextToken, list]:
@@ -56,15 +54,16 @@ def run(
     facts = state.restore(folder, objective, steppers, SAME, world) if resume else {"step": 0}
     losses, norms = [], []
     for step in range(facts["step"], STEPS):
-        rows = world.share(rows_of(step))
-        tokens = sum(row.shape[1] - 1 for row in rows_of(step))
+        rows = rows_of(step, world)
+        tokens = sum(len(row.targets) for row in rows)
+        rows = world.share(rows)
         if means:
-            tokens = world.size * sum(row.shape[1] - 1 for row, _ in rows)
+            tokens = world.size * sum(len(row.targets) for row, _ in rows)
         module.zero_grad()
         total = 0.0
         for number, (row, weight) in enumerate(rows):
             with accumulating(module, last=number == len(rows) - 1):
-                nats, _ = module(row.to(world.device))
+                nats, _ = module(row)
                 (nats * (weight * world.size / tokens)).backward()
             total += nats.item() * weight
         norms.append(clip(objective, 0.5))

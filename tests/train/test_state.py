@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from sequela.record.errors import InputError
 from sequela.train import state
 from sequela.train.parallel import World
-from tests.train.ranks import SAME, run, small
+from tests.train.ranks import SAME, row, run, small
 
 ONE = World(device=torch.device("cpu"))
 ROOT = Path(__file__).parents[2]
@@ -19,8 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def steps_taken(objective, steppers, number: int) -> None:
     for seed in range(number):
-        ids = torch.randint(0, 50, (1, 20), generator=torch.Generator().manual_seed(seed))
-        objective(ids)[0].backward()
+        objective(row(np.random.default_rng(seed), 20, ONE))[0].backward()
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad()
