@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ STALE = 10  # beats without a touch after which an owner counts as gone
 
 
 @contextmanager
-def claimed(path: Path, beat: float = BEAT) -> Iterator[bool]:
+def claimed(path: Path, beat: float = BEAT) -> Generator[bool]:
     """Whether the work that `path` stands for is ours until the end of the `with`; False: another process has it."""
     if not _taken(path, beat):
         yield False

@@ -7,9 +7,10 @@ the manifest of the folder it wrote, and whether it was skipped (see `sequela.se
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,23 +196,24 @@ def scale(
     """
     from sequela.serve import scale as study
 
-    asked = [task] if isinstance(task, str) else list(task)
-    if bool(asked) != (meds is not None):
-        raise InputError("a study asks tasks about patients: give both --task and --meds, or neither.")
-
     def make(chosen: TrainSettings, folder: Path) -> dict:
         return train(corpus, folder, settings=chosen)
 
-    def answered(rows: Sequence[dict]) -> list[dict]:
+    names = [task] if isinstance(task, str) else list(task)
+    asked = None
+    if names and meds is not None:
         from sequela.serve.downstream import downstream
 
-        how = simulation or SimulateSettings()
-        return downstream(Path(out), rows, Path(meds), asked, how, patients=patients, progress=progress)
-
+        asked = partial(
+            downstream, Path(out), meds=Path(meds), tasks=names, settings=simulation or SimulateSettings(),
+            patients=patients, progress=progress,
+        )  # fmt: skip
+    elif names or meds is not None:
+        raise InputError("a study asks tasks about patients: give both --task and --meds, or neither.")
     one = study.Study.of(
         Path(corpus), Path(out), tuple(flops), settings or ScaleSettings(), base or TrainSettings(), make
     )
-    return study.scale(one, progress, answered if asked else None)
+    return study.scale(one, progress, asked)
 
 
 def simulate(
