@@ -84,7 +84,7 @@ def prepare(corpus: Path, file: Path, steps: int, rows: int) -> Work:
         windows=np.concatenate([cut[window] for window in flat]), **_square(cut, some),
     )  # fmt: skip
     of_step = np.array([cut.lengths[row].sum() for row in some]).reshape(steps, rows).sum(1)
-    each = max(1, round(rows_a_pass * CONTEXT / cut.lengths.mean()))
+    each = max(1, len(flat) // (steps * (rows // rows_a_pass)))
     per_step = each * (rows // rows_a_pass)
     padded = [int(lengths[at : at + per_step].sum()) for at in range(0, steps * per_step, per_step)]
     return Work(

@@ -44,8 +44,12 @@ def main() -> None:
     # two rows of the context's length side by side are one of ours
     pairs = [np.concatenate(rows[at : at + 2]) for at in range(0, len(rows), 2)]
     each = given["rows_a_step"] // 2
-    position = run.position
-    steps = [Step(pairs[at : at + each], 0, position) for at in range(0, len(pairs), each)]
+    steps, tokens = [], 0
+    for at in range(0, len(pairs), each):
+        own = pairs[at : at + each]
+        after = tokens + int(run.plan.windows.lengths[np.concatenate(own)].sum())
+        steps.append(Step(own, tokens, {**run.position, "tokens": after}))
+        tokens = after
     peak = measured_peak(run.plan.config, run.precision)
     seconds, losses = timed(run, feed(steps, run.plan.windows))
     peak = max(peak, measured_peak(run.plan.config, run.precision))

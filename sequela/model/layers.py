@@ -39,12 +39,12 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse = ctx.saved_tensors
-        unit = x * inverse
-        of_weight = (gradient * unit).sum(tuple(range(x.dim() - 1)))
-        of_unit = gradient * weight
-        along = (of_unit * unit).mean(-1, keepdim=True)
-        of_x = of_unit.addcmul_(unit, along, value=-1).mul_(inverse)
-        return of_x.to(x.dtype), of_weight.to(weight.dtype), None
+        of_x = gradient.to(x.dtype, copy=True)  # products of two types are slow on a CPU
+        along = of_x * x
+        of_weight = inverse.flatten() @ along.flatten(0, -2)
+        slope = (along @ weight)[..., None].mul_(inverse).mul_(inverse).div_(-x.shape[-1])
+        of_x.mul_(weight).addcmul_(x, slope).mul_(inverse)
+        return of_x, of_weight, None
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -84,7 +84,12 @@ class _Rotate(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     low, high = x.chunk(2, -1)
-    return (x * cos).addcmul_(torch.cat([-high, low], -1), sin)
+    half = sin.chunk(2, -1)[0]
+    turned = x * cos
+    new_low, new_high = turned.chunk(2, -1)
+    new_low.addcmul_(high, half, value=-1)
+    new_high.addcmul_(low, half)
+    return turned
 
 
 class Block(nn.Module):
