@@ -61,12 +61,13 @@ def feed(
     windows: Windows,
     device: torch.device | str = "cpu",
     share: Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, float]]] = alone,
+    multiple: int = 8,
 ) -> Iterator[tuple[Step, list[tuple[Inputs, float]]]]:
     """Each step with the rows that this process takes of it, and their weights.
 
-    A thread works up to `AHEAD` steps ahead; what goes wrong in it is raised here. It ends with the iterator.
+    A thread works up to `AHEAD` steps ahead; what goes wrong in it is raised here. It ends with the iterator. Rows are
+    padded to a multiple of `multiple` tokens.
     """
-    multiple = 128 if torch.device(device).type == "cuda" else 8
     made: Queue = Queue(AHEAD)
     done = Event()
 

@@ -28,6 +28,11 @@ class NextToken(nn.Module):
         self.decoder = decoder
         self.precision = precision
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Fuse what lies between the products of a block. Pays on a GPU, not on a CPU (docs/records/training.md)."""
+        for block in self.decoder.blocks:
+            block.compile(backend=backend, dynamic=False)
+
     def forward(self, batch: Inputs) -> tuple[Tensor, int]:
         """Sum of -ln p(token) over the tokens that are predicted, in nats, and how many they are."""
         with computed_in(self.precision, batch.ids.device):

@@ -121,6 +121,8 @@ class Run:
         self.precision = precision.choose(settings.precision, world.device, plan.config.hidden_size)
         decoder = Decoder(plan.config).initialise(settings.seed)
         self.objective = NextToken(decoder, self.precision).to(world.device)
+        if world.device.type == "cuda":
+            self.objective.compile_blocks()
         self.module = parallelise(self.objective, settings.parallel, world)  # may replace the weights
         self.steppers = optimisers(self.objective.decoder, settings)
         self.peaks = [stepper.param_groups[0]["lr"] for stepper in self.steppers]
@@ -157,7 +159,9 @@ class Run:
         """The steps to come, each with the rows that this process takes and their weights."""
         batches = self.plan.batches()
         batches.start_at(self.position)
-        return feed(batches, self.plan.windows, self.world.device, share=self.world.share)
+        # on a GPU rows of one length, so that its kernels are compiled once
+        multiple = self.plan.settings.row_tokens if self.world.device.type == "cuda" else 8
+        return feed(batches, self.plan.windows, self.world.device, share=self.world.share, multiple=multiple)
 
     def take(self, step: Step, passes: list[tuple[Inputs, float]]) -> tuple[float, float]:
         """One step: the gradient of its mean loss, row by row, then the optimisers.

@@ -43,6 +43,11 @@ def test_inputs_say_what_is_predicted_where_and_who_sees_whom():
     assert torch.allclose(made.attention(0, q, k, v)[0, 0, real], dense[0, 0, real], atol=1e-6)
 
 
+def test_rows_are_padded_to_one_length_where_that_is_asked_for():
+    lengths = {made.ids.shape[1] for _, passes in feed(steps(), WINDOWS, multiple=16) for made, _ in passes}
+    assert lengths == {16}
+
+
 def test_a_process_gets_its_own_rows():
     def second(rows):
         return [(row, 0.5) for row in rows[1::2]]

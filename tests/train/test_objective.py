@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +107,29 @@ def test_scores_are_those_of_the_positions_that_have_a_target():
     assert found.places.tolist() == [0, 1, 3, 4, 5, 6]
     assert found.targets.tolist() == [6, 6, 5, 9, 4, 7]
     assert found.nats().sum().item() == pytest.approx(loss(decoder, PATIENTS, [1, 0])[0].item(), rel=1e-5)
+
+
+COMPILED = """
+import numpy as np, torch
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.model.flex import Flex
+from sequela.train.objective import NextToken
+
+random = np.random.default_rng(0)
+torch._dynamo.config.recompile_limit = 1
+torch._dynamo.config.fail_on_recompile_limit_hit = True
+objective = NextToken(Decoder(ModelConfig(12)).initialise(0))
+objective.compile_blocks(backend="eager")
+plain = Decoder(objective.decoder.config).initialise(0)
+with torch.no_grad():
+    for _ in range(3):
+        segments = np.sort(random.integers(0, 4, (1, 256)))
+        asked = torch.from_numpy(random.integers(0, 12, (1, 256))), torch.arange(256)[None], Flex(segments, "cpu")
+        assert torch.allclose(objective.decoder.hidden(*asked), plain.hidden(*asked), atol=1e-5)
+"""
+
+
+def test_blocks_compile_once_for_all_rows_of_one_length():
+    # in a process without the shape checks of the tests, which Dynamo cannot trace
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
