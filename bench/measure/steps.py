@@ -2,9 +2,9 @@
 
     python steps.py CORPUS STEPS.npz '{"optimiser": "muon", "precision": "bf16", ...}'
 
-The last line is JSON: the seconds of each step after the first, the mean loss in nats a token, the peak of matrix
-products in FLOP/s, the exact FLOPs of each of these steps, and, of steps that repeat one batch, the seconds with the
-batch made anew by the feed and with the batch held in memory.
+The last line is JSON: the seconds of each step after the first, on the wall and of the processor, the mean loss in nats
+a token, the peak of matrix products in FLOP/s, the exact FLOPs of each of these steps, and, of steps that repeat one
+batch, both kinds of seconds with the batch made anew by the feed and with the batch held in memory.
 """
 
 import json
@@ -25,15 +25,14 @@ from sequela.train.run import Plan, Run
 from sequela.train.settings import TrainSettings
 
 
-def timed(run: Run, steps) -> tuple[list[float], list[float]]:
-    """Seconds, and nats a token, of each step."""
-    seconds, losses, begun = [], [], time.perf_counter()
+def timed(run: Run, steps) -> tuple[np.ndarray, list[float]]:
+    """Seconds on the wall and of the processor [2, steps after the first]; nats a token of every step."""
+    ends, losses = [], []
     for step, passes in steps:
         nats, _ = run.take(step, passes)
-        seconds.append(time.perf_counter() - begun)
         losses.append(nats / run.predicted(step))
-        begun = time.perf_counter()
-    return seconds, losses
+        ends.append((time.perf_counter(), time.process_time()))
+    return np.diff(ends, axis=0).T, losses
 
 
 def main() -> None:
@@ -51,17 +50,18 @@ def main() -> None:
         steps.append(Step(own, tokens, {**run.position, "tokens": after}))
         tokens = after
     peak = measured_peak(run.plan.config, run.precision)
-    seconds, losses = timed(run, feed(steps, run.plan.windows))
+    (seconds, cpu_seconds), losses = timed(run, feed(steps, run.plan.windows))
     peak = max(peak, measured_peak(run.plan.config, run.precision))
     ((_, held),) = feed(steps[:1], run.plan.windows)
     made_anew, in_memory = [], []
     for _ in range(given["feed_repeats"]):
-        fed = timed(run, feed(repeat(steps[0], 4), run.plan.windows))[0]
-        kept = timed(run, repeat((steps[0], held), 4))[0]
-        made_anew.append(sum(fed[1:]))
-        in_memory.append(sum(kept[1:]))
+        fed, _ = timed(run, feed(repeat(steps[0], 4), run.plan.windows))
+        kept, _ = timed(run, repeat((steps[0], held), 4))
+        made_anew.append(fed.sum(1).tolist())
+        in_memory.append(kept.sum(1).tolist())
     about = {
-        "seconds": seconds[1:],
+        "seconds": seconds.tolist(),
+        "cpu_seconds": cpu_seconds.tolist(),
         "loss": sum(losses) / len(losses),
         "peak": peak,
         "flops": [flops.train(run.plan.config, run.lengths(step)) for step in steps[1:]],
