@@ -8,8 +8,8 @@ One model for all: Qwen2, 4 layers of 384, 9.5 million parameters; context 1,024
 process of its own that takes the same steps, in turn, several times; the first step of each is not counted. What is
 counted are real tokens, so padding earns nothing. The sides:
 
-* sequela: the steps of `sequela train`, with AdamW as the Trainer. It gets the very rows of the packed Trainer, two side
-  by side, without the padding at their ends. `muon_ratio` is with Muon, its default, which needs fewer tokens.
+* sequela: the steps of `sequela train`, with AdamW as the Trainer has. It gets the very rows of the packed Trainer, two
+  side by side, without the padding at their ends. `muon_ratio` is with Muon, its default, which needs fewer tokens.
 * Trainer, packed: rows of 1,024 tokens, filled with whole patients as best they fit, positions restarting; from these
   `transformers` masks the patients from each other, so the work is the same. bf16=True; `bf16 weights` is the Trainer
   on a model of bf16. `ratio` is against the faster of the two.
