@@ -39,12 +39,13 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse = ctx.saved_tensors
-        of_x = gradient.to(x.dtype, copy=True)  # products of two types are slow on a CPU
+        dtype, x = x.dtype, x.to(inverse.dtype)  # products of two types are slow on a CPU, or fail
+        of_x = gradient.to(inverse.dtype, copy=True)
         along = of_x * x
         of_weight = inverse.flatten() @ along.flatten(0, -2)
         slope = (along @ weight)[..., None].mul_(inverse).mul_(inverse).div_(-x.shape[-1])
         of_x.mul_(weight).addcmul_(x, slope).mul_(inverse)
-        return of_x, of_weight, None
+        return of_x.to(dtype), of_weight, None
 
 
 def computed_in(x: Tensor) -> torch.dtype:

@@ -35,6 +35,18 @@ def test_rms_norm_keeps_the_stream_in_fp32_under_autocast():
     assert of_x.dtype == torch.float32
 
 
+def test_rms_norm_of_bf16_heads_has_nearly_the_gradients_of_fp32():
+    norm, wanted = norm_of(), torch.randn(2, 3, 6)
+    exact_x = torch.randn(2, 3, 6).bfloat16().float().requires_grad_()
+    low_x = exact_x.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = norm(low_x)
+    low = torch.autograd.grad((low * wanted).sum(), (low_x, norm.weight))
+    exact = torch.autograd.grad((norm(exact_x) * wanted).sum(), (exact_x, norm.weight))
+    assert [a.dtype for a in low] == [torch.bfloat16, torch.float32]
+    assert all((a - b).norm() < 0.02 * b.norm() for a, b in zip(low, exact, strict=True))
+
+
 def test_what_is_computed_in_is_lower_under_autocast_alone():
     x = torch.ones(1)
     assert computed_in(x) == torch.float32

@@ -21,12 +21,9 @@ def rows(*patients):
 PATIENTS = rows([1, 5, 9, 4, 7], [1, 6, 6], [1, 3, 8, 2])
 
 
-def model(tied=True):
-    return Decoder(
-        ModelConfig(
-            12, hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64, tied_embeddings=tied
-        )
-    ).initialise(0)
+def model(tied=True, family="qwen2"):
+    sizes = {"hidden_size": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "intermediate_size": 64}
+    return Decoder(ModelConfig(12, family=family, tied_embeddings=tied, **sizes)).initialise(0)
 
 
 def alone(decoder, ids):
@@ -65,10 +62,11 @@ def test_every_weight_gets_the_gradient_of_the_plain_loss(tied):
         assert torch.allclose(a.grad, b.grad, atol=1e-4), name
 
 
-def test_bf16_is_near_fp32_and_leaves_weights_and_gradients_in_fp32():
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_bf16_is_near_fp32_and_leaves_weights_and_gradients_in_fp32(family):
     gradients = []
     for precision in ("bf16", "fp32"):
-        decoder = model()
+        decoder = model(family=family)
         nats, _ = NextToken(decoder, precision)(inputs(collate(PATIENTS, [0, 1, 2])))
         nats.backward()
         assert nats.dtype == torch.float32
