@@ -171,8 +171,8 @@ class Run:
             gradient: its norm over all processes, before clipping.
         """
         settings, predicted = self.plan.settings, self.predicted(step)
-        middle = (step.tokens + step.after["tokens"]) / 2
-        rate = schedule(min(1.0, middle / settings.tokens), settings)
+        middle = (step.tokens + min(step.after["tokens"], settings.tokens)) / 2  # the last step may overshoot
+        rate = schedule(middle / settings.tokens, settings)
         for stepper, peak in zip(self.steppers, self.peaks, strict=True):
             stepper.param_groups[0]["lr"] = peak * rate
             stepper.zero_grad()

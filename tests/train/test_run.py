@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from sequela.record.errors import InputError
 from sequela.train.batches import Step
 from sequela.train.feed import feed
+from sequela.train.optimizer import schedule
 from sequela.train.parallel import World
 from sequela.train.run import Plan, Run
 from sequela.train.settings import TrainSettings
@@ -36,6 +39,17 @@ def test_the_gradient_of_rows_one_by_one_is_that_of_all_at_once(plan):
         assert found == pytest.approx((nats, norm), rel=1e-4)
         for one, other in zip(once, several, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_last_step_that_overshoots_still_learns(world_corpus):
+    settings = replace(SETTINGS, epochs=None, tokens=20)
+    run = Run(Plan.of(world_corpus, settings), World())
+    ((step, passes),) = run.feed()
+    assert step.after["tokens"] > 2 * settings.tokens
+    run.take(step, passes)
+    rates = [stepper.param_groups[0]["lr"] for stepper in run.steppers]
+    assert rates == pytest.approx([peak * schedule(0.5, settings) for peak in run.peaks])
+    assert min(rates) > 0
 
 
 def test_a_gradient_of_other_windows_is_another(plan):
