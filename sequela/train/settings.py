@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from sequela.model.config import SHAPES
@@ -15,6 +16,8 @@ ONE_OF = {
 }
 LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_tokens": 1}
 LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks"), 0)
+LEAST |= dict.fromkeys(("final_rate", "second_moment", "warmup", "weight_decay"), 0)
+BELOW_ONE = ("second_moment", "warmup")
 # Of each group at most one is given
 EITHER = (("preset", "depth"), ("epochs", "tokens", "tokens_per_parameter"))
 ABOVE_ZERO = (
@@ -77,7 +80,7 @@ class TrainSettings:
     second_moment: float = 0.999
     """AdamW's beta 2. A shorter memory, such as 0.95, leaves the hazards of rare events too low."""
     warmup: float = 0.05
-    """Share of the steps with a rising learning rate."""
+    """Share of the tokens with a rising learning rate."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices inside the blocks."""
     clip: float = 1.0
@@ -112,9 +115,17 @@ class TrainSettings:
             given = [name for name in group if getattr(self, name) is not None]
             if len(given) > 1:
                 raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value}")
         for name, least in LEAST.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name in ABOVE_ZERO:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in BELOW_ONE:
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1, not {getattr(self, name)}")
+        if self.final_rate > 1:
+            raise ValueError(f"final_rate must be 1 or less, not {self.final_rate}")

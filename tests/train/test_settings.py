@@ -32,11 +32,24 @@ def test_how_one_gets_there_does_not_decide_the_result():
         {"batch_tokens": 0},
         {"seed": -1},
         {"learning_rate": float("nan")},
+        {"tokens": float("inf")},
+        {"checkpoint_minutes": float("nan")},
+        {"warmup": 1.0},
+        {"warmup": -0.1},
+        {"final_rate": 1.1},
+        {"final_rate": -0.1},
+        {"second_moment": 1.0},
+        {"second_moment": -0.1},
+        {"weight_decay": -0.1},
     ],
 )
 def test_what_cannot_be_trained_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainSettings(**wrong)
+
+
+def test_the_ends_of_a_range_that_can_be_trained_are_allowed():
+    TrainSettings(warmup=0.0, final_rate=1.0, second_moment=0.0, weight_decay=0.0, checkpoint_minutes=0.0)
 
 
 def test_an_unknown_preset_is_refused():
