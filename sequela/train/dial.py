@@ -28,8 +28,8 @@ class Resolved:
     """A run with nothing left open.
 
     Attributes:
-        settings: context, row_tokens, batch_tokens, tokens (a whole number), learning_rate and matrix_rate are filled;
-            epochs and tokens_per_parameter are None, as tokens say it.
+        settings: context, row_tokens, batch_tokens (whole rows), tokens (a whole number), learning_rate and matrix_rate
+            are filled; epochs and tokens_per_parameter are None, as tokens say it.
         model: the shape.
         origins: for each value that can be derived what it comes from: "given", "preset comet-s", "from 3.1e13 FLOPs".
     """
@@ -80,13 +80,16 @@ def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Res
     compute = 3 * flops.products(model, tokens, pairs=0, predicted=tokens)
     best = 0.292 * compute**0.3271
     from_compute = f"from {compute:.1e} FLOPs (without attention)"
-    batch = choices.of("batch_tokens", max(model.context, 2 ** round(math.log2(best))), from_compute)
-    passes = math.ceil(batch / max(ROW_TOKENS, model.context))
-    row = choices.of("row_tokens", max(model.context, batch // passes), "from context and batch")
+    asked = choices.of("batch_tokens", max(model.context, 2 ** round(math.log2(best))), from_compute)
+    passes = math.ceil(asked / max(ROW_TOKENS, model.context))
+    row = choices.of("row_tokens", max(model.context, asked // passes), "from context and batch")
     if row < model.context:
         raise InputError(
             f"row_tokens is {row}, but a window of {model.context} tokens has to fit in: raise it."
         )
+    batch = row * max(1, round(asked / row))
+    if settings.batch_tokens not in (None, batch):
+        choices.origins["batch_tokens"] = f"{asked:,} given, in whole rows"
     rate = 0.3118 * compute**-0.125 * math.sqrt(batch / best)
     from_batch = f"{from_compute} and the batch"
     filled = replace(

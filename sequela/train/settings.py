@@ -62,7 +62,7 @@ class TrainSettings:
     row_tokens: int | None = None
     """Tokens of whole windows in one pass; a step takes as many passes as it needs."""
     batch_tokens: int | None = None
-    """Tokens per optimiser step."""
+    """Tokens per optimiser step, rounded to whole rows."""
     epochs: float | None = None
     """Passes over the training patients."""
     tokens: float | None = None

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -45,7 +46,7 @@ OVERRIDES = {
     "intermediate": 100,
     "context": 512,
     "row_tokens": 16384,
-    "batch_tokens": 6000,
+    "batch_tokens": 24576,
     "tokens": 12345,
     "learning_rate": 1e-4,
     "matrix_rate": 2e-4,
@@ -113,9 +114,24 @@ def test_batch_and_rates_follow_the_published_fits():
         replace(found.settings, batch_tokens=4 * found.settings.batch_tokens, learning_rate=None), 7105, 1
     )
     assert four_times.settings.learning_rate == pytest.approx(2 * found.settings.learning_rate)
-    exact = round(0.292 * compute**0.3271)
-    at_the_fit = resolve(TrainSettings(preset="comet-m", tokens=2e9, batch_tokens=exact), 7105, PLENTY)
-    assert at_the_fit.settings.matrix_rate == pytest.approx(0.3118 * compute**-0.125, rel=1e-4)
+    best = 0.292 * compute**0.3271
+    near_the_fit = resolve(
+        TrainSettings(preset="comet-m", tokens=2e9, batch_tokens=round(best)), 7105, PLENTY
+    )
+    another_batch = math.sqrt(near_the_fit.settings.batch_tokens / best)
+    assert near_the_fit.settings.matrix_rate == pytest.approx(0.3118 * compute**-0.125 * another_batch)
+    assert another_batch == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("batch", "row", "runs"), [(6000, 4096, 4096), (7000, 4096, 8192), (999, None, 1024), (6000, None, 6000)]
+)
+def test_the_batch_is_what_runs_and_its_rate_too(batch, row, runs):
+    found = resolve(TrainSettings(batch_tokens=batch, row_tokens=row), 96, PLENTY)
+    whole = resolve(TrainSettings(batch_tokens=runs, row_tokens=row), 96, PLENTY)
+    assert found.settings == whole.settings and found.settings.batch_tokens == runs
+    assert whole.origins["batch_tokens"] == "given"
+    assert found.origins["batch_tokens"] == ("given" if batch == runs else f"{batch:,} given, in whole rows")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +141,7 @@ def test_batch_and_rates_follow_the_published_fits():
 def test_a_batch_is_rows_of_at_least_a_context(asked, corpus):
     settings = resolve(TrainSettings(**asked), 96, corpus).settings
     assert settings.row_tokens >= settings.context
-    rows = max(1, settings.batch_tokens // settings.row_tokens)
-    assert settings.batch_tokens / rows <= max(settings.row_tokens, settings.context) * 1.01
+    assert settings.batch_tokens % settings.row_tokens == 0 < settings.batch_tokens
 
 
 def test_a_longer_run_takes_larger_batches_and_lower_rates():
