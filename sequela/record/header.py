@@ -74,14 +74,20 @@ def split_header(line: bytes, table: FileTable, place: str) -> Header:
         raise InputError(f"{place}: its lines end with a carriage return alone; convert the ends of lines.")
     wanted = {column.casefold() for column in table.columns}
     found = [_split(text, delimiter, table.quote) for delimiter in table.delimiter or DELIMITERS]
-    return max(found, key=lambda one: (len(wanted.intersection(map(str.casefold, one.names))), len(one.names)))
+    return max(
+        found, key=lambda one: (len(wanted.intersection(map(str.casefold, one.names))), len(one.names))
+    )
 
 
 def _split(text: str, delimiter: str, quote: str | None) -> Header:
     if quote is None:
         quote = "" if delimiter == "\t" and '"' not in text else '"'
     rule = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
-    return Header(tuple(next(csv.reader([text], delimiter=delimiter, **rule))), delimiter, quote)
+    try:
+        names = next(csv.reader([text], delimiter=delimiter, **rule))
+    except csv.Error:  # a field of over a hundred thousand characters: no name of a column
+        names = [text]
+    return Header(tuple(names), delimiter, quote)
 
 
 def match_columns(place: object, found: Sequence[str], table: FileTable) -> dict[str, str | None]:

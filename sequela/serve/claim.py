@@ -26,15 +26,28 @@ def claimed(path: Path, beat: float = BEAT) -> Generator[bool]:
     if not _taken(path, beat):
         yield False
         return
-    done = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, beat, done), daemon=True)
+    own, done = path.stat().st_ino, threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, own, beat, done), daemon=True)
     beating.start()
     try:
         yield True
     finally:
         done.set()
         beating.join()
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == own:  # else it was taken over while this process slept
+                path.unlink()
+
+
+@contextmanager
+def held(path: Path) -> Generator[None]:
+    """As `claimed`, but waits until the work is ours."""
+    while True:
+        with claimed(path) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(0.2)
 
 
 def agreed(path: Path, make: Callable[[], dict]) -> dict:
@@ -65,15 +78,24 @@ def _taken(path: Path, beat: float) -> bool:
 
 
 def _remove_if_stale(path: Path, now: Path, beat: float) -> None:
-    """Put an abandoned claim aside; a rename succeeds for one process only."""
+    """Take an abandoned claim away."""
     with suppress(FileNotFoundError):
-        if now.stat().st_mtime - path.stat().st_mtime > STALE * beat:
-            aside = now.with_name(now.name + "-stale")
-            path.rename(aside)
+        if not _stale(path, now, beat):
+            return
+        aside = now.with_name(now.name + "-stale")
+        path.rename(aside)
+        if _stale(aside, now, beat):
             aside.unlink()
+        else:  # another process was faster, and this is the claim that it made
+            aside.rename(path)
 
 
-def _beat(path: Path, beat: float, done: threading.Event) -> None:
+def _stale(path: Path, now: Path, beat: float) -> bool:
+    return now.stat().st_mtime - path.stat().st_mtime > STALE * beat
+
+
+def _beat(path: Path, own: int, beat: float, done: threading.Event) -> None:
     while not done.wait(beat):
         with suppress(FileNotFoundError):
-            os.utime(path)
+            if path.stat().st_ino == own:
+                os.utime(path)

@@ -196,6 +196,11 @@ def scale(
     """
     from sequela.serve import scale as study
 
+    if launch.launched():
+        raise InputError(
+            "a study is not started by torchrun: start `sequela scale` as often as there are machines, on one folder."
+        )
+
     def make(chosen: TrainSettings, folder: Path) -> dict:
         return train(corpus, folder, settings=chosen)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sequela.record.progress import Progress, silent
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import commands
-from sequela.serve.claim import CLAIM, claimed
+from sequela.serve.claim import CLAIM, held
 
 COUNTS = (1, 2, 5, 10, 25, 50, 100)  # rollouts at which the best model is scored
 
@@ -41,7 +41,7 @@ def downstream(
     for number, row in enumerate(best):
         progress(number, len(best), task="downstream")
         folder = out / "downstream" / row["run"]
-        with claimed(folder.with_name(f"{folder.name}{CLAIM}")):
+        with held(folder.with_name(f"{folder.name}{CLAIM}")):
             commands.simulate(
                 out / "runs" / row["run"],
                 meds,

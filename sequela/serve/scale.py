@@ -19,7 +19,7 @@ from sequela.model import flops
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.serve import manifest
-from sequela.serve.claim import CLAIM, agreed, claimed
+from sequela.serve.claim import CLAIM, agreed, claimed, held
 from sequela.serve.scale_report import write_scale_report
 from sequela.train.dial import context_of, resolve
 from sequela.train.scaling import advice, fit
@@ -30,6 +30,7 @@ from sequela.train.settings import TrainSettings
 RUNS, CENTRES, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
 DEPTHS = range(1, 33)
 WIDTHS = (*range(32, 512, 32), *range(512, 4097, 64))
+STOPPED = "-stopped"  # beside a run whose loss ran away: the batch that did it
 # Settings of a run that the study decides
 CHOSEN = ("preset", "depth", "layers", "width", "epochs", "tokens", "tokens_per_parameter")
 ROUNDS = 4  # of adding sizes where the best of a budget is at the edge of those tried
@@ -75,6 +76,11 @@ class Study:
         unique = int(lengths.sum())
         if not len(lengths):
             raise InputError(f"{corpus} has no training patient: tokenize a larger dataset.")
+        if not len(Corpus.load(corpus, "tuning").patients):
+            raise InputError(
+                f"{corpus} has no tuning patient to measure the loss on: tokenize a larger dataset."
+            )
+        budgets = tuple(float(f"{budget:g}") for budget in budgets)  # as the folders are called
         _begin(out, manifest.describe("scale", base.of_result, {"corpus": corpus}, out))
 
         def measure(depth: int, width: int) -> tuple[int, float]:
@@ -101,9 +107,10 @@ class Study:
 
         def look() -> dict:
             smaller = [run for run in _runs(self.trained()) if run.budget < budget]
-            if len({run.parameters for run in smaller}) >= 3:
+            try:
                 return {"parameters": fit.isoflop(smaller).optimum(budget)}
-            return {"parameters": expected(self.settings.expected_tokens_per_parameter)(budget)}
+            except InputError:  # too few runs to tell
+                return {"parameters": expected(self.settings.expected_tokens_per_parameter)(budget)}
 
         return agreed(self.out / CENTRES / f"{budget:g}.json", look)["parameters"]
 
@@ -111,9 +118,18 @@ class Study:
         """Where a run is kept."""
         return self.out / RUNS / f"{run.budget:g}-{run.depth}x{run.width}-{seed}"
 
+    def done(self, run: PlannedRun, seed: int) -> bool:
+        """Whether nothing is left to do for a run: it is trained, or its loss ran away."""
+        folder = self.folder(run, seed)
+        return (folder / "train.json").exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
+
+    def stopped(self) -> list[str]:
+        """The names of the runs whose loss ran away."""
+        return sorted(path.name.removesuffix(STOPPED) for path in (self.out / RUNS).glob(f"[!.]*{STOPPED}"))
+
     def trained(self) -> list[dict]:
         """What is known of each finished run in the folder, budgets rising."""
-        rows = [self._row(path) for path in sorted((self.out / RUNS).glob("*/train.json"))]
+        rows = [self._row(path) for path in sorted((self.out / RUNS).glob("[!.]*/train.json"))]
         return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
 
     def _row(self, path: Path) -> dict:
@@ -153,7 +169,9 @@ def scale(
     study.plan(*study.flops)  # what cannot be done is better said now than after the first runs
     notes = [note for budget in sorted(study.flops) for note in _finish(study, budget, progress)]
     rows = study.trained()
-    pl.DataFrame(rows).write_parquet(study.out / TABLE)
+    notes += [
+        f"The run {name} stopped, as its loss ran away: see runs/{name}{STOPPED}." for name in study.stopped()
+    ]
     setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
     found = {
         "settings": {"flops": study.flops, **asdict(study.settings)},
@@ -163,8 +181,10 @@ def scale(
         "floor": _above_floor(rows, study.settings.floor),
         "downstream": asked(rows) if asked else [],
     }
-    (study.out / FIT).write_text(json.dumps(found, indent=1))
-    write_scale_report(study.out, rows, found)
+    with held(study.out / f"{FIT}{CLAIM}"):
+        pl.DataFrame(rows).write_parquet(study.out / TABLE)
+        (study.out / FIT).write_text(json.dumps(found, indent=1))
+        write_scale_report(study.out, rows, found)
     return found
 
 
@@ -177,12 +197,12 @@ def _refuse(base: TrainSettings) -> None:
 def _begin(out: Path, identity: dict) -> None:
     """Say what the folder holds, or check that it holds this."""
     try:
-        (out / CENTRES).mkdir(parents=True, exist_ok=True)
-        if (
-            not any((out / name).exists() for name in (STUDY, f"{STUDY}{CLAIM}"))
-            and len(list(out.iterdir())) > 1
-        ):
+        others = (
+            [path for path in out.iterdir() if not path.name.startswith((".", STUDY))] if out.exists() else []
+        )
+        if any(path.name != CENTRES for path in others) and not (out / STUDY).exists():
             raise InputError(f"{out} exists and holds no scaling study: choose another folder.")
+        (out / CENTRES).mkdir(parents=True, exist_ok=True)
         there = agreed(out / STUDY, lambda: identity)
     except OSError as error:
         raise InputError(f"{out} cannot be written to ({error.strerror}): choose another folder.") from error
@@ -212,7 +232,7 @@ def _finish(study: Study, budget: float, progress: Progress) -> tuple[str, ...]:
 def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
     """Train what is neither there nor claimed, smallest budget first; then wait for what others train."""
     wanted = [(run, seed) for run in runs for seed in range(study.settings.seeds)]
-    while left := [one for one in wanted if not (study.folder(*one) / "train.json").exists()]:
+    while left := [one for one in wanted if not study.done(*one)]:
         if not any(_take(study, *one) for one in left):
             time.sleep(WAIT)
         progress(len(wanted) - len(left), len(wanted))
@@ -222,12 +242,16 @@ def _take(study: Study, run: PlannedRun, seed: int) -> bool:
     """Whether this run was ours to make."""
     folder = study.folder(run, seed)
     with claimed(folder.with_name(f"{folder.name}{CLAIM}")) as mine:
-        if mine and not (folder / "train.json").exists():
+        if mine and not study.done(run, seed):
             settings = replace(
                 study.base, layers=run.depth, width=run.width, tokens=run.tokens,
                 seed=study.base.seed + seed, checks=0,
             )  # fmt: skip
-            study.train(settings, folder)
+            try:
+                study.train(settings, folder)
+            except InputError:
+                if not study.done(run, seed):
+                    raise
     return mine
 
 

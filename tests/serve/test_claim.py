@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sequela.serve.claim import STALE, agreed, claimed
+from sequela.serve.claim import STALE, agreed, claimed, held
 
 
 def test_a_piece_of_work_is_claimed_once_and_given_back(tmp_path):
@@ -70,3 +70,25 @@ def test_all_who_ask_get_what_one_of_them_made(tmp_path):
         got = list(pool.map(lambda n: agreed(tmp_path / "said.json", lambda: make(n)), range(8)))
     assert len(made) == 1 and got == [{"number": made[0]}] * 8
     assert [path.name for path in tmp_path.iterdir()] == ["said.json"]
+
+
+def test_a_claim_that_was_taken_over_is_not_given_back_twice(tmp_path):
+    path = tmp_path / "run.claim"
+    with claimed(path):
+        path.rename(tmp_path / "gone")
+        path.write_text("another process")
+    assert path.read_text() == "another process"
+
+
+def test_waiting_for_work_that_another_has(tmp_path):
+    order = []
+
+    def work(number: int) -> None:
+        with held(tmp_path / "run.claim"):
+            order.append((number, "in"))
+            time.sleep(0.05)
+            order.append((number, "out"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert all(order[i][0] == order[i + 1][0] for i in range(0, 8, 2)), order

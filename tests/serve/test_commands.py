@@ -56,7 +56,9 @@ def test_ctrl_c_leaves_nothing_and_a_rerun_completes(
     out = tmp_path / name
     with pytest.raises(KeyboardInterrupt):
         stages[name](out, progress=Interrupted())
-    assert [path for path in tmp_path.iterdir() if not (name == "tokenize" and path.name.startswith("."))] == []
+    assert [
+        path for path in tmp_path.iterdir() if not (name == "tokenize" and path.name.startswith("."))
+    ] == []
     assert not stages[name](out)["skipped"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert stages[name](out)["skipped"]

@@ -41,7 +41,9 @@ def test_nobody_with_an_answer_is_no_example(small_demo: Path, tmp_path: Path) -
     assert shown == []
 
 
-def test_observed_events_are_told_in_the_codes_that_the_model_speaks(small_demo: Path, tmp_path: Path) -> None:
+def test_observed_events_are_told_in_the_codes_that_the_model_speaks(
+    small_demo: Path, tmp_path: Path
+) -> None:
     """The same record with other codes for the diagnoses, and a model whose maps know them."""
     shutil.copytree(small_demo / "meds", tmp_path / "meds")
     shutil.copytree(small_demo / "simulated", tmp_path / "simulated")

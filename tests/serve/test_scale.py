@@ -101,6 +101,29 @@ def test_seeds_are_runs_of_their_own(corpus, tmp_path):
     assert {name.rpartition("-")[2] for name in made.made} == {"0", "1"}
 
 
+def test_a_run_that_runs_away_is_left_out_and_told(corpus, tmp_path):
+    class Fails(Surface):
+        def __call__(self, settings: TrainSettings, folder: Path) -> dict:
+            if settings.layers == 1 and "1e+13" in folder.name:
+                folder.with_name(f"{folder.name}-stopped").mkdir(parents=True)
+                raise InputError("the loss ran away")
+            return super().__call__(settings, folder)
+
+    study = study_of(corpus, tmp_path / "s", Fails(corpus), (1e13, 1e14), expected_tokens_per_parameter=20)
+    (study.out / "runs" / ".1e+12-2x32-0.unfinished-host-1").mkdir(parents=True)
+    (study.out / "runs" / ".1e+12-2x32-0.unfinished-host-1" / "train.json").write_text("{}")
+    found = scale(study)
+    assert any("ran away" in note for note in found["notes_on_plan"])
+    assert {one["flops"] for one in found["isoflop"]["budgets"]} == {1e13, 1e14}
+
+    class Full(Surface):
+        def __call__(self, settings: TrainSettings, folder: Path) -> dict:
+            raise InputError("the disk is full")
+
+    with pytest.raises(InputError, match="disk is full"):
+        scale(study_of(corpus, tmp_path / "t", Full(corpus), expected_tokens_per_parameter=20))
+
+
 def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
     """Both find all runs done; no run is made twice."""
     out = tmp_path / "study"
@@ -133,7 +156,7 @@ def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
     assert not list(out.rglob("*.claim"))
 
 
-def test_bad_input_is_named(corpus, tmp_path):
+def test_bad_input_is_named(corpus, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"leave out epochs"):
         commands.scale(corpus, tmp_path / "a", flops=FLOPS, base=replace(BASE, epochs=2.0))
     with pytest.raises(InputError, match="--flops needs one or more"):
@@ -150,3 +173,7 @@ def test_bad_input_is_named(corpus, tmp_path):
     with pytest.raises(ValueError, match="seeds"):
         ScaleSettings(seeds=0)
     assert math.isfinite(ScaleSettings().most_epochs)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(InputError, match="not started by torchrun"):
+        commands.scale(corpus, tmp_path / "f", flops=FLOPS, base=BASE)

@@ -201,7 +201,9 @@ def _advise(laws: _Laws, setting: Setting, budget: float, seed: int) -> dict[str
         raise InputError(
             f"No advice on {budget:.3g} FLOPs: {' '.join([*laws.notes, *notes]) or 'the runs tell no law.'}"
         )
-    shape = nearest(setting.shapes, answer["parameters"].value)
+    most = setting.most_epochs * setting.unique_tokens
+    allowed = [shape for shape in setting.shapes if budget / shape.flops_per_token <= most]
+    shape = nearest(allowed or setting.shapes, answer["parameters"].value)
     tokens = budget / shape.flops_per_token
     if power and best and abs(math.log(power["parameters"].value / best[0][0])) > math.log(APART):
         notes.append(
