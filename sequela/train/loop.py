@@ -124,7 +124,8 @@ class _Shown:
     def check(self, step: Step) -> None:
         """Score some of the tuning patients where it is time to; all processes call this."""
         run, total = self.run, self.run.plan.settings.tokens
-        before, now = (run.plan.settings.checks * tokens // total for tokens in (step.tokens, run.tokens))
+        parts = run.plan.settings.checks + 1  # there is a check between any two of them
+        before, now = (parts * tokens // total for tokens in (step.tokens, run.tokens))
         if before == now or run.tokens >= total:
             return
         decoder = whole(run.objective.decoder)
@@ -152,8 +153,9 @@ def _take_steps(run: Run, saved: Path, shown: _Shown, stop: Stop, stopped: Path)
             run.seconds += time.perf_counter() - started
             bits = nats / math.log(2)
             why = run.watch.check(bits / run.predicted(step), gradient)
-            if why and not (settings.ignore_spikes and math.isfinite(bits) and math.isfinite(gradient)):
-                raise _ran_away(run, step, why, stopped)
+            can_pass = math.isfinite(bits) and math.isfinite(gradient)
+            if why and not (settings.ignore_spikes and can_pass):
+                raise _ran_away(run, step, why, stopped, can_pass)
             shown.step(step, bits, gradient)
             shown.check(step)
             if asked or due:
@@ -167,8 +169,11 @@ def _take_steps(run: Run, saved: Path, shown: _Shown, stop: Stop, stopped: Path)
             started = time.perf_counter()
 
 
-def _ran_away(run: Run, step: Step, why: str, folder: Path) -> InputError:
-    """Keep the batch of a step whose loss ran away; the error that says so."""
+def _ran_away(run: Run, step: Step, why: str, folder: Path, can_pass: bool) -> InputError:
+    """Keep the batch of a step whose loss ran away; the error that says so.
+
+    `can_pass`: the loss and the gradient are numbers, so that the run could go on.
+    """
     plan = run.plan
     if run.world.leads:
         rows = [[plan.windows[window] for window in row] for row in step.rows]
@@ -178,7 +183,7 @@ def _ran_away(run: Run, step: Step, why: str, folder: Path) -> InputError:
     return InputError(
         f"At step {run.steps} {why}. Its batch is in {folder}: see whether its patients are as they should be; then "
         f"lower --learning-rate and --matrix-rate (now {plan.settings.learning_rate:.3g} and "
-        f"{plan.settings.matrix_rate:.3g}), or let it pass with --ignore-spikes."
+        f"{plan.settings.matrix_rate:.3g}){', or let it pass with --ignore-spikes' if can_pass else ''}."
     )
 
 

@@ -90,11 +90,12 @@ class Plan:
         return self.data.events / max(1, int(self.windows.lengths.sum()) - len(self.windows))
 
     def sample(self) -> np.ndarray:
-        """Some tuning patients to check with on the way, so few that all checks take `CHECKED` of the run's work."""
+        """Some tuning patients to check with on the way, one or as many as take `CHECKED` of the run's work."""
         lengths = self.tuning.tokens.lengths
         order = np.random.default_rng(self.settings.seed).permutation(len(lengths))
         most = 3 * CHECKED * self.settings.tokens / max(1, self.settings.checks)  # a pass forward is a third
-        return order[np.cumsum(lengths[order]) <= most]
+        fit = int((np.cumsum(lengths[order]) <= most).sum())
+        return order[: max(1, fit)]
 
 
 class Run:

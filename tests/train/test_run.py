@@ -73,6 +73,10 @@ def test_checks_on_the_way_take_little_of_the_work(world_corpus):
         assert 0 < checks * tokens <= 0.06 * plan.settings.tokens
 
 
+def test_a_check_has_a_patient_however_short_the_run(world_corpus):
+    assert len(Plan.of(world_corpus, TrainSettings(depth=1, context=64, tokens=20)).sample()) == 1
+
+
 def test_runs_are_the_same_where_their_results_are(world_corpus, plan):
     again = Plan.of(world_corpus, TrainSettings(**{**vars(SETTINGS), "checkpoint_minutes": 1.0}))
     other = Plan.of(world_corpus, TrainSettings(**{**vars(SETTINGS), "seed": 1}))
