@@ -90,15 +90,21 @@ class _Shown:
 
     def __init__(self, run: Run, metrics: Writer, progress: Progress):
         self.run, self.metrics, self.progress = run, metrics, progress
-        self.begun = run.tokens, run.flops, run.seconds
+        self.begun = _spent(run)
         one = measured_peak(run.plan.config, run.precision, run.world.device) if run.world.leads else math.nan
         self.peak = one * run.world.size
         self.checked_with = run.plan.sample()
 
     def speed(self) -> dict[str, float]:
+        """Since this process took the run up."""
+        return self._speed(*(now - then for now, then in zip(_spent(self.run), self.begun, strict=True)))
+
+    def speed_of_all(self) -> dict[str, float]:
+        """Of the whole run, whatever processes took part in it."""
+        return self._speed(*_spent(self.run))
+
+    def _speed(self, tokens: int, flops: int, seconds: float) -> dict[str, float]:
         """Tokens per second, and model FLOPs utilisation: the share of the peak of matrix products."""
-        now = self.run.tokens, self.run.flops, self.run.seconds
-        tokens, flops, seconds = (later - before for later, before in zip(now, self.begun, strict=True))
         seconds = max(seconds, 1e-9)
         return {"tokens_per_second": tokens / seconds, "MFU": flops / seconds / self.peak}
 
@@ -139,6 +145,10 @@ class _Shown:
         flat = {f"bits_per_event_of/{kind}": one["bits_per_event"] for kind, one in found["kinds"].items()}
         flat |= {name: found[name] for name in ("bits_per_token", "bits_per_event")}
         self.metrics.write(self.run.tokens, _prefixed("tuning", flat))
+
+
+def _spent(run: Run) -> tuple[int, int, float]:
+    return run.tokens, run.flops, run.seconds
 
 
 def _take_steps(run: Run, saved: Path, shown: _Shown, stop: Stop, stopped: Path) -> None:
@@ -207,7 +217,7 @@ def _finish(run: Run, out: Path, shown: _Shown) -> dict:
             "tokens": run.tokens,
             "flops": run.flops,
             "seconds": run.seconds,
-            **shown.speed(),
+            **shown.speed_of_all(),
             "peak_flops_per_second": shown.peak,
             "train_bits_per_token": run.curve.last(0.05),
             "tuning": tuning,

@@ -99,6 +99,9 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_p
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "model"))
     for name in ("curve_tokens", "curve_bits_per_token", "checks", "tuning", "steps", "tokens", "flops"):
         assert about[name] == whole[name]
+    assert about["tokens_per_second"] == pytest.approx(about["tokens"] / about["seconds"])
+    peak = about["peak_flops_per_second"]
+    assert about["MFU"] == pytest.approx(about["flops"] / about["seconds"] / peak)
 
 
 def test_a_run_goes_on_only_from_its_own_checkpoint(world_corpus, tmp_path):
