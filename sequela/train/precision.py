@@ -7,11 +7,11 @@ import torch
 from sequela.record.errors import InputError
 
 LEAST_WIDTH = 256
-"""Below it bf16 gains nothing on a CPU: converting costs what the products save (docs/records/training.md)."""
+"""Below it a run takes minutes, and in fp32 what comes out hardly depends on the processor."""
 
 
 def choose(asked: str, device: torch.device | str, width: int) -> str:
-    """bf16 or fp32. "auto" is bf16 where the processor multiplies it natively and, on a CPU, the model is wide enough.
+    """bf16 or fp32. "auto" is bf16 where the processor multiplies it natively and, on a CPU, the model is not small.
 
     It is a rule and no measurement, so that a run that is taken up again chooses as before.
 
