@@ -42,8 +42,9 @@ class _Normalise(torch.autograd.Function):
         dtype, x = x.dtype, x.to(inverse.dtype)  # products of two types are slow on a CPU, or fail
         of_x = gradient.to(inverse.dtype, copy=True)
         along = of_x * x
-        of_weight = inverse.flatten() @ along.flatten(0, -2)
-        slope = (along @ weight)[..., None].mul_(inverse).mul_(inverse).div_(-x.shape[-1])
+        flat = along.flatten(0, -2)
+        of_weight = flat.t().mv(inverse.flatten())
+        slope = flat.mv(weight).view_as(inverse).mul_(inverse).mul_(inverse).div_(-x.shape[-1])
         of_x.mul_(weight).addcmul_(x, slope).mul_(inverse)
         return of_x.to(dtype), of_weight, None
 
