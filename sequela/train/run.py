@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from sequela.model import flops
 from sequela.model.config import ModelConfig
@@ -26,6 +28,7 @@ from sequela.train.optimizer import optimisers, schedule
 from sequela.train.parallel import World, accumulating, clip, parallelise
 from sequela.train.score import windows
 from sequela.train.settings import TrainSettings
+from sequela.train.threads import Abreast
 from sequela.train.watch import Watch
 
 CHECKED = 0.02  # of the work of a run may go into checks on the way
@@ -125,6 +128,8 @@ class Run:
         if world.device.type == "cuda":
             self.objective.compile_blocks()
         self.module = parallelise(self.objective, settings.parallel, world)  # may replace the weights
+        alone = self.module is self.objective and world.device.type == "cpu"
+        self.abreast = Abreast(self.objective) if alone else None
         self.steppers = optimisers(self.objective.decoder, settings)
         self.peaks = [stepper.param_groups[0]["lr"] for stepper in self.steppers]
         self.steps, self.position = 0, plan.batches().state()
@@ -177,19 +182,29 @@ class Run:
         for stepper, peak in zip(self.steppers, self.peaks, strict=True):
             stepper.param_groups[0]["lr"] = peak * rate
             stepper.zero_grad()
-        nats = 0.0
-        for number, (batch, weight) in enumerate(passes):
-            with accumulating(self.module, last=number == len(passes) - 1):
-                loss, _ = self.module(batch)
-                # Gradients are averaged over the processes, and this is to be their sum
-                (loss * (weight * self.world.size / predicted)).backward()
-            nats = nats + weight * loss.detach()
+        # Gradients are averaged over the processes, and this is to be their sum
+        scale = self.world.size / predicted
+        if self.abreast is not None:
+            weighed = self.abreast.backward(partial(self._loss, scale=scale), passes)
+        else:
+            weighed = []
+            for number, row in enumerate(passes):
+                with accumulating(self.module, last=number == len(passes) - 1):
+                    loss = self._loss(row, scale)
+                    loss.backward()
+                weighed.append(loss.detach())
         gradient = clip(self.objective, settings.clip)
         for stepper in self.steppers:
             stepper.step()
         self.steps, self.position = self.steps + 1, step.after
         self.flops += flops.train(self.plan.config, self.lengths(step))
-        return float(nats), gradient
+        return float(sum(weighed)) / scale, gradient
+
+    def _loss(self, row: tuple[Inputs, float], scale: float) -> Tensor:
+        """Nats of a row of this process, weighed and scaled."""
+        batch, weight = row
+        nats, _ = self.module(batch)
+        return nats * (weight * scale)
 
     def lengths(self, step: Step) -> np.ndarray:
         """Tokens of each window of a step, those of all processes."""
