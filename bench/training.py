@@ -17,8 +17,9 @@ counted are real tokens, so padding earns nothing. The sides:
 
 `mfu` is the exact FLOPs of our steps (attention included, what is masked out not) over their seconds and over the peak
 of matrix products measured in the same process. `feed_share` is the time of steps on a batch held in memory over that
-of steps whose batch the feed makes anew each time. Ratios named cpu_ are of the processor's time instead of the wall's:
-other work on the machine disturbs them less.
+of steps whose batch the feed makes anew each time. `profile` is of one thread: its `mfu`, and where the time goes: the
+products of blocks and head, attention, all other operations, and what is none (Python, mostly). Ratios named cpu_ are
+of the processor's time instead of the wall's: other work on the machine disturbs them less.
 """
 
 from __future__ import annotations
@@ -107,12 +108,15 @@ def _square(cut: Windows, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {"ids": ids, "labels": labels, "positions": positions}
 
 
-def ours(work: Work, threads: int, optimiser: str, feed_repeats: int) -> process.Spent:
+def ours(
+    work: Work, threads: int, optimiser: str, feed_repeats: int, profile: bool = False
+) -> process.Spent:
     """Steps of ours, in the environment that runs this file."""
     rates = {"learning_rate": 1e-3, "matrix_rate": 1e-3, "tokens": 1e6, "precision": "bf16"}
     given = {
         "settings": {**SHAPE, **rates, "optimiser": optimiser, "row_tokens": 2 * CONTEXT},
         "rows_a_step": work.rows, "threads": threads, "feed_repeats": feed_repeats,
+        "profile": profile,
     }  # fmt: skip
     return process.run([sys.executable, str(HERE / "measure/steps.py"), str(work.corpus), str(work.file),
                         json.dumps(given)])  # fmt: skip
@@ -137,7 +141,7 @@ def theirs(work: Work, threads: int, python: Path, layout: str, options: dict) -
 def compare(label: str, work: Work, given: argparse.Namespace) -> dict:
     """Run the sides in turn, print a row for each, and return the part of this corpus of the JSON object."""
     python, threads = given.peers / "transformers/bin/python", given.threads
-    sides = {OURS: partial(ours, work, threads, "adamw", 1)}
+    sides = {OURS: partial(ours, work, threads, "adamw", 1, True)}
     if not given.quick:
         sides[OURS_MUON] = partial(ours, work, threads, "muon", 0)
     if python.exists():
@@ -192,6 +196,7 @@ def _facts(
         for one in found[OURS]
         for kept, made in zip(one["in_memory"], one["made_anew"], strict=True)
     ]
+    facts["profile"] = {name: round(share, 3) for name, share in found[OURS][0]["profile"].items()}
     facts["feed_share"] = round(statistics.median(shares), 3)
     return facts
 

@@ -4,17 +4,20 @@
 
 The last line is JSON: the seconds of each step after the first, on the wall and of the processor, the mean loss in nats
 a token, the peak of matrix products in FLOP/s, the exact FLOPs of each of these steps, and, of steps that repeat one
-batch, both kinds of seconds with the batch made anew by the feed and with the batch held in memory.
+batch, both kinds of seconds with the batch made anew by the feed and with the batch held in memory; with "profile",
+also for a step on one thread, its utilisation and the shares of its seconds by what they are spent on.
 """
 
 import json
 import sys
 import time
+from collections import Counter
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sequela.model import flops
 from sequela.train.batches import Step
@@ -23,6 +26,7 @@ from sequela.train.parallel import World
 from sequela.train.peak import measured_peak
 from sequela.train.run import Plan, Run
 from sequela.train.settings import TrainSettings
+from sequela.train.threads import Abreast
 
 
 def timed(run: Run, steps) -> tuple[np.ndarray, list[float]]:
@@ -33,6 +37,48 @@ def timed(run: Run, steps) -> tuple[np.ndarray, list[float]]:
         losses.append(nats / run.predicted(step))
         ends.append((time.perf_counter(), time.process_time()))
     return np.diff(ends, axis=0).T, losses
+
+
+KINDS = {
+    "products": ("mm", "addmm", "mv"),
+    "attention": ("bmm", "baddbmm", "baddbmm_", "_softmax", "_softmax_backward_data"),
+}
+
+
+class Spent(TorchDispatchMode):
+    """Adds up the seconds of PyTorch's operations by what they do."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = Counter(dict.fromkeys([*KINDS, "others"], 0.0))
+        self.kind = {name: kind for kind, names in KINDS.items() for name in names}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        begun = time.perf_counter()
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        self.seconds[self.kind.get(name, "others")] += time.perf_counter() - begun
+        return result
+
+
+def profiled(run: Run, step: Step, passes: list) -> dict:
+    """Of the middle one of five steps on one thread: shares of its seconds, and its utilisation."""
+    torch.set_num_threads(1)
+    run.abreast = Abreast(run.objective)
+    peak = measured_peak(run.plan.config, run.precision)
+    exact = flops.train(run.plan.config, run.lengths(step))
+    found = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        run.take(step, passes)
+        plain = time.perf_counter() - begun
+        begun = time.perf_counter()
+        with Spent() as spent:
+            run.take(step, passes)
+        whole = time.perf_counter() - begun
+        kinds = {kind: seconds / whole for kind, seconds in spent.seconds.items()}
+        found.append({"mfu": exact / plain / peak, **kinds, "python": 1 - sum(kinds.values())})
+    return sorted(found, key=lambda one: one["mfu"])[2]
 
 
 def main() -> None:
@@ -59,7 +105,9 @@ def main() -> None:
         kept, _ = timed(run, repeat((steps[0], held), 4))
         made_anew.append(fed.sum(1).tolist())
         in_memory.append(kept.sum(1).tolist())
+    profile = profiled(run, steps[0], held) if given["profile"] else None
     about = {
+        "profile": profile,
         "seconds": seconds.tolist(),
         "cpu_seconds": cpu_seconds.tolist(),
         "loss": sum(losses) / len(losses),

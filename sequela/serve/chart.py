@@ -16,7 +16,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line through points; `spread` draws a vertical bar at each of the first points, `line` joins them."""
+    """A named line through points.
+
+    `spread` draws a vertical bar at each point, but where it is no number; `line` joins them.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -110,6 +113,8 @@ def plot(
             path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in inside)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         for (a, _), (low, high) in zip(curve.points, curve.spread, strict=False):
+            if not low <= high:
+                continue
             ends = (y(min(max(end, up.low), up.high)) for end in (low, high))
             y1, y2 = (f"{end:.1f}" for end in ends)
             parts.append(f'<line x1="{x(a):.1f}" y1="{y1}" x2="{x(a):.1f}" y2="{y2}" stroke="{colour}"/>')

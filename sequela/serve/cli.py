@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Annotated
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
@@ -74,7 +77,7 @@ tokenize, train, simulate, predict, evaluate, report. Each reads folders,
 writes one folder, and is skipped when that folder is up to date.""",
     help_format="plaintext",
     config=_settings_from_file,
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
 
@@ -193,7 +196,7 @@ def train(
     out: Path,
     /,
     *,
-    resume: Annotated[bool, Parameter(negative="--no-resume")] = True,
+    resume: bool = True,
     settings: Annotated[TrainSettings, FLAT] = TrainSettings(),
     common: Annotated[Common, FLAT] = Common(),
 ) -> None:
@@ -328,7 +331,7 @@ def predict(
     *,
     task: list[str],
     estimator: str = "scope",
-    baselines: Annotated[bool, Parameter(negative="--no-baselines")] = True,
+    baselines: bool = True,
     split: str = "held_out",
     patients: int | None = None,
     settings: Annotated[SimulateSettings, FLAT] = SimulateSettings(),
@@ -443,9 +446,7 @@ def _run(name: str, out: Path, common: Common, work: Callable[[Progress], dict])
 
 def main() -> None:
     """Entry point of the command `sequela`."""
-    code = run(sys.argv[1:])
-    gc.freeze()  # all that is left goes with the process: nobody has to look through it
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
@@ -457,22 +458,42 @@ def run(arguments: list[str]) -> int:
         return _complain(
             str(error) if isinstance(error, InputError) else f"{str(error).removesuffix('.')}. {help_}"
         )
+    pressed = []
     try:
-        command(*bound.args, **bound.kwargs)
+        with _ctrl_c(pressed):
+            command(*bound.args, **bound.kwargs)
     except InputError as error:
         return _complain(str(error))
     except Interrupted as stopped:
         print(f"sequela: {stopped}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
-        return INTERRUPTED
-    except Exception:
+    except (KeyboardInterrupt, Exception):
+        if pressed:
+            print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
+            return INTERRUPTED
         import traceback
 
         traceback.print_exc()
         print("sequela: this is a defect of ours; please report it with the lines above.", file=sys.stderr)
         return OUR_BUG
     return DONE
+
+
+@contextmanager
+def _ctrl_c(pressed: list[int]) -> Generator[None]:
+    """Remember in `pressed` that Ctrl-C came: a library in the midst of its import may make another error of it."""
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def heed(number: int, frame: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, heed)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _complain(sentence: str) -> int:

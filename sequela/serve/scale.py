@@ -173,12 +173,14 @@ def scale(
         f"The run {name} stopped, as its loss ran away: see runs/{name}{STOPPED}." for name in study.stopped()
     ]
     setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
+    chosen, speed = study.settings, max(row["flops"] / row["seconds"] for row in rows)
+    target = speed * 3600 * chosen.target_hours if chosen.target_hours else chosen.target_flops
     found = {
-        "settings": {"flops": study.flops, **asdict(study.settings)},
-        **advice.study(_runs(rows), setting, study.settings.target_flops),
+        "settings": {"flops": study.flops, **asdict(chosen)},
+        **advice.study(_runs(rows), setting, target),
         "notes_on_plan": notes,
-        "flops_per_second": max(row["flops"] / row["seconds"] for row in rows),
-        "floor": _above_floor(rows, study.settings.floor),
+        "flops_per_second": speed,
+        "floor": _above_floor(rows, chosen.floor),
         "downstream": asked(rows) if asked else [],
     }
     with held(study.out / f"{FIT}{CLAIM}"):

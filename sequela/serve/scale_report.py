@@ -73,11 +73,11 @@ def _loss(rows: Sequence[dict], found: dict) -> str:
     ]  # fmt: skip
     advice, curves = found["advice"], [Curve("runs", every, marks=True, line=False)]
     if best:
-        spread = [(one["low"], one["high"]) for _, _, one in best if one["low"] is not None]
+        spread = [_bar(one) for _, _, one in best]
         curves.append(Curve("best of a budget", [(x, y) for x, y, _ in best], spread, marks=True))
     told = advice["loss"]
-    spread = [(told["low"], told["high"])] if told["low"] is not None else []
-    curves.append(Curve("advice", [(advice["flops"], told["value"])], spread, marks=True, line=False))
+    answer = [(advice["flops"], told["value"])]
+    curves.append(Curve("advice", answer, [_bar(told)], marks=True, line=False))
     xs, ys = zip(*(point for curve in curves for point in curve.points), strict=True)
     across = Axis.around("training FLOPs", xs, log=True)
     if found.get("floor"):
@@ -87,16 +87,23 @@ def _loss(rows: Sequence[dict], found: dict) -> str:
     return plot(curves, across, Axis.around("bits per event", ys))
 
 
+def _bar(interval: dict) -> tuple[float, float]:
+    low, high = (math.nan if interval[end] is None else interval[end] for end in ("low", "high"))
+    return low, high
+
+
 def _optimum(found: dict) -> str:
     known = [one for one in (found["isoflop"] or {"budgets": []})["budgets"] if "parameters" in one]
     if not known:
         return ""
     curves = [
-        Curve(name, [(one["flops"], one[name]["value"]) for one in known], spread, marks=True)
-        for name in ("parameters", "tokens")
-        for spread in (
-            [(one[name]["low"], one[name]["high"]) for one in known if one[name]["low"] is not None],
+        Curve(
+            name,
+            [(one["flops"], one[name]["value"]) for one in known],
+            [_bar(one[name]) for one in known],
+            marks=True,
         )
+        for name in ("parameters", "tokens")
     ]
     values = [value for curve in curves for _, value in curve.points]
     across = Axis.around("training FLOPs", [one["flops"] for one in known], log=True)

@@ -18,7 +18,7 @@ from sequela.record.errors import InputError
 from sequela.train.settings import TrainSettings
 
 DEPTH = 2
-ROW_TOKENS = 4096  # longer rows gain nothing on a CPU
+ROW_TOKENS = 4096  # that are passed at a time: longer rows gain nothing on a CPU
 TOKENS_PER_PARAMETER = 1000  # CoMET's optimum (arXiv 2508.12104)
 EPOCHS = 4  # as many passes are worth nearly as much as new data (Muennighoff et al., arXiv 2305.16264)
 

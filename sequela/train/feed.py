@@ -51,6 +51,11 @@ def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device)
 
 
+def padded_to(row_tokens: int, device: torch.device | str) -> int:
+    """Of how many tokens rows are a multiple: on a GPU all have one length, so that its kernels are compiled once."""
+    return row_tokens if torch.device(device).type == "cuda" else 8
+
+
 def alone(rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, float]]:
     """The share of one process: every row, with weight 1."""
     return [(row, 1.0) for row in rows]
@@ -82,6 +87,10 @@ def feed(
 
     def work() -> None:
         try:
+            if (number := torch.device(device).index) is not None:
+                torch.cuda.set_device(
+                    number
+                )  # or this thread would pin its memory on the first GPU's account
             for step in steps:
                 passes = [
                     (inputs(collate(windows, row, multiple), device), weight)

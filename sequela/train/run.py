@@ -21,7 +21,7 @@ from sequela.tokens.pack import Windows
 from sequela.train import precision, state
 from sequela.train.batches import Batches, Step
 from sequela.train.dial import Resolved, context_of, resolve
-from sequela.train.feed import Inputs, feed
+from sequela.train.feed import Inputs, feed, padded_to
 from sequela.train.metrics import Curve
 from sequela.train.objective import NextToken
 from sequela.train.optimizer import optimisers, schedule
@@ -165,9 +165,9 @@ class Run:
         """The steps to come, each with the rows that this process takes and their weights."""
         batches = self.plan.batches()
         batches.start_at(self.position)
-        # on a GPU rows of one length, so that its kernels are compiled once
-        multiple = self.plan.settings.row_tokens if self.world.device.type == "cuda" else 8
-        return feed(batches, self.plan.windows, self.world.device, share=self.world.share, multiple=multiple)
+        device = self.world.device
+        multiple = padded_to(self.plan.settings.row_tokens, device)
+        return feed(batches, self.plan.windows, device, share=self.world.share, multiple=multiple)
 
     def take(self, step: Step, passes: list[tuple[Inputs, float]]) -> tuple[float, float]:
         """One step: the gradient of its mean loss, row by row, then the optimisers.

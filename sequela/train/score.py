@@ -14,10 +14,10 @@ from sequela.tokens.family import FAMILIES
 from sequela.tokens.pack import Windows, collate
 from sequela.tokens.ragged import within
 from sequela.train.batches import Batches
+from sequela.train.dial import ROW_TOKENS
+from sequela.train.feed import padded_to
 from sequela.train.kinds import Kinds, kinds_of
 from sequela.train.objective import Scored, scored
-
-ROW_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ def score(
     tally = _Tally(len(data.patients), kinds, model.embedding.weight.device)
     if len(chosen) == 0:
         return tally.score
-    lengths = cut.lengths[chosen]
+    lengths, row_tokens = cut.lengths[chosen], max(ROW_TOKENS, context)
+    multiple = padded_to(row_tokens, model.embedding.weight.device)
     with torch.no_grad():
-        for step in Batches(lengths, max(ROW_TOKENS, context), 1, int(lengths.sum())):
+        for step in Batches(lengths, row_tokens, 1, int(lengths.sum())):
             row = chosen[step.rows[0]]
-            found = scored(model, collate(cut, row))
+            found = scored(model, collate(cut, row, multiple))
             window = np.repeat(row, cut.lengths[row])[found.places]
             place = within(cut.lengths[row])[found.places]
             own = place + 1 >= cut.fronts.lengths[window]

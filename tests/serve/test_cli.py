@@ -129,6 +129,15 @@ def test_demo_prints_table_time_and_memory(
     assert re.search(r"peak memory [\d,]+ MB", written.out)
 
 
+def test_what_the_user_can_mend_ends_with_its_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sequela", "train", "nowhere", str(tmp_path / "model"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "sequela: nowhere does not exist: check the path, or run the stage that makes it."
+    ]
+
+
 def test_our_bugs_exit_with_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("sequela.serve.commands.tasks", lambda: 1 / 0)
     assert run(["tasks"]) == 1

@@ -28,6 +28,7 @@ PUBLISHED = {
     },
 }
 GRID = 600  # sizes looked at between the smallest and the largest shape
+KNOTS = 60  # of them whose FLOPs are those of a shape
 FAR = 10.0  # an extrapolation in compute beyond which the answer warns
 APART = 2.0  # the factor between the two methods' sizes beyond which it does
 
@@ -49,15 +50,6 @@ class Setting:
     unit: str = "bits per event"
 
 
-def flops_in(hours: float, flops_per_second: float) -> float:
-    """The compute of so many hours at a measured training speed.
-
-    >>> flops_in(2, 1e14)
-    7.2e+17
-    """
-    return hours * 3600 * flops_per_second
-
-
 def study(
     runs: Sequence[Run], setting: Setting, budget: float | None = None, *, seed: int = 0
 ) -> dict[str, object]:
@@ -70,7 +62,7 @@ def study(
         InputError: where neither a parabola nor the law can be fitted.
     """
     kept, notes = usable(runs, setting.most_epochs)
-    laws = _fits(kept, setting, seed)
+    laws = fits(kept, setting, seed)
     if laws.isoflop is None and laws.law is None:
         raise InputError(f"The runs cannot be fitted: {' '.join([*notes, *laws.notes])}")
     return {
@@ -81,23 +73,10 @@ def study(
         "isoflop": laws.isoflop.as_dict() if laws.isoflop else None,
         "parametric": laws.law.as_dict() if laws.law else None,
         "check": check(kept, setting, seed=seed),
-        "advice": _advise(laws, setting, budget or 10 * laws.studied, seed),
+        "advice": advise(laws, setting, budget or 10 * laws.studied, seed),
         "published": compare(laws.isoflop, laws.law),
         "notes": [*notes, *laws.notes],
     }
-
-
-def advise(runs: Sequence[Run], setting: Setting, budget: float, *, seed: int = 0) -> dict[str, object]:
-    """What to train with `budget` FLOPs, and the loss [interval] that one such run is expected to reach.
-
-    The size that the law L(N, D) prefers, with what repeated tokens are worth and no more epochs than allowed; beside
-    it the size and loss that the isoFLOP power laws give, which know nothing of the corpus's end.
-
-    Raises:
-        InputError: where nothing can be fitted, or no shape can spend the budget within the epochs allowed.
-    """
-    kept, _ = usable(runs, setting.most_epochs)
-    return _advise(_fits(kept, setting, seed), setting, budget, seed)
 
 
 def check(runs: Sequence[Run], setting: Setting, *, seed: int = 0) -> dict[str, object] | None:
@@ -110,8 +89,8 @@ def check(runs: Sequence[Run], setting: Setting, *, seed: int = 0) -> dict[str, 
     if len(budgets) < 2:
         return None
     rest, held = ([r for r in runs if (r.budget == budgets[-1]) == last] for last in (False, True))
-    laws = _fits(rest, setting, seed)
-    seen = _fits(held, setting, seed + 1).isoflop
+    laws = fits(rest, setting, seed)
+    seen = fits(held, setting, seed + 1).isoflop
     curve = seen.curves[0] if seen else None
     found: dict[str, object] = {
         "held_back_flops": budgets[-1],
@@ -158,14 +137,16 @@ def compare(isoflop: IsoFlop | None, law: Law | None) -> dict[str, object]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Laws:
+class Laws:
+    """What is fitted to the runs, None where it cannot be: `notes` say why. `studied` is the largest budget."""
+
     isoflop: IsoFlop | None
     law: Law | None
     studied: float
     notes: list[str]
 
 
-def _fits(runs: Sequence[Run], setting: Setting, seed: int) -> _Laws:
+def fits(runs: Sequence[Run], setting: Setting, seed: int = 0) -> Laws:
     """Both fits, or a sentence why there is none."""
     found, notes = [], []
     for one in (
@@ -177,10 +158,18 @@ def _fits(runs: Sequence[Run], setting: Setting, seed: int) -> _Laws:
         except InputError as error:
             found.append(None)
             notes.append(str(error))
-    return _Laws(*found, max(run.budget for run in runs), notes)
+    return Laws(*found, max(run.budget for run in runs), notes)
 
 
-def _advise(laws: _Laws, setting: Setting, budget: float, seed: int) -> dict[str, object]:
+def advise(laws: Laws, setting: Setting, budget: float, seed: int = 0) -> dict[str, object]:
+    """What to train with `budget` FLOPs, and the loss [interval] that one such run is expected to reach.
+
+    The size that the law L(N, D) prefers, with what repeated tokens are worth and no more epochs than allowed; beside
+    it the size and loss that the isoFLOP power laws give, which know nothing of the corpus's end.
+
+    Raises:
+        InputError: where nothing can be fitted, or no shape can spend the budget within the epochs allowed.
+    """
     if not 0 < budget < math.inf:
         raise InputError(f"The compute to advise on must be above 0 FLOPs, not {budget:g}.")
     least = min(budget / shape.flops_per_token for shape in setting.shapes) / setting.unique_tokens
@@ -224,7 +213,7 @@ def _advise(laws: _Laws, setting: Setting, budget: float, seed: int) -> dict[str
     }  # fmt: skip
 
 
-def _warnings(laws: _Laws, setting: Setting, budget: float) -> list[str]:
+def _warnings(laws: Laws, setting: Setting, budget: float) -> list[str]:
     notes = []
     if (factor := budget / laws.studied) > FAR:
         notes.append(
@@ -247,7 +236,7 @@ def _warnings(laws: _Laws, setting: Setting, budget: float) -> list[str]:
     return notes
 
 
-def _power(laws: _Laws, budget: float, seed: int) -> dict[str, Interval] | None:
+def _power(laws: Laws, budget: float, seed: int) -> dict[str, Interval] | None:
     """The answer of the isoFLOP power laws."""
     iso = laws.isoflop
     if not (iso and iso.parameters and iso.tokens and iso.predicted_loss):
@@ -262,10 +251,11 @@ def _power(laws: _Laws, budget: float, seed: int) -> dict[str, Interval] | None:
 
 
 def _flops_per_token(shapes: Sequence[Shape], parameters: np.ndarray | float) -> np.ndarray:
-    """Of a size between the shapes: a smooth curve through theirs, in logarithms."""
-    x, y = (np.log([getattr(shape, name) for shape in shapes]) for name in ("parameters", "flops_per_token"))
-    degree = min(2, len(set(x)) - 1)
-    return np.exp(np.polynomial.Polynomial.fit(x, y, degree)(np.log(parameters)))
+    """Of a size between the shapes that would be trained: in logarithms, straight from one to the next."""
+    sizes = np.geomspace(*(end(shape.parameters for shape in shapes) for end in (min, max)), KNOTS)
+    some = sorted({nearest(shapes, size) for size in sizes}, key=lambda shape: shape.parameters)
+    x, y = (np.log([getattr(shape, name) for shape in some]) for name in ("parameters", "flops_per_token"))
+    return np.exp(np.interp(np.log(parameters), x, y))
 
 
 def _best(law: Law, setting: Setting, budget: float) -> tuple[np.ndarray, np.ndarray] | None:

@@ -101,10 +101,6 @@ class Curve:
         """The run with the lowest loss."""
         return min(self.runs, key=lambda run: run.loss)
 
-    def loss_at(self, parameters: float | np.ndarray) -> np.ndarray:
-        """The parabola, for drawing."""
-        return np.exp(np.polyval(self.coefficients[::-1], np.log(np.asarray(parameters) / self.centre)))
-
     def as_dict(self) -> dict[str, object]:
         """Plain values; the minimum is left out where it lies at an edge."""
         sizes = [run.parameters for run in self.runs]

@@ -47,7 +47,6 @@ class PlannedRun:
         budget: FLOPs of the isoFLOP curve that it belongs to.
         tokens: predicted in training, repeats included; times `flops_per_token` this is the budget.
         epochs: how often each token of the corpus is seen; above 1 the data are repeated.
-        seconds: expected, or None where no speed is known.
     """
 
     budget: float
@@ -57,7 +56,6 @@ class PlannedRun:
     flops_per_token: float
     tokens: int
     epochs: float
-    seconds: float | None = None
 
     def as_dict(self) -> dict[str, float | None]:
         """Plain values."""
@@ -66,17 +64,10 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a study, those it leaves out because they repeat the data too often, and words on both."""
+    """The runs of a study, and words on them and on those it leaves out because they repeat the data too often."""
 
     runs: tuple[PlannedRun, ...]
-    left_out: tuple[PlannedRun, ...]
     notes: tuple[str, ...]
-
-    @property
-    def seconds(self) -> float | None:
-        """Of all runs one after another."""
-        known = [run.seconds for run in self.runs if run.seconds is not None]
-        return sum(known) if len(known) == len(self.runs) else None
 
 
 def ladder(
@@ -110,7 +101,6 @@ def grid(
     sizes: int = 7,
     optimum: Callable[[float], float] | None = None,
     most_epochs: float = MOST_EPOCHS,
-    speed: Callable[[Shape], float] | float | None = None,
 ) -> Plan:
     """An isoFLOP grid: for each budget `sizes` shapes, each about twice the one before, around the expected optimum.
 
@@ -122,7 +112,6 @@ def grid(
         optimum: of a budget, gives the parameters expected to be best: `expected()`, or `IsoFlop.optimum` of the
             budgets that are finished.
         most_epochs: runs that see the data more often are left out, and told.
-        speed: measured training speed in FLOP/s, or a function of the shape that gives it.
 
     Raises:
         InputError: for budgets, shapes or sizes that cannot make a grid.
@@ -136,20 +125,19 @@ def grid(
     if not unique_tokens > 0:
         raise InputError("The corpus holds no training tokens: tokenize a dataset with a training split.")
     optimum = optimum or expected()
-    runs, left_out, notes = [], [], []
+    runs, notes = [], []
     for budget in sorted(set(budgets)):
         chosen = _around(shapes, optimum(budget), sizes)
-        made = [_run(budget, shape, unique_tokens, speed) for shape in chosen]
+        made = [_run(budget, shape, unique_tokens) for shape in chosen]
         kept = [run for run in made if run.epochs <= most_epochs]
         runs += kept
-        left_out += [run for run in made if run.epochs > most_epochs]
         notes += _notes(budget, sizes, made, kept, most_epochs)
     if not runs:
         raise InputError(
             f"Every run would see the data more than {most_epochs:g} times: lower --flops "
             f"(now {min(budgets):.3g} and more) or bring a larger corpus ({unique_tokens:,.0f} tokens)."
         )
-    return Plan(tuple(runs), tuple(left_out), tuple(notes))
+    return Plan(tuple(runs), tuple(notes))
 
 
 def nearest(shapes: Sequence[Shape], parameters: float) -> Shape:
@@ -179,7 +167,7 @@ def beyond(
     """
     last, step = (max(tried), STEP) if edge == "largest" else (min(tried), 1 / STEP)
     new = {nearest(shapes, last * step**place) for place in (1, 2)}
-    more = [_run(budget, shape, unique_tokens, None) for shape in new if shape.parameters not in tried]
+    more = [_run(budget, shape, unique_tokens) for shape in new if shape.parameters not in tried]
     return sorted((run for run in more if run.epochs <= most_epochs), key=lambda run: run.parameters)
 
 
@@ -197,14 +185,10 @@ def _around(shapes: Sequence[Shape], centre: float, sizes: int) -> list[Shape]:
     return sorted(close, key=lambda shape: shape.parameters)
 
 
-def _run(
-    budget: float, shape: Shape, unique: float, speed: Callable[[Shape], float] | float | None
-) -> PlannedRun:
+def _run(budget: float, shape: Shape, unique: float) -> PlannedRun:
     tokens = max(1, round(budget / shape.flops_per_token))
-    rate = speed(shape) if callable(speed) else speed
     return PlannedRun(
         budget, shape.depth, shape.width, shape.parameters, shape.flops_per_token, tokens, tokens / unique,
-        None if rate is None else budget / rate,
     )  # fmt: skip
 
 

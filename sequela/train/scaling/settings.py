@@ -21,13 +21,17 @@ class ScaleSettings:
     """Leave out runs that would see the data more often."""
     target_flops: float | None = None
     """Plan a run of so many training FLOPs; ten times the largest budget unless given."""
+    target_hours: float | None = None
+    """Plan a run of so many hours instead, at the speed of the fastest run of the study."""
     floor: float | None = None
     """The entropy of the data in bits per event, where it is known, as of a simulated population."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
-        for name in ("expected_tokens_per_parameter", "most_epochs", "target_flops", "floor"):
+        for name in ("expected_tokens_per_parameter", "most_epochs", "target_flops", "target_hours", "floor"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
+        if self.target_flops and self.target_hours:
+            raise ValueError("target_flops and target_hours say the same thing: give one")

@@ -5,17 +5,18 @@ from dataclasses import replace
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.train.scaling.advice import Setting, advise, check, compare, flops_in, study
+from sequela.train.scaling.advice import Setting, advise, check, compare, fits, study
 from sequela.train.scaling.fit import isoflop
 from sequela.train.scaling.parametric import fit
 from tests.train.scaling.surface import BUDGETS, PUBLISHED, STEEP, shapes
 from tests.train.scaling.test_fit import enough
 
 SETTING = Setting(shapes(), unique_tokens=1e13)
+LAWS = fits(PUBLISHED.study(), SETTING)
 
 
 def test_the_answer_is_the_optimum_of_the_surface():
-    found = advise(PUBLISHED.study(), SETTING, 1e22)
+    found = advise(LAWS, SETTING, 1e22)
     best = PUBLISHED.optimum(1e22)
     assert found["parameters"]["low"] < best < found["parameters"]["high"]
     assert found["tokens"] == pytest.approx(1e22 / (6 * best), rel=0.3)
@@ -30,18 +31,18 @@ def test_the_answer_is_the_optimum_of_the_surface():
 
 def test_a_small_corpus_gets_a_larger_model_and_is_told():
     small = replace(SETTING, unique_tokens=2e10)
-    found = advise(PUBLISHED.study(), small, 1e22)
+    found = advise(fits(PUBLISHED.study(), small), small, 1e22)
     assert found["epochs"] <= 4.2
     assert found["parameters"]["value"] > 2 * PUBLISHED.optimum(1e22)
-    assert found["loss"]["value"] > advise(PUBLISHED.study(), SETTING, 1e22)["loss"]["value"]
+    assert found["loss"]["value"] > advise(LAWS, SETTING, 1e22)["loss"]["value"]
     assert "More patients would help" in found["notes"][0]
     with pytest.raises(InputError, match="every shape offered would see the data more than 4 times"):
-        advise(PUBLISHED.study(), replace(SETTING, unique_tokens=1e3), 1e22)
+        advise(LAWS, replace(SETTING, unique_tokens=1e3), 1e22)
 
 
 def test_far_extrapolation_and_too_few_shapes_are_told():
     few = replace(SETTING, shapes=[shape for shape in shapes() if shape.parameters < 1e9])
-    notes = " ".join(advise(PUBLISHED.study(), few, 1e23)["notes"])
+    notes = " ".join(advise(LAWS, few, 1e23)["notes"])
     assert "100 times the largest budget" in notes
     assert "edge of the shapes" in notes
 
@@ -49,7 +50,7 @@ def test_far_extrapolation_and_too_few_shapes_are_told():
 def test_methods_that_disagree_are_told():
     """Repeats that the power laws do not know of: the law keeps to the corpus."""
     assert "two methods disagree" in " ".join(
-        advise(PUBLISHED.study(), replace(SETTING, unique_tokens=2e10), 1e22)["notes"]
+        advise(LAWS, replace(SETTING, unique_tokens=2e10), 1e22)["notes"]
     )
 
 
@@ -158,8 +159,4 @@ def test_too_few_runs_are_a_sentence(runs, message):
 @pytest.mark.parametrize("budget", [0.0, -1.0, math.inf])
 def test_a_budget_that_is_none_is_a_sentence(budget):
     with pytest.raises(InputError, match="above 0 FLOPs"):
-        advise(PUBLISHED.study(), SETTING, budget)
-
-
-def test_hours_become_flops():
-    assert flops_in(1, 1e12) == pytest.approx(3.6e15)
+        advise(LAWS, SETTING, budget)

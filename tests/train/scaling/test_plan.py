@@ -18,7 +18,7 @@ def test_a_budget_is_spent_whole_by_sizes_that_double():
         sizes = [run.parameters for run in plan.runs if run.budget == budget]
         assert all(1.3 < b / a < 3 for a, b in zip(sizes, sizes[1:], strict=False))
         assert sizes[3] == pytest.approx(expected()(budget), rel=0.3)
-    assert plan.left_out == plan.notes == ()
+    assert plan.notes == ()
 
 
 def test_the_expected_optimum_has_the_tokens_asked_for():
@@ -29,22 +29,12 @@ def test_the_expected_optimum_has_the_tokens_asked_for():
 def test_repeats_are_told_and_those_beyond_the_bound_left_out():
     plan = grid([1e15], shapes(), unique_tokens=3e8)
     epochs = {run.epochs for run in plan.runs}
-    assert 1 < max(epochs) <= 4 < min(run.epochs for run in plan.left_out)
-    assert len(plan.runs) + len(plan.left_out) == 7
+    assert 1 < max(epochs) <= 4
     told = " ".join(plan.notes)
-    assert f"{len(plan.left_out)} runs are left out" in told
+    assert f"{7 - len(plan.runs)} runs are left out" in told
     assert f"{sum(e > 1 for e in epochs)} of {len(plan.runs)} runs repeat the data" in told
     free = grid([1e15], shapes(), unique_tokens=3e8, most_epochs=math.inf)
-    assert len(free.runs) == 7
-    assert not free.left_out
-
-
-def test_time_comes_from_the_measured_speed():
-    one = grid([1e15], shapes(), 1e12, speed=1e11)
-    assert one.seconds == pytest.approx(7 * 1e4)
-    by_shape = grid([1e15], shapes(), 1e12, speed=lambda shape: 1e9 * shape.width)
-    assert all(run.seconds == pytest.approx(1e6 / run.width) for run in by_shape.runs)
-    assert grid([1e15], shapes(), 1e12).seconds is None
+    assert len(free.runs) == 7 and max(run.epochs for run in free.runs) > 4
 
 
 def test_the_centre_can_be_that_of_finished_budgets():
