@@ -34,6 +34,7 @@ STOPPED = "-stopped"  # beside a run whose loss ran away: the batch that did it
 # Settings of a run that the study decides
 CHOSEN = ("preset", "depth", "layers", "width", "epochs", "tokens", "tokens_per_parameter")
 ROUNDS = 4  # of adding sizes where the best of a budget is at the edge of those tried
+BELOW = "The loss expected lies below the entropy of the data, which no model reaches: the law fails so far out."
 WAIT = 5.0  # seconds between two looks at what others are doing
 
 
@@ -183,6 +184,8 @@ def scale(
         "floor": _above_floor(rows, chosen.floor),
         "downstream": asked(rows) if asked else [],
     }
+    if chosen.floor and found["advice"]["loss"]["value"] < chosen.floor:
+        found["advice"]["notes"].append(BELOW)
     with held(study.out / f"{FIT}{CLAIM}"):
         pl.DataFrame(rows).write_parquet(study.out / TABLE)
         (study.out / FIT).write_text(json.dumps(found, indent=1))

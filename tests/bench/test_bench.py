@@ -14,7 +14,7 @@ from sequela.record.store import read_events
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work
-WITH_HELP = ["tokenization.py", "memory.py", "ingest.py", "dial.py"]
+WITH_HELP = ["tokenization.py", "memory.py", "ingest.py", "dial.py", "training.py", "choices.py"]
 
 
 def last_line(script: str, *arguments: str) -> dict:
