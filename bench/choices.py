@@ -9,7 +9,6 @@ products. One batch is taken again and again, by the choice and its alternatives
 * attention by tiles, by PyTorch's flash attention patient by patient, or under one dense mask
 * rows on threads of their own, or all threads in each product
 * what lies between the products as PyTorch runs it, or fused by `torch.compile`
-* the norms of the blocks with our backward pass, or with PyTorch's
 * bf16 or fp32 products
 
 The last line is JSON: for each alternative its time over that of the choice.
@@ -124,22 +123,17 @@ def measure(corpus: Path, shape: dict, repeats: int) -> dict[str, list[float]]:
     feed = run.feed()
     step, passes = next(feed)
     feed.close()
-    shared, fused, plain = (Run(run.plan, World()) for _ in range(3))
+    shared, fused = (Run(run.plan, World()) for _ in range(2))
     shared.abreast.most = 1
     Tiled.__call__ = torch.compiler.disable(Tiled.__call__)  # every row has tiles of its own
     for block in fused.objective.decoder.blocks:
         block.compile(dynamic=False)
-    for block in plain.objective.decoder.blocks:
-        block.norm_1, block.norm_2 = (
-            torch.nn.RMSNorm(norm.weight.shape, norm.epsilon) for norm in (block.norm_1, block.norm_2)
-        )
     ways = {
         CHOICE: (run, passes),
         "attention: flash, patient by patient": (run, attending(passes, "flash")),
         "attention: dense mask": (run, attending(passes, "dense")),
         "all threads in each product": (shared, passes),
         "blocks compiled": (fused, passes),
-        "norms by PyTorch": (plain, passes),
     }
     if chosen == "bf16":
         ways["fp32"] = Run(Plan.of(corpus, replace(settings, precision="fp32")), World()), passes

@@ -141,7 +141,7 @@ def theirs(work: Work, threads: int, python: Path, layout: str, options: dict) -
 def compare(label: str, work: Work, given: argparse.Namespace) -> dict:
     """Run the sides in turn, print a row for each, and return the part of this corpus of the JSON object."""
     python, threads = given.peers / "transformers/bin/python", given.threads
-    sides = {OURS: partial(ours, work, threads, "adamw", 1, True)}
+    sides = {OURS: partial(ours, work, threads, "adamw", 2 if given.quick else 12, True)}
     if not given.quick:
         sides[OURS_MUON] = partial(ours, work, threads, "muon", 0)
     if python.exists():

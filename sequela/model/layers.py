@@ -21,32 +21,8 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
-        if x.requires_grad:
-            return _Normalise.apply(x, self.weight, self.epsilon)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
-
-
-class _Normalise(torch.autograd.Function):
-    """RMSNorm. PyTorch's own has a backward pass on the CPU that takes five times as long."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight).to(computed_in(x))
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, inverse = ctx.saved_tensors
-        dtype, x = x.dtype, x.to(inverse.dtype)  # products of two types are slow on a CPU, or fail
-        of_x = gradient.to(inverse.dtype, copy=True)
-        along = of_x * x
-        flat = along.flatten(0, -2)
-        of_weight = flat.t().mv(inverse.flatten())
-        slope = flat.mv(weight).view_as(inverse).mul_(inverse).mul_(inverse).div_(-x.shape[-1])
-        of_x.mul_(weight).addcmul_(x, slope).mul_(inverse)
-        return of_x.to(dtype), of_weight, None
+        normed = F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.epsilon)
+        return normed.to(computed_in(x))
 
 
 def computed_in(x: Tensor) -> torch.dtype:

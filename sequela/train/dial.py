@@ -60,6 +60,7 @@ class Resolved:
         return [
             f"{name.replace('_', ' '):<16}{_written(value):<16}{self.origins[name]}"
             for name, value in self.values.items()
+            if name != "matrix_rate" or self.settings.optimiser == "muon"
         ]
 
 

@@ -76,7 +76,7 @@ def train(
     for line in (*plan.resolved.lines(), f"{'precision':<16}{run.precision}"):
         say(line)
     log = plan.settings.log if world.leads else "none"
-    with closing(writer(log, _beside(beside, "log"), plan.settings.of_result)) as metrics:
+    with closing(writer(log, _beside(beside, "log"), plan.settings.of_result, anew=not run.steps)) as metrics:
         shown = _Shown(run, metrics, progress)
         _take_steps(run, saved, shown, stop, _beside(beside, "stopped"))
         run.save(saved)  # whatever happens from here on, nothing is trained again

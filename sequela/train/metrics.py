@@ -61,15 +61,17 @@ class Writer(Protocol):
         """Nothing more comes in this process."""
 
 
-def writer(name: str, folder: Path, settings: dict[str, object]) -> Writer:
-    """The writer of that name, one of `NAMES`; it goes on with what it finds in `folder`. No server is needed.
+def writer(name: str, folder: Path, settings: dict[str, object], *, anew: bool = False) -> Writer:
+    """The writer of that name, one of `NAMES`. No server is needed.
+
+    It goes on with the last run in `folder`, or with `anew` beside the runs that are there.
 
     Raises:
         InputError: where its package is not installed.
     """
     if name == "none":
         return _Nothing()
-    return _TensorBoard(folder) if name == "tensorboard" else _MLflow(folder, settings)
+    return _TensorBoard(folder, anew) if name == "tensorboard" else _MLflow(folder, settings, anew)
 
 
 class _Nothing:
@@ -81,13 +83,14 @@ class _Nothing:
 
 
 class _TensorBoard:
-    """Event files that `tensorboard --logdir FOLDER` shows."""
+    """Event files that `tensorboard --logdir FOLDER` shows, those of each run in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, anew: bool) -> None:
         package("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.events = SummaryWriter(str(folder))
+        there = len(list(folder.glob("run-*")))
+        self.events = SummaryWriter(str(folder / f"run-{max(1, there + anew)}"))
 
     def write(self, tokens: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -99,19 +102,19 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """A file store; one run, taken up where there is one.
+    """A file store.
 
     `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri FOLDER` shows it: MLflow 3 wants to be asked for what
     needs no database.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, object]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, object], anew: bool) -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         client = package("mlflow").MlflowClient(tracking_uri=folder.resolve().as_uri())
         name = folder.resolve().name
         found = client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else client.create_experiment(name)
-        before = client.search_runs([experiment], max_results=1)
+        before = [] if anew else client.search_runs([experiment], max_results=1)  # the latest stands first
         self.client = client
         self.run = (before[0] if before else client.create_run(experiment, run_name=name)).info.run_id
         if not before:

@@ -147,14 +147,24 @@ class Run:
         facts = {
             "steps": self.steps, "position": self.position, "flops": self.flops, "seconds": self.seconds,
             "curve": self.curve.state(), "watch": self.watch.state(), "checks": self.checks,
+            "precision": self.precision,
         }  # fmt: skip
         state.save(folder, self.steps, self.objective, self.steppers, facts, self.plan.same(), self.world)
 
     def restore(self, folder: Path) -> bool:
-        """Go on from the latest whole checkpoint in `folder`, where there is one; all processes call this."""
+        """Go on from the latest whole checkpoint in `folder`, where there is one; all processes call this.
+
+        Raises:
+            InputError: where this processor computes in other numbers than the one that began the run.
+        """
         facts = state.restore(folder, self.objective, self.steppers, self.plan.same(), self.world)
         if facts is None:
             return False
+        if facts["precision"] != self.precision:
+            raise InputError(
+                f"The run was begun in {facts['precision']}, and this processor would go on in {self.precision}: go on "
+                "where it began, or begin anew with --no-resume."
+            )
         self.steps, self.position = facts["steps"], facts["position"]
         self.flops, self.seconds, self.checks = facts["flops"], facts["seconds"], facts["checks"]
         self.curve.go_on(facts["curve"])

@@ -114,6 +114,13 @@ def test_a_run_goes_on_only_from_its_own_checkpoint(world_corpus, tmp_path):
         assert not any("goes on" in line for line in said)
 
 
+def test_a_run_does_not_go_on_in_other_numbers(world_corpus, tmp_path, monkeypatch):
+    interrupted(world_corpus, tmp_path / "model", 3)
+    monkeypatch.setattr("sequela.train.precision.choose", lambda *_: "bf16")
+    with pytest.raises(InputError, match="begun in fp32, and this processor would go on in bf16"):
+        run(world_corpus, tmp_path / "model", SHORT)
+
+
 def test_a_run_that_is_complete_is_not_trained_again(world_corpus, tmp_path):
     """Killed after its last file was written, before anybody took the folder."""
     about = run(world_corpus, tmp_path / "model", SHORT)

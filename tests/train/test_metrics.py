@@ -47,7 +47,9 @@ def test_tensorboard_reads_what_was_written(tmp_path):
         events = writer("tensorboard", tmp_path / "log", {})
         events.write(tokens, {"train/bits_per_event": 1.5 * tokens})
         events.close()
-    read = EventAccumulator(str(tmp_path / "log")).Reload()
+    writer("tensorboard", tmp_path / "log", {}, anew=True).close()
+    assert sorted(path.name for path in (tmp_path / "log").iterdir()) == ["run-1", "run-2"]
+    read = EventAccumulator(str(tmp_path / "log/run-1")).Reload()
     assert [(one.step, one.value) for one in read.Scalars("train/bits_per_event")] == [(10, 15.0), (20, 30.0)]
 
 
@@ -57,8 +59,10 @@ def test_mlflow_reads_what_was_written(tmp_path):
         store = writer("mlflow", tmp_path / "model-log", {"depth": 2})
         store.write(tokens, {"tuning/bits_per_event_of/lab": 1.5 * tokens})
         store.close()
+    writer("mlflow", tmp_path / "model-log", {"depth": 3}, anew=True).close()
     client = mlflow.MlflowClient(tracking_uri=(tmp_path / "model-log").as_uri())
-    (run,) = client.search_runs([client.get_experiment_by_name("model-log").experiment_id])
+    new, run = client.search_runs([client.get_experiment_by_name("model-log").experiment_id])
+    assert new.data.params["depth"] == "3" and not new.data.metrics
     history = client.get_metric_history(run.info.run_id, "tuning/bits_per_event_of/lab")
     assert [(one.step, one.value) for one in history] == [(10, 15.0), (20, 30.0)]
     assert run.data.params["depth"] == "2"
