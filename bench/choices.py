@@ -87,6 +87,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", type=Path, help="default: of the bundled cohort")
+    parser.add_argument("--layers", type=int, help="of another model, with --width (default: 4 of 384)")
+    parser.add_argument("--width", type=int, help="of the other model")
     parser.add_argument("--quick", action="store_true", help="a small model, three steps of each")
     parser.add_argument("--repeats", type=int, help="steps of each (default: 7)")
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
@@ -99,7 +101,10 @@ def main() -> None:
         corpus = given.corpus or Path(folder, "corpus")
         if given.corpus is None:
             commands.tokenize(nafld(), corpus)
-        found = measure(corpus, SMALL if given.quick else SHAPE, repeats)
+        shape = SMALL if given.quick else SHAPE
+        if given.layers and given.width:
+            shape = {"layers": given.layers, "width": given.width, "context": shape["context"]}
+        found = measure(corpus, shape, repeats)
     every = {name: statistics.median(times) for name, times in found.items()}
     print("| | seconds a step | over the choice's | all |")
     print("|---|--:|--:|---|")

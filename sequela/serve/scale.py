@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -176,7 +177,7 @@ def scale(
     setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
     chosen, speed = study.settings, max(row["flops"] / row["seconds"] for row in rows)
     target = speed * 3600 * chosen.target_hours if chosen.target_hours else chosen.target_flops
-    found = {
+    found: dict[str, Any] = {
         "settings": {"flops": study.flops, **asdict(chosen)},
         **advice.study(_runs(rows), setting, target),
         "notes_on_plan": notes,
