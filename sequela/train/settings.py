@@ -76,9 +76,9 @@ class TrainSettings:
     matrix_rate: float | None = None
     """Peak learning rate of Muon."""
     final_rate: float = 0.0
-    """Share of the peak at which the cosine ends. CoMET ends at 0.1, which leaves hazards of rare events too low."""
+    """Share of the peak at which the cosine ends. CoMET ends at 0.1, which moves the hazards of rare events."""
     second_moment: float = 0.999
-    """AdamW's beta 2. A shorter memory, such as 0.95, leaves the hazards of rare events too low."""
+    """AdamW's beta 2. A shorter memory, such as 0.95, lowers the hazards of rare events a little."""
     warmup: float = 0.05
     """Share of the tokens with a rising learning rate."""
     weight_decay: float = 0.1
