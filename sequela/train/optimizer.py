@@ -13,7 +13,8 @@ def optimisers(model: Decoder, settings: TrainSettings) -> list[torch.optim.Opti
 
     Muon (arXiv 2502.16982, with its scaling to the step size of AdamW) trains the matrices inside the blocks, AdamW
     (arXiv 1711.05101) embeddings, norms and biases, without decay; with "adamw" it trains the matrices too. Muon needs
-    fewer tokens for the same loss, and a long second moment keeps rare events near their probability (docs/records/optimiser.md).
+    fewer tokens for the same loss, and a long second moment keeps rare events near their probability
+    (docs/records/optimiser.md).
     """
     inside = [w for name, w in model.named_parameters() if name.startswith("blocks.") and w.dim() == 2]
     chosen = {id(w) for w in inside}
