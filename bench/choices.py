@@ -50,14 +50,13 @@ class Flash:
         self.lengths = lengths
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = zip(*(x[..., : sum(self.lengths), :].split(self.lengths, 2) for x in (q, k, v)), strict=True)
+        parts = zip(*(x.split(self.lengths, 2) for x in (q, k, v)), strict=True)
         seen = [F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True) for part in parts]
-        padding = q.new_zeros(*q.shape[:2], q.shape[2] - sum(self.lengths), q.shape[3])
-        return torch.cat([*seen, padding], 2)
+        return torch.cat(seen, 2)
 
 
 def segments(row: Inputs) -> Tensor:
-    """The patient of each position; padding counts as the last one's."""
+    """The patient of each position; a position of padding counts as a patient of its own."""
     return ((row.positions == 0).cumsum(1) - 1).int()
 
 

@@ -27,9 +27,8 @@ class Flex:
         self.on_gpu = torch.device(device).type == "cuda"
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        alone = (
-            self.on_gpu and not torch.compiler.is_compiling()
-        )  # else part of a compiled block, or of a test
+        # else it is part of a compiled block, or of a test
+        alone = self.on_gpu and not torch.compiler.is_compiling()
         attend = _compiled() if alone else flex_attention
         return attend(q, k, v, block_mask=self.mask, enable_gqa=q.shape[1] != k.shape[1])
 

@@ -466,8 +466,8 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error))
     except Interrupted as stopped:
         print(f"sequela: {stopped}", file=sys.stderr)
-    except (KeyboardInterrupt, Exception):
-        if pressed:
+    except (KeyboardInterrupt, Exception) as error:
+        if pressed or isinstance(error, KeyboardInterrupt):
             print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
             return INTERRUPTED
         import traceback

@@ -30,7 +30,7 @@ from sequela.train.settings import TrainSettings
 
 RUNS, CENTRES, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
 DEPTHS = range(1, 33)
-WIDTHS = (16, 24, *range(32, 512, 32), *range(512, 4097, 64))
+WIDTHS = (16, 24, 32, 48, *range(64, 512, 32), *range(512, 4097, 64))
 STOPPED = "-stopped"  # beside a run whose loss ran away: the batch that did it
 # Settings of a run that the study decides
 CHOSEN = ("preset", "depth", "layers", "width", "epochs", "tokens", "tokens_per_parameter")

@@ -87,10 +87,9 @@ def feed(
 
     def work() -> None:
         try:
+            # otherwise this thread would pin its memory by way of the first GPU
             if (number := torch.device(device).index) is not None:
-                torch.cuda.set_device(
-                    number
-                )  # or this thread would pin its memory on the first GPU's account
+                torch.cuda.set_device(number)
             for step in steps:
                 passes = [
                     (inputs(collate(windows, row, multiple), device), weight)

@@ -24,11 +24,10 @@ class Abreast:
     """
 
     def __init__(self, module: nn.Module, most: int | None = None):
-        """`most` rows at a time; as many as PyTorch has threads unless given. These are divided among the rows."""
-        available = torch.get_num_threads()
-        self.module, self.most = module, most or available
-        each = max(1, available // self.most)
-        self.pool = ThreadPoolExecutor(self.most, "row", torch.set_num_threads, (each,))
+        """At most `most` rows at a time; as many as PyTorch has threads unless given."""
+        self.threads = torch.get_num_threads()
+        self.module, self.most = module, most or self.threads
+        self.pool = ThreadPoolExecutor(self.most, "row")
 
     def backward(self, loss: Callable[[Row], Tensor], rows: Sequence[Row]) -> list[Tensor]:
         """Add the gradients of each row's loss to those of the weights, and return the losses.
@@ -53,14 +52,24 @@ class Abreast:
         return losses
 
     def _in_order(self, work: Callable, rows: Sequence[Row]) -> Iterator:
-        """What `work` makes of each row; no more of them are held than are worked on at a time."""
-        if min(self.most, len(rows)) < 2:
+        """What `work` makes of each row; no more of them are held than are worked on at a time.
+
+        PyTorch's threads are divided among the rows of the step: where these are few, each has several.
+        """
+        abreast = min(self.most, len(rows))
+        if abreast < 2:
             yield from map(work, rows)
             return
+        each = max(1, self.threads // abreast)
+
+        def on_thread(row: Row) -> object:
+            torch.set_num_threads(each)  # of this thread alone
+            return work(row)
+
         waiting: deque[Future] = deque()
         for row in rows:
-            if len(waiting) == self.most:
+            if len(waiting) == abreast:
                 yield waiting.popleft().result()
-            waiting.append(self.pool.submit(work, row))
+            waiting.append(self.pool.submit(on_thread, row))
         while waiting:
             yield waiting.popleft().result()

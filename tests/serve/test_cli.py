@@ -144,6 +144,28 @@ def test_our_bugs_exit_with_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "defect of ours" in capsys.readouterr().err
 
 
+def _raises_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _makes_another_error_of_ctrl_c() -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise AttributeError("a module that was half imported") from None
+
+
+@pytest.mark.parametrize("stopped", [_raises_interrupt, _makes_another_error_of_ctrl_c])
+def test_ctrl_c_is_no_bug_of_ours(
+    stopped, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("sequela.serve.commands.tasks", stopped)
+    assert run(["tasks"]) == 130
+    assert capsys.readouterr().err == "sequela: stopped; run the same command again to go on.\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_ctrl_c_ends_with_a_sentence_and_leaves_nothing(small_demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     command = [

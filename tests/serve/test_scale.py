@@ -152,7 +152,7 @@ def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
     said = [one.communicate(timeout=240) for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     table = pl.read_parquet(out / "runs.parquet")
-    assert table["budget"].value_counts()["count"].min() >= 3  # not every size is near enough to a shape
+    assert len(table) >= 9
     assert (
         table["flops"] / table["budget"] - 1
     ).abs().max() < 0.5  # a run of few steps overshoots by up to one

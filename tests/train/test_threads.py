@@ -81,6 +81,21 @@ def test_weights_without_a_part_in_the_loss_keep_no_gradient():
     assert used.weight.grad.tolist() == [[2, 2, 2]] and unused.weight.grad is None
 
 
+@pytest.mark.parametrize(("rows", "each"), [(1, 6), (2, 3), (3, 2), (4, 1), (9, 1)])
+def test_the_threads_are_divided_among_the_rows_there_are(rows, each):
+    torch.set_num_threads(6)
+    weight = torch.nn.Linear(1, 1)
+    seen = []
+
+    def loss(row):
+        seen.append(torch.get_num_threads())
+        return weight(row).sum()
+
+    Abreast(weight).backward(loss, [torch.ones(1)] * rows)
+    assert seen == [each] * rows
+    assert torch.get_num_threads() == 6
+
+
 def test_what_goes_wrong_in_a_row_is_raised():
     def loss(row):
         raise FloatingPointError(f"row {row}")
