@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from measure import process
 from torch import Tensor
 
+from sequela.model import precision
 from sequela.model.attention import Masked
 from sequela.model.tiles import Tiled
 from sequela.record.bundled import nafld
 from sequela.serve import commands
-from sequela.train import precision
 from sequela.train.batches import Step
 from sequela.train.feed import Inputs
 from sequela.train.parallel import World

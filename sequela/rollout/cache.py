@@ -1,7 +1,7 @@
-"""Keys and values of a prefix, computed once and shared by all its rollouts.
+"""Keys and values: of a prompt, computed once and shared by all its rollouts, and of what each rollout added itself.
 
-Shape letters: P prefixes, n rollouts of each, L prefix length, S suffix length, H query heads, G key-value heads,
-D head dimension. Both classes are attention strategies of `model.attention`.
+Shape letters: n rollouts, L prompt length, S new positions, H query heads, G key-value heads, r = H / G, D head
+dimension.
 """
 
 import torch
@@ -10,69 +10,103 @@ from torch import Tensor
 
 from sequela.model.config import ModelConfig
 
+FEWEST = 4
+"""Rows are computed in multiples of it. CPU libraries choose other kernels for fewer rows, and for what is left over of
+a vector register, which round otherwise: a rollout would depend on how many are computed beside it."""
+SMALLEST = 400  # multiplications in a product, below which PyTorch has another kernel still
+CHUNK = 32  # new positions by which a branch's room grows: products of whole blocks of memory need no copies
+
 
 class Prefill:
-    """Causal attention that keeps each layer's keys and values [P, G, L, D]."""
+    """Causal attention over one prompt that keeps each layer's keys and values [G, L, D]."""
 
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.keys.append(k)
-        self.values.append(v)
+        self.keys.append(k[0].contiguous())
+        self.values.append(v[0].contiguous())
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.keys[0].shape[1]
 
-class Fork:
-    """n rollouts per prefix, one new position at a time: rows are prefix-major, [P * n, H, 1, D].
 
-    The rollouts of a prefix are folded into the query length, so the prefix is read once for all of them; what each
-    rollout added itself lies beside it, [P, G, n, S, D].
-    """
+class Branch:
+    """n rollouts of one prompt that began together, so all have as many new positions: nothing is padded."""
 
-    def __init__(self, config: ModelConfig, prefill: Prefill, lengths: Tensor, n: int, room: int):
-        """`lengths` int [P]: true length of each prefix (the rest of L is padding); `room`: most new positions."""
-        self.keys, self.values = prefill.keys, prefill.values
-        prefixes, groups, longest, dim = self.keys[0].shape
-        outside = torch.arange(longest, device=lengths.device) >= lengths[:, None]
-        self.hidden = torch.zeros(outside.shape, device=lengths.device).masked_fill_(outside, -torch.inf)
-        shape = (prefixes, groups, n, room, dim)
-        self.new_keys = [torch.empty(shape, device=lengths.device) for _ in range(config.layers)]
-        self.new_values = [torch.empty(shape, device=lengths.device) for _ in range(config.layers)]
-        self.used = 0
+    def __init__(self, config: ModelConfig, prompt: Prefill, n: int):
+        self.prompt, self.n, self.used = prompt, n, 0
+        self.heads, self.groups, self.dim = config.heads, config.kv_heads, config.head_dim
+        like = prompt.keys[0]
+        self.fewest = max(FEWEST, -(-SMALLEST // (prompt.length * self.dim)))
+        # Keys and values in one piece: [2, layers, n, G, room, D]
+        self.own = like.new_zeros((2, config.layers, n, self.groups, CHUNK, self.dim))
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        prefixes, groups, n, _, dim = self.new_keys[layer].shape
-        rows, heads = q.shape[:2]
-        now = self.used + 1
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of one new position of each rollout. q [n, H, D], k and v [n, G, D] -> [n, H, D].
 
-        def by_group(x: Tensor) -> Tensor:  # [P * n, G * r, 1, D] -> [P, G, n, r, D]
-            return x.view(prefixes, n, groups, -1, dim).transpose(1, 2)
+        The prompt's keys are read once for all rollouts, whose queries lie side by side in one product.
+        """
+        n, groups, dim, room = self.n, self.groups, self.dim, self.own.shape[4]
+        own_k, own_v = self.own[0, layer, :n], self.own[1, layer, :n]
+        own_k[:, :, self.used], own_v[:, :, self.used] = k, v
+        q = (q * dim**-0.5).view(n, groups, -1, dim)
 
-        self.new_keys[layer][:, :, :, self.used] = by_group(k).squeeze(3)
-        self.new_values[layer][:, :, :, self.used] = by_group(v).squeeze(3)
-        q_PGnrD = by_group(q) * dim**-0.5
-        folded = q_PGnrD.flatten(2, 3)
-        old = folded @ self.keys[layer].transpose(-1, -2) + self.hidden[:, None, None]
-        new = q_PGnrD @ self.new_keys[layer][:, :, :, :now].transpose(-1, -2)
-        weight = torch.cat([old, new.flatten(2, 3)], -1).softmax(-1)
-        old, new = weight.split([old.shape[-1], now], -1)
-        out = old @ self.values[layer]
-        new = new.unflatten(2, (n, -1)) @ self.new_values[layer][:, :, :, :now]
-        return (out.unflatten(2, (n, -1)) + new).transpose(1, 2).reshape(rows, heads, 1, dim)
+        def side_by_side(x: Tensor) -> Tensor:  # [n, G, r, X] -> [G, n * r, X], with rows of padding if few
+            x = x.transpose(0, 1).flatten(1, 2)
+            return x if x.shape[1] >= self.fewest else F.pad(x, (0, 0, 0, self.fewest - x.shape[1]))
+
+        def apart(x: Tensor) -> Tensor:  # and back
+            return x[:, : self.heads // groups * n].unflatten(1, (n, -1)).transpose(0, 1)
+
+        old = torch.bmm(side_by_side(q), self.prompt.keys[layer].transpose(1, 2))
+        new = torch.bmm(q.flatten(0, 1), own_k.flatten(0, 1).transpose(1, 2)).view(n, groups, -1, room)
+        new[..., self.used + 1 :] = -torch.inf
+        weight = torch.cat([old, side_by_side(new)], -1).softmax(-1)
+        old, new = weight.split([old.shape[-1], room], -1)
+        out = apart(torch.bmm(old, self.prompt.values[layer]))
+        new = torch.bmm(apart(new).reshape(n * groups, -1, room), own_v.flatten(0, 1))
+        out = out + new.view(n, groups, -1, dim)
+        return out.reshape(n, self.heads, dim)
 
     def advance(self) -> None:
         """Call once after every layer has seen the new position."""
         self.used += 1
+        if self.used == self.own.shape[4]:
+            self.own = F.pad(self.own[:, :, : self.n], (0, 0, 0, CHUNK))
 
-    def keep(self, prefixes: Tensor, rollouts: Tensor) -> None:
-        """Go on with prefixes [P'] and, of each, rollouts [P', n'] only; the rest is forgotten."""
-        self.keys = [x[prefixes] for x in self.keys]
-        self.values = [x[prefixes] for x in self.values]
-        self.hidden = self.hidden[prefixes]
-        for cache in (self.new_keys, self.new_values):
-            for layer, x in enumerate(cache):
-                smaller = x.new_empty((*rollouts.shape[:1], x.shape[1], rollouts.shape[1], *x.shape[3:]))
-                smaller[..., : self.used, :] = x[prefixes[:, None], :, rollouts, : self.used].transpose(1, 2)
-                cache[layer] = smaller
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rollouts, in this order. Only those that change their place are moved."""
+        moved = [place for place, row in enumerate(rows) if place != row]
+        if moved:
+            source = torch.tensor([rows[place] for place in moved], device=self.own.device)
+            self.own[:, :, torch.tensor(moved, device=self.own.device), :, : self.used] = self.own[
+                :, :, source, :, : self.used
+            ]
+        self.n = len(rows)
+
+
+class Branches:
+    """Attention of one new position of every row, where rows are branch after branch: [R, H, 1, D]."""
+
+    def __init__(self) -> None:
+        self.branches: list[Branch] = []
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, start = [], 0
+        for branch in self.branches:
+            rows = slice(start, start + branch.n)
+            out.append(branch.attend(layer, q[rows, :, 0], k[rows, :, 0], v[rows, :, 0]))
+            start += branch.n
+        if start < len(q):  # rows of padding
+            out.append(torch.zeros_like(q[start:, :, 0]))
+        return (torch.cat(out) if len(out) > 1 else out[0])[:, :, None]
+
+    def advance(self) -> None:
+        """Call once after every layer has seen the new position."""
+        for branch in self.branches:
+            branch.advance()

@@ -1,217 +1,195 @@
-"""The engine: n rollouts of every prompt, sharing its prefill.
+"""The engine: rollouts of many prompts, those of one prompt sharing its prefill.
 
 It knows tokens, how far each moves a clock, and stop conditions as data; nothing of medicine. A rollout depends on the
-model, its prompt and its own seed, not on what else is computed beside it.
+model, its prompt and its own seed alone, not on what else is computed beside it, nor on how many threads compute.
 
-Shape letters: P prompts, n rollouts of each, R = P * n rows (prompt-major), V vocabulary, K watched outcomes.
+On a CPU each thread is a lane of its own (see `sequela.rollout.lane`): it takes prompts from one queue, and as rollouts
+end it takes further ones, of other prompts, in their place. Nothing is padded.
+
+Shape letters: P prompts, R rollouts, V vocabulary, K watched outcomes.
 """
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from sequela.model.decoder import Decoder
 from sequela.record.progress import Progress, silent
-from sequela.rollout.cache import Fork, Prefill
-from sequela.rollout.sampling import sample, uniform
-from sequela.tokens.ragged import Ragged, offsets_of
-from sequela.tokens.vocabulary import PAD
+from sequela.rollout.automaton import Automaton
+from sequela.rollout.lane import Lane
+from sequela.rollout.queue import Ended, Plan, Prompts, Queue
+from sequela.rollout.watching import REASONS, Stop, Watch, Watching
+from sequela.tokens.grammar import Grammar
+from sequela.tokens.ragged import Ragged
 
-REASONS = ("limit", "token", "horizon")
+__all__ = ["REASONS", "Engine", "Plan", "Prompts", "Rollouts", "Stop", "Watch"]
 
-
-@dataclass(frozen=True)
-class Prompts:
-    """What is to be continued.
-
-    `ids` ragged [P, length]; `clock` int64 [P]: minutes at the prompt's end, 0 is now, never later; `first` bool
-    [P, V]: what the first new token may be (the clock never shows less than 0 after it).
-    """
-
-    ids: Ragged
-    clock: np.ndarray
-    first: np.ndarray
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When a rollout ends.
-
-    After one of `tokens` bool [V]; when its clock has passed `horizon` minutes (reaching it is not passing it); or
-    after `limit` tokens.
-    """
-
-    tokens: np.ndarray
-    horizon: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Outcomes whose probability is summed on the way.
-
-    `outcome` bool [K, V]: tokens that are the outcome; `ends` bool [K, V]: tokens after which it no longer counts;
-    `horizon` int64 [K]: minutes after which it no longer counts.
-    """
-
-    outcome: np.ndarray
-    ends: np.ndarray
-    horizon: np.ndarray
+Cut = Callable[[np.ndarray, int], np.ndarray]
+WAIT = 0.2  # seconds between reports of progress
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """`tokens` ragged [R, length]: the new tokens; `clock` int64 [R]: minutes at the end; `reason` int8 [R]: index into
-    REASONS; `hazard` float32 [R, K]: the summed conditional probability of each watched outcome, over every position
-    inside its horizon up to its first occurrence (the SCOPE score, arXiv 2602.03730)."""
+    """What came of the prompts, in the order of prompts and numbers.
 
+    Attributes:
+        prompt, number: int64 [R], whose rollout it is.
+        tokens: ragged [R, length], the new tokens.
+        clock: int64 [R], minutes at the end.
+        reason: int8 [R], index into REASONS.
+        hazard: float32 [R, K], the summed conditional probability of each watched outcome, over every position inside
+            its horizon up to its first occurrence (the SCOPE score, arXiv 2602.03730).
+        reached: float32 [R, K], 1 less the product of the complements of the same hazards (the REACH score, where the
+            outcome was avoided).
+        happened: int32 [R, K], how often the outcome came while it was watched.
+        watched: bool [R, K], whether it was still watched when the rollout ended.
+        removed: float32 [R], the share of probability that the grammar took away, summed over positions.
+        windows: int64 [R], how often the context was filled and begun anew.
+    """
+
+    prompt: np.ndarray
+    number: np.ndarray
     tokens: Ragged
     clock: np.ndarray
     reason: np.ndarray
     hazard: np.ndarray
+    reached: np.ndarray
+    happened: np.ndarray
+    watched: np.ndarray
+    removed: np.ndarray
+    windows: np.ndarray
+
+    @staticmethod
+    def of(ended: list[list[Ended]], outcomes: int) -> Rollouts:
+        """The rollouts of each prompt, in order."""
+        flat = [one for some in ended for one in some]
+
+        def stacked(name: str, kind: type) -> np.ndarray:
+            return np.array([getattr(one, name) for one in flat], kind)
+
+        def of_outcomes(name: str, kind: type) -> np.ndarray:
+            return stacked(name, kind).reshape(len(flat), outcomes)
+
+        return Rollouts(
+            np.repeat(np.arange(len(ended)), [len(some) for some in ended]),
+            stacked("number", np.int64),
+            Ragged.of([one.tokens for one in flat]),
+            stacked("clock", np.int64),
+            stacked("reason", np.int8),
+            of_outcomes("hazard", np.float32),
+            of_outcomes("reached", np.float32),
+            of_outcomes("happened", np.int32),
+            of_outcomes("watched", bool),
+            stacked("removed", np.float32),
+            stacked("windows", np.int64),
+        )
 
 
-def extend(
-    model: Decoder,
-    prompts: Prompts,
-    seeds: Tensor,
-    minutes: np.ndarray,
-    stop: Stop,
-    watch: Watch,
-    *,
-    temperature: float = 1.0,
-    greedy: bool = False,
-    rows: int = 1024,
-    progress: Progress = silent,
-) -> Rollouts:
-    """Continue every prompt once per seed.
+class Engine:
+    """A decoder made ready for rollouts.
 
-    `seeds` int64 [P, n]; `minutes` int64 [V]: how far each token moves the clock; `rows`: most rollouts at once.
+    Args:
+        minutes: int64 [V], how far each token moves the clock.
+        grammar: what may follow what; where it is given, nothing else is sampled (see `well_formed`).
+        well_formed: False: the grammar only tells where a row is in an event, and nothing is taken away.
+        cut: a whole prompt and a length to at most so many tokens of it. The oldest ones are left out by default.
+        precision: fp32, or bf16 for the products of the blocks; the next token's probabilities are always of fp32.
     """
-    count, n = seeds.shape
-    chunk = max(1, rows // n)
-    order = np.argsort(prompts.ids.lengths, kind="stable")
-    tokens = np.full((count, n, stop.limit), -1, np.int64)
-    clock, reason = np.zeros((count, n), np.int64), np.zeros((count, n), np.int8)
-    hazard = np.zeros((count, n, len(watch.horizon)), np.float32)
-    sampled = 0
-    with torch.inference_mode():
-        for start in range(0, count, chunk):
-            part = order[start : start + chunk]
-            some = _Chunk(model, prompts, part, seeds[part], minutes, stop, watch)
-            some.run(temperature, greedy)
-            tokens[part], clock[part], reason[part], hazard[part] = some.results()
-            sampled += int((tokens[part] >= 0).sum())
-            progress(min(start + chunk, count), count, tokens=sampled)
-    flat = tokens.reshape(count * n, stop.limit)
-    lengths = (flat >= 0).sum(1)
-    return Rollouts(
-        Ragged(flat[flat >= 0], offsets_of(lengths)),
-        clock.ravel(),
-        reason.ravel(),
-        hazard.reshape(count * n, -1),
-    )
-
-
-class _Chunk:
-    """Prompts that are computed together; finished rollouts leave the computation as others go on."""
 
     def __init__(
         self,
         model: Decoder,
-        prompts: Prompts,
-        part: np.ndarray,
-        seeds: Tensor,
         minutes: np.ndarray,
+        *,
+        grammar: Grammar | None = None,
+        well_formed: bool = True,
+        cut: Cut = lambda ids, length: ids[-length:],
+        precision: str = "fp32",
+    ):
+        self.device = model.embedding.weight.device
+        self.model = _lowered(model) if precision == "bf16" else model
+        self.precision, self.cut = precision, cut
+        self.minutes = torch.from_numpy(minutes).to(self.device)
+        self.automaton = None if grammar is None else Automaton(grammar, self.device)
+        self.well_formed = well_formed
+
+    def extend(
+        self,
+        prompts: Prompts,
+        plan: Plan,
         stop: Stop,
         watch: Watch,
-    ):
-        self.model, self.stop = model, stop
-        device = model.embedding.weight.device
-        count, n = seeds.shape
-        ids = prompts.ids.take(part)
-        self.lengths = torch.from_numpy(ids.lengths).to(device)
-        padded = np.full((count, int(ids.lengths.max())), PAD, np.int64)
-        padded[np.arange(padded.shape[1]) < ids.lengths[:, None]] = ids.flat
-        self.ids = torch.from_numpy(padded).to(device)
-        self.first = torch.from_numpy(prompts.first[part]).to(device).repeat_interleave(n, 0)
-        self.minutes = torch.from_numpy(minutes).to(device)
-        self.stop_tokens = torch.from_numpy(stop.tokens).to(device)
-        self.outcome = torch.from_numpy(watch.outcome).to(device)
-        self.over = torch.from_numpy(watch.outcome | watch.ends).to(device)
-        self.horizons = torch.from_numpy(watch.horizon).to(device)
+        *,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        avoid: bool = False,
+        rows: int = 128,
+        progress: Progress = silent,
+    ) -> Rollouts:
+        """Continue every prompt as often as the plan says.
 
-        # State of the rows still computed: `row` [P', n'] says which row of the results each one is.
-        self.row = torch.arange(count * n, device=device).view(count, n)
-        self.seeds = seeds.to(device).reshape(-1)
-        self.clock = torch.from_numpy(prompts.clock[part]).to(device).repeat_interleave(n)
-        self.watching = torch.ones(count * n, len(watch.horizon), dtype=torch.bool, device=device)
-        self.live = torch.ones(count * n, dtype=torch.bool, device=device)
+        A rollout that fills the context goes on in a new window: its prompt and its own tokens, cut to the context less
+        `room`, are read anew. `room` is the limit, at most half of the context; so no rollout is read anew that fits,
+        and a longer one costs at most one token read for each one sampled.
 
-        self.tokens = torch.full((count * n, stop.limit), -1, device=device)
-        self.end_clock = self.clock.clone()
-        self.reason = torch.zeros(count * n, dtype=torch.int8, device=device)
-        self.hazard = torch.zeros(count * n, len(watch.horizon), device=device)
+        Args:
+            avoid: sample only futures without the watched outcomes, while they are watched. The plan then gets the
+                scores `reached`, otherwise `hazard`.
+            rows: rollouts at once in each lane, about.
+        """
+        watching = Watching(
+            stop, watch, self.minutes, self.automaton,
+            mask=self.well_formed, avoid=avoid, temperature=temperature, greedy=greedy,
+        )  # fmt: skip
+        context = self.model.config.context
+        room = min(stop.limit, context // 2)
 
-    def run(self, temperature: float, greedy: bool) -> None:
-        prefill = Prefill()
-        hidden = self.model.hidden(self.ids, None, prefill)
-        count, n = self.row.shape
-        last = hidden[torch.arange(count, device=hidden.device), self.lengths - 1]
-        hidden = last.repeat_interleave(n, 0)
-        fork = Fork(self.model.config, prefill, self.lengths, n, self.stop.limit)
-        for step in range(self.stop.limit):
-            logits = self.model.head(hidden).float() / temperature
-            if step == 0:
-                logits = logits.masked_fill(~self.first, -torch.inf)
-            probability = logits.softmax(-1)
-            chosen = probability.argmax(-1) if greedy else sample(probability, uniform(self.seeds, step))
-            self._account(step, probability, chosen)
-            if not self.live.any():
-                break
-            chosen = self._compact(fork, chosen)
-            positions = (self.lengths + step).repeat_interleave(self.row.shape[1])[:, None]
-            hidden = self.model.hidden(chosen[:, None], positions, fork)[:, 0]
-            fork.advance()
+        def score(ended: Ended) -> np.ndarray:
+            """NaN where the limit came before the question was settled."""
+            return np.where(
+                ended.watched & (ended.reason == 0), np.nan, ended.reached if avoid else ended.hazard
+            )
 
-    def _account(self, step: int, probability: Tensor, chosen: Tensor) -> None:
-        """Add the hazards of this position, then take the token: clock, stops, what is still watched."""
-        row, live = self.row.view(-1), self.live
-        self.hazard[row[live]] += (probability @ self.outcome.T.float() * self.watching)[live]
-        self.tokens[row[live], step] = chosen[live]
-        self.clock = self.clock + self.minutes[chosen]
-        if step == 0:
-            self.clock = self.clock.clamp(min=0)
-        self.watching = self.watching & ~self.over.T[chosen] & (self.clock[:, None] <= self.horizons)
-        at_token, passed = self.stop_tokens[chosen], self.clock > self.stop.horizon
-        self.reason[row[live & passed]] = REASONS.index("horizon")
-        self.reason[row[live & at_token]] = REASONS.index("token")
-        self.end_clock[row[live]] = self.clock[live]
-        self.live = live & ~at_token & ~passed
+        on_cpu = self.device.type == "cpu"
+        lanes = torch.get_num_threads() if on_cpu else 1
+        queue = Queue(prompts, plan, lambda ids: self.cut(ids, context - room), score, lanes)
 
-    def _compact(self, fork: Fork, chosen: Tensor) -> Tensor:
-        """Drop finished prompts, and finished rollouts of the others, once that makes the rest a quarter smaller."""
-        live = self.live.view_as(self.row)
-        left = live.sum(1)
-        prompts = left.nonzero()[:, 0]
-        n = int(left.max())
-        if len(prompts) * n > 0.75 * live.numel():
-            return chosen
-        # Live rollouts first; a prompt with fewer than n carries some finished ones along, which stay finished.
-        rollouts = live[prompts].to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :n]
-        fork.keep(prompts, rollouts)
-        kept = (prompts[:, None] * live.shape[1] + rollouts).view(-1)
-        self.row = self.row.view(-1)[kept].view(len(prompts), n)
-        self.lengths = self.lengths[prompts]
-        self.seeds, self.clock, self.watching, self.live = (
-            x[kept] for x in (self.seeds, self.clock, self.watching, self.live)
-        )
-        return chosen[kept]
+        def work() -> None:
+            if on_cpu:
+                torch.set_num_threads(1)  # of this thread alone
+            try:
+                with torch.inference_mode():
+                    Lane(self.model, self.precision, watching, queue, rows).run()
+            except BaseException:
+                queue.abandon()  # the others would wait for what this one had begun
+                raise
 
-    def results(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens [P, n, limit] (-1 after the end), clock [P, n], reason [P, n], hazard [P, n, K], in prompt order."""
-        count = len(self.ids)
-        every = (self.tokens, self.end_clock, self.reason, self.hazard)
-        return tuple(x.view(count, -1, *x.shape[1:]).cpu().numpy() for x in every)  # type: ignore[return-value]
+        with ThreadPoolExecutor(lanes, "lane") as pool:
+            running = [pool.submit(work) for _ in range(lanes)]
+            try:
+                while wait(running, timeout=WAIT).not_done:
+                    progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
+            except BaseException:
+                queue.abandon()
+                raise
+            for lane in running:
+                lane.result()
+        progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
+        return Rollouts.of(queue.ended, len(watch.horizon))
+
+
+def _lowered(model: Decoder) -> Decoder:
+    """A decoder whose blocks multiply in bf16; embedding, norms and head are those of `model`."""
+    low = copy.copy(model)
+    low._modules = {**model._modules, "blocks": copy.deepcopy(model.blocks)}
+    for layer in low.blocks.modules():
+        if isinstance(layer, nn.Linear):
+            layer.to(torch.bfloat16)
+    return low

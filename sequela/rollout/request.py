@@ -12,7 +12,9 @@ class Request:
     """One question to the futures.
 
     `times`: frame of subject_id and prediction_time (microseconds); `outcome` and `ends`: codes, a trailing * is a
-    prefix; `horizon_minutes`: None is without limit.
+    prefix; `horizon_minutes`: None is without limit; `counted`: which outcome events tell the answer: the "first" one
+    settles it, "all" are counted up to an end or the horizon, or "none" does by itself (a rule over several events, or
+    over values).
     """
 
     name: str
@@ -20,3 +22,4 @@ class Request:
     outcome: tuple[str, ...]
     ends: tuple[str, ...]
     horizon_minutes: int | None
+    counted: str = "first"

@@ -1,4 +1,4 @@
-"""Randomness as an argument: uniform numbers from (seed, step), tokens from (logits, uniform)."""
+"""Randomness as an argument: uniform numbers from (seed, step), tokens from (mass, uniform)."""
 
 import numpy as np
 import torch
@@ -22,23 +22,28 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def seeds(seed: int, patients: np.ndarray, times: np.ndarray, n: int) -> Int[Tensor, "P n"]:
-    """One seed per rollout, from the run's seed, the patient [P], the prediction time [P] and the rollout's number."""
-    state = torch.full((len(patients), n), seed, dtype=torch.int64)
-    for part in (torch.tensor(patients)[:, None], torch.tensor(times)[:, None], torch.arange(n)):
+def keys(seed: int, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """One number a question, int64 [P], from the run's seed, the patient [P] and the prediction time [P]."""
+    state = torch.full((len(patients),), seed, dtype=torch.int64)
+    for part in (torch.tensor(patients), torch.tensor(times)):
         state = mixed(state * _GAMMA + part)
-    return state
+    return state.numpy()
 
 
-def uniform(seeds: Int[Tensor, "R"], step: int) -> Float[Tensor, "R"]:
+def seeds(key: Int[Tensor, "R"], number: Int[Tensor, "R"]) -> Int[Tensor, "R"]:
+    """One seed a rollout, from the number of its question (see `keys`) and its own."""
+    return mixed(key * _GAMMA + number)
+
+
+def uniform(seeds: Int[Tensor, "R"], step: Int[Tensor, "R"]) -> Float[Tensor, "R"]:
     """Number `step` of each seed's stream, in [0, 1), a multiple of 2**-23."""
-    offset = ((step + 1) * _GAMMA + (1 << 63)) % (1 << 64) - (1 << 63)  # wrapped to int64
-    return _shifted(mixed(seeds + offset), 41).float() * 2.0**-23
+    return _shifted(mixed(seeds + (step + 1) * _GAMMA), 41).float() * 2.0**-23
 
 
-def sample(probability: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> Int[Tensor, "R"]:
-    """The token in whose stretch of the cumulative distribution each uniform number falls."""
-    cumulative = probability.cumsum(-1)
-    # A multiple of 2**-23 below 1, times the total, stays below the total in float32: no token without
-    # probability is drawn.
-    return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)
+def sample(mass: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> Int[Tensor, "R"]:
+    """The token in whose stretch of the cumulative mass each uniform number falls; the mass need not sum to 1.
+
+    A multiple of 2**-23 below 1, times the total, stays below the total in float32: no token without mass is drawn.
+    """
+    cumulative = mass.cumsum(-1)
+    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]

@@ -1,59 +1,126 @@
-"""From histories and prediction times to imagined timelines in the MEDS schema."""
+"""From histories and prediction times to imagined timelines on disk, part by part.
+
+A part is some patients of one shard. It is made by one process, whole or not at all, and comes out the same wherever it
+is made; so a simulation that was cut short goes on, and machines share one.
+"""
+
+from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import torch
 
-from sequela.model import checkpoint
-from sequela.record.codes import DEATH, FOLLOW_UP_END
-from sequela.record.columns import Columns
+from sequela.model import checkpoint, precision
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
+from sequela.record.shards import patients_of, shards_of
 from sequela.record.store import read_events
-from sequela.rollout.engine import REASONS, Prompts, Rollouts, Stop, Watch, extend
+from sequela.record.workers import Workers, run
+from sequela.rollout.engine import REASONS, Engine, Rollouts
+from sequela.rollout.estimators import Auto, Fixed
+from sequela.rollout.imagined import events_of, join_parts, part_folder, table_of, write_part
+from sequela.rollout.outcomes import stop_of, watch_of
+from sequela.rollout.prompts import prompts_of
+from sequela.rollout.queue import Plan, Prompts
 from sequela.rollout.request import Request
-from sequela.rollout.sampling import seeds
 from sequela.rollout.settings import SimulateSettings
-from sequela.tokens.code import IN_PARTS
-from sequela.tokens.decode import decode
-from sequela.tokens.encode import MINUTE, encode
-from sequela.tokens.interval import TIME_PREFIX
+from sequela.tokens.grammar import Grammar
 from sequela.tokens.pack import newest
-from sequela.tokens.ragged import Ragged
 from sequela.tokens.recode import save_maps
 from sequela.tokens.tokenizer import Tokenizer
 
-FOREVER = 100 * 525_960  # minutes: a hundred years
-SHORTEST = 16  # tokens: room for demographics and the latest events
+SHORTEST = 32  # tokens of context: room for demographics, the latest events, and some of the future
+QUESTIONS = (256, 4096)  # in a part: at least, where its shard has as many, and at most
+PARTS = 64  # of a cohort, about, before parts grow
+PILOT = 8  # rollouts of each half, with auto
+TARGET_ERROR = 0.02  # of auto, where nothing else is asked
+
+
+class Crew(Protocol):
+    """The processes that share a simulation, seen from one of them."""
+
+    rank: int
+    size: int
+
+    def gather(self, own: Any) -> list:
+        """What every process says; also the place where all wait for each other."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One part. `requests` ask about its own patients only."""
+
+    model: Path
+    meds: Path
+    out: Path
+    number: int
+    requests: tuple[Request, ...]
+    settings: SimulateSettings
+
+    @property
+    def times(self) -> pl.DataFrame:
+        """Every question once, sorted."""
+        return pl.concat([one.times for one in self.requests]).unique().sort("subject_id", "prediction_time")
 
 
 def simulate(
     model: Path,
     meds: Path,
     out: Path,
-    requests: list[Request],
+    requests: Sequence[Request],
     settings: SimulateSettings | None = None,
     *,
+    workers: Workers | None = None,
+    crew: Crew | None = None,
     progress: Progress = silent,
 ) -> dict:
-    """Simulate the futures of every (patient, prediction time) of the requests, one pool for all of them.
+    """Simulate the futures of every (patient, prediction time) of the requests.
 
-    Writes `data/0.parquet` (imagined events, MEDS columns plus prediction_time and rollout) and `rollouts.parquet` (one
-    row a rollout), and copies of the code maps that the model was trained with: imagined events are in the codes that
-    they lead to. Only events strictly before the prediction time enter a history.
-    Raises InputError when no history has a token, or a code of a request has none.
+    Writes `data/<rollout>.parquet` (imagined events, see `sequela.rollout.imagined`), `rollouts.parquet` (one row a
+    rollout), `simulate.json`, and copies of the code maps that the model was trained with: imagined events are in the
+    codes that they lead to. Futures that avoid an outcome lie in `avoiding/<request>`. Only events strictly before the
+    prediction time enter a history. Parts that are in `out` already are kept.
+
+    Args:
+        workers: where parts are made; None: in this process, which uses all its threads, or its GPU.
+        crew: the processes that share the parts; rank 0 puts them together.
+
+    Raises:
+        InputError: when no history has a token, or a code of a request has none.
     """
     settings = settings or SimulateSettings()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
-    if decoder.config.vocabulary != tokenizer.vocabulary.hash:
+    tokenizer, grammar = _check(model, settings)
+    watch_of(tokenizer, grammar, list(requests))
+    jobs = _jobs(model, meds, out, requests, settings)
+    own = jobs if crew is None else jobs[crew.rank :: crew.size]
+    if workers is None:
+        questions = [len(job.times) for job in own]
+        for place, job in enumerate(own):
+            make_part(job, progress=_onward(progress, sum(questions[:place]), sum(questions)))
+    else:
+        run(make_part, own, workers, progress=progress)
+    if crew is not None:
+        crew.gather(None)
+        if crew.rank:
+            return {}
+    return _finished(out, tokenizer, settings, requests, join_parts(out, len(jobs)))
+
+
+def _check(model: Path, settings: SimulateSettings) -> tuple[Tokenizer, Grammar]:
+    """What can be refused before anything is computed."""
+    config, tokenizer = checkpoint.ModelConfig.load(model), Tokenizer.load(model)
+    if config.vocabulary != tokenizer.vocabulary.hash:
         raise InputError(
             f"{model}: config.json and vocabulary.json belong to different runs (vocabulary "
-            f"{decoder.config.vocabulary or 'unknown'} and {tokenizer.vocabulary.hash}): copy the right file, "
+            f"{config.vocabulary or 'unknown'} and {tokenizer.vocabulary.hash}): copy the right file, "
             "or train again."
         )
     if tokenizer.settings.time != "intervals":
@@ -61,146 +128,181 @@ def simulate(
             f"{model} was trained with time told by position, so it cannot imagine when something happens: "
             "train a model on a corpus made with --time intervals."
         )
-    longest = decoder.config.context - settings.limit
-    if longest < SHORTEST:
+    if config.context < SHORTEST:
         raise InputError(
-            f"{model} has a context of {decoder.config.context} tokens, which leaves {longest} for a history beside "
-            f"--limit {settings.limit}: lower the limit, or train with a longer --context."
+            f"{model} has a context of {config.context} tokens, too few for a history and its future: train with a "
+            f"--context of {SHORTEST} or more."
         )
-    watch, stop = _watch(tokenizer, requests), _stop(tokenizer, requests, settings)
-    times = pl.concat([request.times for request in requests]).unique().sort("subject_id", "prediction_time")
-    asked = len(times)
-    times, prompts = prompts_of(tokenizer, read_events(meds, patients=times["subject_id"]), times, longest)
-    at = times["prediction_time"].to_physical().to_numpy()
-    key = seeds(settings.seed, times["subject_id"].to_numpy(), at, settings.rollouts)
-    rollouts = extend(
-        decoder, prompts, key, tokenizer.minutes, stop, watch,
-        temperature=settings.temperature, rows=settings.rows, progress=progress,
+    return tokenizer, Grammar.load(model, tokenizer)
+
+
+def _jobs(
+    model: Path, meds: Path, out: Path, requests: Sequence[Request], settings: SimulateSettings
+) -> list[Job]:
+    """The parts: patients of one shard each, in the order of shards and patients."""
+    everyone = np.unique(np.concatenate([one.times["subject_id"].to_numpy() for one in requests]))
+    size = int(np.clip(len(everyone) // PARTS, *QUESTIONS))
+    jobs: list[Job] = []
+    for shard in shards_of(meds):
+        here = np.intersect1d(patients_of(shard), everyone, assume_unique=True)
+        for some in np.array_split(here, -(-len(here) // size)) if len(here) else []:
+            own = pl.Series(some).implode()
+            asked = tuple(
+                replace(one, times=one.times.filter(pl.col("subject_id").is_in(own))) for one in requests
+            )
+            jobs.append(Job(Path(model), Path(meds), Path(out), len(jobs), asked, settings))
+    return jobs
+
+
+@lru_cache(maxsize=1)
+def _engine(model: Path, asked: str, well_formed: bool) -> tuple[Engine, Tokenizer, Grammar]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
+    grammar = Grammar.load(model, tokenizer)
+    engine = Engine(
+        decoder,
+        tokenizer.minutes,
+        grammar=grammar,
+        well_formed=well_formed,
+        cut=lambda ids, length: newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, length),
+        precision=precision.choose(asked, device, decoder.config.hidden_size),
+    )
+    return engine, tokenizer, grammar
+
+
+def make_part(job: Job, *, progress: Progress = silent) -> None:
+    """Simulate the patients of one part and write it, unless it is there."""
+    if part_folder(job.out, job.number).exists():
+        return
+    settings, requests = job.settings, list(job.requests)
+    engine, tokenizer, grammar = _engine(job.model, settings.precision, settings.well_formed)
+    events = read_events(job.meds, patients=job.times["subject_id"])
+    times, prompts = prompts_of(tokenizer, grammar, events, job.times, settings.seed)
+    facts: dict = {"histories": len(times), "without_history": len(job.times) - len(times)}
+    pools = []
+    for avoids, some in pools_of(settings, requests):
+        watch = watch_of(tokenizer, grammar, some)
+        rollouts = engine.extend(
+            prompts, _plan(settings, requests, some), stop_of(tokenizer, watch, settings.limit), watch,
+            temperature=settings.temperature, avoid=avoids is not None, rows=settings.rows, progress=progress,
+        )  # fmt: skip
+        pools.append(
+            (
+                avoids,
+                events_of(tokenizer, times, prompts, rollouts),
+                table_of(times, rollouts, [one.name for one in some if one.counted != "none"], avoids),
+            )
+        )
+        facts[avoids or ""] = _grammar_facts(grammar, rollouts, prompts)
+    write_part(job.out, job.number, pools, facts)
+
+
+def pools_of(settings: SimulateSettings, requests: list[Request]) -> list[tuple[str | None, list[Request]]]:
+    """Which futures are made: what each pool avoids (None: nothing), and the requests that it serves."""
+    seen = [one for one in requests if one.counted == "first"]
+    if not avoids(settings, requests):
+        return [(None, requests)]
+    rest = [one for one in requests if one.counted != "first"]
+    return [*([(None, rest)] if rest else []), *((one.name, [one]) for one in seen)]
+
+
+def avoids(settings: SimulateSettings, requests: Sequence[Request]) -> bool:
+    """Whether futures without the outcome are made for each task. Auto does where there is one task alone."""
+    return settings.estimator == "reach" or (settings.estimator == "auto" and len(requests) == 1)
+
+
+def auto(settings: SimulateSettings, requests: Sequence[Request]) -> Auto | None:
+    """How rollouts are spent where they matter; None where each question gets as many."""
+    if settings.estimator != "auto" or not any(one.counted == "first" for one in requests):
+        return None
+    target = settings.target_error
+    if target is None and settings.threshold is None:
+        target = TARGET_ERROR
+    return Auto(
+        "reach" if avoids(settings, requests) else "scope", target, settings.threshold,
+        pilot=min(PILOT, settings.rollouts // 2), cap=settings.rollouts,
     )  # fmt: skip
-    events, about = frames(tokenizer, times, prompts, rollouts, requests)
-    (out / "data").mkdir()
-    events.write_parquet(out / "data" / "0.parquet")
-    about.write_parquet(out / "rollouts.parquet")
+
+
+def _plan(settings: SimulateSettings, everything: Sequence[Request], served: list[Request]) -> Plan:
+    judged = [place for place, one in enumerate(served) if one.counted == "first"]
+    plan = auto(settings, everything)
+    return Fixed(settings.rollouts) if plan is None or not judged else _Judged(plan, judged)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A plan that sees the scores of some outcomes only."""
+
+    plan: Plan
+    columns: list[int]
+
+    def more(self, question: int, numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        return self.plan.more(question, numbers, scores[:, self.columns] if len(numbers) else scores)
+
+
+def _grammar_facts(grammar: Grammar, rollouts: Rollouts, prompts: Prompts) -> dict:
+    """How well-formed the futures are, in sums that add up over parts."""
+    node = np.zeros(len(rollouts.number), np.int64)
+    invalid, several = grammar.invalid_multi_token(rollouts.tokens, node)
+    faults = grammar.faults(rollouts.tokens, node, prompts.bits[rollouts.prompt])
+    return {
+        "rollouts": len(rollouts.number),
+        "tokens": len(rollouts.tokens.flat),
+        "reasons": {name: int((rollouts.reason == one).sum()) for one, name in enumerate(REASONS)},
+        "windows": int(rollouts.windows.sum()),
+        "events_of_several_tokens": several,
+        "invalid_events_of_several_tokens": invalid,
+        "tokens_that_break_the_grammar": int(faults.sum()),
+        "probability_removed": float(rollouts.removed.sum()),
+    }
+
+
+def _finished(
+    out: Path,
+    tokenizer: Tokenizer,
+    settings: SimulateSettings,
+    requests: Sequence[Request],
+    parts: list[dict],
+) -> dict:
+    """Write `simulate.json` from what the parts say."""
+    histories, without = (sum(part[name] for part in parts) for name in ("histories", "without_history"))
+    if not histories:
+        raise InputError(
+            "No history has an event before its prediction time: check the task and the dataset."
+        )
+    names = [name for name in parts[0] if isinstance(parts[0][name], dict)]
+    pools = {name: _summed([part[name] for part in parts]) for name in names}
+    whole, plan = _summed(list(pools.values())), auto(settings, requests)
     summary = {
         "settings": asdict(settings),
         "vocabulary": tokenizer.vocabulary.hash,
         "maps": save_maps(tokenizer.maps, out),
-        "histories": len(times),
-        "without_history": asked - len(times),
-        "rollouts": len(about),
-        "tokens": int(about["tokens"].sum()),
-        "reasons": {reason: int((about["reason"] == reason).sum()) for reason in REASONS},
+        "plan": None if plan is None else asdict(plan),
+        "histories": histories,
+        "without_history": without,
+        **whole,
+        # A bias, if a small one: the model as it is would have gone there.
+        "probability_removed": whole["probability_removed"] / max(whole["tokens"], 1),
+        "avoiding": {name: pools[name] for name in pools if name},
     }
     (out / "simulate.json").write_text(json.dumps(summary, indent=1))
     return summary
 
 
-def prompts_of(
-    tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame, longest: int
-) -> tuple[pl.DataFrame, Prompts]:
-    """Prompts of all (patient, prediction time) whose history has an event; the times that remain, sorted.
-
-    The time that passed without an event up to the prediction time is part of what is known: whole longest intervals
-    become tokens of the prompt, and the first new token must carry the clock to the prediction time or beyond.
-    """
-    keyed = times.with_row_index("key")
-    history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
-        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
-        pl.col("code") != FOLLOW_UP_END,
-    )
-    # Each (patient, time) is a patient of its own here.
-    history = history.select(
-        pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
-    )
-    encoded = encode(tokenizer, Columns.of(history))
-    if len(encoded.patients) == 0:
-        raise InputError(
-            "No history has an event before its prediction time: check the task and the dataset."
-        )
-    times = times[encoded.patients]
-    idle = (times["prediction_time"].to_physical().to_numpy() - encoded.last) // MINUTE
-    longest_token = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
-    repeats, _ = tokenizer.intervals.encode(idle)
-    known = [np.append(encoded.tokens[i], [longest_token] * int(repeats[i])) for i in range(len(times))]
-    rows = [newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, longest) for ids in known]
-    rest = idle - repeats * tokenizer.intervals.edges[-1]
-    first = np.ones((len(times), len(tokenizer.vocabulary)), bool)
-    waiting = rest >= tokenizer.intervals.edges[0]
-    first[waiting] = False
-    classes = tokenizer.vocabulary.matching(TIME_PREFIX)
-    first[:, classes] = tokenizer.intervals.upper() > rest[:, None]
-    return times, Prompts(Ragged.of(rows), -rest, first)
+def _summed(facts: list[dict]) -> dict:
+    return {
+        key: _summed([one[key] for one in facts])
+        if isinstance(value, dict)
+        else sum(one[key] for one in facts)
+        for key, value in facts[0].items()
+    }
 
 
-def frames(
-    tokenizer: Tokenizer, times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts, requests: list[Request]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rollouts as (imagined events, one row a rollout)."""
-    n = len(rollouts.tokens) // len(times)
-    keys = times.select(pl.all().repeat_by(n).explode()).with_columns(
-        rollout=pl.Series(np.tile(np.arange(n, dtype=np.int32), len(times)))
-    )
-    at = keys["prediction_time"].to_physical().to_numpy()
-    start = at + np.repeat(prompts.clock, n) * MINUTE
-    events, end = decode(tokenizer, rollouts.tokens, start)
-    # As on the engine's clock: a first interval shorter than the time known to have passed without an event is "now".
-    late = at + rollouts.clock * MINUTE - end
-    events = events.with_columns(
-        time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us"))
-    )
-    events = events.hstack(keys[events["row"]]).select(
-        "subject_id", "time", "code", "numeric_value", "prediction_time", "rollout"
-    )
-    about = keys.with_columns(
-        end=pl.Series(at + rollouts.clock * MINUTE).cast(pl.Datetime("us")),
-        reason=pl.Series([REASONS[i] for i in rollouts.reason]),
-        tokens=pl.Series(rollouts.tokens.lengths.astype(np.int32)),
-        **{f"scope//{request.name}": pl.Series(rollouts.hazard[:, k]) for k, request in enumerate(requests)},
-    )
-    return events, about
+def _onward(progress: Progress, before: int, total: int) -> Progress:
+    """Progress of a part as that of the whole."""
+    return partial(_report, progress, before, total)
 
 
-def _watch(tokenizer: Tokenizer, requests: list[Request]) -> Watch:
-    horizon = [FOREVER if r.horizon_minutes is None else r.horizon_minutes for r in requests]
-    return Watch(
-        np.stack([_tokens(tokenizer, r.outcome, r.name) for r in requests]),
-        np.stack([_tokens(tokenizer, r.ends, r.name) for r in requests]),
-        np.array(horizon, np.int64),
-    )
-
-
-def _stop(tokenizer: Tokenizer, requests: list[Request], settings: SimulateSettings) -> Stop:
-    """Stop when every request is decided: at a token that decides all, or past the longest horizon. And at death."""
-    deciding = [_tokens(tokenizer, (*r.outcome, *r.ends), r.name) for r in requests]
-    horizon = max(FOREVER if r.horizon_minutes is None else r.horizon_minutes for r in requests)
-    death = np.array([token == DEATH for token in tokenizer.vocabulary.tokens])
-    return Stop(np.logical_and.reduce(deciding) | death, horizon, settings.limit)
-
-
-def _tokens(tokenizer: Tokenizer, patterns: tuple[str, ...], name: str) -> np.ndarray:
-    """bool [V]: the tokens with which a code that matches one of the patterns begins.
-
-    A hierarchical code is decided by its first part, so a pattern that asks for more than the first part is refused.
-    """
-    out = np.zeros(len(tokenizer.vocabulary), bool)
-    for pattern in patterns:
-        out |= _matching(tokenizer, pattern, name)
-    return out
-
-
-def _matching(tokenizer: Tokenizer, pattern: str, name: str) -> np.ndarray:
-    bare, star = pattern.removesuffix("*"), pattern.endswith("*")
-    parts = tokenizer.split(bare)
-    in_parts = bare.partition("//")[0] in IN_PARTS and not tokenizer.settings.joint
-    if in_parts and (len(parts) > 1 or not star):
-        raise InputError(
-            f"Task {name}: the outcome {pattern!r} is decided by more than one token; name whole categories, such as "
-            f"{parts[0].replace('//1//', '//')}*."
-        )
-    found = np.array([code.startswith(parts[0]) if star else code == parts[0] for code in tokenizer.codes])
-    if not found.any():
-        raise InputError(
-            f"Task {name}: no token matches {pattern!r}; the training data hold no such event, or too few "
-            "patients with one."
-        )
-    return found
+def _report(progress: Progress, before: int, total: int, done: float, _part: float, **facts: object) -> None:
+    progress(before + done, total, **facts)

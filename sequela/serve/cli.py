@@ -294,12 +294,14 @@ def simulate(
     split: str = "held_out",
     patients: int | None = None,
     settings: Annotated[SimulateSettings, FLAT] = SimulateSettings(),
+    workers: Annotated[Workers, FLAT] = Workers(),
     common: Annotated[Common, FLAT] = Common(),
 ) -> None:
     """Imagine futures of the patients that a task asks about.
 
     The model sees what was known strictly before the prediction time and
-    nothing else.
+    nothing else. Run again, it goes on where it stopped; several machines share
+    it by torchrun or --engine ray.
 
     Example: sequela simulate model/ meds/ simulated/ --task death_5y --task
     new_diabetes_5y
@@ -317,7 +319,15 @@ def simulate(
         out,
         common,
         lambda p: commands.simulate(
-            model, meds, out, task=task, split=split, patients=patients, settings=settings, progress=p
+            model,
+            meds,
+            out,
+            task=task,
+            split=split,
+            patients=patients,
+            settings=settings,
+            workers=workers if workers.engine != "local" or workers.processes > 1 else None,
+            progress=p,
         ),
     )
 
@@ -330,7 +340,6 @@ def predict(
     /,
     *,
     task: list[str],
-    estimator: str = "scope",
     baselines: bool = True,
     split: str = "held_out",
     patients: int | None = None,
@@ -347,7 +356,6 @@ def predict(
         meds: The MEDS dataset with the true answers.
         out: The folder to write: one file a task and model, in the meds-evaluation schema.
         task: A task by name (see sequela tasks) or a task file; repeat for several.
-        estimator: scope (sum of the hazards along each future) or mc (share of futures with the outcome).
         baselines: Also fit the baselines on the training patients.
         split: Which patients: train, tuning or held_out.
         patients: Simulate at most so many patients.
@@ -361,7 +369,6 @@ def predict(
             meds,
             out,
             task=task,
-            estimator=estimator,
             baselines=baselines,
             split=split,
             patients=patients,

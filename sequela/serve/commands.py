@@ -230,9 +230,12 @@ def simulate(
     split: str = "held_out",
     patients: int | None = None,
     settings: SimulateSettings | None = None,
+    workers: Workers | None = None,
     progress: Progress = silent,
 ) -> dict:
     """Imagine futures of the patients whom the tasks ask about, from what was known before the prediction time.
+
+    A simulation that was cut short goes on where it stopped. Under torchrun every process calls this and takes a share.
 
     Args:
         model: a checkpoint folder of `train`.
@@ -241,34 +244,44 @@ def simulate(
         task: names of tasks or paths of task files; one pool of rollouts serves all of them.
         split: which patients: train, tuning or held_out.
         patients: simulate at most so many, the first by number; None for all.
+        workers: where parts of the cohort are simulated; None: in this process. The result does not depend on it.
 
     Raises:
         InputError: for an unknown task, a foreign checkpoint, or a split without patients.
     """
     settings = settings or SimulateSettings()
     asked = _load_tasks(task)
+    with launch.world() as world:
 
-    def make(work: Path) -> dict:
-        from sequela.rollout.simulate import simulate as run
-        from sequela.tasks.predict import requests
-        from sequela.tokens.tokenizer import Tokenizer
+        def make(work: Path) -> dict:
+            from sequela.rollout.simulate import simulate as run
+            from sequela.tasks.predict import requests
+            from sequela.tokens.tokenizer import Tokenizer
 
-        return run(
-            Path(model),
-            Path(meds),
-            work,
-            requests(asked, Path(meds), split, patients, Tokenizer.load(Path(model)).maps),
-            settings,
-            progress=progress,
-        )
+            maps = Tokenizer.load(Path(model)).maps
+            return run(
+                Path(model),
+                Path(meds),
+                work,
+                requests(asked, Path(meds), split, patients, maps),
+                settings,
+                workers=workers,
+                crew=world,
+                progress=progress,
+            )
 
-    return stage(
-        Path(out),
-        "simulate",
-        {**asdict(settings), "tasks": [asdict(one) for one in asked], "split": split, "patients": patients},
-        {"model": Path(model), "meds": Path(meds)},
-        make,
-    )
+        def lead(make: launch.Make) -> dict:
+            chosen = {**asdict(settings), "tasks": [asdict(one) for one in asked]}
+            return stage(
+                Path(out),
+                "simulate",
+                {**chosen, "split": split, "patients": patients},
+                {"model": Path(model), "meds": Path(meds)},
+                make,
+                resumable=True,
+            )
+
+        return launch.together(world, lead, make)
 
 
 def predict(
@@ -278,7 +291,7 @@ def predict(
     *,
     task: str | Iterable[str],
     rollouts: int | None = None,
-    estimator: str = "scope",
+    estimator: str | None = None,
     baselines: bool = True,
     split: str = "held_out",
     patients: int | None = None,
@@ -295,7 +308,7 @@ def predict(
         out: the folder to write: one file a task and model in the meds-evaluation schema.
         task: names of tasks or paths of task files.
         rollouts: how many futures a patient; None takes the one of `settings`, or all that were simulated.
-        estimator: "scope" sums the hazards along each future, "mc" counts the futures with the outcome.
+        estimator: "scope", "mc", "reach" or "auto" (docs/estimators.md); None takes the one of `settings`.
         baselines: also fit and apply the plain models that simulation is measured against.
         seed: seed of the baselines; that of the simulation is in `settings`.
 
@@ -304,6 +317,8 @@ def predict(
     """
     from sequela.tasks.estimate import ESTIMATORS
 
+    settings = settings or SimulateSettings()
+    estimator = estimator or settings.estimator
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
     asked = _load_tasks(task)
@@ -311,8 +326,7 @@ def predict(
     if not (simulated / "rollouts.parquet").exists():
         first = None
         simulated = Path(out).with_name(Path(out).name + "-simulated")
-        settings = settings or SimulateSettings()
-        settings = replace(settings, rollouts=rollouts or settings.rollouts)
+        settings = replace(settings, rollouts=rollouts or settings.rollouts, estimator=estimator)
         simulate(
             model,
             meds,

@@ -31,7 +31,7 @@ TREES = {
 }
 
 Model = Callable[[np.ndarray], np.ndarray]
-"""Features [N, F] -> predictions [N]: probabilities, or days."""
+"""Features [N, F] -> predictions [N]: probabilities, or numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,15 @@ class Sample:
 
     Attributes:
         values: float32 [N, F], the table of `Features`: age, sex, then the rest; NaN where unknown.
-        outcome: float64 [N]: 1, 0, or days for kind "time"; NaN where undecidable.
+        outcome: float64 [N]: 1, 0, or a number; NaN where there is none.
         until_days: float64 [N], as from `labels`.
+        lost: bool [N], whether the record ended too early to know; None: all without an outcome were.
     """
 
     values: np.ndarray
     outcome: np.ndarray
     until_days: np.ndarray
+    lost: np.ndarray | None = None
 
     @cached_property
     def decided(self) -> np.ndarray:
@@ -55,8 +57,10 @@ class Sample:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """Inverse probability of censoring weights [N], 0 where undecidable."""
-        return censoring_weights(self.until_days, self.decided, np.ones(len(self.outcome)))
+        """Inverse probability of censoring weights [N], 0 without an outcome."""
+        followed = self.decided if self.lost is None else ~self.lost
+        weights = censoring_weights(self.until_days, followed, np.ones(len(self.outcome)))
+        return np.where(self.decided, weights, 0.0)
 
 
 # On busy cores the threads of the trees wait for each other, up to a hundred times longer than they work.
@@ -68,13 +72,14 @@ def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
     """The baselines that `task` allows, by name, fitted on `train`.
 
     Binary: prevalence, age_sex, logistic, trees, and cox where a horizon and censoring make it a survival problem.
-    Time: median, ridge, trees. Fewer where there are hardly any answers to learn from.
+    Numbers: median (for counts the mean too), ridge, trees; of those who have one. Fewer where there are hardly any
+    answers to learn from.
     """
     decided = train.outcome[train.decided]
     if len(decided) < 2 * FEWEST:
         return {}
-    if task.kind == "time":
-        return {"median": _median(train), "ridge": _ridge(train), "trees": _tree_regression(train, seed)}
+    if task.numeric:
+        return _fit_numbers(task.kind, train, seed)
     models = {"prevalence": _prevalence(train)}
     if min(decided.sum(), (1 - decided).sum()) < FEWEST:
         return models
@@ -83,6 +88,16 @@ def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
     models["trees"] = _trees(train, seed)
     if task.horizon is not None and not train.decided.all():
         models["cox"] = _cox(train, task.horizon / DAY)
+    return models
+
+
+def _fit_numbers(kind: str, train: Sample, seed: int) -> dict[str, Model]:
+    models = {"median": _median(train), "ridge": _ridge(train, logarithmic=kind != "value")}
+    if kind != "count":
+        return models | {"trees": _tree_regression(train, seed, lowest=0.0 if kind == "time" else None)}
+    models = {"mean": _prevalence(train)} | models
+    if train.outcome[train.decided].any():  # of nothing but zeros the Poisson loss is not defined
+        models["trees"] = _tree_regression(train, seed, loss="poisson", lowest=0.0)
     return models
 
 
@@ -123,19 +138,24 @@ def _median(train: Sample) -> Model:
     return lambda values_NF: np.full(len(values_NF), middle)
 
 
-def _ridge(train: Sample) -> Model:
-    """On the logarithm of days, which is nearer to normal and whose mean is nearer to the median that MAE asks for."""
+def _ridge(train: Sample, *, logarithmic: bool) -> Model:
+    """Days and counts on a logarithm, which is nearer to normal, its mean nearer to the median that MAE asks for."""
+    there, back = (
+        (np.log1p, lambda x: np.clip(np.expm1(x), 0, None)) if logarithmic else (np.asarray, np.asarray)
+    )
     scale = _standardiser(train.values)
     model = Ridge(alpha=1 / INVERSE_PENALTY)
     known = train.decided
-    model.fit(scale(train.values[known]), np.log1p(train.outcome[known]), sample_weight=train.weights[known])
-    return lambda values_NF: np.clip(np.expm1(model.predict(scale(values_NF))), 0, None)
+    model.fit(scale(train.values[known]), there(train.outcome[known]), sample_weight=train.weights[known])
+    return lambda values_NF: back(model.predict(scale(values_NF)))
 
 
-def _tree_regression(train: Sample, seed: int) -> Model:
-    model = HistGradientBoostingRegressor(loss="absolute_error", **TREES, random_state=seed)
+def _tree_regression(
+    train: Sample, seed: int, *, loss: str = "absolute_error", lowest: float | None = None
+) -> Model:
+    model = HistGradientBoostingRegressor(loss=loss, **TREES, random_state=seed)
     _fit_trees(model, train)
-    return one_thread(lambda values_NF: np.clip(model.predict(values_NF), 0, None))
+    return one_thread(lambda values_NF: np.clip(model.predict(values_NF), lowest, None))
 
 
 def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: Sample) -> None:

@@ -16,7 +16,7 @@ from sequela.tasks import metric
 from sequela.tasks.bootstrap import RESAMPLES, Estimate, interval, resamples
 from sequela.tasks.censoring import censoring_weights
 from sequela.tasks.prediction import SIMULATION, read_predictions
-from sequela.tasks.verdict import verdict
+from sequela.tasks.verdict import HEADLINE, verdict
 
 QUESTION = ["subject_id", "prediction_time"]
 METRICS: dict[str, dict[str, Callable]] = {
@@ -28,9 +28,10 @@ METRICS: dict[str, dict[str, Callable]] = {
         "calibration_slope": metric.calibration_slope,
     },
     "time": {"mae": metric.mae},
+    "count": {"mae": metric.mae, "rmsle": metric.rmsle},
+    "value": {"mae": metric.mae},
 }
-REPORTED = {"binary": (*METRICS["binary"], "oe"), "time": ("mae",)}
-HEADLINE = {"binary": "auroc", "time": "mae"}  # what models are compared by
+REPORTED = {kind: (*names, "oe") if kind == "binary" else tuple(names) for kind, names in METRICS.items()}
 Key = tuple[str, str]
 """A model and a metric."""
 OBSERVED: Key = ("", "observed")
@@ -41,10 +42,11 @@ class Cohort:
     """The patients that all models answered for, and the answers.
 
     Attributes:
-        kind: "binary" or "time".
+        kind: that of the task.
         patient: int64 [N].
-        outcome: float64 [N], NaN where undecidable.
+        outcome: float64 [N], NaN where there is none to score.
         until_days: float64 [N].
+        lost: bool [N], whether the record ends before the outcome is known; the others without one never had any.
         predictions: by model, float64 [N].
     """
 
@@ -52,6 +54,7 @@ class Cohort:
     patient: np.ndarray
     outcome: np.ndarray
     until_days: np.ndarray
+    lost: np.ndarray
     predictions: dict[str, np.ndarray]
 
 
@@ -60,8 +63,9 @@ def evaluate(
 ) -> dict[str, dict]:
     """Score every model of every task in the folders `predictions`; write `out/metrics.json` and return what it holds.
 
-    By task: `kind`; `n` questions, `positives`, `decidable`, `undecidable`; `evaluated`, those that every model
-    answered; `unpredicted` by model; `rollouts` by simulating model; `observed`, the incidence (or the mean days)
+    By task: `kind`; `n` questions, `positives`, `decidable`, `undecidable`, `without` (nobody was lost, but there is no
+    number to score: the outcome did not come in time, or none with a value); `evaluated`, those that every model
+    answered; `unpredicted` by model; `rollouts` by simulating model; `observed`, the incidence (or the mean number)
     corrected for censoring; `models`: each metric as `value`, `low`, `high` (percentile bootstrap by patient), empty
     where it is not defined; `difference`: simulation less each other model in AUROC (or MAE), on the same resamples;
     `verdict`: that in words.
@@ -103,7 +107,7 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
     kinds = {kind for kind, _ in read.values()}
     if len(kinds) > 1:
         raise InputError(
-            f"{files[min(files)].parent}: there are files of kind binary and of kind time; keep one kind."
+            f"{files[min(files)].parent}: there are files of the kinds {', '.join(sorted(kinds))}; keep one kind."
         )
     kind = kinds.pop()
     answers = {model: frame for model, (_, frame) in read.items()}
@@ -122,7 +126,8 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
         "n": truth.height,
         "positives": int((truth["label"] == 1).sum()) if kind == "binary" else None,
         "decidable": truth["label"].count(),
-        "undecidable": truth["label"].null_count(),
+        "undecidable": int(truth["lost"].sum()),
+        "without": truth.filter(pl.col("label").is_null() & ~pl.col("lost")).height,
         "evaluated": len(cohort.patient),
         "unpredicted": unpredicted,
         "rollouts": {
@@ -136,12 +141,12 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
 
 
 def _truth(answers: dict[str, pl.DataFrame], files: dict[str, Path]) -> pl.DataFrame:
-    """The questions that any model was asked, with `label` and `until_days`; all files must agree on them."""
-    facts = (*QUESTION, "label", "until_days")
+    """The questions that any model was asked, with `label`, `until_days`, `lost`; all files must agree on them."""
+    facts = (*QUESTION, "label", "until_days", "lost")
     every = pl.concat(
         frame.select(*facts, file=pl.lit(str(files[model]))) for model, frame in answers.items()
     )
-    unlike = pl.struct("label", "until_days").n_unique() > 1
+    unlike = pl.struct("label", "until_days", "lost").n_unique() > 1
     torn = (
         every.group_by(QUESTION)
         .agg(pl.col("file").unique().sort(), unlike=unlike)
@@ -174,6 +179,7 @@ def _cohort(
         common["subject_id"].to_numpy(),
         common["label"].fill_null(np.nan).to_numpy(),
         common["until_days"].to_numpy(),
+        common["lost"].to_numpy(),
         {model: common[model].to_numpy() for model in answers if model in common.columns},
     )
 
@@ -195,7 +201,8 @@ def _measure_all(
 def _measure(cohort: Cohort, copies: np.ndarray) -> dict[Key, np.ndarray]:
     """The metrics when each patient counts `copies` times, [N] or [N, R]; the weights are estimated on those copies."""
     decided = ~np.isnan(cohort.outcome)
-    weights = censoring_weights(cohort.until_days, decided, copies)
+    weights = censoring_weights(cohort.until_days, ~cohort.lost, copies)
+    weights[~decided] = 0
     outcome, known = np.nan_to_num(cohort.outcome), weights[decided]
     measured = {OBSERVED: outcome @ weights / weights.sum(axis=0)}
     for model, prediction in cohort.predictions.items():

@@ -100,8 +100,13 @@ def oe(
 
 
 def mae(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean absolute error, in the unit of the outcome (days)."""
+    """Mean absolute error, in the unit of the outcome."""
     return _mean(np.abs(prediction_N - outcome_N), weights)
+
+
+def rmsle(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Root of the mean squared difference of log(1 + prediction) and log(1 + outcome); neither is negative."""
+    return np.sqrt(_mean((np.log1p(prediction_N) - np.log1p(outcome_N)) ** 2, weights))
 
 
 def _by_score(

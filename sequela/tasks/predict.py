@@ -15,6 +15,7 @@ from sequela.rollout.request import Request
 from sequela.tasks.baseline import Sample, fit_baselines
 from sequela.tasks.estimate import estimate, read_maps, read_rollouts
 from sequela.tasks.features import Features, build_features
+from sequela.tasks.incidence import LEVEL
 from sequela.tasks.label import labels
 from sequela.tasks.prediction import SIMULATION, write_predictions
 from sequela.tasks.task import MINUTE, Task
@@ -67,6 +68,7 @@ def requests(
             task.outcome,
             task.ends,
             None if task.horizon is None else -(-task.horizon // MINUTE),
+            task.counted,
         )
         for task in tasks
     ]
@@ -82,6 +84,7 @@ def predict(
     first: int | None = None,
     baselines: bool = True,
     seed: int = 0,
+    level: float = LEVEL,
     progress: Progress = silent,
 ) -> dict[str, dict[str, object]]:
     """Answer `tasks` from imagined futures, and by the baselines, in `out/<task>/<model>.parquet`.
@@ -91,14 +94,16 @@ def predict(
             is read from `meds` is translated by the code maps in it: truth and imagination speak the same codes.
         meds: the MEDS dataset with the truth, and with the training patients that baselines learn from.
         estimator: "scope" (mean of summed hazards) or "mc" (share of rollouts with the outcome); arXiv 2602.03730.
-            Tasks of kind "time" take the median of the rollouts in any case.
+            Numbers take the median or mean of the rollouts in any case, tasks without hazards "mc" (see `estimate`).
         first: use only so many rollouts of each patient, the first by number; None for all.
         baselines: fit and write the baselines too.
         seed: of the trees.
+        level: of the interval `low` to `high` beside each predicted number.
 
     Returns:
-        By task: `patients`, `undecidable`, `unpredicted` (no decidable rollout), `rollouts`, `undecidable_rollouts`,
-        and the names of the `models` written.
+        By task: `patients`, `undecidable` (lost before the answer is known), `without` (followed, but without a number
+        to score), `unpredicted` (no decidable rollout, or a median beyond all of them), `rollouts`,
+        `undecidable_rollouts`, the `estimator` that was used, and the names of the `models` written.
 
     Raises:
         InputError: where the folder holds no rollouts for a task.
@@ -114,7 +119,7 @@ def predict(
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
         truth = truths[task.name]
-        estimates = estimate(task, folder, rollouts.join(truth, on=QUESTION, how="semi"), estimator)
+        estimates = estimate(task, folder, rollouts.join(truth, on=QUESTION, how="semi"), estimator, level)
         answers = {SIMULATION: truth.join(estimates, on=QUESTION, how="left", maintain_order="left")}
         if training is not None:
             answers |= training.answers(task, truth, seed)
@@ -133,7 +138,7 @@ def _first(rollouts: pl.DataFrame, count: int, folder: Path) -> pl.DataFrame:
 
 
 def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """`subject_id`, `prediction_time`, `label`, `until_days` of the patients who were simulated for this task."""
+    """`subject_id`, `prediction_time` and the answers by `labels` of the patients who were simulated for this task."""
     asked = task.prediction_times(events).join(rollouts, on=QUESTION, how="semi", maintain_order="left")
     if asked.is_empty():
         raise InputError(
@@ -177,7 +182,8 @@ class _Training:
         """`truth` with the `prediction` of each baseline, by its name."""
         labelled = self.labelled[task.name]
         outcome = labelled["label"].fill_null(np.nan).to_numpy()
-        train = Sample(self.features.of(labelled), outcome, labelled["until_days"].to_numpy())
+        lost = (labelled["decided"] == "censored").to_numpy()
+        train = Sample(self.features.of(labelled), outcome, labelled["until_days"].to_numpy(), lost)
         values = self.features.of(truth)
         models = fit_baselines(task, train, seed)
         return {
@@ -187,11 +193,14 @@ class _Training:
 
 def _account(answers: dict[str, pl.DataFrame]) -> dict[str, object]:
     simulated = answers[SIMULATION]
+    lost = pl.col("decided") == "censored"
     return {
         "patients": simulated.height,
-        "undecidable": simulated["label"].null_count(),
+        "undecidable": simulated.filter(lost).height,
+        "without": simulated.filter(pl.col("label").is_null() & ~lost).height,
         "unpredicted": simulated["prediction"].null_count(),
         "rollouts": int(simulated["rollouts"].sum()),
         "undecidable_rollouts": int(simulated["undecidable_rollouts"].sum()),
+        "estimator": simulated["estimator"].drop_nulls()[0],
         "models": list(answers),
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import yaml
 
@@ -29,7 +31,11 @@ UNITS = {  # microseconds; a month and a year are means, so that a horizon is th
     "month": round(365.25 / 12 * DAY),
     "year": round(365.25 * DAY),
 }
-FIELDS = ("name", "title", "dataset", "kind", "at", "outcome", "ends", "horizon", "exclude")
+KINDS = ("binary", "time", "count", "value")
+NUMERIC = KINDS[1:]  # the answer is a number, scored by how far off a prediction is
+FIELDS = (
+    "name", "title", "dataset", "kind", "at", "outcome", "at_least", "above", "below", "ends", "horizon", "exclude",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,17 @@ class Task:
         name: a word, also the name of its file.
         title: a line for people.
         dataset: the data it is for.
-        kind: "binary" (does the outcome happen?) or "time" (days until it happens).
+        kind: "binary" (does the outcome happen?), "time" (days until it happens), "count" (how many outcome events
+            happen?) or "value" (the number that the first outcome event with a number carries).
         after: the code that opens the cohort; the prediction time is its first occurrence plus `offset`.
         offset: microseconds, not negative. The history is everything strictly before the prediction time.
         outcome: codes, any of which is the outcome.
-        ends: codes that decide "no" when they come before the outcome (death, discharge).
-        horizon: microseconds, or None: until the outcome or an end.
+        ends: codes after which no outcome counts any more (death, discharge).
+        horizon: microseconds, or None: until the outcome or an end; kinds "count" and "value" need one.
         exclude: codes which, anywhere in the history, keep a patient out of the cohort (prevalent disease).
+        at_least: kinds "binary" and "time": the outcome has happened when that many outcome events have.
+        above, below: an outcome event only counts when its number lies strictly above, strictly below; None: any event
+            counts, with a number or without.
     """
 
     name: str
@@ -61,9 +71,45 @@ class Task:
     ends: tuple[str, ...] = ()
     horizon: int | None = None
     exclude: tuple[str, ...] = ()
+    at_least: int = 1
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the answer is a number rather than yes or no."""
+        return self.kind in NUMERIC
+
+    @property
+    def by_value(self) -> bool:
+        """Whether the numbers of events bear on the answer, not only their codes."""
+        return self.kind == "value" or self.above is not None or self.below is not None
+
+    @property
+    def at_first_code(self) -> bool:
+        """Whether the first event with an outcome's code settles the answer, so that a simulation may stop there."""
+        return self.kind in ("binary", "time") and self.at_least == 1 and not self.by_value
+
+    @property
+    def counted(self) -> str:
+        """Which outcome codes tell the answer: the "first" one, "all" of them, or "none" by itself.
+
+        Of "all" and "none" a simulation goes on to an end or the horizon (see `sequela.rollout.request.Request`).
+        """
+        if self.at_first_code:
+            return "first"
+        return "all" if self.kind == "count" and not self.by_value else "none"
+
+    @property
+    def has_hazard(self) -> bool:
+        """Whether the answer is the probability of one event that its code alone makes the outcome.
+
+        Only then do the probabilities of next tokens add up to it; all other answers are read off whole rollouts.
+        """
+        return self.kind == "binary" and self.at_first_code
 
     def decided_by(self) -> tuple[str, ...]:
-        """The codes (and prefixes) that settle the answer, so that a simulation may stop there."""
+        """The codes (and prefixes) of all events that bear on the answer."""
         return self.outcome + self.ends
 
     def prediction_times(self, events: pl.DataFrame) -> pl.DataFrame:
@@ -88,28 +134,51 @@ class Task:
     def label(self, timeline: Timeline, at: int) -> float | None:
         """The answer that `timeline`, real or imagined, gives to the question asked at `at` (microseconds).
 
-        The outcome at time t counts when at <= t <= at + horizon and no `ends` event comes strictly before it: 1. Else
-        an `ends` event inside the horizon decides 0. Else a timeline complete up to the horizon decides 0. Else the
-        answer is not known.
+        An outcome event at time t counts when at <= t <= at + horizon, no `ends` event comes strictly before it, and
+        its number is `above` and `below` the bounds. Undated events never count. The answer is settled by an `ends`
+        event inside the horizon, or by a timeline complete up to the horizon.
 
         Returns:
-            1 or 0; for kind "time" the days until the outcome; None where the timeline does not tell.
+            Kind "binary": 1 where `at_least` events count, else 0 where that is settled.
+            Kind "time": days until the event that made it `at_least`.
+            Kind "count": how many events count, where that is settled.
+            Kind "value": the number of the first event that counts and has one.
+            None in all other cases.
         """
-        limit = None if self.horizon is None else at + self.horizon
-        outcome = ending = None
-        for time, code in zip(timeline.time.tolist(), timeline.code, strict=True):
-            if time < at or (limit is not None and time > limit):
-                continue
-            if outcome is None and matches_code(code, self.outcome):
-                outcome = time
-            if ending is None and matches_code(code, self.ends):
-                ending = time
-        if outcome is not None and (ending is None or outcome <= ending):
-            return (outcome - at) / DAY if self.kind == "time" else 1
-        if ending is not None:
-            return 0
-        complete = limit is not None and timeline.end is not None and timeline.end >= limit
-        return 0 if complete else None
+        limit = math.inf if self.horizon is None else at + self.horizon
+        times, codes, numbers = timeline.time.tolist(), timeline.code, timeline.number
+        inside = [i for i, time in enumerate(times) if at <= time <= limit]
+        ending = next((times[i] for i in inside if matches_code(codes[i], self.ends)), None)
+        last = limit if ending is None else ending
+        counted = [
+            i
+            for i in inside
+            if times[i] <= last and matches_code(codes[i], self.outcome) and self.admits(numbers[i])
+        ]
+        settled = ending is not None or (timeline.end is not None and timeline.end >= limit)
+        if self.kind == "count":
+            return len(counted) if settled else None
+        if self.kind == "value":
+            return next((float(numbers[i]) for i in counted if not np.isnan(numbers[i])), None)
+        if len(counted) >= self.at_least:
+            return (times[counted[self.at_least - 1]] - at) / DAY if self.kind == "time" else 1
+        return 0 if settled and self.kind == "binary" else None
+
+    def admits(self, number: float) -> bool:
+        """Whether an outcome event with this `number` (NaN: none) counts; compared in single precision, as stored."""
+        high = self.above is None or np.float32(number) > np.float32(self.above)
+        low = self.below is None or np.float32(number) < np.float32(self.below)
+        return bool(high and low)
+
+    def admitted(self) -> pl.Expr:
+        """Whether the number in the column `numeric_value` lets an event count: `admits` for frames."""
+        conditions = [pl.lit(True)]
+        number = pl.col("numeric_value").cast(pl.Float32).fill_nan(None)
+        if self.above is not None:
+            conditions.append(number > pl.lit(self.above, pl.Float32))
+        if self.below is not None:
+            conditions.append(number < pl.lit(self.below, pl.Float32))
+        return pl.all_horizontal(conditions).fill_null(False)
 
 
 def matches_code(code: str, patterns: tuple[str, ...]) -> bool:
@@ -193,6 +262,9 @@ def _read(path: Path) -> Task:
         ends=_codes(raw, "ends", path),
         horizon=None if horizon is None else parse_duration(horizon, f"{path}: horizon"),
         exclude=_codes(raw, "exclude", path),
+        at_least=_at_least(raw, path),
+        above=_bound(raw, "above", path),
+        below=_bound(raw, "below", path),
     )
     _check(task, path)
     return task
@@ -212,13 +284,29 @@ def _codes(fields: dict, field: str, path: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _at_least(fields: dict, path: Path) -> int:
+    value = fields.get("at_least", 1)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{path}: 'at_least' is {value!r}; give a whole number, 1 or more.")
+    return value
+
+
+def _bound(fields: dict, field: str, path: Path) -> float | None:
+    value = fields.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"{path}: '{field}' is {value!r}; give a number, in the unit of the outcome's code.")
+    return float(value)
+
+
 def _check(task: Task, path: Path) -> None:
     if not re.fullmatch(r"\w[\w.-]*", task.name):
         raise InputError(
             f"{path}: the name '{task.name}' must do as a folder's name: letters, digits and _ only."
         )
-    if task.kind not in ("binary", "time"):
-        raise InputError(f"{path}: kind is '{task.kind}'; it is binary or time.")
+    if task.kind not in KINDS:
+        raise InputError(f"{path}: kind is '{task.kind}'; it is one of {', '.join(KINDS)}.")
     if not task.outcome:
         raise InputError(f"{path}: outcome is empty; name at least one code.")
     if matches_code(FOLLOW_UP_END, task.decided_by()):
@@ -226,7 +314,9 @@ def _check(task: Task, path: Path) -> None:
     both = set(task.outcome) & set(task.ends)
     if both:
         raise InputError(f"{path}: {sorted(both)[0]} is an outcome and an end; keep one of the two.")
-    if task.kind == "time" and (task.ends or task.horizon is not None):
-        raise InputError(
-            f"{path}: a task of kind time has no ends and no horizon; put every end into outcome."
-        )
+    if task.kind in ("count", "value") and task.horizon is None:
+        raise InputError(f"{path}: kind {task.kind} needs a horizon; add one, such as 'horizon: 1 year'.")
+    if task.kind in ("count", "value") and task.at_least > 1:
+        raise InputError(f"{path}: at_least is for the kinds binary and time; leave it out.")
+    if task.above is not None and task.below is not None and task.above >= task.below:
+        raise InputError(f"{path}: no number is above {task.above} and below {task.below}; mend one of them.")

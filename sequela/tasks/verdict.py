@@ -7,6 +7,14 @@ import math
 from sequela.tasks.bootstrap import Estimate
 from sequela.tasks.prediction import SIMULATION
 
+HEADLINE = {"binary": "auroc", "time": "mae", "count": "mae", "value": "mae"}  # what models are compared by
+WORDS = {  # for it
+    "binary": "AUROC",
+    "time": "a mean error, in days, of",
+    "count": "a mean error of",
+    "value": "a mean error, in the unit of the values, of",
+}
+
 
 def verdict(
     kind: str, models: dict[str, dict[str, Estimate]], difference: dict[str, Estimate], unpredicted: int
@@ -16,13 +24,13 @@ def verdict(
     A difference counts when its 95 % interval does not hold 0.
 
     Args:
-        kind: "binary" (compared by AUROC, more is better) or "time" (mean absolute error in days, less is better).
+        kind: of the task: "binary" is compared by AUROC, more is better; numbers by the mean absolute error, less is.
         difference: simulation less each other model.
         unpredicted: questions that simulation left without an answer.
     """
     if SIMULATION not in models:
         return "No simulation is among these models."
-    own = models[SIMULATION]["auroc" if kind == "binary" else "mae"]
+    own = models[SIMULATION][HEADLINE[kind]]
     if math.isnan(own.value):
         return "Simulation cannot be scored here: it answered nobody, or the answers known are all alike."
     sense, digits = (1, 3) if kind == "binary" else (-1, 2)
@@ -35,14 +43,13 @@ def verdict(
 
     ranked = sorted(difference, key=lambda model: gains[model])
     level = [model for model in ranked if not decided[model]]
-    unit = "AUROC" if kind == "binary" else "a mean error, in days, of"
     missing = (
         f" It gave no answer for {unpredicted} patients, who are left out of every score."
         if unpredicted
         else ""
     )
     return (
-        f"Simulation reaches {unit} {own.value:.{digits}f} ({own.low:.{digits}f} to {own.high:.{digits}f})."
+        f"Simulation reaches {WORDS[kind]} {own.value:.{digits}f} ({own.low:.{digits}f} to {own.high:.{digits}f})."
         + listed([model for model in ranked if decided[model] and gains[model] < 0], "It is beaten by")
         + listed([model for model in ranked if decided[model] and gains[model] > 0], "It beats")
         + (f" It cannot be told from {', '.join(level)} on these patients." if level else "")

@@ -107,6 +107,12 @@ def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
     }
 
 
+def rows_of(folder: Path, shard: str) -> Ragged:
+    """The token rows of one shard that `write_shard` wrote, memory-mapped."""
+    held = _Files(folder, shard).load(rotary=False)
+    return Ragged(held["tokens"], held["offsets"])
+
+
 def _allow_files(number: int) -> None:
     """Let this process hold so many more files open, as far as the system allows it."""
     try:

@@ -25,8 +25,9 @@ from sequela.record.progress import Progress, silent
 from sequela.record.shards import Shard, read_shard, shards_of
 from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
 from sequela.record.workers import Workers, at_work
-from sequela.tokens.corpus import FILE, write_shard
+from sequela.tokens.corpus import FILE, rows_of, write_shard
 from sequela.tokens.encode import encode
+from sequela.tokens.grammar import Grammar
 from sequela.tokens.recode import load_maps, recoded, save_maps
 from sequela.tokens.settings import MAPS, TokenSettings
 from sequela.tokens.statistics import Statistics
@@ -86,7 +87,7 @@ def tokenize(
     *,
     progress: Progress = silent,
 ) -> dict:
-    """Fit a tokenizer on the training patients of a MEDS dataset and write the corpus of every split into `out`.
+    """Fit a tokenizer and a grammar on training patients of a MEDS dataset; write the corpus of every split into `out`.
 
     The result is the same, to the byte, for any number and kind of workers. What an earlier run with the same
     arguments left in `out` is used.
@@ -132,6 +133,8 @@ def tokenize(
             gaps += np.array(note[TRAIN]["gaps"], np.int64)
     tokenizer = tokenizer.timed(gaps)
     tokenizer.save(out)
+    trained = (note[TRAIN]["shard"]["shard"] for note in _notes(jobs, ENCODED) if TRAIN in note)
+    Grammar.fit(tokenizer, (rows_of(out / TRAIN, shard) for shard in trained)).save(out)
     about = {
         "vocabulary": tokenizer.vocabulary.hash,
         "tokens_in_vocabulary": len(tokenizer.vocabulary),

@@ -13,6 +13,8 @@ from pathlib import Path
 from sequela.model import checkpoint
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
+from sequela.tokens import grammar
+from sequela.tokens.grammar import Grammar
 from sequela.train import state, watch
 from sequela.train.batches import Step
 from sequela.train.interruption import Interrupted, Stop
@@ -227,10 +229,18 @@ def _finish(run: Run, out: Path, shown: _Shown) -> dict:
         }
         checkpoint.save(decoder, out)
         plan.data.tokenizer.save(out)
+        _grammar(plan).save(out)
         work = out / f".{LOG}"
         work.write_text(json.dumps(about, indent=1))
         work.rename(out / LOG)  # last, so that it says that all is there
     return run.world.tell(about)
+
+
+def _grammar(plan: Plan) -> Grammar:
+    """The grammar of the corpus; fitted now where the corpus was made before there were grammars."""
+    if (plan.corpus / grammar.FILE).exists():
+        return Grammar.load(plan.corpus, plan.data.tokenizer)
+    return Grammar.fit(plan.data.tokenizer, plan.data.tokens.parts)
 
 
 def _finished(out: Path, plan: Plan) -> dict | None:

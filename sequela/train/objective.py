@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sequela.model.decoder import Decoder
+from sequela.model.precision import computed_in
 from sequela.tokens.pack import Batch
 from sequela.train.feed import Inputs, inputs
-from sequela.train.precision import computed_in
 
 CHUNK = 2**22
 """Scores that are held at a time, tokens times vocabulary."""

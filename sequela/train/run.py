@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from sequela.model import flops
+from sequela.model import flops, precision
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.record.errors import InputError
 from sequela.tokens import corpus as corpora
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.pack import Windows
-from sequela.train import precision, state
+from sequela.train import state
 from sequela.train.batches import Batches, Step
 from sequela.train.dial import Resolved, context_of, resolve
 from sequela.train.feed import Inputs, feed, padded_to

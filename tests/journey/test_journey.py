@@ -128,7 +128,7 @@ def test_reality_and_imagination_are_labelled_by_the_same_function(journey):
     task = load_task(TASK)
     events = read_events(folder / "meds", "held_out")
     real = {t.patient: t for t in timelines(events)}
-    imagined = pl.read_parquet(folder / "simulated" / "data" / "0.parquet")
+    imagined = pl.read_parquet(folder / "simulated" / "data" / "*.parquet")
     rollouts = pl.read_parquet(folder / "simulated" / "rollouts.parquet")
     share = []
     for (patient,), group in rollouts.head(300).group_by("subject_id", maintain_order=True):

@@ -149,6 +149,48 @@ def test_days_are_predicted_by_median_ridge_and_trees():
     assert models["median"](values[:1])[0] == pytest.approx(np.median(days[:1_000]), rel=0.01)
 
 
+def numbers(kind: str, count: int = 1_500, seed: int = 1) -> Sample:
+    draw = np.random.default_rng(seed)
+    values = draw.normal(size=(count, 3)).astype(np.float32)
+    signal = 0.8 * values[:, 2]
+    outcome = draw.poisson(np.exp(signal)) if kind == "count" else -5 + signal + 0.5 * draw.normal(size=count)
+    return Sample(values, outcome.astype(float), np.full(count, 10.0))
+
+
+@pytest.mark.parametrize(("kind", "names"), [("count", ["mean", "median"]), ("value", ["median"])])
+def test_counts_and_values_are_predicted_too(kind, names):
+    train, test = numbers(kind), numbers(kind, seed=2)
+    models = fit_baselines(make_task(kind=kind), train)
+    assert list(models) == [*names, "ridge", "trees"]
+    predictions = {name: model(test.values) for name, model in models.items()}
+    errors = {name: mae(test.outcome, one, np.ones(len(one))) for name, one in predictions.items()}
+    assert max(errors["ridge"], errors["trees"]) < 0.9 * errors["median"]
+    assert predictions["median"][0] == pytest.approx(np.median(train.outcome), abs=0.01)
+    if kind == "count":
+        assert predictions["mean"][0] == pytest.approx(train.outcome.mean())
+        assert predictions["trees"].mean() == pytest.approx(test.outcome.mean(), rel=0.1)
+        assert min(one.min() for one in predictions.values()) >= 0
+    else:
+        assert all(one.mean() == pytest.approx(-5, abs=0.2) for one in predictions.values())
+
+
+def test_counts_that_are_all_zero():
+    nothing = made()
+    nothing.outcome[:] = 0
+    models = fit_baselines(make_task(kind="count"), nothing)
+    assert list(models) == ["mean", "median", "ridge"]
+    assert all(model(nothing.values[:1])[0] == 0 for model in models.values())
+
+
+def test_those_who_never_get_a_number_are_not_lost():
+    """Two die before a value is measured: nobody weighs more for them, as somebody would had they been lost."""
+    until, outcome = np.array([1.0, 2.0, 3.0, 4.0]), np.array([5.0, np.nan, np.nan, 7.0])
+    values = np.zeros((4, 2), np.float32)
+    died = Sample(values, outcome, until, lost=np.array([False, False, False, False]))
+    np.testing.assert_allclose(died.weights, [1, 0, 0, 1])
+    np.testing.assert_allclose(Sample(values, outcome, until).weights, [1, 0, 0, 3])
+
+
 def test_the_seed_alone_decides():
     sample = made(seed=3)
     one, same, other = (

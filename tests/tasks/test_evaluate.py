@@ -3,7 +3,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, root_mean_squared_log_error
 
 from sequela.record.errors import InputError
 from sequela.tasks.censoring import censoring_weights
@@ -204,6 +204,51 @@ def test_days_are_scored_by_their_mean_error(tmp_path):
     assert task["observed"]["value"] == pytest.approx(days.mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "names"), [("count", ["mae", "rmsle"]), ("value", ["mae"])])
+def test_counts_and_values_are_scored_by_their_errors(tmp_path, kind, names):
+    truth = cohort(censored=False).with_columns(label=pl.col("until_days").floor())
+    number = truth["label"].to_numpy()
+    models = {"sequela": number + 1, "near": number + 0.25}
+    task = evaluate(write(tmp_path / "p", truth, models, kind=kind), tmp_path)["tasks"]["made"]
+    assert (task["kind"], task["positives"], task["without"]) == (kind, None, 0)
+    assert list(task["models"]["sequela"]) == names
+    assert task["difference"]["near"]["value"] == pytest.approx(0.75, rel=1e-5)
+    if kind == "count":
+        expected = root_mean_squared_log_error(number, number + 1)
+        assert task["models"]["sequela"]["rmsle"]["value"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_value_that_was_never_measured_is_no_loss(tmp_path):
+    """Death before the measurement competes: the mean of the measured is found again, and is not where it is a loss."""
+    draw = np.random.default_rng(3)
+    measured, death, lost = (draw.exponential(scale, 4_000) for scale in (4.0, 4.0, 12.0))
+    first = np.minimum(measured, death)
+    until = np.minimum.reduce([first, lost, np.full(4_000, 10.0)])
+    value = np.where(until == measured, measured, np.nan)
+    decided = np.select(
+        [until == measured, until == death, until == lost], ["outcome", "end", "censored"], "horizon"
+    )
+    truth = pl.DataFrame(
+        {
+            "subject_id": np.arange(4_000),
+            "prediction_time": [START] * 4_000,
+            "label": pl.Series(value).fill_nan(None),
+            "until_days": until,
+            "decided": decided,
+        }
+    )
+    one = np.zeros(4_000)
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": one}, kind="value"), tmp_path)["tasks"]["made"]
+    assert task["without"] == (decided == "end").sum() + (decided == "horizon").sum()
+    assert task["undecidable"] == (decided == "censored").sum()
+    among = measured[(measured < death) & (measured <= 10)]  # had nobody been lost
+    assert task["observed"]["value"] == pytest.approx(among.mean(), rel=0.05)
+    wrong = evaluate(write(tmp_path / "q", truth.drop("decided"), {"sequela": one}, kind="value"), tmp_path)[
+        "tasks"
+    ]["made"]
+    assert wrong["observed"]["value"] > 1.2 * among.mean()
+
+
 def test_predictions_of_others_need_no_further_columns(tmp_path):
     truth = cohort(censored=False)
     (tmp_path / "p" / "made").mkdir(parents=True)
@@ -244,7 +289,7 @@ def test_kinds_must_not_be_mixed(tmp_path):
     truth = cohort()
     folder = write(tmp_path / "p", truth, {"sequela": truth["risk"]})
     write(folder, truth, {"trees": truth["risk"]}, kind="time")
-    with pytest.raises(InputError, match="keep one kind"):
+    with pytest.raises(InputError, match="of the kinds binary, time; keep one kind"):
         evaluate(folder, tmp_path)
 
 

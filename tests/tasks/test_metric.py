@@ -3,7 +3,13 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, brier_score_loss, mean_absolute_error, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    mean_absolute_error,
+    roc_auc_score,
+    root_mean_squared_log_error,
+)
 
 from sequela.tasks import metric
 from sequela.tasks.censoring import censoring_weights
@@ -38,6 +44,7 @@ ORACLES = [
     (metric.auprc, average_precision_score),
     (metric.brier, brier_score_loss),
     (metric.mae, mean_absolute_error),
+    (metric.rmsle, root_mean_squared_log_error),
     (metric.calibration_slope, slope_by_statsmodels),
     (metric.ece, ece_by_hand),
 ]
@@ -61,7 +68,7 @@ def test_whole_weights_are_repeated_patients(ours, theirs):
     assert theirs(outcome, prediction, sample_weight=weights) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("ours", [*BINARY, metric.mae])
+@pytest.mark.parametrize("ours", [*BINARY, metric.mae, metric.rmsle])
 def test_many_columns_of_weights_are_many_calls(ours):
     outcome, prediction = scored(seed=3)
     weights = np.random.default_rng(4).exponential(size=(len(outcome), 5))

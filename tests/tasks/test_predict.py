@@ -8,6 +8,7 @@ import pytest
 from sequela.record.codes import FOLLOW_UP_END
 from sequela.record.errors import InputError
 from sequela.record.store import read_events, write_dataset
+from sequela.tasks.evaluate import evaluate
 from sequela.tasks.predict import predict, requests
 from sequela.tasks.prediction import EXTRA
 from sequela.tasks.task import DAY, MINUTE
@@ -24,12 +25,9 @@ def simulate(folder, meds, split="held_out", rollouts=4):
     draw = np.random.default_rng(0)
     patients = TASK.prediction_times(read_events(meds, split))["subject_id"].to_list()
     rows = [
-        rollout(
-            patient,
-            number,
-            scope=float(draw.uniform(0, 0.5)),
-            **({"reason": "limit", "end": 5} if patient == patients[0] else {"reason": "horizon"}),
-        )
+        rollout(patient, number, reason="limit", end=5, scope=None)
+        if patient == patients[0]
+        else rollout(patient, number, scope=float(draw.uniform(0, 0.5)))
         for patient in patients
         for number in range(rollouts)
     ]
@@ -86,6 +84,49 @@ def test_the_prediction_is_the_mean_hazard(predicted, simulated):
     np.testing.assert_allclose(
         written["predicted_boolean_probability"][1:], mean["scope//stroke_10d"][1:], rtol=1e-5
     )
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory, cohort_folder, simulated):
+    """Predictions of a count, a value, a condition and a time with competing death, from one simulation."""
+    out = tmp_path_factory.mktemp("others")
+    tasks = [
+        make_task(name="strokes", kind="count"),
+        make_task(name="lab", kind="value", outcome=("FOLLOW_UP//*", "LAB//A")),
+        make_task(name="twice", at_least=2),
+        make_task(name="when", kind="time"),
+    ]
+    return out, predict(simulated[0], cohort_folder, out, tasks, level=0.5)
+
+
+def test_answers_of_all_kinds_come_from_one_simulation(others, simulated):
+    out, report = others
+    assert [facts["estimator"] for facts in report.values()] == ["mean", "median", "mc", "median"]
+    assert report["strokes"]["models"] == ["sequela", "mean", "median", "ridge", "trees"]
+    assert report["lab"]["models"] == ["sequela"]  # nobody's is measured again: nothing to learn from
+    assert report["when"]["models"] == ["sequela", "median", "ridge", "trees"]
+    for name, facts in report.items():
+        assert pl.read_parquet(out / name / "sequela.parquet")["subject_id"].to_list() == simulated[1]
+        assert facts["undecidable"] > 0
+    assert report["strokes"]["without"] == 0 < report["when"]["without"] < report["when"]["patients"]
+    written = pl.read_parquet(out / "strokes" / "sequela.parquet")
+    assert written["predicted_float_value"][1] == 0.25
+    assert written["kind"].unique().to_list() == ["count"]
+    scores = evaluate(out, out)["tasks"]
+    assert {name: one["kind"] for name, one in scores.items()} == {
+        "lab": "value", "strokes": "count", "twice": "binary", "when": "time",
+    }  # fmt: skip
+    assert set(scores["strokes"]["models"]["sequela"]) == {"mae", "rmsle"}
+    assert scores["when"]["without"] == report["when"]["without"]
+
+
+def test_a_count_agrees_with_the_binary_task_where_all_happen_once(others, predicted):
+    """The made patients have one stroke at most, so the expected count of the training patients is their risk."""
+    mean = pl.read_parquet(others[0] / "strokes" / "mean.parquet")["predicted_float_value"][0]
+    share = pl.read_parquet(predicted[0] / "stroke_10d" / "prevalence.parquet")[
+        "predicted_boolean_probability"
+    ][0]
+    assert mean == pytest.approx(share, abs=0.05)
 
 
 def test_the_estimator_can_be_counting(tmp_path, cohort_folder, simulated):
@@ -147,6 +188,23 @@ def test_requests_ask_for_the_cohort_of_each_task(cohort_folder):
     assert second.times.equals(other.prediction_times(held_out))
     assert (first.outcome, first.ends, first.horizon_minutes) == (TASK.outcome, TASK.ends, 10 * DAY // MINUTE)
     assert (second.ends, second.horizon_minutes) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "counted"),
+    [
+        ({}, "first"),
+        ({"kind": "time"}, "first"),
+        ({"kind": "count"}, "all"),
+        ({"kind": "count", "above": 1.0}, "none"),
+        ({"kind": "value"}, "none"),
+        ({"at_least": 2}, "none"),
+        ({"above": 1.0}, "none"),
+    ],
+)
+def test_requests_say_which_outcomes_tell_the_answer(cohort_folder, change, counted):
+    (asked,) = requests([make_task(**change)], cohort_folder)
+    assert (asked.outcome, asked.ends, asked.counted) == (TASK.outcome, TASK.ends, counted)
 
 
 def test_requests_can_be_for_the_first_few_patients(cohort_folder):

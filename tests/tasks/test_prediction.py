@@ -8,6 +8,7 @@ from meds_evaluation.schema import PredictionSchema
 
 from sequela.record.errors import InputError
 from sequela.tasks.prediction import for_meds_evaluation, read_predictions, write_predictions
+from sequela.tasks.task import KINDS
 
 AT = datetime(2000, 1, 2)
 
@@ -23,7 +24,7 @@ def answers(**changes) -> pl.DataFrame:
     return pl.DataFrame(columns | changes)
 
 
-@pytest.mark.parametrize("kind", ["binary", "time"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_is_read(tmp_path, kind):
     simulated = answers(
         standard_error=[0.25, 0.5, None, None], rollouts=[4, 4, 1, 0], undecidable_rollouts=[0, 0, 3, 4]
@@ -32,6 +33,42 @@ def test_what_is_written_is_read(tmp_path, kind):
     found, frame = read_predictions(tmp_path / kind / "sequela.parquet")
     assert found == kind
     assert frame.select(simulated.columns).to_dicts() == simulated.to_dicts()
+    assert frame["lost"].to_list() == [False, False, True, False]
+
+
+def test_who_has_no_answer_need_not_be_lost(tmp_path):
+    decided = answers(decided=["outcome", "end", "horizon", "outcome"], label=[1.0, None, None, 7.0])
+    write_predictions(decided, "value", tmp_path / "m.parquet")
+    assert read_predictions(tmp_path / "m.parquet")[1]["lost"].to_list() == [False] * 4
+
+
+def test_the_interval_of_a_number_is_kept(tmp_path):
+    write_predictions(answers(low=[1.0] * 4, high=[2.0, None, None, 3.0]), "time", tmp_path / "m.parquet")
+    frame = read_predictions(tmp_path / "m.parquet")[1]
+    assert frame["high"].to_list() == [2.0, None, None, 3.0]
+
+
+def test_numbers_without_a_kind_are_days(tmp_path):
+    write_predictions(answers(), "count", tmp_path / "m.parquet")
+    whole = pl.read_parquet(tmp_path / "m.parquet")
+    whole.drop("kind", "lost", "low", "high").write_parquet(tmp_path / "m.parquet")
+    kind, frame = read_predictions(tmp_path / "m.parquet")
+    assert (kind, frame["lost"].to_list()) == ("time", [False, False, True, False])
+    whole.with_columns(kind=pl.Series(["count", "count", "time", "time"])).write_parquet(
+        tmp_path / "m.parquet"
+    )
+    with pytest.raises(InputError, match="in every row"):
+        read_predictions(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize(("kind", "words"), [("count", "a count, 0 or more"), ("value", None)])
+def test_a_value_may_be_negative_but_no_count(tmp_path, kind, words):
+    write_predictions(answers(prediction=[0.75, -3.0, 0.5, None]), kind, tmp_path / "m.parquet")
+    if words is None:
+        assert read_predictions(tmp_path / "m.parquet")[1]["prediction"][1] == -3
+    else:
+        with pytest.raises(InputError, match=f"row 2: 'predicted_float_value' is -3.0; give {words}"):
+            read_predictions(tmp_path / "m.parquet")
 
 
 def test_a_baseline_has_no_rollouts(tmp_path):

@@ -22,7 +22,7 @@ outcome: [MEDS_DEATH]
 
 
 def one(*rows) -> Timeline:
-    """The timeline of patient 1 from (day, code)."""
+    """The timeline of patient 1 from (day, code[, number])."""
     return next(timelines(make_events([(1, *row) for row in rows])))
 
 
@@ -75,7 +75,14 @@ def test_an_unknown_task_far_from_all_gets_no_guess():
         ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: 5", "horizon is '5'"),
         ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: 5 aeons", "such as '5 years'"),
         ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: -5 days", "such as '5 years'"),
-        ("kind: binary", "kind: time\nhorizon: 5 days", "no horizon"),
+        ("kind: binary", "kind: count", "kind count needs a horizon"),
+        ("kind: binary", "kind: value", "kind value needs a horizon"),
+        ("kind: binary", "kind: count\nhorizon: 1 year\nat_least: 2", "kinds binary and time; leave it out"),
+        ("kind: binary", "kind: binary\nat_least: 0", "'at_least' is 0"),
+        ("kind: binary", "kind: binary\nat_least: 1.5", "'at_least' is 1.5"),
+        ("kind: binary", "kind: binary\nabove: high", "'above' is 'high'"),
+        ("kind: binary", "kind: binary\nbelow: .nan", "'below' is nan"),
+        ("kind: binary", "kind: binary\nabove: 7\nbelow: 7", "no number is above 7.0 and below 7.0"),
         ("offset: 1 day", "offset: one day", "offset is 'one day'"),
         ("after:", "before:", "write at as"),
         ("title: Mine", "titel: Mine", "'titel' is no field"),
@@ -149,6 +156,62 @@ def test_kind_time_counts_days():
     task = make_task(kind="time", outcome=("STROKE", "MEDS_DEATH"), ends=(), horizon=None)
     assert task.label(one((3.5, "MEDS_DEATH"), (9, "STROKE")), AT) == 2.5
     assert task.label(one((3.5, "LAB//A")), AT) is None
+
+
+def test_kind_time_within_a_horizon_and_before_death():
+    task = make_task(kind="time")  # ten days, and death ends
+    assert task.label(one((11, "STROKE")), AT) == 10
+    assert task.label(one((12, "STROKE")), AT) is None
+    assert task.label(one((3, "MEDS_DEATH"), (4, "STROKE")), AT) is None
+    assert task.label(one((3, "MEDS_DEATH"), (3, "STROKE")), AT) == 2
+
+
+# asked on day 1 for ten days: events with numbers, then the answers of count, value, at_least 2 and above 6.5
+OTHER_RULES = [
+    ([(2, "STROKE", 5.0), (3, "STROKE", 7.0), (11, "FOLLOW_UP//END")], (2, 5, 1, 1)),
+    ([(2, "STROKE"), (3, "STROKE", 7.0), (3, "STROKE", 8.0), (9, "FOLLOW_UP//END")], (None, 7, 1, 1)),
+    ([(2, "STROKE", 6.5), (5, "MEDS_DEATH"), (6, "STROKE", 9.0)], (1, 6.5, 0, 0)),
+    ([(5, "STROKE"), (5, "MEDS_DEATH")], (1, None, 0, 0)),  # at the moment of the end it counts
+    ([(0.9, "STROKE", 7.0), (11.1, "STROKE", 7.0)], (0, None, 0, 0)),  # outside
+    ([(None, "STROKE", 7.0), (3, "LAB//A", 7.0)], (None, None, None, None)),
+]
+
+
+@pytest.mark.parametrize(("rows", "answers"), OTHER_RULES)
+def test_the_rules_of_counts_values_and_conditions(rows, answers):
+    changes = {"kind": "count"}, {"kind": "value"}, {"at_least": 2}, {"above": 6.5}
+    assert tuple(make_task(**change).label(one(*rows), AT) for change in changes) == answers
+
+
+def test_a_bound_is_strict_at_the_precision_of_the_record():
+    """6.7 is stored as 6.69999981: it is neither above nor below 6.7."""
+    timeline = one((2, "STROKE", 6.7), (11, "FOLLOW_UP//END"))
+    changes = {"above": 6.7}, {"below": 6.7}, {"above": 6.69}, {"below": 6.71}, {"above": 6.6, "below": 6.8}
+    assert [make_task(**change).label(timeline, AT) for change in changes] == [0, 0, 1, 1, 1]
+
+
+def test_what_a_simulation_may_stop_at_and_sum():
+    expected = [
+        ({}, True, True, False),
+        ({"kind": "time"}, True, False, True),
+        ({"kind": "count"}, False, False, True),
+        ({"kind": "value"}, False, False, True),
+        ({"at_least": 2}, False, False, False),
+        ({"above": 6.5}, False, False, False),
+        ({"kind": "time", "below": 6.5}, False, False, True),
+    ]
+    for change, *facts in expected:
+        task = make_task(**change)
+        assert [task.at_first_code, task.has_hazard, task.numeric] == facts
+
+
+def test_the_fields_of_a_condition_are_read(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(YAML + "at_least: 2\nabove: 6.5\nbelow: 14\n")
+    task = load_task(path)
+    assert (task.at_least, task.above, task.below) == (2, 6.5, 14.0)
+    path.write_text(YAML)
+    assert (load_task(path).at_least, load_task(path).above) == (1, None)
 
 
 def test_an_imagined_future_is_read_like_a_real_one():

@@ -22,3 +22,12 @@ def test_fewer_days_of_error_are_better():
     assert "beaten by ridge by 0.50 (0.20 to 0.80)" in words
     assert "It beats median by 0.30 (0.10 to 0.50)" in words
     assert "no answer for 2 patients" in words
+
+
+def test_the_unit_is_said_where_it_is_known():
+    for kind, words in {
+        "time": "a mean error, in days, of 6.90",
+        "count": "a mean error of 6.90",
+        "value": "a mean error, in the unit of the values, of 6.90",
+    }.items():
+        assert f"Simulation reaches {words} (6.50 to 7.30)." in verdict(kind, OWN, {}, 0)

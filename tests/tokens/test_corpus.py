@@ -9,7 +9,7 @@ from sequela.record.columns import Columns
 from sequela.record.errors import InputError
 from sequela.record.store import read_events, write_dataset
 from sequela.record.world import World
-from sequela.tokens.corpus import Corpus
+from sequela.tokens.corpus import Corpus, rows_of
 from sequela.tokens.encode import encode
 from sequela.tokens.tokenize import tokenize
 
@@ -21,6 +21,9 @@ def test_every_patient_of_a_split_has_its_row(world_meds, world_corpus):
         assert corpus.patients.tolist() == sorted(events["subject_id"].unique())
         again = encode(corpus.tokenizer, Columns.of(events)).tokens
         assert all(corpus.tokens[row].tolist() == again[row].tolist() for row in range(len(again)))
+        about = json.loads((world_corpus / "corpus.json").read_text())["splits"][split]["shards"]
+        of_shards = [rows_of(world_corpus / split, one["shard"]).flat for one in about]
+        assert np.concatenate(of_shards).tolist() == again.flat.tolist()
 
 
 def test_nothing_of_held_out_patients_enters_the_tokenizer(world_meds, world_corpus, tmp_path):

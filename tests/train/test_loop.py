@@ -39,6 +39,15 @@ def test_training_learns_and_the_folder_loads(world_corpus, tmp_path):
     assert not (tmp_path / "model" / "checkpoints").exists()
 
 
+def test_the_grammar_is_handed_on_and_fitted_where_the_corpus_has_none(world_corpus, tmp_path):
+    shutil.copytree(world_corpus, tmp_path / "older")
+    (tmp_path / "older" / "grammar.json").unlink()
+    for number, corpus in enumerate((world_corpus, tmp_path / "older")):
+        run(corpus, tmp_path / f"model-{number}", SHORT)
+        handed_on = (tmp_path / f"model-{number}" / "grammar.json").read_bytes()
+        assert handed_on == (world_corpus / "grammar.json").read_bytes()
+
+
 def test_the_losses_of_each_kind_are_told_on_the_way_and_at_the_end(world_corpus, tmp_path):
     about = run(world_corpus, tmp_path / "model", replace(QUICK, checks=4))
     tokens = [check["tokens"] / about["tokens"] for check in about["checks"]]
@@ -116,7 +125,7 @@ def test_a_run_goes_on_only_from_its_own_checkpoint(world_corpus, tmp_path):
 
 def test_a_run_does_not_go_on_in_other_numbers(world_corpus, tmp_path, monkeypatch):
     interrupted(world_corpus, tmp_path / "model", 3)
-    monkeypatch.setattr("sequela.train.precision.choose", lambda *_: "bf16")
+    monkeypatch.setattr("sequela.model.precision.choose", lambda *_: "bf16")
     with pytest.raises(InputError, match="begun in fp32, and this processor would go on in bf16"):
         run(world_corpus, tmp_path / "model", SHORT)
 

@@ -1,0 +1,178 @@
+"""One lane of the engine: the rows that one thread, or one GPU, computes together, step by step.
+
+Shape letters: R rows, V vocabulary, C hidden width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sequela.model.decoder import Decoder
+from sequela.model.precision import computed_in
+from sequela.rollout.cache import FEWEST, Branch, Branches, Prefill
+from sequela.rollout.queue import Ended, Queue, Row, Window
+from sequela.rollout.sampling import seeds
+from sequela.rollout.watching import State, Watching
+
+
+class Lane:
+    """Takes windows from the queue, samples a token of every row, brings back those that ended, and goes on.
+
+    Args:
+        precision: in which the model computes; everything else is of fp32.
+        rows: how many at once, about: as long as an eighth is free, the next window's rows are taken in.
+    """
+
+    def __init__(self, model: Decoder, precision: str, watching: Watching, queue: Queue, rows: int):
+        self.model, self.precision, self.watching, self.queue, self.most = (
+            model,
+            precision,
+            watching,
+            queue,
+            rows,
+        )
+        self.device = model.embedding.weight.device
+        self.branches = Branches()
+        self.rows: list[Row] = []  # branch after branch
+        self.windows: list[Window] = []  # of each branch
+        self.state: State | None = None
+        self.hidden: Tensor | None = None  # [R, C], at the last token of each row
+
+    def run(self) -> None:
+        """Until there is nothing left to do."""
+        while not self.queue.abandoned:
+            while len(self.rows) <= self.most - -(-self.most // 8):
+                taken = self.queue.take(
+                    max(self.most - len(self.rows), self.most // 2), patient=not self.rows
+                )
+                if taken is None:
+                    break
+                self._begin(*taken)
+            if not self.rows:
+                return
+            self._step()
+
+    def _begin(self, window: Window, rows: list[Row]) -> None:
+        with window.lock:
+            if window.prefill is None:
+                window.prefill = Prefill()
+                ids = torch.from_numpy(window.ids).to(self.device)[None]
+                with computed_in(self.precision, self.device):
+                    window.last = self.model.hidden(ids, None, window.prefill)[0, -1:]
+        prompts, prompt = self.queue.prompts, rows[0].prompt
+        if rows[0].state is None:
+            number = torch.tensor([row.number for row in rows], device=self.device)
+            state = State.fresh(
+                seeds(torch.full_like(number, int(prompts.key[prompt])), number),
+                int(prompts.clock[prompt]),
+                torch.from_numpy(prompts.bits[prompt]).to(self.device),
+                self.watching.outcomes,
+            )
+        else:
+            state = State.joined([row.state for row in rows if row.state is not None])
+        self.branches.branches.append(Branch(self.model.config, window.prefill, len(rows)))
+        self.windows.append(window)
+        hidden = window.last.expand(len(rows), -1)
+        self.hidden = hidden if self.hidden is None else torch.cat([self.hidden, hidden])
+        self.state = state if self.state is None else State.joined([self.state, state])
+        self.rows.extend(rows)
+
+    def _step(self) -> None:
+        state = self.state
+        count = len(self.rows)
+        logits = self.model.head(_padded(self.hidden.float()))[:count].float()
+        token = self.watching.choose(logits, state, self._first(state))
+        reason = self.watching.take(token, state)
+        for row, one in zip(self.rows, token.tolist(), strict=True):
+            row.tokens.append(one)
+        order = self._sort_out(reason.tolist())
+        if not order:
+            self.rows, self.state, self.hidden = [], None, None
+            return
+        if order != list(range(count)):
+            index = torch.tensor(order, device=self.device)
+            self.rows = [self.rows[row] for row in order]
+            self.state, token = state.take(index), token[index]
+        ids = _padded(token[:, None])
+        places = [branch.prompt.length + branch.used for branch in self.branches.branches]
+        sizes = [branch.n for branch in self.branches.branches]
+        positions = _padded(torch.tensor(np.repeat(places, sizes), device=self.device)[:, None])
+        with computed_in(self.precision, self.device):
+            self.hidden = self.model.hidden(ids, positions, self.branches)[: len(order), 0]
+        self.branches.advance()
+
+    def _first(self, state: State) -> Tensor | None:
+        """What may come now, bool [R, V]; None where no row is at its first token."""
+        new = [place for place, row in enumerate(self.rows) if not row.tokens]
+        if not new:
+            return None
+        allowed = torch.ones(len(self.rows), self.queue.prompts.first.shape[1], dtype=torch.bool)
+        for place in new:
+            allowed[place] = torch.from_numpy(self.queue.prompts.first[self.rows[place].prompt])
+        return allowed.to(self.device)
+
+    def _sort_out(self, reason: list[int]) -> list[int]:
+        """Bring back the rows that ended, and those whose window is full. The rows that go on, in their new order."""
+        context = self.model.config.context
+        order: list[int] = []
+        start, branches, windows = 0, [], []
+        for branch, window in zip(self.branches.branches, self.windows, strict=True):
+            rows = range(start, start + branch.n)
+            start += branch.n
+            full = branch.prompt.length + branch.used >= context
+            live = [row for row in rows if reason[row] < 0 and not full]
+            for row in rows:
+                if reason[row] >= 0:
+                    self._bring(row, reason[row])
+                elif full:
+                    self._move(row)
+            if len(live) < len(rows):
+                live = _filled(rows, live)
+                branch.keep([row - rows.start for row in live])
+            if live:
+                branches.append(branch)
+                windows.append(window)
+            order.extend(live)
+        self.branches.branches, self.windows = branches, windows
+        return order
+
+    def _bring(self, place: int, reason: int) -> None:
+        row, state = self.rows[place], self.state.take(slice(place, place + 1))
+
+        def value(x: Tensor) -> np.ndarray:
+            return x[0].cpu().numpy()
+
+        self.queue.bring(
+            row.prompt,
+            Ended(
+                row.number, row.tokens, int(state.clock), reason, value(state.hazard), value(1 - state.spared),
+                value(state.happened), value(state.watched), float(state.removed), row.windows,
+            ),
+        )  # fmt: skip
+
+    def _move(self, place: int) -> None:
+        """A row that has filled the context goes on in a new window."""
+        row = self.rows[place]
+        row.state, row.windows = self.state.take(slice(place, place + 1)), row.windows + 1
+        whole = np.concatenate([self.queue.prompts.ids[row.prompt], np.array(row.tokens, np.int64)])
+        self.queue.again(Window(self.queue.cut(whole), [row]))
+
+
+def _filled(rows: range, live: list[int]) -> list[int]:
+    """The live rows, the last ones in the places of those that left: most stay where they are.
+
+    >>> _filled(range(10, 15), [11, 13, 14])
+    [14, 11, 13]
+    """
+    stay = rows[: len(live)]
+    spare = [row for row in live if row not in stay]
+    alive = set(live)
+    return [row if row in alive else spare.pop() for row in stay]
+
+
+def _padded(x: Tensor) -> Tensor:
+    """x [R, ...] with zeros below, up to a multiple of FEWEST rows."""
+    missing = -len(x) % FEWEST
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x

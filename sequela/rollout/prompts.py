@@ -1,0 +1,57 @@
+"""From histories to what the engine continues."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from sequela.record.codes import FOLLOW_UP_END
+from sequela.record.columns import Columns
+from sequela.rollout.queue import Prompts
+from sequela.rollout.sampling import keys
+from sequela.tokens.encode import MINUTE, encode
+from sequela.tokens.grammar import Grammar
+from sequela.tokens.interval import TIME_PREFIX
+from sequela.tokens.ragged import Ragged
+from sequela.tokens.tokenizer import Tokenizer
+
+
+def prompts_of(
+    tokenizer: Tokenizer, grammar: Grammar, events: pl.DataFrame, times: pl.DataFrame, seed: int
+) -> tuple[pl.DataFrame, Prompts]:
+    """Prompts of all (patient, prediction time) whose history has an event; the times that remain, in their order.
+
+    Only events strictly before the prediction time are in a history. The time that passed without an event up to the
+    prediction time is part of what is known: whole longest intervals become tokens of the prompt, and the first new
+    token must carry the clock to the prediction time or beyond.
+
+    Args:
+        events: MEDS columns, sorted, with the patients of `times`.
+        times: `subject_id`, `prediction_time`, sorted.
+        seed: of the rollouts.
+    """
+    keyed = times.with_row_index("key")
+    history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
+        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
+        pl.col("code") != FOLLOW_UP_END,
+    )
+    # Each (patient, time) is a patient of its own here.
+    history = history.select(
+        pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
+    )
+    encoded = encode(tokenizer, Columns.of(history))
+    times = times[encoded.patients]
+    at = times["prediction_time"].to_physical().to_numpy()
+    idle = (at - encoded.last) // MINUTE
+    longest_token = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
+    repeats, _ = tokenizer.intervals.encode(idle)
+    known = [np.append(encoded.tokens[i], [longest_token] * int(repeats[i])) for i in range(len(times))]
+    rest = idle - repeats * tokenizer.intervals.edges[-1]
+    first = np.ones((len(times), len(tokenizer.vocabulary)), bool)
+    waiting = rest >= tokenizer.intervals.edges[0]
+    first[waiting] = False
+    classes = tokenizer.vocabulary.matching(TIME_PREFIX)
+    first[:, classes] = tokenizer.intervals.upper() > rest[:, None]
+    ids = Ragged.of(known)
+    _, bits = grammar.states(ids)
+    return times, Prompts(ids, -rest, first, keys(seed, times["subject_id"].to_numpy(), at), bits)

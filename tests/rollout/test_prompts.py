@@ -1,0 +1,64 @@
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from sequela.record.columns import Columns
+from sequela.rollout.prompts import prompts_of
+from sequela.tokens.encode import encode
+from sequela.tokens.grammar import Grammar
+from sequela.tokens.settings import TokenSettings
+from sequela.tokens.tokenize import fit
+
+
+def small():
+    day = lambda n, minutes=0: datetime(2000, 1, 1) + timedelta(days=n, minutes=minutes)  # noqa: E731
+    rows = [
+        (1, day(0), "LAB//A"),
+        (1, day(2), "LAB//B"),
+        (1, day(9), "LAB//C"),
+        (2, day(1), "LAB//A"),
+        (3, day(8), "LAB//A"),
+    ]
+    events = pl.DataFrame(
+        rows, schema={"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}, orient="row"
+    )
+    return events.with_columns(numeric_value=pl.lit(None, pl.Float32)), day
+
+
+def fitted(events):
+    """The tokenizer and the grammar of these events."""
+    tokenizer = fit(Columns.of(events), TokenSettings(min_patients=1))
+    return tokenizer, Grammar.fit(tokenizer, [encode(tokenizer, Columns.of(events)).tokens])
+
+
+def test_nothing_at_or_after_the_prediction_time_is_in_a_prompt():
+    events, day = small()
+    tokenizer, grammar = fitted(events)
+    index = tokenizer.vocabulary.index
+    times = pl.DataFrame({"subject_id": [1, 1, 3], "prediction_time": [day(2), day(2, 1), day(5)]}).cast(
+        {"prediction_time": pl.Datetime("us")}
+    )
+    kept, prompts = prompts_of(tokenizer, grammar, events, times, 0)
+    assert kept["prediction_time"].to_list() == [day(2), day(2, 1)]  # patient 3 has no history by then
+    assert index["LAB//B"] not in prompts.ids[0] and index["LAB//B"] in prompts.ids[1]
+    assert index["LAB//C"] not in prompts.ids.flat
+    assert prompts.clock.tolist() == [-2 * 1440, -1]
+
+
+def test_the_first_gap_carries_the_clock_to_the_prediction_time():
+    events, day = small()
+    tokenizer, grammar = fitted(events)
+    names = tokenizer.vocabulary.tokens
+    times = pl.DataFrame({"subject_id": [2, 2, 2], "prediction_time": [day(1, 0), day(3), day(400)]})
+    times = times.with_columns(pl.col("prediction_time").cast(pl.Datetime("us")))
+    _, prompts = prompts_of(tokenizer, grammar, events, times.tail(2), 0)
+    allowed = [{names[i] for i in np.flatnonzero(row)} for row in prompts.first]
+    assert "TIME//1d-3d" in allowed[0] and "TIME//12h-1d" not in allowed[0] and "LAB//A" not in allowed[0]
+    # 399 days: two whole half-years are in the prompt, the rest of 39 days waits.
+    assert [names[i] for i in prompts.ids[1][-2:]] == ["TIME//6mo"] * 2
+    assert (
+        prompts.clock[1] == -39 * 1440 and "TIME//1mo-6mo" in allowed[1] and "TIME//2w-1mo" not in allowed[1]
+    )
+    kept, nobody = prompts_of(tokenizer, grammar, events, times.head(1), 0)
+    assert len(kept) == len(nobody.ids) == 0
