@@ -17,11 +17,13 @@ ends a rollout early; what is counted are the tokens that came back. The sides, 
   torch.compile, whose compilation is not counted.
 
 `generate_ratio` and `static_ratio` are our tokens a second over theirs in the same precision; `bf16 to fp32` is ours in
-bf16 over theirs in fp32, which is their default. `roofline_share` is the least time over ours: for each pass through
+bf16 over theirs in fp32, which is their default. Ratios named cpu_ are of the processor's time instead of the wall's:
+other work on the machine disturbs them less. `roofline_share` is the least time over ours: for each pass through
 the model the longer of its exact FLOPs over the peak of matrix products in that precision, and of the bytes that must
 move (weights once, the history's keys and values once for all rollouts, each rollout's own once) over the speed of the
-memory; peak and speed are measured in our process before and after, and the best counts. A cache that holds a part of
-these bytes from one pass to the next may do better than this bound. `read_share` is the part of it for the history.
+memory; peak and speed are measured in our process before and after each run, and the best of all counts. A cache that
+holds a part of these bytes from one pass to the next may do better than this bound. `read_share` is the part of it for
+the history.
 """
 
 from __future__ import annotations
@@ -96,49 +98,51 @@ def measured(
     return found, failed | failed_later
 
 
-def least(config: ModelConfig, given: argparse.Namespace, precision: str, one: dict) -> tuple[float, float]:
-    """Seconds of the roofline on the machine as it was in this run, and the part of them for reading the history."""
+def least(config: ModelConfig, given: argparse.Namespace, precision: str, own: list[dict]) -> dict:
+    """The roofline: its seconds with the best speeds that any run found, and what they follow from."""
     costs = decoding.passes(config, given.history, given.rollouts, given.tokens, precision)
-    whole, read = (decoding.roofline(part, one["peak"], one["bandwidth"]) for part in (costs, costs[:, :1]))
-    return whole, read
+    peak, bandwidth = (max(one[key] for one in own) for key in ("peak", "bandwidth"))
+    seconds = decoding.roofline(costs, peak, bandwidth)
+    return {
+        "seconds": round(seconds, 3),
+        "share": round(seconds / statistics.median(one["seconds"] for one in own), 3),
+        "read_share": round(decoding.roofline(costs[:, :1], peak, bandwidth) / seconds, 3),
+        "gflops": round(costs[0].sum() / 1e9, 1),
+        "gigabytes": round(costs[1].sum() / 1e9, 1),
+        "peak_gflops_per_second": round(peak / 1e9),
+        "gigabytes_per_second": round(bandwidth / 1e9, 1),
+    }
 
 
 def facts(config: ModelConfig, given: argparse.Namespace, found: dict[tuple[str, str], list[dict]]) -> dict:
     """The numbers of the JSON object."""
     speed = {name: statistics.median(_speeds(own)) for name, own in found.items()}
+    cpu = {name: statistics.median(_speeds(own, "cpu_seconds")) for name, own in found.items()}
 
-    def ratios(side: str) -> dict[str, float]:
+    def ratios(rate: dict[tuple[str, str], float], side: str) -> dict[str, float]:
         pairs = {precision: (precision, precision) for precision in given.precision}
         pairs["bf16 to fp32"] = ("bf16", "fp32")
         return {
-            key: round(speed[OURS, own] / speed[side, their], 2)
+            key: round(rate[OURS, own] / rate[side, their], 2)
             for key, (own, their) in pairs.items()
-            if (OURS, own) in speed and (side, their) in speed
+            if (OURS, own) in rate and (side, their) in rate
         }
 
-    told: dict = {f"{side}_ratio": ratios(side) for side in (GENERATE, STATIC, COMPILED)}
-    told["roofline_share"], told["roofline"] = {}, {}
-    for precision in given.precision:
-        own = found.get((OURS, precision))
-        if own:
-            bounds = [least(config, given, precision, one) for one in own]
-            shares = [whole / one["seconds"] for (whole, _), one in zip(bounds, own, strict=True)]
-            told["roofline_share"][precision] = round(statistics.median(shares), 3)
-            costs = decoding.passes(config, given.history, given.rollouts, given.tokens, precision).sum(1)
-            told["roofline"][precision] = {
-                "seconds": round(statistics.median(whole for whole, _ in bounds), 3),
-                "read_share": round(statistics.median(read / whole for whole, read in bounds), 3),
-                "gflops": round(costs[0] / 1e9, 1),
-                "gigabytes": round(costs[1] / 1e9, 1),
-                "peak_gflops_per_second": round(statistics.median(one["peak"] for one in own) / 1e9),
-                "gigabytes_per_second": round(statistics.median(one["bandwidth"] for one in own) / 1e9, 1),
-            }
+    theirs = (GENERATE, STATIC, COMPILED)
+    told: dict = {f"{side}_ratio": ratios(speed, side) for side in theirs}
+    told |= {f"cpu_{side}_ratio": ratios(cpu, side) for side in theirs}
+    told["roofline"] = {
+        precision: least(config, given, precision, found[OURS, precision])
+        for precision in given.precision
+        if (OURS, precision) in found
+    }
+    told["roofline_share"] = {precision: one["share"] for precision, one in told["roofline"].items()}
     told["tokens_per_second"] = {f"{NAMES[side]}, {kind}": round(own) for (side, kind), own in speed.items()}
     return told
 
 
-def _speeds(own: list[dict]) -> list[float]:
-    return [one["tokens"] / one["seconds"] for one in own]
+def _speeds(own: list[dict], of: str = "seconds") -> list[float]:
+    return [one["tokens"] / one[of] for one in own]
 
 
 def show(
@@ -148,9 +152,7 @@ def show(
     print("| side | precision | tokens/s | seconds | CPU-s | roofline | all runs, tokens/s |")
     print("|---|---|--:|--:|--:|--:|---|")
     for (side, precision), own in found.items():
-        share = ""
-        if side == OURS:
-            share = f"{statistics.median(least(config, given, precision, one)[0] / one['seconds'] for one in own):.0%}"
+        share = f"{least(config, given, precision, own)['share']:.0%}" if side == OURS else ""
         middle, cpu = (statistics.median(one[key] for one in own) for key in ("seconds", "cpu_seconds"))
         every = " ".join(f"{one:,.0f}" for one in _speeds(own))
         print(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         tasks,
         tokenize,
         train,
+        whatif,
     )
     from sequela.serve.demo import demo
     from sequela.tokens.settings import TokenSettings
@@ -50,6 +51,7 @@ __all__ = [
     "tasks",
     "tokenize",
     "train",
+    "whatif",
 ]
 
 # Where each public name lives. Loaded on first use: importing sequela takes no time and pulls in no torch.

@@ -70,6 +70,14 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned
 
 
+class Halves(nn.Linear):
+    """Two products with the halves of one matrix: each result is contiguous, and so are the gradients."""
+
+    def forward(self, x: Float[Tensor, "... C"]) -> tuple[Float[Tensor, "... F"], Float[Tensor, "... F"]]:
+        first, second = (F.linear(x, half) for half in self.weight.chunk(2))
+        return first, second
+
+
 class Block(nn.Module):
     """Pre-norm attention and SwiGLU, each added to the stream.
 
@@ -90,7 +98,7 @@ class Block(nn.Module):
         self.norm_k = RMSNorm(config.head_dim, config.norm_epsilon) if per_head else nn.Identity()
         self.out = nn.Linear(inner, width, bias=False)
         self.norm_2 = RMSNorm(width, config.norm_epsilon)
-        self.gate_up = nn.Linear(width, 2 * config.intermediate_size, bias=False)
+        self.gate_up = Halves(width, 2 * config.intermediate_size, bias=False)
         self.down = nn.Linear(config.intermediate_size, width, bias=False)
 
     def forward(
@@ -102,7 +110,5 @@ class Block(nn.Module):
         q, k = rotate(self.norm_q(q), cos, sin), rotate(self.norm_k(k), cos, sin)
         seen = attention(self.layer, q, k, v).transpose(1, 2).reshape(rows, length, -1)
         x_BTC = x_BTC + self.out(seen)
-        normed = self.norm_2(x_BTC)
-        # Two products over the halves of one matrix: each result is contiguous, and so are the gradients.
-        gate, up = (F.linear(normed, half) for half in self.gate_up.weight.chunk(2))
+        gate, up = self.gate_up(self.norm_2(x_BTC))
         return x_BTC + self.down(F.silu(gate) * up)

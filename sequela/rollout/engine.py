@@ -11,25 +11,23 @@ Shape letters: P prompts, R rollouts, V vocabulary, K watched outcomes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from sequela.model.decoder import Decoder
+from sequela.model.packed import packed
 from sequela.record.progress import Progress, silent
 from sequela.rollout.automaton import Automaton
+from sequela.rollout.estimators import Plan
 from sequela.rollout.lane import Lane
-from sequela.rollout.queue import Ended, Plan, Prompts, Queue
-from sequela.rollout.watching import REASONS, Stop, Watch, Watching
+from sequela.rollout.queue import Ended, Prompts, Queue
+from sequela.rollout.watching import Stop, Watch, Watching
 from sequela.tokens.grammar import Grammar
 from sequela.tokens.ragged import Ragged
-
-__all__ = ["REASONS", "Engine", "Plan", "Prompts", "Rollouts", "Stop", "Watch"]
 
 Cut = Callable[[np.ndarray, int], np.ndarray]
 WAIT = 0.2  # seconds between reports of progress
@@ -114,7 +112,7 @@ class Engine:
         precision: str = "fp32",
     ):
         self.device = model.embedding.weight.device
-        self.model = _lowered(model) if precision == "bf16" else model
+        self.model = packed(model, precision)
         self.precision, self.cut = precision, cut
         self.minutes = torch.from_numpy(minutes).to(self.device)
         self.automaton = None if grammar is None else Automaton(grammar, self.device)
@@ -151,15 +149,15 @@ class Engine:
         context = self.model.config.context
         room = min(stop.limit, context // 2)
 
-        def score(ended: Ended) -> np.ndarray:
-            """NaN where the limit came before the question was settled."""
-            return np.where(
-                ended.watched & (ended.reason == 0), np.nan, ended.reached if avoid else ended.hazard
-            )
-
         on_cpu = self.device.type == "cpu"
         lanes = torch.get_num_threads() if on_cpu else 1
-        queue = Queue(prompts, plan, lambda ids: self.cut(ids, context - room), score, lanes)
+        queue = Queue(
+            prompts,
+            plan,
+            lambda ids: self.cut(ids, context - room),
+            lambda one: one.score(avoided=avoid),
+            lanes,
+        )
 
         def work() -> None:
             if on_cpu:
@@ -183,13 +181,3 @@ class Engine:
                 lane.result()
         progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         return Rollouts.of(queue.ended, len(watch.horizon))
-
-
-def _lowered(model: Decoder) -> Decoder:
-    """A decoder whose blocks multiply in bf16; embedding, norms and head are those of `model`."""
-    low = copy.copy(model)
-    low._modules = {**model._modules, "blocks": copy.deepcopy(model.blocks)}
-    for layer in low.blocks.modules():
-        if isinstance(layer, nn.Linear):
-            layer.to(torch.bfloat16)
-    return low

@@ -18,8 +18,9 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from sequela.record.codes import FOLLOW_UP_END
-from sequela.rollout.engine import REASONS, Rollouts
+from sequela.rollout.engine import Rollouts
 from sequela.rollout.queue import Prompts
+from sequela.rollout.watching import REASONS
 from sequela.tokens.decode import decode
 from sequela.tokens.encode import MINUTE
 from sequela.tokens.tokenizer import Tokenizer

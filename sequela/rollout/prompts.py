@@ -7,6 +7,7 @@ import polars as pl
 
 from sequela.record.codes import FOLLOW_UP_END
 from sequela.record.columns import Columns
+from sequela.record.edit import NO_EDITS, Edits, edited
 from sequela.rollout.queue import Prompts
 from sequela.rollout.sampling import keys
 from sequela.tokens.encode import MINUTE, encode
@@ -17,7 +18,12 @@ from sequela.tokens.tokenizer import Tokenizer
 
 
 def prompts_of(
-    tokenizer: Tokenizer, grammar: Grammar, events: pl.DataFrame, times: pl.DataFrame, seed: int
+    tokenizer: Tokenizer,
+    grammar: Grammar,
+    events: pl.DataFrame,
+    times: pl.DataFrame,
+    seed: int,
+    edits: Edits = NO_EDITS,
 ) -> tuple[pl.DataFrame, Prompts]:
     """Prompts of all (patient, prediction time) whose history has an event; the times that remain, in their order.
 
@@ -29,17 +35,15 @@ def prompts_of(
         events: MEDS columns, sorted, with the patients of `times`.
         times: `subject_id`, `prediction_time`, sorted.
         seed: of the rollouts.
+        edits: made to each history first, in the codes that the tokenizer knows.
+
+    Raises:
+        InputError: see `sequela.record.edit.edited`.
     """
-    keyed = times.with_row_index("key")
-    history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
-        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
-        pl.col("code") != FOLLOW_UP_END,
-    )
-    # Each (patient, time) is a patient of its own here.
-    history = history.select(
-        pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
-    )
-    encoded = encode(tokenizer, Columns.of(history))
+    columns = histories(tokenizer, events, times)
+    if edits:
+        columns, _ = edited(columns, prediction_times(times, columns), edits)
+    encoded = encode(tokenizer, columns, translated=True)
     times = times[encoded.patients]
     at = times["prediction_time"].to_physical().to_numpy()
     idle = (at - encoded.last) // MINUTE
@@ -55,3 +59,24 @@ def prompts_of(
     ids = Ragged.of(known)
     _, bits = grammar.states(ids)
     return times, Prompts(ids, -rest, first, keys(seed, times["subject_id"].to_numpy(), at), bits)
+
+
+def histories(tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Columns:
+    """What was known before each of Q prediction times, in the codes that the tokenizer knows.
+
+    Each (patient, time) is a patient of its own here, whose number is its row in `times`.
+    """
+    keyed = times.with_row_index("key")
+    history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
+        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
+        pl.col("code") != FOLLOW_UP_END,
+    )
+    history = history.select(
+        pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
+    )
+    return tokenizer.translated(Columns.of(history))
+
+
+def prediction_times(times: pl.DataFrame, columns: Columns) -> np.ndarray:
+    """The prediction time of each patient of `histories`, int64 [P] microseconds."""
+    return times["prediction_time"].to_physical().to_numpy()[columns.patient[columns.starts]]

@@ -5,27 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from sequela.rollout.cache import Prefill
-from sequela.rollout.watching import State
+from sequela.rollout.estimators import Plan
+from sequela.rollout.watching import REASONS, State
 from sequela.tokens.ragged import Ragged
-
-
-class Plan(Protocol):
-    """How many rollouts each prompt gets."""
-
-    def more(self, question: int, numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """The numbers of the rollouts to be made next, none when there are enough.
-
-        Args:
-            question: which prompt.
-            numbers: int64 [N], the rollouts made so far.
-            scores: float64 [N, K], their scores; NaN where a rollout was cut before the question was settled.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +73,11 @@ class Ended:
     watched: np.ndarray
     removed: float
     windows: int
+
+    def score(self, *, avoided: bool) -> np.ndarray:
+        """What a plan decides on, float [K]; NaN where the limit came before the question was settled."""
+        undecided = self.watched & (self.reason == REASONS.index("limit"))
+        return np.where(undecided, np.nan, self.reached if avoided else self.hazard)
 
 
 class Queue:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ESTIMATORS = ("scope", "mc", "reach", "auto")
+BACKENDS = ("own", "vllm")
+NO_AVOIDING = (
+    "vLLM cannot avoid an outcome while it samples, as reach does, and auto for a single task: take --estimator scope "
+    "or mc, or --backend own"
+)
+NO_GRAMMAR = (
+    "vLLM cannot keep futures to the grammar while it samples: add --no-well-formed, or take --backend own"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class SimulateSettings:
     not small."""
     rows: int = 128
     """Futures computed at once on each thread, or GPU."""
+    backend: str = "own"
+    """What samples: our own engine, or vllm where that is installed (docs/simulate.md)."""
     seed: int = 0
     """Seed of the futures; each depends on it, its patient, its time and its number alone."""
 
@@ -48,6 +58,12 @@ class SimulateSettings:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"there is no backend {self.backend!r}: choose one of {', '.join(BACKENDS)}")
+        if self.backend == "vllm" and self.estimator == "reach":
+            raise ValueError(NO_AVOIDING)
+        if self.backend == "vllm" and self.well_formed:
+            raise ValueError(NO_GRAMMAR)
         if self.estimator != "auto" and (self.target_error is not None or self.threshold is not None):
             raise ValueError("a target error or a threshold is for the estimator auto: add --estimator auto")
         if self.target_error is not None and not self.target_error > 0:

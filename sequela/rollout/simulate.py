@@ -18,19 +18,23 @@ import polars as pl
 import torch
 
 from sequela.model import checkpoint, precision
+from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.shards import patients_of, shards_of
 from sequela.record.store import read_events
 from sequela.record.workers import Workers, run
-from sequela.rollout.engine import REASONS, Engine, Rollouts
-from sequela.rollout.estimators import Auto, Fixed
+from sequela.rollout.editing import changed, refuse_unknown, survey
+from sequela.rollout.engine import Engine, Rollouts
+from sequela.rollout.estimators import Auto, Fixed, Plan
 from sequela.rollout.imagined import events_of, join_parts, part_folder, table_of, write_part
 from sequela.rollout.outcomes import stop_of, watch_of
 from sequela.rollout.prompts import prompts_of
-from sequela.rollout.queue import Plan, Prompts
+from sequela.rollout.queue import Prompts
 from sequela.rollout.request import Request
-from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.settings import NO_AVOIDING, SimulateSettings
+from sequela.rollout.vllm import VllmEngine, vllm_sampler
+from sequela.rollout.watching import REASONS
 from sequela.tokens.grammar import Grammar
 from sequela.tokens.pack import newest
 from sequela.tokens.recode import save_maps
@@ -64,11 +68,12 @@ class Job:
     number: int
     requests: tuple[Request, ...]
     settings: SimulateSettings
+    edits: Edits = NO_EDITS
 
     @property
     def times(self) -> pl.DataFrame:
         """Every question once, sorted."""
-        return pl.concat([one.times for one in self.requests]).unique().sort("subject_id", "prediction_time")
+        return _times(self.requests)
 
 
 def simulate(
@@ -78,6 +83,7 @@ def simulate(
     requests: Sequence[Request],
     settings: SimulateSettings | None = None,
     *,
+    edits: Edits = NO_EDITS,
     workers: Workers | None = None,
     crew: Crew | None = None,
     progress: Progress = silent,
@@ -90,16 +96,22 @@ def simulate(
     prediction time enter a history. Parts that are in `out` already are kept.
 
     Args:
+        edits: made to every history first. The table then has a column `changed`, whether the model reads another
+            history for it; `simulate.json` says how many, and in how many each edit found something to do.
         workers: where parts are made; None: in this process, which uses all its threads, or its GPU.
         crew: the processes that share the parts; rank 0 puts them together.
 
     Raises:
-        InputError: when no history has a token, or a code of a request has none.
+        InputError: when no history has a token, or a code of a request has none, or an edit cannot be made.
     """
     settings = settings or SimulateSettings()
     tokenizer, grammar = _check(model, settings)
+    if settings.backend == "vllm" and avoids(settings, requests):
+        raise InputError(f"{NO_AVOIDING}.")
     watch_of(tokenizer, grammar, list(requests))
-    jobs = _jobs(model, meds, out, requests, settings)
+    refuse_unknown(tokenizer, edits)
+    about = survey(tokenizer, meds, _times(requests), edits) if edits else None
+    jobs = [replace(job, edits=edits) for job in _jobs(model, meds, out, requests, settings)]
     own = jobs if crew is None else jobs[crew.rank :: crew.size]
     if workers is None:
         questions = [len(job.times) for job in own]
@@ -111,7 +123,11 @@ def simulate(
         crew.gather(None)
         if crew.rank:
             return {}
-    return _finished(out, tokenizer, settings, requests, join_parts(out, len(jobs)))
+    return _finished(out, tokenizer, settings, requests, join_parts(out, len(jobs)), about)
+
+
+def _times(requests: Sequence[Request]) -> pl.DataFrame:
+    return pl.concat([one.times for one in requests]).unique().sort("subject_id", "prediction_time")
 
 
 def _check(model: Path, settings: SimulateSettings) -> tuple[Tokenizer, Grammar]:
@@ -155,7 +171,9 @@ def _jobs(
 
 
 @lru_cache(maxsize=1)
-def _engine(model: Path, asked: str, well_formed: bool) -> tuple[Engine, Tokenizer, Grammar]:
+def _engine(
+    model: Path, asked: str, well_formed: bool, backend: str
+) -> tuple[Engine | VllmEngine, Tokenizer, Grammar]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
     grammar = Grammar.load(model, tokenizer)
@@ -167,6 +185,9 @@ def _engine(model: Path, asked: str, well_formed: bool) -> tuple[Engine, Tokeniz
         cut=lambda ids, length: newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, length),
         precision=precision.choose(asked, device, decoder.config.hidden_size),
     )
+    if backend == "vllm":
+        sampler = vllm_sampler(model, engine.precision, decoder.config.context)
+        return VllmEngine(engine, sampler), tokenizer, grammar
     return engine, tokenizer, grammar
 
 
@@ -175,10 +196,17 @@ def make_part(job: Job, *, progress: Progress = silent) -> None:
     if part_folder(job.out, job.number).exists():
         return
     settings, requests = job.settings, list(job.requests)
-    engine, tokenizer, grammar = _engine(job.model, settings.precision, settings.well_formed)
+    engine, tokenizer, grammar = _engine(
+        job.model, settings.precision, settings.well_formed, settings.backend
+    )
     events = read_events(job.meds, patients=job.times["subject_id"])
-    times, prompts = prompts_of(tokenizer, grammar, events, job.times, settings.seed)
+    times, prompts = prompts_of(tokenizer, grammar, events, job.times, settings.seed, job.edits)
     facts: dict = {"histories": len(times), "without_history": len(job.times) - len(times)}
+    marks = []
+    if job.edits:
+        as_recorded = prompts_of(tokenizer, grammar, events, job.times, settings.seed)
+        own = changed(times, prompts, *as_recorded, lambda ids: engine.cut(ids, _room(engine, settings)))
+        marks, facts["changed"] = [times.with_columns(changed=pl.Series(own))], int(own.sum())
     pools = []
     for avoids, some in pools_of(settings, requests):
         watch = watch_of(tokenizer, grammar, some)
@@ -186,15 +214,18 @@ def make_part(job: Job, *, progress: Progress = silent) -> None:
             prompts, _plan(settings, requests, some), stop_of(tokenizer, watch, settings.limit), watch,
             temperature=settings.temperature, avoid=avoids is not None, rows=settings.rows, progress=progress,
         )  # fmt: skip
-        pools.append(
-            (
-                avoids,
-                events_of(tokenizer, times, prompts, rollouts),
-                table_of(times, rollouts, [one.name for one in some if one.counted != "none"], avoids),
-            )
-        )
+        table = table_of(times, rollouts, [one.name for one in some if one.counted != "none"], avoids)
+        for mark in marks:
+            table = table.join(mark, on=times.columns, maintain_order="left")
+        pools.append((avoids, events_of(tokenizer, times, prompts, rollouts), table))
         facts[avoids or ""] = _grammar_facts(grammar, rollouts, prompts)
     write_part(job.out, job.number, pools, facts)
+
+
+def _room(engine: Engine | VllmEngine, settings: SimulateSettings) -> int:
+    """Tokens of a prompt that the engine reads first (see `Engine.extend`)."""
+    context = engine.model.config.context
+    return context - min(settings.limit, context // 2)
 
 
 def pools_of(settings: SimulateSettings, requests: list[Request]) -> list[tuple[str | None, list[Request]]]:
@@ -238,7 +269,12 @@ class _Judged:
     columns: list[int]
 
     def more(self, question: int, numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """As the plan says."""
         return self.plan.more(question, numbers, scores[:, self.columns] if len(numbers) else scores)
+
+    def weights(self, scores_QN: np.ndarray) -> np.ndarray:
+        """As the plan says."""
+        return self.plan.weights(scores_QN)
 
 
 def _grammar_facts(grammar: Grammar, rollouts: Rollouts, prompts: Prompts) -> dict:
@@ -264,6 +300,7 @@ def _finished(
     settings: SimulateSettings,
     requests: Sequence[Request],
     parts: list[dict],
+    about_edits: dict[str, int] | None,
 ) -> dict:
     """Write `simulate.json` from what the parts say."""
     histories, without = (sum(part[name] for part in parts) for name in ("histories", "without_history"))
@@ -286,6 +323,8 @@ def _finished(
         "probability_removed": whole["probability_removed"] / max(whole["tokens"], 1),
         "avoiding": {name: pools[name] for name in pools if name},
     }
+    if about_edits is not None:
+        summary |= {"edits": about_edits, "changed": sum(part["changed"] for part in parts)}
     (out / "simulate.json").write_text(json.dumps(summary, indent=1))
     return summary
 

@@ -75,8 +75,8 @@ class State:
     removed: Tensor
 
     @staticmethod
-    def fresh(seed: Tensor, clock: int, bits: Tensor, outcomes: int) -> State:
-        """Rows at the beginning; `seed` int64 [R], `bits` bool [B]."""
+    def fresh(seed: Tensor, clock: int | Tensor, bits: Tensor, outcomes: int) -> State:
+        """Rows at the beginning; `seed` int64 [R], `bits` bool [B] or [R, B], `clock` of all or int64 [R]."""
         rows, device = len(seed), seed.device
         zeros = torch.zeros(rows, dtype=torch.int64, device=device)
         nought = torch.zeros(rows, outcomes, device=device)
@@ -150,6 +150,17 @@ class Watching:
 
         `logits` [R, V] are overwritten; `first` bool [R, V]: what may come at all.
         """
+        mass = self.weigh(logits, state, first)
+        if self.avoid:
+            hit = self._special(state.node)
+            avoided = self.outcome if hit is None else self.outcome | hit
+            rest = mass.masked_fill((avoided & state.watched[..., None]).any(1), 0)
+            # Where nothing else can come, it comes: the row has no share in what is avoided.
+            mass = torch.where((rest.sum(-1) > 0)[:, None], rest, mass)
+        return mass.argmax(-1) if self.greedy else sample(mass, uniform(state.seed, state.step))
+
+    def weigh(self, logits: Tensor, state: State, first: Tensor | None) -> Tensor:
+        """The mass [R, V] of what may come next, in the place of `logits`; hazards are added to `state`."""
         logits.div_(self.temperature) if self.temperature != 1 else logits
         mass = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
         if first is not None:
@@ -163,12 +174,7 @@ class Watching:
         hazard = (share / mass.sum(-1, keepdim=True)).clamp(max=1) * state.watched
         state.hazard = state.hazard + hazard
         state.spared = state.spared * (1 - hazard)
-        if self.avoid:
-            avoided = self.outcome if hit is None else self.outcome | hit
-            rest = mass.masked_fill((avoided & state.watched[..., None]).any(1), 0)
-            # Where nothing else can come, it comes: the row has no share in what is avoided.
-            mass = torch.where((rest.sum(-1) > 0)[:, None], rest, mass)
-        return mass.argmax(-1) if self.greedy else sample(mass, uniform(state.seed, state.step))
+        return mass
 
     def _special(self, node: Tensor) -> Tensor | None:
         """bool [R, K, V]: outcomes that depend on the node; None where no row is at such a node."""

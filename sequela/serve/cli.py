@@ -380,6 +380,71 @@ def predict(
 
 
 @app.command
+def whatif(
+    model: Path,
+    meds: Path,
+    out: Path,
+    /,
+    *,
+    task: list[str],
+    add: list[str] | None = None,
+    remove: list[str] | None = None,
+    set: list[str] | None = None,
+    split: str = "held_out",
+    patients: int | None = None,
+    everyone: bool = False,
+    settings: Annotated[SimulateSettings, FLAT] = SimulateSettings(),
+    workers: Annotated[Workers, FLAT] = Workers(),
+    common: Annotated[Common, FLAT] = Common(),
+) -> None:
+    """Change histories, and see how far the model's answers move.
+
+    Simulates patients as recorded and with an edited history, with the same
+    random numbers, and compares. The difference is what the model associates
+    with such a record; it is not the effect of doing it. Removals come first,
+    then new values, then additions. Run again, it goes on where it stopped.
+
+    Example: sequela whatif model/ meds/ whatif/ --task death_5y --set
+    "LAB//CHOLESTEROL = 300" --remove "ICD10CM//E11*"
+
+    Args:
+        model: A checkpoint, such as sequela train writes.
+        meds: A MEDS dataset with the histories; nothing in it is changed.
+        out: The folder to write: contrast.parquet, whatif.json, and both simulations.
+        task: A task by name (see sequela tasks) or a task file; repeat for several.
+        add: An event so long before the prediction time: "CODE @ 1 hour" or "CODE = 1.2 @ 30 minutes"; repeatable.
+        remove: Events to leave out: "CODE" or "PREFIX*", with "@ 30 days" only of the last so long; repeatable.
+        set: Another number for the latest value of a code: "CODE = 1.2"; repeatable.
+        split: Which patients: train, tuning or held_out.
+        patients: Ask about at most so many patients.
+        everyone: Means over all patients, not only those whose history the model reads otherwise.
+    """
+    from sequela.serve.whatif import print_whatif, read_whatif
+
+    _run(
+        "whatif",
+        out,
+        common,
+        lambda p: commands.whatif(
+            model,
+            meds,
+            out,
+            task=task,
+            add=add or (),
+            remove=remove or (),
+            set=set or (),
+            split=split,
+            patients=patients,
+            everyone=everyone,
+            settings=settings,
+            workers=workers if workers.engine != "local" or workers.processes > 1 else None,
+            progress=p,
+        ),
+    )
+    print_whatif(read_whatif(out))
+
+
+@app.command
 def evaluate(
     predictions: Path,
     out: Path,

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.errors import InputError
 from sequela.record.layout import FRACTIONS
 from sequela.record.progress import Progress, silent
@@ -21,7 +22,7 @@ from sequela.record.workers import Workers
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import launch, manifest
 from sequela.serve.spent import spent
-from sequela.serve.stage import stage
+from sequela.serve.stage import copy_whole, stage
 from sequela.tokens.settings import MAPS, TokenSettings
 from sequela.train.interruption import stopping
 from sequela.train.scaling.settings import ScaleSettings
@@ -230,6 +231,7 @@ def simulate(
     split: str = "held_out",
     patients: int | None = None,
     settings: SimulateSettings | None = None,
+    edits: Edits = NO_EDITS,
     workers: Workers | None = None,
     progress: Progress = silent,
 ) -> dict:
@@ -244,6 +246,7 @@ def simulate(
         task: names of tasks or paths of task files; one pool of rollouts serves all of them.
         split: which patients: train, tuning or held_out.
         patients: simulate at most so many, the first by number; None for all.
+        edits: made to every history first (see `whatif`).
         workers: where parts of the cohort are simulated; None: in this process. The result does not depend on it.
 
     Raises:
@@ -265,6 +268,7 @@ def simulate(
                 work,
                 requests(asked, Path(meds), split, patients, maps),
                 settings,
+                edits=edits,
                 workers=workers,
                 crew=world,
                 progress=progress,
@@ -272,6 +276,8 @@ def simulate(
 
         def lead(make: launch.Make) -> dict:
             chosen = {**asdict(settings), "tasks": [asdict(one) for one in asked]}
+            if edits:
+                chosen["edits"] = asdict(edits)
             return stage(
                 Path(out),
                 "simulate",
@@ -368,6 +374,89 @@ def predict(
     )
 
 
+def whatif(
+    model: Folder,
+    meds: Folder,
+    out: Folder,
+    *,
+    task: str | Iterable[str],
+    add: Iterable[str] = (),
+    remove: Iterable[str] = (),
+    set: Iterable[str] = (),
+    split: str = "held_out",
+    patients: int | None = None,
+    everyone: bool = False,
+    settings: SimulateSettings | None = None,
+    workers: Workers | None = None,
+    progress: Progress = silent,
+) -> dict:
+    """Simulate patients as recorded and with an edited history, with the same random numbers, and compare the answers.
+
+    What comes out is what the model associates with such a record. It is not the effect of doing it.
+
+    Args:
+        model: a checkpoint folder of `train`.
+        meds: the MEDS dataset with the histories, in which nothing is changed.
+        out: the folder to write: `contrast.parquet` (one row a task and patient), `whatif.json` (means with intervals,
+            whom the edits changed, and what this does not mean), and what they were made from: `as-recorded`,
+            `what-if` (as of `simulate`) and `contrast`, each of which is skipped where it is up to date.
+        task: names of tasks or paths of task files.
+        add: "CODE @ 1 hour" or "CODE = 1.2 @ 30 minutes": an event so long before the prediction time.
+        remove: "CODE" or "PREFIX*", and "@ 30 days" for the last so long only.
+        set: "CODE = 1.2": another number for the latest such value. Removals come first, then these, then additions;
+            codes are those that the model speaks.
+        split: which patients: train, tuning or held_out.
+        patients: ask about at most so many, the first by number; None for all.
+        everyone: let means be over all, not over those alone whose history the model reads otherwise.
+        settings: of both simulations; `seed` is that of the bootstrap too.
+        workers: where parts of the cohort are simulated; None: in this process.
+
+    Raises:
+        InputError: for no edit, one that cannot be made, or what `simulate` refuses.
+    """
+    if launch.launched():
+        raise InputError(
+            "sequela whatif is not started by torchrun: share it by --processes or --engine ray."
+        )
+    settings, folder = settings or SimulateSettings(), Path(out)
+    edits = Edits.parse(*([one] if isinstance(one, str) else one for one in (add, remove, set)))
+    if not edits:
+        raise InputError("nothing is edited: say what with --add, --remove or --set.")
+    asked = _load_tasks(task)
+    _refuse_stage(folder)
+    arms = {"what_if": (folder / "what-if", edits), "as_recorded": (folder / "as-recorded", NO_EDITS)}
+    for arm, changes in arms.values():  # the edited one first: it may be refused
+        simulate(
+            model, meds, arm, task=task, split=split, patients=patients, settings=settings, edits=changes,
+            workers=workers, progress=progress,
+        )  # fmt: skip
+    inputs = {role: arm for role, (arm, _) in arms.items()}
+
+    def make(work: Path) -> dict:
+        from sequela.serve.whatif import write_contrasts
+        from sequela.tasks.predict import requests
+        from sequela.tokens.tokenizer import Tokenizer
+
+        maps = Tokenizer.load(Path(model)).maps
+        times = [one.times for one in requests(asked, Path(meds), split, patients, maps)]
+        return write_contrasts(
+            work, asked, times, **inputs, estimator=settings.estimator, everyone=everyone, seed=settings.seed
+        )
+
+    chosen = {
+        "tasks": [asdict(one) for one in asked],
+        "split": split,
+        "patients": patients,
+        "everyone": everyone,
+        "estimator": settings.estimator,
+        "seed": settings.seed,
+    }
+    done = stage(folder / "contrast", "whatif", chosen, {**inputs, "meds": Path(meds)}, make)
+    for name in ("contrast.parquet", "whatif.json"):
+        copy_whole(folder / "contrast" / name, folder / name)
+    return done
+
+
 def evaluate(
     predictions: Folder | Iterable[Folder],
     out: Folder,
@@ -448,6 +537,15 @@ def tasks() -> list[Task]:
     from sequela.tasks.task import catalog
 
     return catalog()
+
+
+def _refuse_stage(folder: Path) -> None:
+    """Refuse a folder that a stage wrote: what is put into it would change it."""
+    facts = manifest.read(folder) if folder.is_dir() else None
+    if facts is not None:
+        raise InputError(
+            f"{folder} holds the result of `sequela {facts['stage']}`: choose another folder for the what-if."
+        )
 
 
 def _load_tasks(names: str | Iterable[str]) -> list[Task]:

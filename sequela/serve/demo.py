@@ -15,7 +15,7 @@ from sequela.serve import commands, manifest
 from sequela.serve.presets import Preset, preset, read_toml, with_file
 from sequela.serve.progress import Display, duration
 from sequela.serve.spent import in_words
-from sequela.serve.stage import UNFINISHED, stage
+from sequela.serve.stage import copy_whole, stage
 
 BUNDLED = ("nafld",)
 
@@ -74,7 +74,7 @@ def demo(
     run("predict", lambda progress: _predict(simulated, meds, predictions, chosen, progress))
     run("evaluate", lambda progress: commands.evaluate(predictions, evaluation, seed=seed, progress=progress))
     for name in ("metrics.json", "report.html"):
-        _copy_whole(evaluation / name, folder / name)
+        copy_whole(evaluation / name, folder / name)
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -138,10 +138,3 @@ def _predict(simulated: Path, meds: Path, out: Path, chosen: Preset, progress: P
         seed=chosen.train.seed,
         progress=progress,
     )
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that `target` is at every moment the old one or the new one."""
-    unfinished = target.with_name(f".{target.name}{UNFINISHED}")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)

@@ -9,11 +9,12 @@ from pathlib import Path
 import polars as pl
 
 from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.record.duration import DAY
 from sequela.record.store import read_events
 from sequela.serve.chart import COLOURS, Lane, Mark, lanes
 from sequela.tasks.estimate import read_maps
 from sequela.tasks.prediction import SIMULATION
-from sequela.tasks.task import DAY, Task, matches_code
+from sequela.tasks.task import Task, matches_code
 from sequela.tokens.recode import recoded_events
 
 PATIENTS = 4

@@ -98,6 +98,13 @@ def stage(
     return {**facts, "skipped": False}
 
 
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that `target` is at every moment the old one or the new one."""
+    unfinished = target.with_name(f".{target.name}{UNFINISHED}")
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(target)
+
+
 def _refuse_overlap(out: Path, inputs: dict[str, Path]) -> None:
     target = out.resolve()
     for path in inputs.values():

@@ -11,9 +11,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
+from sequela.record.duration import DAY
 from sequela.tasks.censoring import censoring_weights
 from sequela.tasks.cox import fit_hazard, risk
-from sequela.tasks.task import DAY, Task
+from sequela.tasks.task import Task
 
 FEWEST = 5  # of each class; with fewer nothing but the prevalence can be fitted
 # in standard deviations: values are clipped there, since one wrong unit must not decide a linear model

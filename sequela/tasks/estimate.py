@@ -50,6 +50,11 @@ def read_maps(folder: Path) -> tuple[CodeMap, ...]:
     return load_same_maps(_facts(folder).get("maps", {}), folder)
 
 
+def read_edits(folder: Path) -> dict[str, int]:
+    """What was changed in the histories before these futures were imagined, and in how many; empty for nothing."""
+    return _facts(folder).get("edits", {})
+
+
 def read_plan(folder: Path) -> Plan:
     """How many rollouts each question got, which tells how they count."""
     plan = _facts(folder).get("plan")
@@ -89,8 +94,7 @@ def estimate(
     Raises:
         InputError: for an unknown estimator or level, or where the hazards of this task were not recorded.
     """
-    if estimator not in ESTIMATORS:
-        raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+    _known(estimator)
     if task.has_hazard and estimator != "mc":
         return _summed_hazards(task, folder, rollouts, estimator)
     answered = answers(task, folder, rollouts.filter(pl.col("avoids").is_null()))
@@ -117,8 +121,43 @@ def estimate(
     return _risk(answered, number, "mc", read_plan(folder))
 
 
+def scores(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> tuple[pl.DataFrame, str]:
+    """What each rollout says to `task`, by the estimator that `estimate` would use, and the name of that one.
+
+    Args:
+        folder, rollouts, estimator: as for `estimate`.
+
+    Returns:
+        `KEY` and `score` (Float64): what is averaged or of which the median is taken. Null where the rollout decides
+        nothing; infinite where it does not reach the outcome of kind "time".
+
+    Raises:
+        InputError: see `estimate`.
+    """
+    _known(estimator)
+    if task.has_hazard and estimator != "mc":
+        own, column, used = _pool(task, folder, rollouts, estimator)
+        return own.select(*KEY, score=pl.col(column).cast(pl.Float64)), used
+    answered = answers(task, folder, rollouts.filter(pl.col("avoids").is_null()))
+    label = pl.col("label").fill_null(float("inf")) if task.kind == "time" else pl.col("label")
+    return answered.select(*KEY, score=label.cast(pl.Float64)), {"binary": "mc", "count": "mean"}.get(
+        task.kind, "median"
+    )
+
+
+def _known(estimator: str) -> None:
+    if estimator not in ESTIMATORS:
+        raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+
+
 def _summed_hazards(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> pl.DataFrame:
     """The answers of "scope" or "reach", whichever is asked for, or else there."""
+    own, column, used = _pool(task, folder, rollouts, estimator)
+    return _risk(own, pl.col(column), used, read_plan(folder))
+
+
+def _pool(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> tuple[pl.DataFrame, str, str]:
+    """The rollouts that answer by "scope" or "reach", the column with their scores, and which of the two it is."""
     pools = {"scope": pl.col("avoids").is_null(), "reach": pl.col("avoids") == task.name}
     there = [name for name in pools if f"{name}//{task.name}" in rollouts.columns]
     if not there:
@@ -127,8 +166,7 @@ def _summed_hazards(task: Task, folder: Path, rollouts: pl.DataFrame, estimator:
             f"--task {task.name}, or predict with the estimator mc."
         )
     used = estimator if estimator in there else there[0]
-    own = rollouts.filter(pools[used])
-    return _risk(own, pl.col(f"{used}//{task.name}"), used, read_plan(folder))
+    return rollouts.filter(pools[used]), f"{used}//{task.name}", used
 
 
 def _risk(rollouts: pl.DataFrame, score: pl.Expr, estimator: str, plan: Plan) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.codes import BIRTH, FOLLOW_UP_END, SEX_PREFIX
-from sequela.tasks.task import DAY
+from sequela.record.duration import DAY
 
 MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes fits no memory
 FEWEST_PATIENTS = 10

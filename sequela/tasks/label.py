@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from sequela.record.codes import FOLLOW_UP_END
-from sequela.tasks.task import DAY, Task, matches
+from sequela.record.duration import DAY
+from sequela.tasks.task import Task, matches
 
 KEY = ("subject_id", "prediction_time", "rollout")
 

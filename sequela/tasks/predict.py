@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from sequela.record.duration import MINUTE
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events, read_frames
 from sequela.rollout.request import Request
 from sequela.tasks.baseline import Sample, fit_baselines
-from sequela.tasks.estimate import estimate, read_maps, read_rollouts
+from sequela.tasks.estimate import estimate, read_edits, read_maps, read_rollouts
 from sequela.tasks.features import Features, build_features
 from sequela.tasks.incidence import LEVEL
 from sequela.tasks.label import labels
 from sequela.tasks.prediction import SIMULATION, write_predictions
-from sequela.tasks.task import MINUTE, Task
+from sequela.tasks.task import Task
 from sequela.tokens.recode import recoded_events
 from sequela.tokens.translate import CodeMap
 
@@ -106,10 +107,15 @@ def predict(
         `undecidable_rollouts`, the `estimator` that was used, and the names of the `models` written.
 
     Raises:
-        InputError: where the folder holds no rollouts for a task.
+        InputError: where the folder holds no rollouts for a task, or those of edited histories.
     """
     folder = Path(simulated)
     rollouts, maps = read_rollouts(folder), read_maps(folder)
+    if read_edits(folder):
+        raise InputError(
+            f"{folder} holds futures of edited histories, which cannot be held against what happened: simulate the "
+            "histories as recorded."
+        )
     if first is not None:
         rollouts = _first(rollouts, first, folder)
     events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)

@@ -15,22 +15,11 @@ import polars as pl
 import yaml
 
 from sequela.record.codes import DEATH, FOLLOW_UP_END
+from sequela.record.duration import DAY, parse_duration
 from sequela.record.errors import InputError
 from sequela.record.timeline import Timeline
 
 CATALOG = Path(__file__).parent / "catalog"
-SECOND = 1_000_000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
-UNITS = {  # microseconds; a month and a year are means, so that a horizon is the same length for everyone
-    "minute": MINUTE,
-    "hour": HOUR,
-    "day": DAY,
-    "week": 7 * DAY,
-    "month": round(365.25 / 12 * DAY),
-    "year": round(365.25 * DAY),
-}
 KINDS = ("binary", "time", "count", "value")
 NUMERIC = KINDS[1:]  # the answer is a number, scored by how far off a prediction is
 FIELDS = (
@@ -218,23 +207,6 @@ def load_task(name_or_path: str | Path) -> Task:
             f"there is no task '{text}':{guess} choose one of {', '.join(known)}, or give the path of a .yaml file."
         )
     return _read(CATALOG / f"{text}.yaml")
-
-
-def parse_duration(text: object, where: str) -> int:
-    """Microseconds of a duration such as "5 years" or "1 minute"; a year has 365.25 days.
-
-    >>> parse_duration("2 days", "here") == 2 * DAY
-    True
-
-    Raises:
-        InputError: naming `where`, for anything else.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) +([a-z]+?)s?", str(text).strip())
-    if found is None or found[2] not in UNITS:
-        raise InputError(
-            f"{where} is '{text}': write a number and a unit ({', '.join(UNITS)}), such as '5 years'."
-        )
-    return round(float(found[1]) * UNITS[found[2]])
 
 
 def _read(path: Path) -> Task:

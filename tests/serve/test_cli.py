@@ -13,7 +13,7 @@ import pytest
 
 from sequela.serve.cli import run
 
-COMMANDS = ("demo", "ingest", "tokenize", "train", "simulate", "predict", "evaluate", "report", "tasks")
+COMMANDS = ("demo", "ingest", "tokenize", "train", "simulate", "predict", "whatif", "evaluate", "report", "tasks")
 HEAVY = ("torch", "polars", "numpy", "sklearn", "statsmodels", "jinja2", "duckdb")
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from sequela.record.bundled import nafld
 from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END
+from sequela.record.duration import DAY
 from sequela.record.store import read_events, write_dataset
-from sequela.tasks.task import DAY, Task
+from sequela.tasks.task import Task
 
 START = datetime(2000, 1, 1)
 ZERO = (START - datetime(1970, 1, 1)) // timedelta(microseconds=1)

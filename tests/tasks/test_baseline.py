@@ -3,13 +3,14 @@ import polars as pl
 import pytest
 
 from sequela.record.bundled import nafld
+from sequela.record.duration import DAY
 from sequela.record.store import read_events
 from sequela.tasks.baseline import FEWEST, Sample, fit_baselines
 from sequela.tasks.censoring import censoring_weights
 from sequela.tasks.features import build_features
 from sequela.tasks.label import labels
 from sequela.tasks.metric import auroc, mae, oe
-from sequela.tasks.task import DAY, load_task
+from sequela.tasks.task import load_task
 from tests.tasks.conftest import make_task
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from sequela.record.duration import DAY
 from sequela.record.errors import InputError
 from sequela.record.timeline import timelines
 from sequela.tasks.estimate import estimate, read_rollouts
 from sequela.tasks.incidence import order_statistics
-from sequela.tasks.task import DAY
 from tests.tasks.conftest import at_day, make_events, make_task
 
 AT = at_day(1)

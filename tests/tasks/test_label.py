@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sequela.record.duration import DAY
 from sequela.record.timeline import Timeline, timelines
 from sequela.tasks.label import labels
-from sequela.tasks.task import DAY, Task, load_task, matches_code
+from sequela.tasks.task import Task, load_task, matches_code
 from tests.tasks.conftest import at_day, make_events, make_task
 from tests.tasks.test_task import RULE
 

@@ -6,12 +6,12 @@ import polars as pl
 import pytest
 
 from sequela.record.codes import FOLLOW_UP_END
+from sequela.record.duration import DAY, MINUTE
 from sequela.record.errors import InputError
 from sequela.record.store import read_events, write_dataset
 from sequela.tasks.evaluate import evaluate
 from sequela.tasks.predict import predict, requests
 from sequela.tasks.prediction import EXTRA
-from sequela.tasks.task import DAY, MINUTE
 from sequela.tokens.recode import save_maps
 from sequela.tokens.translate import load_map
 from tests.tasks.conftest import make_events, make_task

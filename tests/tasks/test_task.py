@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sequela.record.duration import DAY, MINUTE
 from sequela.record.errors import InputError
 from sequela.record.timeline import Timeline, timelines
-from sequela.tasks.task import CATALOG, DAY, MINUTE, catalog, load_task, matches, matches_code, parse_duration
+from sequela.tasks.task import CATALOG, catalog, load_task, matches, matches_code
 from tests.tasks.conftest import at_day, make_events, make_task
 
 AT = at_day(1)
@@ -104,14 +105,6 @@ def test_a_bad_task_file_says_what_to_mend(tmp_path, old, new, words):
 def test_a_task_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="is not there"):
         load_task(tmp_path / "none.yaml")
-
-
-@pytest.mark.parametrize(
-    ("text", "length"),
-    [("1 minute", MINUTE), ("36 hours", 1.5 * DAY), ("0.5 day", DAY / 2), ("2 weeks", 14 * DAY)],
-)
-def test_durations(text, length):
-    assert parse_duration(text, "here") == length
 
 
 # The rule of the label, case by case: asked on day 1 with a horizon of 10 days, so until day 11 included.

@@ -1,0 +1,193 @@
+"""The loop around vLLM, with a sampler of our own in its place; and vLLM itself where it is installed."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from sequela.model import checkpoint
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.record.errors import InputError
+from sequela.rollout.engine import REASONS, Engine
+from sequela.rollout.estimators import Fixed
+from sequela.rollout.queue import Prompts
+from sequela.rollout.sampling import keys
+from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.vllm import CHUNK, VllmEngine, vllm_sampler
+from sequela.rollout.watching import Stop, Watch
+from sequela.tokens.ragged import Ragged
+
+V = 12
+MINUTES = np.array([0, 0, 10, 30, 0, 0, 0, 0, 0, 0, 0, 0])
+DEATH, OUTCOME = 11, 10
+N = 400
+
+
+def flags(*tokens):
+    out = np.zeros(V, bool)
+    out[list(tokens)] = True
+    return out
+
+
+STOP = Stop(flags(DEATH), horizon=120, limit=24)
+WATCH = Watch(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60]))
+LONG = Watch(flags()[None], flags(DEATH)[None], np.array([10**9]))
+
+
+def model(context=64):
+    config = ModelConfig(
+        V, hidden_size=64, heads=2, kv_heads=2, head_dim=32, intermediate_size=64, context=context
+    )
+    decoder = Decoder(config).initialise(0)
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            if weight.dim() > 1:
+                weight.mul_(5)
+    return decoder.eval()
+
+
+def prompts(longest=12):
+    random = np.random.default_rng(0)
+    rows = [np.append(1, random.integers(2, V, random.integers(1, longest))) for _ in range(3)]
+    first = np.ones((3, V), bool)
+    first[1, :6] = False
+    key = keys(0, np.arange(3), np.zeros(3, np.int64))
+    return Prompts(Ragged.of(rows), np.zeros(3, np.int64), first, key, np.zeros((3, 0), bool))
+
+
+class Sampler:
+    """Does what vLLM is asked for, one token after the other."""
+
+    def __init__(self, decoder):
+        self.decoder, self.asked = decoder, []
+
+    def __call__(self, asks, temperature, stops):
+        self.asked += asks
+        return [self.one(ask, temperature, stops) for ask in asks]
+
+    def one(self, ask, temperature, stops):
+        random, ids = torch.Generator().manual_seed(ask.seed), list(ask.ids)
+        assert ask.most >= 1 and len(ids) + ask.most <= self.decoder.config.context
+        for _ in range(ask.most):
+            with torch.inference_mode():
+                logits = self.decoder.logits(torch.tensor([ids]))[0, -1]
+            if ask.allowed is not None:
+                logits = torch.full_like(logits, -torch.inf).index_copy(0, *self.kept(logits, ask.allowed))
+            mass = (logits / (temperature or 1)).softmax(-1)
+            ids.append(
+                int(mass.argmax() if temperature == 0 else torch.multinomial(mass, 1, generator=random))
+            )
+            if ids[-1] in stops:
+                break
+        return ids[len(ask.ids) :]
+
+    def kept(self, logits, allowed):
+        return torch.tensor(allowed), logits[allowed]
+
+
+def differ(ours, theirs, name):
+    """By how many standard errors the means of each prompt differ."""
+    means, errors = [], []
+    for out in (ours, theirs):
+        rows = getattr(out, name).reshape(3, N).astype(float)
+        means.append(rows.mean(1))
+        errors.append(rows.var(1) / N)
+    return np.abs(means[0] - means[1]) / np.sqrt(errors[0] + errors[1] + 1e-12)
+
+
+def test_futures_that_another_samples_are_those_of_the_model():
+    decoder = model()
+    own = Engine(decoder, MINUTES)
+    theirs = VllmEngine(own, Sampler(decoder)).extend(prompts(), Fixed(N), STOP, WATCH)
+    ours = own.extend(prompts(), Fixed(N), STOP, WATCH)
+    assert theirs.prompt.tolist() == ours.prompt.tolist() and theirs.number.tolist() == ours.number.tolist()
+    for name in ("hazard", "happened", "clock"):
+        assert (differ(ours, theirs, name) < 4).all(), name
+    firsts = [theirs.tokens[row][0] for row in np.flatnonzero(theirs.prompt == 1)]
+    assert min(firsts) >= 6
+    assert (theirs.reason == REASONS.index("end")).any() and (theirs.reason == REASONS.index("settled")).any()
+    died = [DEATH in theirs.tokens[row] for row in range(len(theirs.prompt))]
+    assert died == (theirs.reason == REASONS.index("end")).tolist()
+    late = VllmEngine(own, Sampler(decoder)).extend(
+        replace(prompts(), clock=np.full(3, 50)), Fixed(N), STOP, WATCH
+    )
+    assert (differ(ours, late, "hazard") > 4).any()  # negative control: less time is left
+
+
+def test_greedy_futures_are_the_engines_own():
+    decoder, long = model(context=16), replace(STOP, limit=100, horizon=10**9)
+    own = Engine(decoder, MINUTES)
+    ours = own.extend(prompts(), Fixed(1), replace(long, limit=6), LONG, greedy=True)
+    theirs = VllmEngine(own, Sampler(decoder)).extend(
+        prompts(), Fixed(1), replace(long, limit=6), LONG, greedy=True
+    )
+    assert theirs.tokens.flat.tolist() == ours.tokens.flat.tolist()
+    assert theirs.hazard == pytest.approx(ours.hazard, abs=1e-5)
+
+
+def test_more_windows_and_chunks_than_one():
+    decoder, long = model(context=16), Stop(flags(), horizon=10**9, limit=100)
+    sampler = Sampler(decoder)
+    own = Engine(decoder, MINUTES)
+    out = VllmEngine(own, sampler).extend(prompts(longest=40), Fixed(2), long, LONG)
+    assert (out.tokens.lengths == 100).all() and out.windows.min() > 2
+    assert len({ask.seed for ask in sampler.asked}) == len(sampler.asked)  # no random numbers twice
+    wide, sampler = model(context=256), Sampler(model(context=256))
+    VllmEngine(Engine(wide, MINUTES), sampler).extend(prompts(), Fixed(2), long, LONG)
+    assert max(ask.most for ask in sampler.asked) == CHUNK
+
+
+def test_a_plan_gets_the_scores():
+    class Doubling:
+        def more(self, question, numbers, scores):
+            assert scores.shape == (len(numbers), 1) and np.isfinite(scores).all()
+            return (
+                np.arange(len(numbers), 2 * len(numbers) or 2)
+                if len(numbers) < 8 and question
+                else numbers[:0]
+            )
+
+    decoder = model()
+    out = VllmEngine(Engine(decoder, MINUTES), Sampler(decoder)).extend(prompts(), Doubling(), STOP, WATCH)
+    assert np.bincount(out.prompt, minlength=3).tolist() == [0, 8, 8]
+    assert out.number[:8].tolist() == list(range(8))
+
+
+def test_what_vllm_cannot_do_is_refused():
+    own = Engine(model(), MINUTES)
+    with pytest.raises(InputError, match="--backend own"):
+        VllmEngine(own, Sampler(own.model)).extend(prompts(), Fixed(1), STOP, WATCH, avoid=True)
+    for wrong in ({"estimator": "reach", "well_formed": False}, {}):
+        with pytest.raises(ValueError, match="--backend own"):
+            SimulateSettings(backend="vllm", **wrong)
+    with pytest.raises(ValueError, match="choose one of own, vllm"):
+        SimulateSettings(backend="theirs")
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_the_way_out_is_named(tmp_path):
+    with pytest.raises(InputError, match="pip install"):
+        vllm_sampler(tmp_path, "fp32", 64)
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install vllm")
+def test_vllm_itself(tmp_path):
+    decoder = model()
+    checkpoint.save(decoder, tmp_path)
+    generate = vllm_sampler(tmp_path, "fp32", 64)
+    own = Engine(decoder, MINUTES)
+    engine = VllmEngine(own, generate)
+    ours = own.extend(prompts(), Fixed(N), STOP, WATCH)
+    theirs = engine.extend(prompts(), Fixed(N), STOP, WATCH)
+    for name in ("hazard", "happened", "clock"):
+        assert (differ(ours, theirs, name) < 4).all(), name
+    assert set(theirs.reason) == set(ours.reason)
+    assert min(theirs.tokens[row][0] for row in np.flatnonzero(theirs.prompt == 1)) >= 6
+    short = replace(STOP, limit=6)
+    greedy = [one.extend(prompts(), Fixed(1), short, LONG, greedy=True) for one in (own, engine)]
+    assert greedy[0].tokens.flat.tolist() == greedy[1].tokens.flat.tolist()
+    long = Stop(flags(), horizon=10**9, limit=150)
+    assert (engine.extend(prompts(), Fixed(2), long, LONG).tokens.lengths == 150).all()
