@@ -5,7 +5,7 @@
     python bench/cohort.py --data MEDS_FOLDER --task TASK
     python bench/cohort.py --quick             a few patients; under a minute without the peer, two with it
 
-Every run is a whole process on the same two cores, start-up included. Both models are Llamas of 4 layers of 384 with
+Every run is a whole process on the same cores (two), start-up included. Both models are Llamas of 4 layers of 384 with
 tied embeddings, context 1,024, 256 of it for what is generated; they were trained for two or three steps, so almost
 every rollout goes on to its limit. The vocabularies are each side's own, so the parameters differ a little. Tokenizing
 and training are not counted. The patients, and the times from which they are continued, are the same. The sides:
@@ -19,7 +19,10 @@ and training are not counted. The patients, and the times from which they are co
 Counted are the tokens generated, as each side finds them in the files it wrote. A token of the peer is a code with its
 value, of ours a code or a value. `tokens_ratio` and `rollouts_ratio` are our rates on all patients over theirs on few;
 `..._without_start` are the same after taking away the seconds of a run of one token for one patient, which is what
-the start takes; `same_patients_ratio` is their seconds over ours on the same few patients.
+the start takes; `same_patients_ratio` is their seconds over ours on the same few patients;
+`cpu_tokens_ratio_without_start` is of the processor's time. Run it where nothing else runs (`busy`): the peer's two
+threads wait for each other after every operation, so other work slows it down several times and flatters us. With
+--cores 1 nothing waits, and the processor's time means something on a busy machine too.
 """
 
 from __future__ import annotations
@@ -189,9 +192,10 @@ def _environment(binaries: Path) -> dict[str, str]:
     return {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
 
 
-def row(name: str, made: Made, start: float, parameters: int) -> dict:
+def row(name: str, made: Made, first: Spent, parameters: int) -> dict:
     """Print a row of the table and return its numbers."""
-    seconds = made.spent.seconds
+    seconds, start = made.spent.seconds, first.seconds
+    cpu = max(made.spent.cpu_seconds - first.cpu_seconds, 1e-9)
     net = max(seconds - start, 1e-9)
     told = {
         "patients": made.patients,
@@ -202,6 +206,7 @@ def row(name: str, made: Made, start: float, parameters: int) -> dict:
         "start": round(start, 2),
         "tokens_per_second": round(made.tokens / seconds, 1),
         "tokens_per_second_without_start": round(made.tokens / net, 1),
+        "tokens_per_cpu_second_without_start": round(made.tokens / cpu, 1),
         "rollouts_per_second": round(made.rollouts / seconds, 3),
         "rollouts_per_second_without_start": round(made.rollouts / net, 3),
         "patients_per_second": round(made.patients / seconds, 4),
@@ -239,7 +244,7 @@ def measure(given: argparse.Namespace, work: Work, folder: Path) -> tuple[dict[s
         sizes = [few] if name.startswith(EIC) else sorted({few, given.patients})
         try:
             side = make()
-            start = side.run(1, 1, 1).spent.seconds
+            start = side.run(1, 1, 1).spent
             for patients in sizes:
                 made = side.run(patients, work.rollouts, work.limit)
                 told[f"{name}, {patients} patients"] = row(name, made, start, side.parameters)
@@ -267,7 +272,11 @@ def ratios(told: dict[str, dict], patients: int, few: int) -> dict:
         for kind in kinds
         for end in ("", "_without_start")
     }
-    return found | {"same_patients_ratio": round(their["seconds"] / same["seconds"], 2)}
+    cpu = "tokens_per_cpu_second_without_start"
+    return found | {
+        "cpu_tokens_ratio_without_start": round(own[cpu] / their[cpu], 2),
+        "same_patients_ratio": round(their["seconds"] / same["seconds"], 2),
+    }
 
 
 def arguments() -> argparse.Namespace:
@@ -292,6 +301,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peer-batch", type=int, default=100, help="rows the peer computes at once (default: 100)"
     )
+    parser.add_argument("--cores", type=int, default=2, help="that each side may use (default: 2)")
     parser.add_argument(
         "--peers", type=Path, default=HERE.parent / ".peers", help="where bench/peers.sh put them"
     )
@@ -311,7 +321,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run both sides and print the table and the JSON object."""
     given = arguments()
-    process.keep_to_cores(2)
+    process.keep_to_cores(given.cores)
+    busy = os.getloadavg()[0] > 1
     if not (given.peers / "meds-eic-ar/installed").exists():
         print(f"{given.peers / 'meds-eic-ar'} is missing, so the peer is left out: run bench/peers.sh first.")
     print(f"commit {process.commit()}; {process.machine()}\n")
@@ -338,6 +349,8 @@ def main() -> None:
             {
                 "name": "cohort",
                 **ratios(told, given.patients, few),
+                "busy": busy,
+                "cores": given.cores,
                 "context": CONTEXT,
                 "limit": given.limit,
                 "runs": told,

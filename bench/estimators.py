@@ -9,18 +9,24 @@ that avoid the outcome, which gives reach. A pool is cut into two or more disjoi
 another order; a curve is the mean over the batches. Its standard error is that of the batches of one cut (other random
 numbers), its interval a bootstrap by patient (other patients).
 
-For each metric an estimator matches at the smallest n from which on every n that was tried is no worse than mc at 100:
-AUROC, Brier score, the distance of the calibration slope from 1 and, on the known world, the root mean squared error of
-the risks. "Surely" asks that it be better by 1.96 standard errors of the difference. mc itself stands in the table as
-the control: it must need about 100. A vote of 0 of n has no logit (`sequela evaluate` takes 1e-6 for it), which makes
-the slope of mc poor; so a second reference adds half a case to each side ("mc + 1/2").
+For each metric an estimator matches at the smallest n from which on every n that was tried is no worse than mc at 100;
+`first` is the smallest n that is no worse, whatever comes after it, and "surely" asks for more than 1.96 standard
+errors of the difference. The metrics are AUROC, Brier score and the distance of the calibration slope from 1, and,
+since no estimator can mend the model, its distance from the slope of the model's own risks (those of the whole pool).
+On the known world there are also those without the luck of the patients: the root mean squared error of the risks, and
+AUROC and slope in expectation. mc itself stands in the table as the control: it must need 100. A vote of 0 of n has no
+logit (`sequela evaluate` takes 1e-6 for it), which makes the slope of mc poor; so a second reference adds half a case
+to each side ("mc + 1/2").
 
 `auto` is run on its own at some targets, with other random numbers, and compared with as many tokens of reach spent
 evenly. "Error" is that of the risks against the model's own, which the pool tells; "worst tenth" is the largest of the
-tenths of the patients by risk. Seconds are those of the processors, start-up and reading the histories included.
+tenths of the patients by risk (evenly: expected, for normal errors). Seconds are those of the processors, start-up and
+reading the histories included.
 
-The last line is JSON. `ratio`: over AUROC, Brier and slope the largest n, of the better of scope and reach; `target`:
-10, which `ok` asks for.
+The last line is JSON. `needed`: over AUROC, Brier and distance of the slope from 1 the largest n of each estimator;
+`needed_model`: with the distance from the slope of the model's own risks, and on the known world AUROC, error of the
+risks and slope without the luck of the patients. `ratio` is the better of scope and reach in the latter; `ok`: at most
+`target`, 10.
 """
 
 from __future__ import annotations
@@ -67,9 +73,18 @@ TRAINING = TrainSettings(
     depth=1, context=512, epochs=6, batch_tokens=4096, learning_rate=6e-3, matrix_rate=6e-3
 )
 MC, SMOOTH, SCOPE, REACH = "mc", "mc + 1/2", "scope", "reach"
-LOWER = ("brier", "slope_error", "rmse")  # better when lower
+LOWER = ("brier", "slope_error", "slope_off", "slope_exact_error", "rmse")  # better when lower
 ASKED = ("auroc", "brier", "slope_error")
-WORDS = {"auroc": "AUROC", "brier": "Brier", "slope_error": "slope", "rmse": "RMSE"}
+MODEL, EXACT = ("auroc", "brier", "slope_off"), ("auroc_exact", "rmse", "slope_exact_error")
+WORDS = {
+    "auroc": "AUROC",
+    "brier": "Brier",
+    "slope_error": "slope, from 1",
+    "slope_off": "slope, from the model's own",
+    "auroc_exact": "AUROC, expected",
+    "slope_exact_error": "slope, expected, from 1",
+    "rmse": "RMSE to the exact risk",
+}
 TOGETHER = 2  # batches that a bootstrap looks at
 
 
@@ -133,7 +148,7 @@ class Pool:
         return float(self.tokens.mean())
 
 
-def known_world(work: Path, study: Study) -> Asked:
+def known_world(work: Path, study: Study, patients: int | None) -> Asked:
     """Patients whose risks are exact, and a model of them."""
     meds, corpus, model, task = work / "meds", work / "corpus", work / "model", work / "task.yaml"
     if not meds.exists():
@@ -141,7 +156,7 @@ def known_world(work: Path, study: Study) -> Asked:
         task.write_text(WORLD_TASK)
     sequela.tokenize(meds, corpus)
     sequela.train(corpus, model, settings=TRAINING)
-    return Asked("known world", model, meds, str(task), world=World.known())
+    return Asked("known world", model, meds, str(task), patients, World.known())
 
 
 def matrix(questions: pl.DataFrame, rollouts: pl.DataFrame, *columns: str) -> list[np.ndarray]:
@@ -194,7 +209,12 @@ def curves(truth: Truth, pools: dict[str, Pool], study: Study, clocks: dict[str,
         for n in (n for n in study.counts if 2 * n <= pool.scores.shape[1]):
             random = np.random.default_rng(n)
             partitions = list(batches(pool.scores, n, random, study.times, pool.answer))
-            draws = truth.draws(partitions[0][:, :TOGETHER], count=study.resamples)
+            means, some = truth.means(partitions), partitions[0][:, :TOGETHER]
+            of_some = truth.means([some])
+            draws = {  # of some batches, moved to the mean of all
+                key: values + means[key].value - of_some[key].value
+                for key, values in truth.draws(some, count=study.resamples).items()
+            }
             base, slope = clocks[REACH if name == REACH else SCOPE]
             one = {
                 "estimator": name,
@@ -203,10 +223,12 @@ def curves(truth: Truth, pools: dict[str, Pool], study: Study, clocks: dict[str,
                 "tokens": n * pool.length,
                 "seconds": base + slope * n,
                 "unpredicted": float(np.isnan(partitions[0]).mean()),
-                "means": truth.means(partitions),
+                "means": means,
                 "draws": draws,
             }
-            one["spans"] = {key: span(mean.value, draws[key]) for key, mean in one["means"].items()}
+            one["spans"] = {
+                key: span(mean.value, draws[key]) for key, mean in one["means"].items() if key in draws
+            }
             found.append(one)
             print(row(one), flush=True)
     return found
@@ -243,31 +265,41 @@ def losses(found: list[dict], estimator: str, key: str) -> dict[int, Mean]:
     }
 
 
-def paired(one: dict, other: dict, key: str) -> tuple[float, float, float]:
-    """`one` less `other`, and the interval by patient on the same draws."""
-    difference = one["means"][key].value - other["means"][key].value
-    return difference, *span(difference, one["draws"][key] - other["draws"][key])
+def beside(one: dict, votes: dict, key: str) -> dict:
+    """A metric of `one` less that of the votes, its standard error, the interval by patient, and what `one` costs."""
+    difference = one["means"][key].value - votes["means"][key].value
+    found = {
+        "difference": difference,
+        "error": float(np.hypot(one["means"][key].error, votes["means"][key].error)),
+        "tokens_ratio": one["tokens"] / votes["tokens"],
+        "seconds_ratio": one["seconds"] / votes["seconds"],
+    }
+    if key in one["draws"]:
+        found["interval"] = span(difference, one["draws"][key] - votes["draws"][key])
+    return found
 
 
 def matched(found: list[dict], study: Study) -> list[dict]:
-    """For each reference, metric and estimator: the n that matches, and what that costs."""
+    """For each reference, metric and estimator: the n that matches, and the difference at 10 rollouts."""
     at = {(one["estimator"], one["n"]): one for one in found}
     out = []
     for reference in (MC, SMOOTH):
         votes = at[reference, study.reference]
-        for key in (*ASKED, *(("rmse",) if "rmse" in votes["means"] else ())):
+        for key in (key for key in WORDS if key in votes["means"]):
             bound = losses(found, reference, key)[study.reference]
             for name in (MC, SCOPE, REACH):
                 own = losses(found, name, key)
-                n, surely = matches(own, bound), matches(own, bound, SURE)
-                entry = {"reference": reference, "metric": key, "estimator": name, "n": n, "surely": surely}
-                if n is not None:
-                    one = at[name, n]
-                    entry |= {
-                        "difference": paired(one, votes, key),
-                        "tokens_ratio": one["tokens"] / votes["tokens"],
-                        "seconds_ratio": one["seconds"] / votes["seconds"],
-                    }
+                entry = {
+                    "reference": reference,
+                    "metric": key,
+                    "estimator": name,
+                    "n": matches(own, bound),
+                    "first": min((n for n, one in own.items() if one.value <= bound.value), default=None),
+                    "surely": matches(own, bound, SURE),
+                    "at_10": beside(at[name, 10], votes, key),
+                }
+                if entry["n"] is not None:
+                    entry |= {"there": beside(at[name, entry["n"]], votes, key)}
                 out.append(entry)
     return out
 
@@ -275,18 +307,20 @@ def matched(found: list[dict], study: Study) -> list[dict]:
 def print_matches(entries: list[dict], study: Study) -> None:
     """The table of what matches."""
     print(f"\nWhat matches {study.reference} votes:\n")
-    print(
-        header(("reference", "metric", "estimator", "n", "surely", "difference there", "tokens", "seconds"))
-    )
+    words = ("reference", "metric", "estimator", "n", "first", "surely", "10 rollouts less the votes")
+    print(header((*words, "tokens", "seconds")))
     for one in entries:
         cells = [one["reference"], WORDS[one["metric"]], one["estimator"]]
-        cells += [f"{one[key] or 'none'}" for key in ("n", "surely")]
-        if one["n"] is not None:
-            difference, low, high = one["difference"]
-            cells.append(f"{difference:+.4f} ({low:+.4f} to {high:+.4f})")
-            cells += [f"{one['tokens_ratio']:.3f}", f"{one['seconds_ratio']:.3f}"]
-        else:
-            cells += ["", "", ""]
+        cells += [f"{one[key] or 'none'}" for key in ("n", "first", "surely")]
+        ten = one["at_10"]
+        words = f"{ten['difference']:+.4f} ± {ten['error']:.4f}"
+        if "interval" in ten:
+            words += " ({:+.4f} to {:+.4f})".format(*ten["interval"])
+        there = one.get("there")
+        cells += [
+            words,
+            *([f"{there[f'{key}_ratio']:.3f}" for key in ("tokens", "seconds")] if there else ["", ""]),
+        ]
         print(f"| {' | '.join(cells)} |")
 
 
@@ -320,6 +354,7 @@ def automatic(
     """Auto at each target, beside as many tokens of reach spent evenly."""
     aims = [{"target_error": target} for target in study.targets] + [{"threshold": study.threshold}]
     own, variance = pool.answer(pool.scores), spread(pool.scores)
+    normal = np.random.default_rng(0).normal(size=(200, int(np.isfinite(variance).sum()))) ** 2
     out = []
     print("\nauto, and as many tokens of reach for everyone:\n")
     names = (
@@ -350,7 +385,9 @@ def automatic(
             "error": float(np.sqrt(max(square.mean(), 0))),
             "error_evenly": float(np.sqrt(np.mean(variance[both]) / n)),
             "worst": worst(square, own[both]),
-            "worst_evenly": worst(variance[both] / n, own[both]),
+            "worst_evenly": float(
+                np.mean([worst(drawn, own[both]) for drawn in normal * variance[both] / n])
+            ),
             "settled": float(((ends[0] > study.threshold) | (ends[1] < study.threshold)).mean()),
             "settled_evenly": float(((evenly[0] > study.threshold) | (evenly[1] < study.threshold)).mean()),
             **metrics,
@@ -391,7 +428,7 @@ def plain(found: list[dict]) -> list[dict]:
         | {
             key: [
                 None if not np.isfinite(x) else round(x, 6)
-                for x in (mean.value, mean.error, *one["spans"][key])
+                for x in (mean.value, mean.error, *one["spans"].get(key, ()))
             ]
             for key, mean in one["means"].items()
         }
@@ -399,14 +436,14 @@ def plain(found: list[dict]) -> list[dict]:
     ]
 
 
-def needed(entries: list[dict]) -> dict[str, int | None]:
-    """By estimator, the n that matches mc in all that is asked."""
+def needed(entries: list[dict], keys: tuple[str, ...]) -> dict[str, int | None]:
+    """By estimator, the n that matches mc in all of these metrics."""
     out = {}
     for name in (MC, SCOPE, REACH):
         own = [
             one["n"]
             for one in entries
-            if one["reference"] == MC and one["estimator"] == name and one["metric"] in ASKED
+            if one["reference"] == MC and one["estimator"] == name and one["metric"] in keys
         ]
         out[name] = None if None in own else max(own)
     return out
@@ -419,7 +456,7 @@ def study_of(asked: Asked, work: Path, study: Study) -> dict:
     asked.simulate(ordinary, SCOPE, study.ordinary, 0)
     asked.simulate(avoiding, REACH, study.avoiding, 0)
     questions, pools = pools_of(task, ordinary, avoiding)
-    truth = truth_of(asked, task, ordinary, questions)
+    truth = replace(truth_of(asked, task, ordinary, questions), own=share(pools[SCOPE].scores))
     print(
         f"{asked.name}, {task.name}: {len(questions):,} patients, {int(np.nansum(truth.outcome))} with the outcome"
     )
@@ -437,15 +474,16 @@ def study_of(asked: Asked, work: Path, study: Study) -> dict:
     entries = matched(found, study)
     print_matches(entries, study)
     auto = automatic(asked, task, work, truth, pools[REACH], questions, study)
-    by_estimator = needed(entries)
-    ratio = min((n for name in (SCOPE, REACH) if (n := by_estimator[name]) is not None), default=None)
+    model = needed(entries, MODEL if truth.risk is None else EXACT)
+    ratio = min((n for name in (SCOPE, REACH) if (n := model[name]) is not None), default=None)
     return {
         "name": "estimators",
         "data": asked.name,
         "ratio": ratio,
         "target": 10,
         "ok": ratio is not None and ratio <= 10,
-        "needed": by_estimator,
+        "needed": needed(entries, ASKED),
+        "needed_model": model,
         "reference": study.reference,
         "patients": len(questions),
         "positives": int(np.nansum(truth.outcome)),
@@ -471,7 +509,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder of `sequela train`; none: the known world")
     parser.add_argument("--meds", type=Path, help="the MEDS dataset of --model")
     parser.add_argument("--task", help="of --model, a name or a path; kind binary, without conditions")
-    parser.add_argument("--patients", type=int, help="held-out patients of --model (default: all)")
+    parser.add_argument("--patients", type=int, help="held-out patients (default: all)")
     parser.add_argument("--work", type=Path, help="where simulations are kept (default: a temporary folder)")
     parser.add_argument(
         "--pools", type=int, nargs=2, help="rollouts, ordinary and avoiding (default: 200 100)"
@@ -494,7 +532,7 @@ def main() -> None:
         if given.model:
             asked = Asked(given.meds.name, given.model, given.meds, given.task, given.patients)
         else:
-            asked = known_world(work, study)
+            asked = known_world(work, study, given.patients)
         print(json.dumps(study_of(asked, work, study)))
 
 

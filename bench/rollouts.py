@@ -17,19 +17,25 @@ ends a rollout early; what is counted are the tokens that came back. The sides, 
   torch.compile, whose compilation is not counted.
 
 `generate_ratio` and `static_ratio` are our tokens a second over theirs in the same precision; `bf16 to fp32` is ours in
-bf16 over theirs in fp32, which is their default. Ratios named cpu_ are of the processor's time instead of the wall's:
-other work on the machine disturbs them less. `roofline_share` is the least time over ours: for each pass through
-the model the longer of its exact FLOPs over the peak of matrix products in that precision, and of the bytes that must
-move (weights once, the history's keys and values once for all rollouts, each rollout's own once) over the speed of the
-memory; peak and speed are measured in our process before and after each run, and the best of all counts. A cache that
-holds a part of these bytes from one pass to the next may do better than this bound. `read_share` is the part of it for
-the history.
+bf16 over theirs in fp32, which is their default. Ratios named cpu_ are of the processor's time instead of the wall's.
+
+Run it where nothing else runs: after every operation the two threads of the peer wait for each other, spinning, so
+other work slows it down several times in both kinds of time, and then all ratios flatter us (`busy` in the JSON object
+says that there was other work at the start). With --threads 1 nothing waits, and the processor's time means something
+on a busy machine too.
+
+`roofline_share` is the least time over ours: for each pass through the model the longer of its exact FLOPs over the
+peak of matrix products in that precision, and of the bytes that must move (weights once, the history's keys and values
+once for all rollouts, each rollout's own once) over the speed of the memory. Peak and speed are measured in our process
+before and after each run, and the best of all counts. A cache that holds a part of these bytes from one pass to the
+next may do better than this bound. `read_share` is the part of it for the history.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -202,6 +208,7 @@ def main() -> None:
     """Run the sides in turn and print the table and the JSON object."""
     given = arguments()
     process.keep_to_cores(given.threads)
+    busy = os.getloadavg()[0] > 1
     config = config_of(given)
     if not (given.peers / "transformers/bin/python").exists():
         print(
@@ -213,6 +220,8 @@ def main() -> None:
         f"{config.parameters:,} parameters\n",
         flush=True,
     )
+    if busy:
+        print("Something else is running here: all ratios below flatter us (see --help).\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="sequela-bench-") as name:
         checkpoint.save(Decoder(config).initialise(0), Path(name))
         found, failed = measured(sides(given, Path(name)), given.repeats, given.generate_repeats)
@@ -221,6 +230,7 @@ def main() -> None:
         "name": "rollouts",
         **{key: getattr(given, key) for key in ("history", "rollouts", "tokens", "threads")},
         "parameters": config.parameters,
+        "busy": busy,
         **facts(config, given, found),
         "failed": {f"{NAMES[side]}, {kind}": words for (side, kind), words in failed.items()},
         "commit": process.commit(),

@@ -17,6 +17,7 @@ from sequela.tasks.censoring import censoring_weights
 
 MOST = 20  # batches of one partition that are looked at
 SURE = 1.96
+SLOPES = {"slope", "slope_exact"}
 
 
 def share(scores_QN: np.ndarray) -> np.ndarray:
@@ -94,18 +95,20 @@ def matches(losses: dict[int, Mean], reference: Mean, margin: float = 0.0) -> in
 class Truth:
     """What came of the questions: outcome float [Q] (NaN: lost), days until it was known [Q], patient [Q].
 
-    `risk` [Q]: exact, where the world is known.
+    `risk` [Q]: exact, where the world is known. `own` [Q]: the model's, as well as it is known.
     """
 
     outcome: np.ndarray
     until_days: np.ndarray
     patient: np.ndarray
     risk: np.ndarray | None = None
+    own: np.ndarray | None = None
 
     def measure(self, prediction_Q: np.ndarray, copies: np.ndarray) -> dict[str, np.ndarray]:
         """AUROC, Brier, slope, O/E, ECE as `sequela evaluate` has them, when patients count `copies` [Q] or [Q, R].
 
-        Who has no prediction is left out.
+        Who has no prediction is left out. With exact risks also `rmse`, and AUROC and slope in expectation: each
+        patient is a case with its risk and a control with the rest.
         """
         answered = np.isfinite(prediction_Q)
         outcome, prediction, copies = self.outcome[answered], prediction_Q[answered], copies[answered]
@@ -123,16 +126,31 @@ class Truth:
         if self.risk is not None:
             square = (prediction - self.risk[answered]) ** 2
             found["rmse"] = np.sqrt(square @ copies / copies.sum(0))
+            risk = self.risk[answered].reshape(-1, *[1] * (copies.ndim - 1))
+            split = np.concatenate([copies * risk, copies * (1 - risk)])
+            sides = np.repeat([1.0, 0.0], len(prediction)), np.concatenate([prediction, prediction]), split
+            found["auroc_exact"], found["slope_exact"] = (
+                metric.auroc(*sides),
+                metric.calibration_slope(*sides),
+            )
         return found
 
     def means(self, partitions: list[np.ndarray]) -> dict[str, Mean]:
-        """Every metric over the batches of partitions [Q, B]; `slope_error` is the mean of |slope - 1|."""
+        """Every metric over the batches of partitions [Q, B].
+
+        `slope_error`: the mean of |slope - 1|, likewise `slope_exact_error`; `slope_off`: that of the distance from the
+        slope of the model's own risks.
+        """
         ones = np.ones(len(self.patient))
         found = [[self.measure(column, ones) for column in answers_QB.T] for answers_QB in partitions]
         by_name = {
             name: [np.array([float(one[name]) for one in own]) for own in found] for name in found[0][0]
         }
-        by_name["slope_error"] = [np.abs(values - 1) for values in by_name["slope"]]
+        for name in SLOPES & by_name.keys():
+            by_name[f"{name}_error"] = [np.abs(values - 1) for values in by_name[name]]
+        if self.own is not None:
+            own = float(self.measure(self.own, ones)["slope"])
+            by_name["slope_off"] = [np.abs(values - own) for values in by_name["slope"]]
         return {name: Mean.of(values) for name, values in by_name.items()}
 
     def draws(self, answers_QB: np.ndarray, seed: int = 0, count: int = 1000) -> dict[str, np.ndarray]:
@@ -142,8 +160,9 @@ class Truth:
             own = [self.measure(column, copies) for column in answers_QB.T]
             for name in own[0]:
                 found.setdefault(name, []).append(np.mean([one[name] for one in own], 0))
-            slope = np.mean([np.abs(one["slope"] - 1) for one in own], 0)
-            found.setdefault("slope_error", []).append(slope)
+            for name in SLOPES & own[0].keys():
+                off = np.mean([np.abs(one[name] - 1) for one in own], 0)
+                found.setdefault(f"{name}_error", []).append(off)
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

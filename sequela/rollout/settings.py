@@ -20,8 +20,7 @@ class SimulateSettings:
     """How futures are sampled."""
 
     estimator: str = "scope"
-    """What they are for: scope and mc share one pool of futures for all tasks; reach makes a pool for each task, of
-    futures without its outcome; auto spends rollouts where they matter."""
+    """scope or mc (one pool for all tasks), reach (one for each, its outcome avoided), auto (as few as will do)."""
     rollouts: int = 20
     """Futures per history; with auto, the most."""
     target_error: float | None = None
@@ -35,8 +34,7 @@ class SimulateSettings:
     well_formed: bool = True
     """Sample only tokens that may follow, by what the training patients show."""
     precision: str = "auto"
-    """fp32 or bf16, in which the model's blocks compute; auto is bf16 where the processor has it and the model is
-    not small."""
+    """fp32 or bf16, in which the model's blocks compute; auto is bf16 where the processor has it, for large models."""
     rows: int = 128
     """Futures computed at once on each thread, or GPU."""
     backend: str = "own"

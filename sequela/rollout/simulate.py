@@ -318,15 +318,18 @@ def _finished(
         "plan": None if plan is None else asdict(plan),
         "histories": histories,
         "without_history": without,
-        **whole,
-        # A bias, if a small one: the model as it is would have gone there.
-        "probability_removed": whole["probability_removed"] / max(whole["tokens"], 1),
-        "avoiding": {name: pools[name] for name in pools if name},
+        **_per_token(whole),
+        "avoiding": {name: _per_token(pools[name]) for name in pools if name},
     }
     if about_edits is not None:
         summary |= {"edits": about_edits, "changed": sum(part["changed"] for part in parts)}
     (out / "simulate.json").write_text(json.dumps(summary, indent=1))
     return summary
+
+
+def _per_token(facts: dict) -> dict:
+    """The probability that was removed is a bias, if a small one: the model as it is would have gone there."""
+    return {**facts, "probability_removed": facts["probability_removed"] / max(facts["tokens"], 1)}
 
 
 def _summed(facts: list[dict]) -> dict:

@@ -4,11 +4,12 @@ vLLM samples, and nothing else is asked of it: no hook into its steps is stable 
 be taken away on the way (no grammar, no outcome avoided but for the first token), and what a rollout says is read off
 its tokens afterwards, hazards by one pass of our own decoder over them (`sequela.rollout.replay`).
 
-Written against vLLM 0.33 (`LLM.generate`, `SamplingParams`), run with 0.32.
+Of vLLM only `LLM.generate` and `SamplingParams` are used, as they are in 0.32 and 0.33.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -21,7 +22,8 @@ import torch
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.rollout.engine import Engine, Rollouts
-from sequela.rollout.queue import Ended, Plan, Prompts
+from sequela.rollout.estimators import Plan
+from sequela.rollout.queue import Ended, Prompts
 from sequela.rollout.replay import Reader, replay
 from sequela.rollout.sampling import seeds
 from sequela.rollout.settings import NO_AVOIDING, NO_GRAMMAR
@@ -186,6 +188,7 @@ def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
     Raises:
         InputError: where vLLM is not installed.
     """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns that there is no text here
     try:
         vllm: Any = import_module("vllm")
     except ImportError as error:

@@ -346,8 +346,12 @@ def predict(
     settings: Annotated[SimulateSettings, FLAT] = SimulateSettings(),
     common: Annotated[Common, FLAT] = Common(),
 ) -> None:
-    """Turn simulated futures into one risk per patient, beside those of plain
+    """Turn simulated futures into one answer per patient, beside those of plain
     baselines.
+
+    From --split on, all options are for the simulation of a checkpoint. Of a
+    folder of sequela simulate --estimator alone counts; where there are no
+    futures for it, those that are there are taken.
 
     Example: sequela predict model/ meds/ predictions/ --task death_5y
 
@@ -405,7 +409,7 @@ def whatif(
     then new values, then additions. Run again, it goes on where it stopped.
 
     Example: sequela whatif model/ meds/ whatif/ --task death_5y --set
-    "LAB//CHOLESTEROL = 300" --remove "ICD10CM//E11*"
+    "LAB//HDL = 20" --remove "DIAGNOSIS//DIABETES"
 
     Args:
         model: A checkpoint, such as sequela train writes.

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.errors import InputError
 from sequela.record.layout import FRACTIONS
 from sequela.record.progress import Progress, silent
@@ -30,6 +29,7 @@ from sequela.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from sequela.model.decoder import Decoder
+    from sequela.record.edit import Edits
     from sequela.tasks.task import Task
 
 Folder = str | Path
@@ -231,7 +231,7 @@ def simulate(
     split: str = "held_out",
     patients: int | None = None,
     settings: SimulateSettings | None = None,
-    edits: Edits = NO_EDITS,
+    edits: Edits | None = None,
     workers: Workers | None = None,
     progress: Progress = silent,
 ) -> dict:
@@ -246,7 +246,7 @@ def simulate(
         task: names of tasks or paths of task files; one pool of rollouts serves all of them.
         split: which patients: train, tuning or held_out.
         patients: simulate at most so many, the first by number; None for all.
-        edits: made to every history first (see `whatif`).
+        edits: made to every history first (see `whatif`); None: none.
         workers: where parts of the cohort are simulated; None: in this process. The result does not depend on it.
 
     Raises:
@@ -257,6 +257,7 @@ def simulate(
     with launch.world() as world:
 
         def make(work: Path) -> dict:
+            from sequela.record.edit import NO_EDITS
             from sequela.rollout.simulate import simulate as run
             from sequela.tasks.predict import requests
             from sequela.tokens.tokenizer import Tokenizer
@@ -268,7 +269,7 @@ def simulate(
                 work,
                 requests(asked, Path(meds), split, patients, maps),
                 settings,
-                edits=edits,
+                edits=edits or NO_EDITS,
                 workers=workers,
                 crew=world,
                 progress=progress,
@@ -314,22 +315,27 @@ def predict(
         out: the folder to write: one file a task and model in the meds-evaluation schema.
         task: names of tasks or paths of task files.
         rollouts: how many futures a patient; None takes the one of `settings`, or all that were simulated.
-        estimator: "scope", "mc", "reach" or "auto" (docs/estimators.md); None takes the one of `settings`.
+        estimator: "scope", "mc", "reach" or "auto" (docs/estimators.md); None takes the one of `settings`;
+            without settings either, the one that a folder was simulated for. Where that folder holds no such futures,
+            those that it holds.
         baselines: also fit and apply the plain models that simulation is measured against.
         seed: seed of the baselines; that of the simulation is in `settings`.
 
     Raises:
         InputError: for an unknown task or estimator, or a folder of another kind.
     """
-    from sequela.tasks.estimate import ESTIMATORS
+    from sequela.tasks.estimate import ESTIMATORS, read_estimator
 
+    simulated, first = Path(model), rollouts
+    ready = (simulated / "rollouts.parquet").exists()
+    if estimator is None and settings is None and ready:
+        estimator = read_estimator(simulated)
     settings = settings or SimulateSettings()
     estimator = estimator or settings.estimator
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
     asked = _load_tasks(task)
-    simulated, first = Path(model), rollouts
-    if not (simulated / "rollouts.parquet").exists():
+    if not ready:
         first = None
         simulated = Path(out).with_name(Path(out).name + "-simulated")
         settings = replace(settings, rollouts=rollouts or settings.rollouts, estimator=estimator)
@@ -414,6 +420,8 @@ def whatif(
     Raises:
         InputError: for no edit, one that cannot be made, or what `simulate` refuses.
     """
+    from sequela.record.edit import Edits
+
     if launch.launched():
         raise InputError(
             "sequela whatif is not started by torchrun: share it by --processes or --engine ray."
@@ -424,12 +432,14 @@ def whatif(
         raise InputError("nothing is edited: say what with --add, --remove or --set.")
     asked = _load_tasks(task)
     _refuse_stage(folder)
-    arms = {"what_if": (folder / "what-if", edits), "as_recorded": (folder / "as-recorded", NO_EDITS)}
+    arms = {"what_if": (folder / "what-if", edits), "as_recorded": (folder / "as-recorded", None)}
+    done = []
     for arm, changes in arms.values():  # the edited one first: it may be refused
-        simulate(
+        made = simulate(
             model, meds, arm, task=task, split=split, patients=patients, settings=settings, edits=changes,
             workers=workers, progress=progress,
         )  # fmt: skip
+        done.append(made)
     inputs = {role: arm for role, (arm, _) in arms.items()}
 
     def make(work: Path) -> dict:
@@ -451,10 +461,11 @@ def whatif(
         "estimator": settings.estimator,
         "seed": settings.seed,
     }
-    done = stage(folder / "contrast", "whatif", chosen, {**inputs, "meds": Path(meds)}, make)
+    done.append(stage(folder / "contrast", "whatif", chosen, {**inputs, "meds": Path(meds)}, make))
     for name in ("contrast.parquet", "whatif.json"):
         copy_whole(folder / "contrast" / name, folder / name)
-    return done
+    spent_now = sum(one["seconds"] for one in done if not one["skipped"])
+    return {**done[-1], "seconds": spent_now, "skipped": all(one["skipped"] for one in done)}
 
 
 def evaluate(
@@ -480,9 +491,13 @@ def evaluate(
 
     def make(work: Path) -> dict:
         from sequela.serve.report import write_report
+        from sequela.serve.simulation import simulation
         from sequela.tasks.evaluate import evaluate as run
 
-        metrics = {**run(folders, work, seed=seed), "stages": spent(folders)}
+        metrics = run(folders, work, seed=seed) | {
+            "simulation": simulation(folders),
+            "stages": spent(folders),
+        }
         (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         write_report(metrics, folders, work / "report.html", progress=progress)
         return {"tasks": sorted(metrics["tasks"])}

@@ -134,7 +134,7 @@ def _predict(simulated: Path, meds: Path, out: Path, chosen: Preset, progress: P
         meds,
         out,
         task=chosen.tasks,
-        estimator=chosen.estimator,
+        settings=chosen.simulate,
         seed=chosen.train.seed,
         progress=progress,
     )

@@ -12,7 +12,7 @@ from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
 from sequela.record.duration import DAY
 from sequela.record.store import read_events
 from sequela.serve.chart import COLOURS, Lane, Mark, lanes
-from sequela.tasks.estimate import read_maps
+from sequela.tasks.estimate import read_maps, read_rollouts
 from sequela.tasks.prediction import SIMULATION
 from sequela.tasks.task import Task, matches_code
 from sequela.tokens.recode import recoded_events
@@ -49,14 +49,19 @@ def examples(
 ) -> tuple[list[Example], dict[str, str]]:
     """Patients from low to high risk of the first binary task, and the colours of the kinds of marks.
 
-    Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them.
+    Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them. None where
+    all futures avoid an outcome: they are not what the model expects.
     """
+    if not any((simulated / "data").rglob("*.parquet")):
+        return [], {}
     task = next((one for one in tasks if one.kind == "binary"), tasks[0])
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
     real = recoded_events(read_events(meds, patients=patients), read_maps(simulated))
     imagined = _read_imagined(simulated, patients)
-    rollouts = pl.read_parquet(simulated / "rollouts.parquet").filter(pl.col("subject_id").is_in(patients))
+    rollouts = read_rollouts(simulated).filter(
+        pl.col("subject_id").is_in(patients), pl.col("avoids").is_null()
+    )
     kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())
     colours = dict(zip(_ordered(kinds), ("var(--ink)", *COLOURS), strict=False))
     colours |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
@@ -204,6 +209,8 @@ def _outcome(task: Task, row: dict) -> str:
     predicted, observed = row[_score(task)], row[_truth(task)]
     if task.kind == "time":
         return f"{predicted:.1f} days predicted, {observed:.1f} observed"
+    if task.numeric:
+        return f"{round(predicted, 2):,g} predicted, {round(observed, 2):,g} observed"
     error = row.get("standard_error")
     doubt = f" (± {196 * error:.1f} from simulating)" if error is not None else ""
     return f"risk {100 * predicted:.1f} %{doubt}; {'it happened' if observed else 'it did not happen'}"

@@ -23,7 +23,6 @@ class Preset:
         tasks: names in the catalog.
         limits: what a reader has to know about this data before believing a number; sentences for the report.
         patients: simulate at most so many held-out patients; None for all.
-        estimator: how rollouts become a risk, "scope" or "mc".
     """
 
     title: str
@@ -33,7 +32,6 @@ class Preset:
     train: TrainSettings = field(default_factory=TrainSettings)
     simulate: SimulateSettings = field(default_factory=SimulateSettings)
     patients: int | None = None
-    estimator: str = "scope"
 
 
 Settings = TokenSettings | TrainSettings | SimulateSettings

@@ -18,6 +18,7 @@ from sequela.serve.futures import examples
 from sequela.serve.page import render
 from sequela.serve.presets import PRESETS
 from sequela.serve.progress import duration
+from sequela.serve.simulation import in_words, sentences, simulation
 from sequela.serve.spent import spent
 from sequela.serve.summary import interval, ours_first
 from sequela.tasks.prediction import SIMULATION as OURS
@@ -33,7 +34,13 @@ COLUMNS = {
     "calibration_slope": "slope",
     "ece": "ECE",
     "brier": "Brier",
-    "mae": "mean error, days",
+    "mae": "mean error",
+    "rmsle": "RMSLE",
+}
+UNITS = {"time": "days", "value": "the unit of the value"}  # of numbers; counts have none
+WITHOUT = {  # why there is no number to score, although nobody was lost
+    "time": "without the outcome in time",
+    "value": "without a value in time",
 }
 
 
@@ -64,8 +71,10 @@ def write_report(
     """
     progress(0, 3, part="plots")
     tasks = _tasks(metrics, predictions)
+    told = metrics.get("simulation") or simulation(predictions)
     sections = [
-        _section(name, scores, tasks.get(name), predictions) for name, scores in metrics["tasks"].items()
+        _section(name, scores, tasks.get(name), predictions, told["answers"].get(name))
+        for name, scores in metrics["tasks"].items()
     ]
     progress(1, 3, part="example futures")
     shown, kinds = _examples(predictions, [task for name, task in tasks.items() if name in metrics["tasks"]])
@@ -74,6 +83,7 @@ def write_report(
         "report.html",
         headline=_headline(metrics, tasks),
         sections=sections,
+        futures=[" ".join(sentences(one)) for one in told["futures"]],
         examples=[(one.words, Markup(one.picture)) for one in shown],
         kinds=kinds,
         stages=_stage_rows(metrics.get("stages") or spent(predictions)),
@@ -113,20 +123,27 @@ def _headline(metrics: dict, tasks: dict[str, Task]) -> str:
                 f"futures gave the higher risk to the right one in {hundred} of 100 pairs."
             )
         if (ours.get("mae") or {}).get("value") is not None:
-            return f"{title}: simulated futures are off by {ours['mae']['value']:.1f} days on average."
+            unit = {"time": " days", "value": " (in the unit of the value)"}.get(scores["kind"], "")
+            digits = 1 if scores["kind"] == "time" else 2
+            return (
+                f"{title}: simulated futures are off by {ours['mae']['value']:.{digits}f}{unit} on average."
+            )
     return "No simulation was scored here; the table shows the models that were."
 
 
-def _section(name: str, scores: dict, task: Task | None, predictions: Sequence[Path]) -> dict:
+def _section(
+    name: str, scores: dict, task: Task | None, predictions: Sequence[Path], answer: dict | None
+) -> dict:
     """What the page shows of one task."""
     columns = [key for key in COLUMNS if any(model.get(key) for model in scores["models"].values())]
     return {
         "name": name,
         "title": task.title if task else name,
         "counts": _counts(scores),
+        "estimated": "" if answer is None else f"Simulation takes the {in_words(answer)}.",
         "undecidable": scores["undecidable"],
         "verdict": scores.get("verdict", ""),
-        "columns": [COLUMNS[key] for key in columns],
+        "columns": [_heading(key, scores["kind"]) for key in columns],
         "models": [
             (model, model == OURS, [interval(values.get(key)) for key in columns])
             for model, values in ours_first(scores["models"]).items()
@@ -135,12 +152,19 @@ def _section(name: str, scores: dict, task: Task | None, predictions: Sequence[P
     }
 
 
+def _heading(metric: str, kind: str) -> str:
+    return f"{COLUMNS[metric]}, {UNITS[kind]}" if metric == "mae" and kind in UNITS else COLUMNS[metric]
+
+
 def _counts(scores: dict) -> str:
     """How many patients there are, how many have an answer, and how many futures were imagined."""
     parts = [f"{scores['n']:,} patients"]
     if scores["positives"] is not None:
         without = scores["decidable"] - scores["positives"]
         parts += [f"{scores['positives']:,} with the outcome", f"{without:,} without"]
+    elif scores.get("without"):
+        words = WITHOUT.get(scores["kind"], "without an answer")
+        parts.append(f"{scores['without']:,} {words}, who are left out of the scores")
     parts.append(
         f"{scores['undecidable']:,} undecidable, because their record ends before the question is settled"
     )

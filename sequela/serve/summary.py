@@ -8,11 +8,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sequela.serve.simulation import in_words, sentences
 from sequela.tasks.prediction import SIMULATION as OURS
 
 WIDTH = 100  # at least; narrower terminals wrap
 TITLE = "Held-out patients; 95 % intervals by bootstrap over patients"
-COLUMNS = {"binary": {"auroc": "AUROC", "oe": "O/E"}, "time": {"mae": "MAE, days"}}
+COLUMNS = {
+    "binary": {"auroc": "AUROC", "oe": "O/E"},
+    "time": {"mae": "MAE, days"},
+    "count": {"mae": "MAE", "rmsle": "RMSLE"},
+    "value": {"mae": "MAE, unit of the value"},
+}
+COUNTS = {"n": "n", "positives": "events", "without": "without", "undecidable": "undecidable"}
 
 
 def print_summary(metrics: dict) -> None:
@@ -25,17 +32,24 @@ def print_summary(metrics: dict) -> None:
             console.print(table(tasks, kind))
     for name, task in metrics["tasks"].items():
         console.print(f"{name}: {task['verdict']}", highlight=False)
+    told = metrics.get("simulation", {"answers": {}, "futures": []})
+    for estimator in dict.fromkeys(answer["estimator"] for answer in told["answers"].values()):
+        same = {name: one for name, one in told["answers"].items() if one["estimator"] == estimator}
+        console.print(f"Simulation of {', '.join(same)}: {in_words(*same.values())}.", highlight=False)
+    for line in (line for futures in told["futures"] for line in sentences(futures)):
+        console.print(line, highlight=False)
 
 
 def table(tasks: dict[str, dict], kind: str) -> Table:
     """A row a task with its counts, and below it a row a model with its scores; simulation comes first."""
     result = Table(title=TITLE, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("task, model", no_wrap=True)
-    for column in ("n", "events", "undecidable", *COLUMNS[kind].values()):
+    counted = [name for name in COUNTS if name != ("without" if kind == "binary" else "positives")]
+    for column in (*(COUNTS[name] for name in counted), *COLUMNS[kind].values()):
         result.add_column(column, justify="right", no_wrap=True)
-    nothing = [""] * 3
+    nothing = [""] * len(counted)
     for name, task in tasks.items():
-        counts = (task["n"], task["positives"], task["undecidable"])
+        counts = (task.get(one) for one in counted)
         result.add_row(f"[bold]{name}[/]", *("" if count is None else f"{count:,}" for count in counts))
         for model, scores in ours_first(task["models"]).items():
             label = f"  [bold]{model}[/]" if model == OURS else f"  {model}"

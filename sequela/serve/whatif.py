@@ -13,15 +13,12 @@ from sequela.tasks.contrast import MEANING, contrast, summary
 from sequela.tasks.estimate import read_edits
 from sequela.tasks.task import Task
 
+WIDTH = 120  # at least; narrower terminals wrap
 PARQUET, JSON = "contrast.parquet", "whatif.json"
-COLUMNS = (
-    "task",
-    "changed",
-    "as recorded",
-    "what if",
-    "difference, 95 % interval",
-    "MC error",
-    "CRN removed",
+COLUMNS = ("task", "unit", "changed", "recorded", "what if", "difference", "sampling", "paired")
+LEGEND = (
+    "Means over {over}. Beside the difference its 95 % interval by bootstrap of patients; sampling: the standard error "
+    "that the number of futures leaves in it; paired: the share of that variance which common random numbers took away."
 )
 
 
@@ -78,15 +75,16 @@ def print_whatif(facts: dict) -> None:
     from rich.table import Table
 
     console = Console()
-    console = Console(width=max(110, console.width)) if console.is_terminal else Console(width=110)
+    console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
     for edit, histories in facts["edits"].items():
         console.print(f"{edit}: {histories:,} histories", highlight=False, markup=False)
-    over = "all patients" if facts["everyone"] else "patients whose history the model reads otherwise"
-    table = Table(title=f"Means over {over}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    over = "all patients" if facts["everyone"] else "the patients whose history the model reads otherwise"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in ("task", "unit") else "right", no_wrap=True)
     for name, one in facts["tasks"].items():
-        table.add_row(f"{name}, {one['unit']}", *cells(one))
+        table.add_row(name, one["unit"], *cells(one))
+    console.print(LEGEND.format(over=over), highlight=False)
     console.print(table)
     for name, one in facts["tasks"].items():
         for line in remarks(one):

@@ -29,7 +29,7 @@ from sequela.tasks.task import Task
 
 QUESTION = list(KEY[:2])
 DRAWS = 200  # of rollout numbers, for the errors of medians
-UNITS = {"binary": "risk", "time": "days", "count": "events", "value": "unit of the code"}
+UNITS = {"binary": "risk", "time": "days", "count": "events", "value": "its unit"}
 MEANING = (
     "This is what the model associates with such a record. It is not the effect of doing it: in the records that the "
     "model learned from, those who were given a drug or had such a value differed in other ways too, which may not be "

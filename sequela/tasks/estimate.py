@@ -55,6 +55,11 @@ def read_edits(folder: Path) -> dict[str, int]:
     return _facts(folder).get("edits", {})
 
 
+def read_estimator(folder: Path) -> str | None:
+    """What the futures were imagined for; None where the folder does not tell."""
+    return _facts(folder).get("settings", {}).get("estimator")
+
+
 def read_plan(folder: Path) -> Plan:
     """How many rollouts each question got, which tells how they count."""
     plan = _facts(folder).get("plan")

@@ -23,7 +23,7 @@ def curves(monkeypatch):
 
 @pytest.fixture
 def pools() -> dict[str, np.ndarray]:
-    """Votes and better scores [Q, N] of the same risks: as scope, their mean is the risk, their variance a twentieth."""
+    """Votes [Q, N], scores with the same mean and a twentieth of the variance, and votes that mostly fail."""
     random = np.random.default_rng(0)
     risk = random.beta(1, 6, (Q, 1))
     votes = (random.random((Q, 200)) < risk).astype(float)
@@ -123,6 +123,20 @@ def test_metrics_are_those_of_the_package(curves, pools):
     assert all(len(values) == 50 for values in draws.values())
     low, high = curves.span(float(found["auroc"]), draws["auroc"])
     assert low < found["auroc"] < high
+    # In expectation over the outcomes: the mean of many worlds.
+    worlds = [
+        curves.Truth((np.random.default_rng(k).random(Q) < truth.risk).astype(float), *2 * (np.arange(Q),))
+        for k in range(200)
+    ]
+    drawn = np.array(
+        [[w.measure(prediction, np.ones(Q))[name] for name in ("auroc", "slope")] for w in worlds]
+    )
+    expected = [found["auroc_exact"], found["slope_exact"]]
+    assert (np.abs(drawn.mean(0) - expected) < 4 * drawn.std(0) / np.sqrt(200) + 0.002).all()
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean((prediction - truth.risk) ** 2)))
+    assert truth.means([prediction[:, None]])["slope_exact_error"].value == pytest.approx(
+        abs(found["slope_exact"] - 1)
+    )
     # A patient without a prediction is left out, one who was lost only weighs through the others.
     some = prediction.copy()
     some[:3] = np.nan

@@ -36,6 +36,14 @@ def histories(rows, random, count):
     return whole
 
 
+def drawn(grammar, allowed, random):
+    """Mostly a token that may come, a later part where there is one, so that walks get somewhere; sometimes any."""
+    if random.random() < 0.15:
+        return random.integers(len(allowed))
+    parts = np.flatnonzero(allowed & (grammar.place > 1))
+    return random.choice(parts if len(parts) and random.random() < 0.7 else np.flatnonzero(allowed))
+
+
 def walked(grammar, slow, starts, random, steps):
     """Walk random sequences with both; at each step yield what the automaton is about to do, and what it should."""
     automaton, size = Automaton(grammar), len(grammar.base)
@@ -44,13 +52,7 @@ def walked(grammar, slow, starts, random, steps):
     for _ in range(steps):
         allowed = np.array([[slow.allowed(*state, token) for token in range(size)] for state in states])
         yield automaton, node, bits, allowed, states
-        # Mostly what may come, so that walks get somewhere; sometimes anything
-        token = np.array(
-            [
-                random.choice(np.flatnonzero(row)) if random.random() < 0.85 else random.integers(size)
-                for row in allowed
-            ]
-        )
+        token = np.array([drawn(grammar, row, random) for row in allowed])
         node, bits = automaton.advance(node, bits, torch.from_numpy(token))
         states = [slow.advance(*state, one) for state, one in zip(states, token, strict=True)]
 

@@ -174,12 +174,12 @@ def test_a_rollout_depends_on_its_own_seed_alone(precision):
     """Bit for bit: not on neighbours, the order of the cohort, how many rows go at once, or the number of threads."""
     if precision == "bf16" and not has_bf16("cpu"):
         pytest.skip("this processor has no bf16 products")
-    decoder, asked = model(), prompts(20)
-    order = np.random.default_rng(1).permutation(20)
+    decoder, asked = model(), prompts(12)
+    order = np.random.default_rng(1).permutation(12)
     threads = torch.get_num_threads()
     runs = []
     try:
-        for number, n, rows in ((1, 8, 160), (3, 8, 7), (2, 5, 1)):
+        for number, n, rows in ((1, 8, 96), (3, 8, 7), (2, 5, 1)):
             torch.set_num_threads(number)
             runs.append(
                 run(decoder, of(asked, order) if n == 5 else asked, n=n, rows=rows, precision=precision)
@@ -193,7 +193,7 @@ def test_a_rollout_depends_on_its_own_seed_alone(precision):
             assert half.tokens[place * 5 + r].tolist() == whole.tokens[p * 8 + r].tolist()
             assert (half.hazard[place * 5 + r] == whole.hazard[p * 8 + r]).all()
     other = run(decoder, replace(asked, key=asked.key + 1), n=8, precision=precision)
-    assert any(other.tokens[i].tolist() != whole.tokens[i].tolist() for i in range(160))  # negative control
+    assert any(other.tokens[i].tolist() != whole.tokens[i].tolist() for i in range(96))  # negative control
 
 
 def test_a_rollout_ends_when_its_clock_passes_the_horizon_not_when_it_reaches_it():

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.columns import Columns
+from sequela.record.edit import Edits
 from sequela.rollout.prompts import prompts_of
 from sequela.tokens.encode import encode
 from sequela.tokens.grammar import Grammar
@@ -62,3 +63,23 @@ def test_the_first_gap_carries_the_clock_to_the_prediction_time():
     )
     kept, nobody = prompts_of(tokenizer, grammar, events, times.head(1), 0)
     assert len(kept) == len(nobody.ids) == 0
+
+
+def test_edits_are_made_before_the_prediction_time_and_no_edits_make_the_same_prompts():
+    events, day = small()
+    tokenizer, grammar = fitted(events)
+    index = tokenizer.vocabulary.index
+    times = pl.DataFrame({"subject_id": [1, 1, 2], "prediction_time": [day(2), day(9), day(3)]}).cast(
+        {"prediction_time": pl.Datetime("us")}
+    )
+    _, plain = prompts_of(tokenizer, grammar, events, times, 0)
+    _, same = prompts_of(tokenizer, grammar, events, times, 0, Edits())
+    assert all(
+        np.array_equal(getattr(plain, name), getattr(same, name)) for name in ("clock", "first", "key")
+    )
+    assert np.array_equal(plain.ids.flat, same.ids.flat)
+    edits = Edits.parse(add=["LAB//C @ 1 hour"], remove=["LAB//B"])
+    kept, prompts = prompts_of(tokenizer, grammar, events, times, 0, edits)
+    assert kept.equals(times) and prompts.clock.tolist() == [-60] * 3
+    assert [int((ids == index["LAB//C"]).sum()) for ids in prompts.ids] == [1, 1, 1]
+    assert index["LAB//B"] in plain.ids[1] and index["LAB//B"] not in prompts.ids.flat

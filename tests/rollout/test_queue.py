@@ -35,9 +35,7 @@ class Waves:
 
 
 def queue_of(count, plan, lanes=1):
-    return Queue(
-        prompts(count), plan, lambda ids: ids[-1:], lambda ended: np.array([ended.hazard[0]]), lanes
-    )
+    return Queue(prompts(count), plan, lambda ids: ids[-1:], lambda ended: np.array([ended.hazard[0]]), lanes)
 
 
 def ended(row, score=0.0):
@@ -134,7 +132,7 @@ def test_a_row_that_goes_on_in_a_new_window_is_next():
 def waited(queue, act):
     """What a patient lane gets, which began to wait before `act`."""
     out = []
-    lane = threading.Thread(target=lambda: out.append(queue.take(4, patient=True)))
+    lane = threading.Thread(target=lambda: out.append(queue.take(4, patient=True)), daemon=True)
     lane.start()
     time.sleep(0.05)
     assert lane.is_alive()  # it waits
@@ -159,7 +157,7 @@ def test_the_patient_wait_for_what_others_may_bring():
 def test_the_patient_are_woken_by_a_window_that_is_full():
     queue = queue_of(1, Waves(1))
     _, (row,) = granted(queue, 4)
-    window, rows = waited(queue, lambda: queue.again(Window(np.array([1]), [row])))
+    _, rows = waited(queue, lambda: queue.again(Window(np.array([1]), [row])))
     assert rows == [row]
 
 
@@ -201,7 +199,7 @@ def test_every_rollout_is_made_exactly_once(lanes, most):
             queue.abandon()
             raise
 
-    threads = [threading.Thread(target=lane) for _ in range(lanes)]
+    threads = [threading.Thread(target=lane, daemon=True) for _ in range(lanes)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -209,9 +207,7 @@ def test_every_rollout_is_made_exactly_once(lanes, most):
     assert not errors and not any(thread.is_alive() for thread in threads)
     # A prompt without a first wave gets none at all
     wanted = [a + b if a else 0 for a, b in zip(*waves, strict=True)]
-    expected = [
-        (p, n, 2 if (p + n) % 5 == 0 else 0) for p, many in enumerate(wanted) for n in range(many)
-    ]
+    expected = [(p, n, 2 if (p + n) % 5 == 0 else 0) for p, many in enumerate(wanted) for n in range(many)]
     assert sorted(made) == expected
     assert [[one.number for one in some] for some in queue.ended] == [list(range(n)) for n in wanted]
     assert queue.settled == count and queue.busy == 0 and not queue.begun and not queue.waiting

@@ -1,29 +1,37 @@
 """The loop around vLLM, with a sampler of our own in its place; and vLLM itself where it is installed."""
 
 from dataclasses import replace
+from datetime import datetime
 from importlib.util import find_spec
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from sequela.model import checkpoint
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.record.codes import DEATH as DEATH_CODE
 from sequela.record.errors import InputError
-from sequela.rollout.engine import REASONS, Engine
+from sequela.record.store import read_events
+from sequela.rollout.engine import Engine
 from sequela.rollout.estimators import Fixed
 from sequela.rollout.queue import Prompts
+from sequela.rollout.request import Request
 from sequela.rollout.sampling import keys
 from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.simulate import simulate
 from sequela.rollout.vllm import CHUNK, VllmEngine, vllm_sampler
-from sequela.rollout.watching import Stop, Watch
+from sequela.rollout.watching import REASONS, Stop, Watch
 from sequela.tokens.ragged import Ragged
+from sequela.train.loop import train
+from sequela.train.settings import TrainSettings
 
 V = 12
 MINUTES = np.array([0, 0, 10, 30, 0, 0, 0, 0, 0, 0, 0, 0])
 DEATH, OUTCOME = 11, 10
-N = 400
+N = 300
 
 
 def flags(*tokens):
@@ -34,7 +42,7 @@ def flags(*tokens):
 
 STOP = Stop(flags(DEATH), horizon=120, limit=24)
 WATCH = Watch(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60]))
-LONG = Watch(flags()[None], flags(DEATH)[None], np.array([10**9]))
+LONG = Watch(flags()[None], flags()[None], np.array([10**9]))  # never settled
 
 
 def model(context=64):
@@ -59,33 +67,36 @@ def prompts(longest=12):
 
 
 class Sampler:
-    """Does what vLLM is asked for, one token after the other."""
+    """Does what vLLM is asked for."""
 
     def __init__(self, decoder):
         self.decoder, self.asked = decoder, []
 
     def __call__(self, asks, temperature, stops):
         self.asked += asks
-        return [self.one(ask, temperature, stops) for ask in asks]
-
-    def one(self, ask, temperature, stops):
-        random, ids = torch.Generator().manual_seed(ask.seed), list(ask.ids)
-        assert ask.most >= 1 and len(ids) + ask.most <= self.decoder.config.context
-        for _ in range(ask.most):
+        rows, context = [list(ask.ids) for ask in asks], self.decoder.config.context
+        assert all(ask.most >= 1 and len(ask.ids) + ask.most <= context for ask in asks)
+        random = [torch.Generator().manual_seed(ask.seed) for ask in asks]
+        live = range(len(asks))
+        while live:
+            longest = max(len(rows[row]) for row in live)
+            ids = torch.tensor([rows[row] + [0] * (longest - len(rows[row])) for row in live])
             with torch.inference_mode():
-                logits = self.decoder.logits(torch.tensor([ids]))[0, -1]
-            if ask.allowed is not None:
-                logits = torch.full_like(logits, -torch.inf).index_copy(0, *self.kept(logits, ask.allowed))
-            mass = (logits / (temperature or 1)).softmax(-1)
-            ids.append(
-                int(mass.argmax() if temperature == 0 else torch.multinomial(mass, 1, generator=random))
-            )
-            if ids[-1] in stops:
-                break
-        return ids[len(ask.ids) :]
+                logits = self.decoder.logits(ids)
+            for own, row in zip(logits, live, strict=True):
+                rows[row].append(self.drawn(own[len(rows[row]) - 1], asks[row], temperature, random[row]))
+            live = [
+                row
+                for row in live
+                if rows[row][-1] not in stops and len(rows[row]) < len(asks[row].ids) + asks[row].most
+            ]
+        return [row[len(ask.ids) :] for row, ask in zip(rows, asks, strict=True)]
 
-    def kept(self, logits, allowed):
-        return torch.tensor(allowed), logits[allowed]
+    def drawn(self, logits, ask, temperature, random):
+        mass = (logits / (temperature or 1)).softmax(-1)
+        if ask.allowed is not None:
+            mass = torch.zeros_like(mass).index_copy(0, torch.tensor(ask.allowed), mass[ask.allowed])
+        return int(mass.argmax() if temperature == 0 else torch.multinomial(mass, 1, generator=random))
 
 
 def differ(ours, theirs, name):
@@ -112,9 +123,9 @@ def test_futures_that_another_samples_are_those_of_the_model():
     died = [DEATH in theirs.tokens[row] for row in range(len(theirs.prompt))]
     assert died == (theirs.reason == REASONS.index("end")).tolist()
     late = VllmEngine(own, Sampler(decoder)).extend(
-        replace(prompts(), clock=np.full(3, 50)), Fixed(N), STOP, WATCH
+        replace(prompts(), clock=np.full(3, 61)), Fixed(N), STOP, WATCH
     )
-    assert (differ(ours, late, "hazard") > 4).any()  # negative control: less time is left
+    assert (differ(ours, late, "hazard") > 4).any()  # negative control: no time is left
 
 
 def test_greedy_futures_are_the_engines_own():
@@ -143,7 +154,7 @@ def test_more_windows_and_chunks_than_one():
 def test_a_plan_gets_the_scores():
     class Doubling:
         def more(self, question, numbers, scores):
-            assert scores.shape == (len(numbers), 1) and np.isfinite(scores).all()
+            assert scores.shape == (len(numbers), 1) and len(numbers) < 9
             return (
                 np.arange(len(numbers), 2 * len(numbers) or 2)
                 if len(numbers) < 8 and question
@@ -165,6 +176,31 @@ def test_what_vllm_cannot_do_is_refused():
             SimulateSettings(backend="vllm", **wrong)
     with pytest.raises(ValueError, match="choose one of own, vllm"):
         SimulateSettings(backend="theirs")
+
+
+def test_a_simulation_with_it(world_meds, world_corpus, tmp_path, monkeypatch):
+    trained, started = tmp_path / "model", []
+    train(world_corpus, trained, TrainSettings(depth=1, context=256, batch_tokens=2048, epochs=0.2))
+
+    def sampler(folder, precision, context):
+        started.append((folder, precision, context))
+        return Sampler(checkpoint.load(folder))
+
+    monkeypatch.setattr("sequela.rollout.simulate.vllm_sampler", sampler)
+    ids = read_events(world_meds, "held_out")["subject_id"].unique().sort().head(8)
+    times = pl.DataFrame({"subject_id": ids}).with_columns(
+        prediction_time=pl.lit(datetime(2000, 1, 5)).cast(pl.Datetime("us"))
+    )
+    asked = [Request(name, times, (DEATH_CODE,), (), 7 * 1440) for name in ("one", "two")]
+    settings = SimulateSettings(rollouts=3, limit=40, backend="vllm", well_formed=False)
+    about = simulate(trained, world_meds, tmp_path, asked, settings)
+    assert started == [(trained, "fp32", 256)]
+    assert about["rollouts"] == 24 and about["settings"]["backend"] == "vllm"
+    rollouts = pl.read_parquet(tmp_path / "rollouts.parquet")
+    known = rollouts.filter(pl.col("reason") != "limit")
+    assert known["scope//one"].is_between(0, 40).all() and known["scope//one"].equals(known["scope//two"])
+    with pytest.raises(InputError, match="auto for a single task"):
+        simulate(trained, world_meds, tmp_path, asked[:1], replace(settings, estimator="auto", rollouts=4))
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,6 +31,33 @@ def test_examples_of_the_small_demo(small_demo: Path) -> None:
         assert lanes[0] == "observed"
         assert 1 <= sum(str(name).startswith("imagined") for name in lanes) <= SHOWN_ROLLOUTS
     assert examples(*folders, tasks) == (shown, kinds), "the same pictures every time"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("time", "2.3 days predicted, 2.0 observed"),
+        ("count", "2.33 predicted, 2 observed"),
+        ("value", "2.33 predicted, 2 observed"),
+    ],
+)
+def test_numbers_are_no_risks(small_demo: Path, tmp_path: Path, kind: str, words: str) -> None:
+    table = pl.read_parquet(small_demo / "predictions" / "death_5y" / "sequela.parquet")
+    number = table.with_columns(float_value=pl.lit(2.0), predicted_float_value=pl.lit(7 / 3))
+    (tmp_path / "death_5y").mkdir()
+    number.write_parquet(tmp_path / "death_5y" / "sequela.parquet")
+    task = replace(load_task("death_5y"), kind=kind)
+    shown, _ = examples(small_demo / "simulated", small_demo / "meds", tmp_path, [task])
+    assert len(shown) == PATIENTS
+    assert all(one.words.endswith(f": {words}.") for one in shown)
+
+
+def test_futures_that_avoid_an_outcome_are_no_examples(small_demo: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_demo / "simulated", tmp_path / "simulated")
+    for file in (tmp_path / "simulated" / "data").iterdir():
+        file.unlink()
+    folders = (tmp_path / "simulated", small_demo / "meds", small_demo / "predictions")
+    assert examples(*folders, [load_task("death_5y")]) == ([], {})
 
 
 def test_nobody_with_an_answer_is_no_example(small_demo: Path, tmp_path: Path) -> None:

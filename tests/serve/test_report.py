@@ -65,6 +65,9 @@ def test_report_of_the_small_demo(small_demo: Path) -> None:
         in words
     )
     assert page.count("<svg") == 2 * len(metrics["tasks"]) + 4
+    assert words.count("Simulation takes the mean of summed hazards (scope); 6 futures and") == 4
+    assert re.search(r"1,710 futures of 285 histories, \d+ tokens each: \d+ % passed the horizon", words)
+    assert re.search(r"The grammar took away [\d.]+ % of the probability.* 0 of [\d,]+ events", words)
     assert re.search(r"train \d+ s [\d,]+ MB", words)
 
 
@@ -98,6 +101,39 @@ def test_undefined_scores_are_dashes(tmp_path: Path) -> None:
     assert "No simulation was scored here" in page
     assert "<td>-</td><td>-</td>" in page
     assert "&lt;b&gt;nothing&lt;/b&gt; to say" in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading", "counts", "headline"),
+    [
+        ("time", "mean error, days", "without the outcome in time", "off by 2.5 days on average"),
+        ("count", "mean error", None, "off by 2.50 on average"),
+        ("value", "mean error, the unit of the value", "without a value in time", "off by 2.50 (in the unit"),
+    ],
+)
+def test_numbers_are_told_in_their_unit(
+    tmp_path: Path, kind: str, heading: str, counts: str | None, headline: str
+) -> None:
+    score = {"value": 2.5, "low": 2.0, "high": 3.0}
+    models = {"sequela": {"mae": score} | ({"rmsle": score} if kind == "count" else {})}
+    task = {
+        "kind": kind,
+        "n": 1300,
+        "positives": None,
+        "decidable": 50,
+        "undecidable": 3,
+        "without": 1247 if counts else 0,
+        "rollouts": {},
+        "verdict": "",
+        "models": models,
+    }
+    write_report({"tasks": {"my_task": task}}, [], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    words = " ".join(" ".join(read(page).words).split())
+    assert f"<th>{heading}</th>" in page and ("<th>RMSLE</th>" in page) == (kind == "count")
+    assert (f"1,247 {counts}, who are left out" in words) if counts else "left out of the scores" not in words
+    assert headline in words
+    assert "The futures" not in words and ("days" in words) == (kind == "time")
 
 
 def test_no_metrics(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from sequela.record.errors import InputError
-from sequela.serve.stage import stage
+from sequela.serve.stage import copy_whole, stage
 
 
 @pytest.fixture
@@ -276,3 +276,10 @@ def test_a_full_disk_leaves_what_a_stage_can_go_on_from(tmp_path: Path, source: 
         stage(tmp_path / "out", "copy", {}, {"rows": source}, fill, resumable=True)
     (leftover,) = tmp_path.glob(".out.unfinished-*")
     assert (leftover / "first").exists()
+
+
+def test_a_file_is_copied_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    copy_whole(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "new" and len(list(tmp_path.iterdir())) == 2
