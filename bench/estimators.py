@@ -18,10 +18,10 @@ AUROC and slope in expectation. mc itself stands in the table as the control: it
 logit (`sequela evaluate` takes 1e-6 for it), which makes the slope of mc poor; so a second reference adds half a case
 to each side ("mc + 1/2").
 
-`auto` is run on its own at some targets, with other random numbers, and compared with as many tokens of reach spent
-evenly. "Error" is that of the risks against the model's own, which the pool tells; "worst tenth" is the largest of the
-tenths of the patients by risk (evenly: expected, for normal errors). Seconds are those of the processors, start-up and
-reading the histories included.
+The intervals of single risks are held against the rest of the pool. `auto` is run on its own at some targets, with other
+random numbers, and compared with as many tokens of reach spent evenly. "Error" is that of the risks against the model's
+own, which the pool tells; "worst tenth" is the largest of the tenths of the patients by risk (evenly: expected, for
+normal errors). Seconds are those of the processors, start-up and reading the histories included.
 
 The last line is JSON. `needed`: over AUROC, Brier and distance of the slope from 1 the largest n of each estimator;
 `needed_model`: with the distance from the slope of the model's own risks, and on the known world AUROC, error of the
@@ -342,6 +342,34 @@ def efficiency(pools: dict[str, Pool]) -> dict[str, dict]:
     return out
 
 
+def coverage(pools: dict[str, Pool], study: Study) -> dict[str, dict[int, list[float]]]:
+    """By estimator and n, the share of 95 % intervals that hold the risk, of those below it, of those above it.
+
+    The risk is the mean score of the rest of the pool (of scope's for mc), which errs too: a share n / (N - n) as much.
+    """
+    print("\n95 % intervals against the rest of the pool:\n")
+    print(
+        header(("estimator", "n", "hold the risk", "too low", "too high", "variance of the rest, as a share"))
+    )
+    found: dict[str, dict[int, list[float]]] = {}
+    for name, of in ((MC, SCOPE), (SCOPE, SCOPE), (REACH, REACH)):
+        scores, risks = pools[name].scores, pools[of].scores
+        size = scores.shape[1]
+        for n in (n for n in (10, 20) if 2 * n <= size and n in study.counts):
+            sides = []
+            for batch in range(min(size // n, 10)):
+                own = slice(n * batch, n * (batch + 1))
+                low, high = interval(answers_of(scores[:, own]), name)
+                rest = share(np.delete(risks, own, 1))
+                sides.append(
+                    [np.mean((low <= rest) & (rest <= high)), np.mean(high < rest), np.mean(rest < low)]
+                )
+            found.setdefault(name, {})[n] = np.mean(sides, 0).tolist()
+            cells = " | ".join(f"{one:.1%}" for one in found[name][n])
+            print(f"| {name} | {n} | {cells} | {n / (size - n):.2f} |", flush=True)
+    return found
+
+
 def worst(square_Q: np.ndarray, risk_Q: np.ndarray) -> float:
     """Root mean squared error of the tenth of the patients, by risk, where it is largest."""
     tenths = np.array_split(np.argsort(risk_Q, kind="stable"), 10)
@@ -473,6 +501,7 @@ def study_of(asked: Asked, work: Path, study: Study) -> dict:
     found = curves(truth, pools, study, clocks)
     entries = matched(found, study)
     print_matches(entries, study)
+    covered = coverage(pools, study)
     auto = automatic(asked, task, work, truth, pools[REACH], questions, study)
     model = needed(entries, MODEL if truth.risk is None else EXACT)
     ratio = min((n for name in (SCOPE, REACH) if (n := model[name]) is not None), default=None)
@@ -490,6 +519,7 @@ def study_of(asked: Asked, work: Path, study: Study) -> dict:
         "worth": worth,
         "clocks": clocks,
         "matches": entries,
+        "coverage": covered,
         "auto": auto,
         "curves": plain(found),
         "simulations": {

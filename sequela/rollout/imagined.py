@@ -58,13 +58,22 @@ def events_of(
     )
 
 
-def table_of(times: pl.DataFrame, rollouts: Rollouts, names: list[str], avoids: str | None) -> pl.DataFrame:
-    """One row a rollout. `names`: of the watched outcomes; `avoids`: the one that was not sampled, if any."""
+def table_of(
+    times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts, scored: dict[str, int], avoids: str | None
+) -> pl.DataFrame:
+    """One row a rollout.
+
+    Args:
+        scored: name -> column of the watched outcomes whose score is told; null where an outcome was not asked for, or
+            the rollout was cut before it was settled.
+        avoids: the outcome that was not sampled, if any.
+    """
     asked = times[rollouts.prompt]
     end = asked["prediction_time"].to_physical().to_numpy() + rollouts.clock * MINUTE
-    undecided = rollouts.watched & (rollouts.reason == REASONS.index("limit"))[:, None]
+    unknown = rollouts.watched & (rollouts.reason == REASONS.index("limit"))[:, None]
+    unknown |= ~prompts.watched(rollouts.prompt, unknown.shape[1])
     score, values = ("scope", rollouts.hazard) if avoids is None else ("reach", rollouts.reached)
-    values = np.where(undecided, np.nan, values)
+    values = np.where(unknown, np.nan, values)
     return asked.with_columns(
         rollout=pl.Series(rollouts.number.astype(np.int32)),
         avoids=pl.lit(avoids, pl.String),
@@ -75,7 +84,7 @@ def table_of(times: pl.DataFrame, rollouts: Rollouts, names: list[str], avoids: 
         removed=pl.Series(rollouts.removed),
         **{
             f"{score}//{name}": pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
-            for k, name in enumerate(names)
+            for name, k in scored.items()
         },
     )
 

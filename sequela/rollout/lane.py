@@ -64,11 +64,12 @@ class Lane:
         prompts, prompt = self.queue.prompts, rows[0].prompt
         if rows[0].state is None:
             number = torch.tensor([row.number for row in rows], device=self.device)
+            asked = prompts.watched(np.full(len(rows), prompt), self.watching.outcomes)
             state = State.fresh(
                 seeds(torch.full_like(number, int(prompts.key[prompt])), number),
                 int(prompts.clock[prompt]),
                 torch.from_numpy(prompts.bits[prompt]).to(self.device),
-                self.watching.outcomes,
+                torch.from_numpy(asked).to(self.device),
             )
         else:
             state = State.joined([row.state for row in rows if row.state is not None])

@@ -24,6 +24,7 @@ class Prompts:
         first: bool [P, V], what the first new token may be (the clock never shows less than 0 after it).
         key: int64 [P], what the seeds of its rollouts are made from (see `sequela.rollout.sampling.keys`).
         bits: bool [P, B], the grammar's state at the end; [P, 0] without a grammar.
+        asked: bool [P, K], which outcomes are watched; None: all, of every prompt.
     """
 
     ids: Ragged
@@ -31,6 +32,11 @@ class Prompts:
     first: np.ndarray
     key: np.ndarray
     bits: np.ndarray
+    asked: np.ndarray | None = None
+
+    def watched(self, prompt: np.ndarray, outcomes: int) -> np.ndarray:
+        """Which of so many outcomes are watched in rollouts of these prompts [R], bool [R, K]."""
+        return np.ones((len(prompt), outcomes), bool) if self.asked is None else self.asked[prompt]
 
 
 @dataclass(eq=False)

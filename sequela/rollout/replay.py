@@ -49,7 +49,8 @@ def replay(
     token, length = (torch.from_numpy(x).to(device) for x in (padded, lengths))
     clock, bits = (torch.from_numpy(x[prompt]).to(device) for x in (prompts.clock, prompts.bits))
     row = torch.arange(len(tokens), device=device)
-    state = State.fresh(torch.zeros_like(row), clock, bits, watching.outcomes)
+    watched = torch.from_numpy(prompts.watched(prompt, watching.outcomes)).to(device)
+    state = State.fresh(torch.zeros_like(row), clock, bits, watched)
     told: list[tuple[Tensor, State, Tensor]] = [(row[:0], state.take(row[:0]), row[:0].to(torch.int8))]
     for step in range(padded.shape[1]):
         if logits is not None:

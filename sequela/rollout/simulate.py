@@ -209,12 +209,13 @@ def make_part(job: Job, *, progress: Progress = silent) -> None:
         marks, facts["changed"] = [times.with_columns(changed=pl.Series(own))], int(own.sum())
     pools = []
     for avoids, some in pools_of(settings, requests):
-        watch = watch_of(tokenizer, grammar, some)
+        watch, asking = watch_of(tokenizer, grammar, some), replace(prompts, asked=_asked(times, some))
         rollouts = engine.extend(
-            prompts, _plan(settings, requests, some), stop_of(tokenizer, watch, settings.limit), watch,
+            asking, _plan(settings, requests, some, asking.asked), stop_of(tokenizer, watch, settings.limit), watch,
             temperature=settings.temperature, avoid=avoids is not None, rows=settings.rows, progress=progress,
         )  # fmt: skip
-        table = table_of(times, rollouts, [one.name for one in some if one.counted != "none"], avoids)
+        scored = {one.name: k for k, one in enumerate(some) if one.counted != "none"}
+        table = table_of(times, asking, rollouts, scored, avoids)
         for mark in marks:
             table = table.join(mark, on=times.columns, maintain_order="left")
         pools.append((avoids, events_of(tokenizer, times, prompts, rollouts), table))
@@ -255,26 +256,54 @@ def auto(settings: SimulateSettings, requests: Sequence[Request]) -> Auto | None
     )  # fmt: skip
 
 
-def _plan(settings: SimulateSettings, everything: Sequence[Request], served: list[Request]) -> Plan:
-    judged = [place for place, one in enumerate(served) if one.counted == "first"]
+def _asked(times: pl.DataFrame, requests: list[Request]) -> np.ndarray:
+    """Which of K requests ask each of P questions, bool [P, K]."""
+    key = list(times.columns)
+    return np.stack(
+        [
+            times.join(
+                one.times.select(key).with_columns(asked=True), on=key, how="left", maintain_order="left"
+            )["asked"]
+            .fill_null(False)
+            .to_numpy()
+            for one in requests
+        ],
+        1,
+    )
+
+
+def _plan(
+    settings: SimulateSettings, everything: Sequence[Request], served: list[Request], asked: np.ndarray
+) -> Plan:
     plan = auto(settings, everything)
-    return Fixed(settings.rollouts) if plan is None or not judged else _Judged(plan, judged)
+    judged = np.array([plan is not None and one.counted == "first" for one in served])
+    return _ForAsked(Fixed(settings.rollouts), plan, asked, asked & judged)
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """A plan that sees the scores of some outcomes only."""
+class _ForAsked:
+    """Rollouts for the questions that are asked, as many as the scores want that are to be judged.
 
-    plan: Plan
-    columns: list[int]
+    `asked`, `judged`: bool [P, K]. A question of which nothing is judged gets those of `otherwise`.
+    """
+
+    otherwise: Plan
+    plan: Plan | None
+    asked: np.ndarray
+    judged: np.ndarray
 
     def more(self, question: int, numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """As the plan says."""
-        return self.plan.more(question, numbers, scores[:, self.columns] if len(numbers) else scores)
+        if not self.asked[question].any():
+            return numbers[:0]
+        judged = self.judged[question]
+        if self.plan is None or not judged.any():
+            return self.otherwise.more(question, numbers, scores)
+        return self.plan.more(question, numbers, scores[:, judged] if len(numbers) else scores)
 
     def weights(self, scores_QN: np.ndarray) -> np.ndarray:
         """As the plan says."""
-        return self.plan.weights(scores_QN)
+        return (self.plan or self.otherwise).weights(scores_QN)
 
 
 def _grammar_facts(grammar: Grammar, rollouts: Rollouts, prompts: Prompts) -> dict:

@@ -202,6 +202,8 @@ def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
         dtype={"fp32": "float32", "bf16": "bfloat16"}[precision],  # its "auto" would make fp16 of fp32
         max_model_len=context,
         gpu_memory_utilization=MEMORY,
+        # A prompt read in pieces sets its seed back, which generators of CPUs cannot do: vLLM 0.32 fails there
+        **({} if torch.cuda.is_available() else {"enable_chunked_prefill": False}),
     )
 
     def generate(asks: list[Ask], temperature: float, stops: list[int]) -> list[list[int]]:

@@ -75,13 +75,16 @@ class State:
     removed: Tensor
 
     @staticmethod
-    def fresh(seed: Tensor, clock: int | Tensor, bits: Tensor, outcomes: int) -> State:
-        """Rows at the beginning; `seed` int64 [R], `bits` bool [B] or [R, B], `clock` of all or int64 [R]."""
+    def fresh(seed: Tensor, clock: int | Tensor, bits: Tensor, watched: Tensor) -> State:
+        """Rows at the beginning.
+
+        `seed` int64 [R]; `clock` of all or int64 [R]; `bits` bool [B] or [R, B]; `watched` bool [R, K].
+        """
         rows, device = len(seed), seed.device
         zeros = torch.zeros(rows, dtype=torch.int64, device=device)
-        nought = torch.zeros(rows, outcomes, device=device)
+        nought = torch.zeros(watched.shape, device=device)
         return State(
-            seed, zeros, zeros + clock, zeros, bits.expand(rows, -1), nought == 0, nought, nought + 1,
+            seed, zeros, zeros + clock, zeros, bits.expand(rows, -1), watched, nought, nought + 1,
             nought.int(), torch.zeros(rows, device=device),
         )  # fmt: skip
 

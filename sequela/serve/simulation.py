@@ -57,11 +57,12 @@ def simulation(folders: Iterable[Path]) -> dict:
 
 
 def _cost(path: Path) -> dict[str, float | None]:
+    """Means over the patients."""
     told = read_parquet(path, "predictions, such as `sequela predict` writes")
-    cost: dict[str, float | None] = dict(
-        told.select(rollouts=(pl.col("rollouts") + pl.col("undecidable_rollouts")).mean()).row(0, named=True)
-    )
-    return cost | {"tokens": told["tokens"].mean() if "tokens" in told.columns else None}
+    rollouts, tokens = told.select(
+        (pl.col("rollouts") + pl.col("undecidable_rollouts")).mean(), pl.col("tokens").mean()
+    ).row(0)
+    return {"rollouts": rollouts, "tokens": tokens}
 
 
 def in_words(*answers: dict) -> str:

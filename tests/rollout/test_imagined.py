@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_a_row_a_rollout():
         windows=np.array([0, 3, 1]),
         removed=np.array([0.0, 0.5, 0.25], np.float32),
     )
-    table = table_of(times_of(5, 7), rollouts, ["one", "two"], None)
+    table = table_of(times_of(5, 7), prompts_of([0, 0]), rollouts, {"one": 0, "two": 1}, None)
     assert table.select("subject_id", "rollout", "tokens", "windows", "reason", "removed").rows() == [
         (5, 0, 1, 0, "limit", 0.0),
         (5, 1, 2, 3, "horizon", 0.5),
@@ -126,11 +127,16 @@ def test_a_row_a_rollout():
     assert table["scope//one"].to_list() == [None, 0.25, 0.25]
     assert table["scope//two"].to_list() == [0.25, 0.25, None]
     assert table["avoids"].to_list() == [None] * 3 and "reach//one" not in table.columns
-    avoiding = table_of(times_of(5, 7), rollouts, ["one"], "one")
+    avoiding = table_of(times_of(5, 7), prompts_of([0, 0]), rollouts, {"one": 0}, "one")
     assert avoiding["reach//one"].to_list() == [None, 0.125, 0.125]
     assert avoiding["avoids"].to_list() == ["one"] * 3 and "scope//one" not in avoiding.columns
     # A pool that serves some requests only names the columns of those
-    assert "scope//two" not in table_of(times_of(5, 7), rollouts, ["one"], None).columns
+    second = table_of(times_of(5, 7), prompts_of([0, 0]), rollouts, {"two": 1}, None)
+    assert second["scope//two"].equals(table["scope//two"]) and "scope//one" not in second.columns
+    # What nobody asked has no score
+    asked = replace(prompts_of([0, 0]), asked=np.array([[True, True], [False, True]]))
+    table = table_of(times_of(5, 7), asked, rollouts, {"one": 0, "two": 1}, None)
+    assert table["scope//one"].to_list() == [None, 0.25, None]
 
 
 def part(patients, numbers, avoids=None, name="death"):
@@ -145,7 +151,7 @@ def part(patients, numbers, avoids=None, name="death"):
     return (
         avoids,
         events_of(TOKENIZER, times, prompts_of([0] * len(patients)), rollouts),
-        table_of(times, rollouts, [name], avoids),
+        table_of(times, prompts_of([0] * len(patients)), rollouts, {name: 0}, avoids),
     )
 
 
@@ -235,7 +241,7 @@ def test_parts_without_futures_are_joined_too(tmp_path):
         ),
     )  # fmt: skip
     events = events_of(TOKENIZER, times_of(1), prompts_of([0]), nothing)
-    table = table_of(times_of(1), nothing, ["death"], None)
+    table = table_of(times_of(1), prompts_of([0]), nothing, {"death": 0}, None)
     write_part(tmp_path, 0, [(None, events, table)], {"n": 0})
     assert join_parts(tmp_path, 1) == [{"n": 0}]
     assert (tmp_path / DATA).is_dir() and pl.read_parquet(tmp_path / TABLE).is_empty()

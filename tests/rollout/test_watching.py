@@ -30,7 +30,8 @@ def watching(watch, *, death=(DEATH,), horizon=10**6, limit=100, automaton=None,
 
 
 def fresh(watching, rows=1, clock=0, bits=0):
-    return State.fresh(torch.arange(rows), clock, torch.zeros(bits, dtype=torch.bool), watching.outcomes)
+    watched = torch.ones(rows, watching.outcomes, dtype=torch.bool)
+    return State.fresh(torch.arange(rows), clock, torch.zeros(bits, dtype=torch.bool), watched)
 
 
 def choose(watching, state, share=FLAT, first=None):
