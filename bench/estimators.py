@@ -18,10 +18,10 @@ AUROC and slope in expectation. mc itself stands in the table as the control: it
 logit (`sequela evaluate` takes 1e-6 for it), which makes the slope of mc poor; so a second reference adds half a case
 to each side ("mc + 1/2").
 
-The intervals of single risks are held against the rest of the pool. `auto` is run on its own at some targets, with other
-random numbers, and compared with as many tokens of reach spent evenly. "Error" is that of the risks against the model's
-own, which the pool tells; "worst tenth" is the largest of the tenths of the patients by risk (evenly: expected, for
-normal errors). Seconds are those of the processors, start-up and reading the histories included.
+The intervals of single risks are held against the rest of the pool. `auto` is run on its own at some targets, with
+other random numbers, and compared with as many tokens of reach spent evenly. "Error" is that of the risks against the
+model's own, which the pool tells; "worst tenth" is the largest of the tenths of the patients by risk (evenly: expected,
+for normal errors). Seconds are those of the processors, start-up and reading the histories included.
 
 The last line is JSON. `needed`: over AUROC, Brier and distance of the slope from 1 the largest n of each estimator;
 `needed_model`: with the distance from the slope of the model's own risks, and on the known world AUROC, error of the

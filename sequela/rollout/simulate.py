@@ -50,8 +50,11 @@ TARGET_ERROR = 0.02  # of auto, where nothing else is asked
 class Crew(Protocol):
     """The processes that share a simulation, seen from one of them."""
 
-    rank: int
-    size: int
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
     def gather(self, own: Any) -> list:
         """What every process says; also the place where all wait for each other."""

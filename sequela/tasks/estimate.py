@@ -102,7 +102,7 @@ def estimate(
     _known(estimator)
     if task.has_hazard and estimator != "mc":
         return _summed_hazards(task, folder, rollouts, estimator)
-    answered = answers(task, folder, rollouts.filter(pl.col("avoids").is_null()))
+    answered = answers(task, folder, _ordinary(task, folder, rollouts))
     number = pl.col("label")
     if task.kind == "time":
         known, later = pl.col("decided") != "censored", number.fill_null(float("inf")).sort()
@@ -143,11 +143,22 @@ def scores(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> 
     if task.has_hazard and estimator != "mc":
         own, column, used = _pool(task, folder, rollouts, estimator)
         return own.select(*KEY, score=pl.col(column).cast(pl.Float64)), used
-    answered = answers(task, folder, rollouts.filter(pl.col("avoids").is_null()))
+    answered = answers(task, folder, _ordinary(task, folder, rollouts))
     label = pl.col("label").fill_null(float("inf")) if task.kind == "time" else pl.col("label")
     return answered.select(*KEY, score=label.cast(pl.Float64)), {"binary": "mc", "count": "mean"}.get(
         task.kind, "median"
     )
+
+
+def _ordinary(task: Task, folder: Path, rollouts: pl.DataFrame) -> pl.DataFrame:
+    """The rollouts that avoid nothing."""
+    own = rollouts.filter(pl.col("avoids").is_null())
+    if own.is_empty() and not rollouts.is_empty():
+        raise InputError(
+            f"{folder} holds only futures without the outcome of '{task.name}', whose events tell nothing of how often "
+            "it comes: predict with --estimator reach, or simulate with --estimator mc."
+        )
+    return own
 
 
 def _known(estimator: str) -> None:

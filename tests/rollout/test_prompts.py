@@ -83,3 +83,22 @@ def test_edits_are_made_before_the_prediction_time_and_no_edits_make_the_same_pr
     assert kept.equals(times) and prompts.clock.tolist() == [-60] * 3
     assert [int((ids == index["LAB//C"]).sum()) for ids in prompts.ids] == [1, 1, 1]
     assert index["LAB//B"] in plain.ids[1] and index["LAB//B"] not in prompts.ids.flat
+
+
+def test_an_interval_that_ends_exactly_now_is_too_short():
+    """Nothing at the prediction time itself is in a history, so the gap is known to be as long, or longer."""
+    events, day = small()
+    tokenizer, grammar = fitted(events)
+    names = tokenizer.vocabulary.tokens
+    for minutes, shortest in (
+        (4319, "TIME//1d-3d"),
+        (4320, "TIME//3d-1w"),
+        (4321, "TIME//3d-1w"),
+        (1, "TIME//1min-5min"),
+    ):
+        times = pl.DataFrame({"subject_id": [2], "prediction_time": [day(1, minutes)]})
+        _, prompts = prompts_of(
+            tokenizer, grammar, events, times.cast({"prediction_time": pl.Datetime("us")}), 0
+        )
+        allowed = [names[i] for i in np.flatnonzero(prompts.first[0])]
+        assert prompts.clock.tolist() == [-minutes] and allowed[0] == shortest

@@ -216,8 +216,8 @@ def test_vllm_itself(tmp_path):
     generate = vllm_sampler(tmp_path, "fp32", 64)
     own = Engine(decoder, MINUTES)
     engine = VllmEngine(own, generate)
-    ours = own.extend(prompts(), Fixed(N), STOP, WATCH)
-    theirs = engine.extend(prompts(), Fixed(N), STOP, WATCH)
+    ours = own.extend(prompts(longest=40), Fixed(N), STOP, WATCH)
+    theirs = engine.extend(prompts(longest=40), Fixed(N), STOP, WATCH)
     for name in ("hazard", "happened", "clock"):
         assert (differ(ours, theirs, name) < 4).all(), name
     assert set(theirs.reason) == set(ours.reason)

@@ -243,6 +243,9 @@ def test_what_cannot_be_estimated_is_said(tmp_path):
         answers(folder, "scope", name="other")
     with pytest.raises(InputError, match="no estimator 'guess'"):
         answers(folder, "guess")
+    avoiding = read_rollouts(folder).with_columns(avoids=pl.lit("stroke_10d"))
+    with pytest.raises(InputError, match="only futures without the outcome"):
+        estimate(make_task(), folder, avoiding, "mc")
     with pytest.raises(InputError, match="level of an interval is 95"):
         estimate(make_task(kind="count"), folder, read_rollouts(folder), "mc", level=95)
     with pytest.raises(InputError, match="is not there"):
