@@ -51,10 +51,14 @@ class Crew(Protocol):
     """The processes that share a simulation, seen from one of them."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """This one's number; 0 leads."""
+        ...
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many there are."""
+        ...
 
     def gather(self, own: Any) -> list:
         """What every process says; also the place where all wait for each other."""

@@ -145,7 +145,7 @@ class Grammar:
         opens[rows.offsets[:-1][rows.lengths > 0]] = True
         event = np.cumsum(opens)
         _, paired = self._nodes(rows, node)
-        return len(np.unique(event[later & ~paired])), len(np.unique(event[later]))
+        return len(_distinct(event[later & ~paired])), len(_distinct(event[later]))
 
     def _nodes(self, rows: Ragged, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each token the node after it, and whether it makes a pair with the node before it."""
@@ -191,7 +191,7 @@ class Grammar:
             "hash": self.vocabulary.hash,
             "stays": {one.kind: {"ends": one.ends, "without_start": one.without_start} for one in self.stays},
             "in_parts": [paths[node] for node in range(vocabulary, self.nodes)],
-            "valued": [paths[node] for node in np.unique(self.pair_key[~part] // vocabulary).tolist()],
+            "valued": [paths[node] for node in _distinct(self.pair_key[~part] // vocabulary).tolist()],
         }
         # One line a part, as of the vocabulary
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
@@ -301,7 +301,7 @@ class _Tables:
     def keys(self, paths: list[list[int]]) -> np.ndarray:
         """Codes given as tokens -> `key` of each, sorted."""
         padded = np.array([(*path, -1, -1)[:LONGEST] for path in paths], np.int64).reshape(-1, LONGEST)
-        return np.unique(self.key(*padded.T))
+        return _distinct(self.key(*padded.T))
 
     def paths(self, keys: np.ndarray) -> np.ndarray:
         """What `key` was made from, int64 [N, 3]."""
@@ -354,16 +354,16 @@ class _Seen:
             triples[told[third + 1]],
         ]
         return _Seen(
-            np.unique(np.concatenate([pairs, triples])),
-            np.unique(np.concatenate(valued)),
+            _distinct(np.concatenate([pairs, triples])),
+            _distinct(np.concatenate(valued)),
             *_stays(tables, token, rows.offsets, at[kind == _STAY]),
         )
 
     def and_also(self, other: _Seen) -> _Seen:
         """What both together show."""
         return _Seen(
-            np.union1d(self.in_parts, other.in_parts),
-            np.union1d(self.valued, other.valued),
+            _distinct(np.concatenate([self.in_parts, other.in_parts])),
+            _distinct(np.concatenate([self.valued, other.valued])),
             self.ends + other.ends,
             self.without + other.without,
         )
@@ -458,3 +458,8 @@ def _bits(
 def _checksum(body: dict) -> str:
     """The SHA-256 of everything that `save` writes but itself."""
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def _distinct(numbers: np.ndarray) -> np.ndarray:
+    """Each number once, sorted. Asked for indices too, `np.unique` does without masked arrays, which start slowly."""
+    return np.unique(numbers, return_index=True)[0]

@@ -208,21 +208,15 @@ def test_a_simulation_that_was_cut_short_goes_on(rough, world_meds, tmp_path, mo
             simulate(rough, world_meds, out, asked, SMALL)
         assert not (out / "simulate.json").exists()
     assert [part_folder(out, n).exists() for n in range(5)] == [True, True, True, True, False]
-    kept = part_folder(out, 0).stat().st_mtime_ns
     shutil.rmtree(part_folder(out, 1))
     (out / PARTS / ".000002-1" / "data").mkdir(parents=True)
-    made = []
+    monkeypatch.setattr(module, "make_part", make)
+    made, ask = [], module.prompts_of
     monkeypatch.setattr(
-        module, "make_part", lambda job, **options: (made.append(job.number), make(job, **options))
+        module, "prompts_of", lambda *arguments: (made.append(len(arguments[3])), ask(*arguments))[1]
     )
-    monkeypatch.setattr(
-        module, "join_parts",
-        lambda out, count, join=module.join_parts: (
-            made.append(part_folder(out, 0).stat().st_mtime_ns == kept), join(out, count)
-        )[1],
-    )  # fmt: skip
     simulate(rough, world_meds, out, asked, SMALL)
-    assert made == [0, 1, 2, 3, 4, True]
+    assert made == [5, 4]  # patients of the parts that were not there
     assert files(out) == files(folder) and "rollouts.parquet" in files(out)
     simulate(rough, world_meds, tmp_path / "other", asked, replace(SMALL, seed=1))  # negative control
     assert files(tmp_path / "other") != files(folder)
@@ -344,7 +338,20 @@ def test_auto_spends_rollouts_where_they_matter(rough, world_meds, tmp_path):
     counted = [few(world_meds, counted="all")]
     about = simulate(rough, world_meds, tmp_path / "three", counted, replace(settings, rollouts=4))
     assert about["plan"] is None and about["rollouts"] == 4 * PATIENTS
-    assert "plan" in about and simulate(rough, world_meds, tmp_path / "four", two, SMALL)["plan"] is None
+    assert simulate(rough, world_meds, tmp_path / "four", two, SMALL)["plan"] is None
+
+
+def test_auto_decides_on_what_is_settled_by_the_first_event_alone(rough, world_meds, tmp_path):
+    """Wherever it stands among what is only counted."""
+    settings = SimulateSettings(estimator="auto", rollouts=24, limit=12, target_error=0.05)
+    death, labs = few(world_meds), few(world_meds, "labs", ("LAB//*",), (), 10**6, "all")
+    spent = []
+    for number, asked in enumerate([[death, labs], [labs, death], [death, replace(labs, counted="first")]]):
+        simulate(rough, world_meds, tmp_path / str(number), asked, settings)
+        table = pl.read_parquet(tmp_path / str(number) / "rollouts.parquet")
+        spent.append(table.group_by("subject_id").len().sort("subject_id")["len"].to_list())
+    assert spent[0] == spent[1] and len(set(spent[0])) > 1
+    assert spent[0] != spent[2]  # negative control
 
 
 def test_a_question_is_answered_alike_whatever_is_asked_beside_it(rough, world_meds, tmp_path):

@@ -6,7 +6,15 @@ import pytest
 import sequela
 from sequela.serve.page import TEMPLATES, render
 
-FACTS = {"headline": "<b>", "sections": [], "examples": [], "kinds": {}, "stages": [], "limits": ["a & b"]}
+FACTS = {
+    "headline": "<b>",
+    "sections": [],
+    "futures": [],
+    "examples": [],
+    "kinds": {},
+    "stages": [],
+    "limits": ["a & b"],
+}
 
 
 def test_texts_are_escaped_and_the_style_is_inside():
