@@ -12,7 +12,6 @@ Letters: R rollouts, T their new tokens, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import sys
@@ -100,49 +99,25 @@ def sequela(folder: Path, given: dict) -> dict:
 
 def engine(model, ids: np.ndarray, precision: str) -> Callable[[int, int], int]:
     """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
-    from sequela.rollout import engine as ours
+    from sequela.rollout.engine import Engine
+    from sequela.rollout.estimators import Fixed
+    from sequela.rollout.queue import Prompts
+    from sequela.rollout.watching import Stop, Watch
     from sequela.tokens.ragged import Ragged
 
     size = model.config.vocab_size
-    minutes = np.zeros(size, np.int64)
+    none = np.zeros(size, bool)
     # Watched on after it came: a rollout would end when nothing is watched any more
-    on = {"repeats": np.ones(1, bool)} if "repeats" in inspect.signature(ours.Watch).parameters else {}
-    watch = ours.Watch(np.arange(size)[None] == 5, np.zeros((1, size), bool), np.array([NEVER]), **on)
-    state = {
-        "ids": Ragged.of([ids]), "clock": np.zeros(1, np.int64), "first": np.ones((1, size), bool),
-        "key": np.ones(1, np.int64), "bits": np.zeros((1, 0), bool),
-    }  # fmt: skip
-    known = inspect.signature(ours.Prompts).parameters
-    prompts = ours.Prompts(**{name: one for name, one in state.items() if name in known})
-    if hasattr(ours, "Engine"):
-        made = ours.Engine(model, minutes, precision=precision)
-        return lambda rollouts, tokens: len(
-            made.extend(prompts, _Once(rollouts), _limit(ours, size, tokens), watch).tokens.flat
-        )
-    able = "precision" in inspect.signature(ours.extend).parameters
-    if precision != "fp32" and not able:
-        raise SystemExit(f"Error: this engine computes in fp32 only, not in {precision}")
-    chosen = {"precision": precision} if able else {}
-    return lambda rollouts, tokens: len(
-        ours.extend(
-            model, prompts, torch.arange(rollouts)[None], minutes, _limit(ours, size, tokens), watch, **chosen
-        ).tokens.flat
+    watch = Watch(np.arange(size)[None] == 5, none[None], np.array([NEVER]), repeats=np.ones(1, bool))
+    prompts = Prompts(
+        Ragged.of([ids]), np.zeros(1, np.int64), ~none[None], np.ones(1, np.int64), np.zeros((1, 0), bool)
     )
+    made = Engine(model, np.zeros(size, np.int64), precision=precision)
 
+    def sampled(rollouts: int, tokens: int) -> int:
+        return len(made.extend(prompts, Fixed(rollouts), Stop(none, NEVER, tokens), watch).tokens.flat)
 
-def _limit(ours, size: int, tokens: int):
-    """Rollouts end after so many tokens, and by nothing else."""
-    return ours.Stop(np.zeros(size, bool), NEVER, tokens)
-
-
-class _Once:
-    """So many rollouts of each prompt."""
-
-    def __init__(self, rollouts: int):
-        self.rollouts = rollouts
-
-    def more(self, question: int, numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        return np.arange(0 if len(numbers) else self.rollouts)
+    return sampled
 
 
 def theirs(side: str, folder: Path, given: dict) -> dict:

@@ -3,8 +3,9 @@
 It knows tokens, how far each moves a clock, and stop conditions as data; nothing of medicine. A rollout depends on the
 model, its prompt and its own seed alone, not on what else is computed beside it, nor on how many threads compute.
 
-On a CPU each thread is a lane of its own (see `sequela.rollout.lane`): it takes prompts from one queue, and as rollouts
-end it takes further ones, of other prompts, in their place. Nothing is padded.
+A lane of rows is computed together (see `sequela.rollout.lane`). As rollouts end, others of other prompts take their
+place. Nothing is padded. Several lanes on threads of one process would wait for each other in Python more than they
+compute; a large cohort is shared among processes instead (see `sequela.rollout.simulate`).
 
 Shape letters: P prompts, R rollouts, V vocabulary, K watched outcomes.
 """
@@ -12,7 +13,6 @@ Shape letters: P prompts, R rollouts, V vocabulary, K watched outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,6 @@ from sequela.tokens.grammar import Grammar
 from sequela.tokens.ragged import Ragged
 
 Cut = Callable[[np.ndarray, int], np.ndarray]
-WAIT = 0.2  # seconds between reports of progress
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Engine:
         Args:
             avoid: sample only futures without the watched outcomes, while they are watched. The plan then gets the
                 scores `reached`, otherwise `hazard`.
-            rows: rollouts at once in each lane, about.
+            rows: rollouts at once, about.
         """
         watching = Watching(
             stop, watch, self.minutes, self.automaton,
@@ -149,35 +148,12 @@ class Engine:
         context = self.model.config.context
         room = min(stop.limit, context // 2)
 
-        on_cpu = self.device.type == "cpu"
-        lanes = torch.get_num_threads() if on_cpu else 1
         queue = Queue(
-            prompts,
-            plan,
-            lambda ids: self.cut(ids, context - room),
-            lambda one: one.score(avoided=avoid),
-            lanes,
+            prompts, plan, lambda ids: self.cut(ids, context - room), lambda one: one.score(avoided=avoid)
         )
-
-        def work() -> None:
-            if on_cpu:
-                torch.set_num_threads(1)  # of this thread alone
-            try:
-                with torch.inference_mode():
-                    Lane(self.model, self.precision, watching, queue, rows).run()
-            except BaseException:
-                queue.abandon()  # the others would wait for what this one had begun
-                raise
-
-        with ThreadPoolExecutor(lanes, "lane") as pool:
-            running = [pool.submit(work) for _ in range(lanes)]
-            try:
-                while wait(running, timeout=WAIT).not_done:
-                    progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
-            except BaseException:
-                queue.abandon()
-                raise
-            for lane in running:
-                lane.result()
+        lane = Lane(self.model, self.precision, watching, queue, rows)
+        with torch.inference_mode():
+            while lane.step():
+                progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         return Rollouts.of(queue.ended, len(watch.horizon))

@@ -1,4 +1,4 @@
-"""One lane of the engine: the rows that one thread, or one GPU, computes together, step by step.
+"""The lane of an engine: the rows that are computed together, step by step.
 
 Shape letters: R rows, V vocabulary, C hidden width.
 """
@@ -26,13 +26,8 @@ class Lane:
     """
 
     def __init__(self, model: Decoder, precision: str, watching: Watching, queue: Queue, rows: int):
-        self.model, self.precision, self.watching, self.queue, self.most = (
-            model,
-            precision,
-            watching,
-            queue,
-            rows,
-        )
+        self.model, self.precision = model, precision
+        self.watching, self.queue, self.most = watching, queue, rows
         self.device = model.embedding.weight.device
         self.branches = Branches()
         self.rows: list[Row] = []  # branch after branch
@@ -40,27 +35,24 @@ class Lane:
         self.state: State | None = None
         self.hidden: Tensor | None = None  # [R, C], at the last token of each row
 
-    def run(self) -> None:
-        """Until there is nothing left to do."""
-        while not self.queue.abandoned:
-            while len(self.rows) <= self.most - -(-self.most // 8):
-                taken = self.queue.take(
-                    max(self.most - len(self.rows), self.most // 2), patient=not self.rows
-                )
-                if taken is None:
-                    break
-                self._begin(*taken)
-            if not self.rows:
-                return
-            self._step()
+    def step(self) -> bool:
+        """Take in what there is room for, and sample a token of every row; False where there is nothing left to do."""
+        while len(self.rows) <= self.most - -(-self.most // 8):
+            taken = self.queue.take(max(self.most - len(self.rows), self.most // 2))
+            if taken is None:
+                break
+            self._begin(*taken)
+        if not self.rows:
+            return False
+        self._sample()
+        return True
 
     def _begin(self, window: Window, rows: list[Row]) -> None:
-        with window.lock:
-            if window.prefill is None:
-                window.prefill = Prefill()
-                ids = torch.from_numpy(window.ids).to(self.device)[None]
-                with computed_in(self.precision, self.device):
-                    window.last = self.model.hidden(ids, None, window.prefill)[0, -1:]
+        if window.prefill is None:
+            window.prefill = Prefill()
+            ids = torch.from_numpy(window.ids).to(self.device)[None]
+            with computed_in(self.precision, self.device):
+                window.last = self.model.hidden(ids, None, window.prefill)[0, -1:]
         prompts, prompt = self.queue.prompts, rows[0].prompt
         if rows[0].state is None:
             number = torch.tensor([row.number for row in rows], device=self.device)
@@ -80,7 +72,7 @@ class Lane:
         self.state = state if self.state is None else State.joined([self.state, state])
         self.rows.extend(rows)
 
-    def _step(self) -> None:
+    def _sample(self) -> None:
         state = self.state
         count = len(self.rows)
         logits = self.model.head(_padded(self.hidden.float()))[:count].float()

@@ -1,8 +1,7 @@
-"""What the lanes take their work from and bring their results to."""
+"""What the lane takes its work from and brings its results to."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,13 +53,11 @@ class Row:
 class Window:
     """What the model reads at once before rows go on from it: a prompt, or one that a row's own tokens were added to.
 
-    `prefill` is made by the first lane that needs it, under `lock`, and shared; so is the hidden state at its end,
-    `last` [1, C].
+    `prefill` is made when the first rows begin, and shared; so is the hidden state at its end, `last` [1, C].
     """
 
     ids: np.ndarray
     rows: list[Row]
-    lock: threading.Lock = field(default_factory=threading.Lock)
     prefill: Prefill | None = None
     last: object = None
 
@@ -87,12 +84,11 @@ class Ended:
 
 
 class Queue:
-    """Prompts in their order, a few of them begun. Safe to use from several threads.
+    """Prompts in their order, a few of them begun.
 
     Args:
         cut: a whole prompt to the tokens of it that the model reads.
         score: of ended rollouts, what the plan decides on.
-        lanes: how many share the work.
     """
 
     def __init__(
@@ -101,34 +97,26 @@ class Queue:
         plan: Plan,
         cut: Callable[[np.ndarray], np.ndarray],
         score: Callable[[Ended], np.ndarray],
-        lanes: int,
     ):
-        self.prompts, self.plan, self.cut, self.score, self.lanes = prompts, plan, cut, score, lanes
-        self.changed = threading.Condition()
+        self.prompts, self.plan, self.cut, self.score = prompts, plan, cut, score
         self.waiting: list[Window] = []  # the last one is next
         self.untouched = iter(range(len(prompts.ids)))
         self.begun: dict[int, Window] = {}
         self.asked = np.zeros(len(prompts.ids), np.int64)
         self.ended: list[list[Ended]] = [[] for _ in range(len(prompts.ids))]
-        self.settled = self.tokens = self.busy = 0
-        self.abandoned = False
+        self.settled = self.tokens = 0
 
-    def take(self, most: int, *, patient: bool) -> tuple[Window, list[Row]] | None:
-        """At most so many rows of one window, to begin now.
-
-        Near the end the lanes share what there is. None where there is nothing to begin: at once, or, for the
-        `patient`, when nothing will come any more.
-        """
-        with self.changed:
-            while not self.abandoned:
-                if not self.waiting:
-                    self._begin()
-                if self.waiting:
-                    return self._grant(most)
-                if not patient or not self.busy:
-                    break
-                self.changed.wait()
+    def take(self, most: int) -> tuple[Window, list[Row]] | None:
+        """At most so many rows of one window, to begin now; None where there is nothing to begin."""
+        if not self.waiting:
+            self._begin()
+        if not self.waiting:
             return None
+        window = self.waiting[-1]
+        rows = [window.rows.pop() for _ in range(min(most, len(window.rows)))]
+        if not window.rows:
+            self.waiting.pop()
+        return window, rows
 
     def _begin(self) -> None:
         """Put the next prompt that wants rollouts into the queue."""
@@ -136,8 +124,7 @@ class Queue:
         for prompt in self.untouched:
             numbers = self.plan.more(prompt, none, np.zeros((0, 1)))
             if len(numbers):
-                window = Window(self.cut(self.prompts.ids[prompt]), [])
-                self.begun[prompt] = window
+                self.begun[prompt] = Window(self.cut(self.prompts.ids[prompt]), [])
                 self._ask(prompt, numbers)
                 return
             self.settled += 1
@@ -148,54 +135,22 @@ class Queue:
         self.asked[prompt] += len(numbers)
         self.waiting.append(window)
 
-    def _grant(self, most: int) -> tuple[Window, list[Row]]:
-        window = self.waiting[-1]
-        left = sum(len(one.rows) for one in self.waiting)
-        if self.lanes > 1 and left < self.lanes * most:
-            self._begin_beside()
-            left = sum(len(one.rows) for one in self.waiting)
-            most = min(most, max(-(-left // self.lanes), 1))
-        rows = [window.rows.pop() for _ in range(min(most, len(window.rows)))]
-        if not window.rows:
-            self.waiting.pop()
-        self.busy += len(rows)
-        return window, rows
-
-    def _begin_beside(self) -> None:
-        """Know of more work than there is in the queue, so that it is not cut finer than it needs to be."""
-        window = self.waiting.pop()
-        before = len(self.waiting)
-        self._begin()
-        assert len(self.waiting) <= before + 1
-        self.waiting.append(window)
-
     def again(self, window: Window) -> None:
         """A row that has filled its window goes on in this one."""
-        with self.changed:
-            self.busy -= 1
-            self.waiting.append(window)
-            self.changed.notify_all()
+        self.waiting.append(window)
 
     def bring(self, prompt: int, ended: Ended) -> None:
-        """A rollout has ended."""
-        with self.changed:
-            self.busy -= 1
-            self.tokens += len(ended.tokens)
-            mine = self.ended[prompt]
-            mine.append(ended)
-            if len(mine) == self.asked[prompt]:
-                mine.sort(key=lambda one: one.number)
-                numbers = np.array([one.number for one in mine], np.int64)
-                more = self.plan.more(prompt, numbers, np.stack([self.score(one) for one in mine]))
-                if len(more):
-                    self._ask(prompt, more)
-                else:
-                    del self.begun[prompt]
-                    self.settled += 1
-            self.changed.notify_all()
-
-    def abandon(self) -> None:
-        """Let every lane stop where it is."""
-        with self.changed:
-            self.abandoned = True
-            self.changed.notify_all()
+        """A rollout has ended. With the last one that was asked for, the plan may ask for more."""
+        self.tokens += len(ended.tokens)
+        mine = self.ended[prompt]
+        mine.append(ended)
+        if len(mine) < self.asked[prompt]:
+            return
+        mine.sort(key=lambda one: one.number)
+        numbers = np.array([one.number for one in mine], np.int64)
+        more = self.plan.more(prompt, numbers, np.stack([self.score(one) for one in mine]))
+        if len(more):
+            self._ask(prompt, more)
+        else:
+            del self.begun[prompt]
+            self.settled += 1

@@ -36,7 +36,7 @@ class SimulateSettings:
     precision: str = "auto"
     """fp32 or bf16, in which the model's blocks compute; auto is bf16 where the processor has it, for large models."""
     rows: int = 128
-    """Futures computed at once on each thread, or GPU."""
+    """Futures computed at once in each process."""
     backend: str = "own"
     """What samples: our own engine, or vllm where that is installed (docs/simulate.md)."""
     seed: int = 0

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 import torch
+import torch.distributed as dist
 
 from sequela.model import checkpoint, precision
 from sequela.record.edit import NO_EDITS, Edits
@@ -41,7 +42,8 @@ from sequela.tokens.recode import save_maps
 from sequela.tokens.tokenizer import Tokenizer
 
 SHORTEST = 32  # tokens of context: room for demographics, the latest events, and some of the future
-QUESTIONS = (256, 4096)  # in a part: at least, where its shard has as many, and at most
+QUESTIONS = (128, 4096)  # in a part: at least, where its shard has as many, and at most
+WORTH_PROCESSES = 5000  # rollouts, from which on processes of their own are worth their start
 PARTS = 64  # of a cohort, about, before parts grow
 PILOT = 8  # rollouts of each half, with auto
 TARGET_ERROR = 0.02  # of auto, where nothing else is asked
@@ -105,7 +107,9 @@ def simulate(
     Args:
         edits: made to every history first. The table then has a column `changed`, whether the model reads another
             history for it; `simulate.json` says how many, and in how many each edit found something to do.
-        workers: where parts are made; None: in this process, which uses all its threads, or its GPU.
+        workers: where parts are made. None, or local without a number of processes: in this process, with all its
+            threads or its GPU; but a large cohort on a CPU in a process for each thread, which does about twice as
+            much (docs/records/rollouts.md).
         crew: the processes that share the parts; rank 0 puts them together.
 
     Raises:
@@ -120,17 +124,29 @@ def simulate(
     about = survey(tokenizer, meds, _times(requests), edits) if edits else None
     jobs = [replace(job, edits=edits) for job in _jobs(model, meds, out, requests, settings)]
     own = jobs if crew is None else jobs[crew.rank :: crew.size]
-    if workers is None:
+    at_work = _at_work(workers, own)
+    if at_work is None:
         questions = [len(job.times) for job in own]
         for place, job in enumerate(own):
             make_part(job, progress=_onward(progress, sum(questions[:place]), sum(questions)))
     else:
-        run(make_part, own, workers, progress=progress)
+        run(make_part, own, at_work, progress=progress)
     if crew is not None:
         crew.gather(None)
         if crew.rank:
             return {}
     return _finished(out, tokenizer, settings, requests, join_parts(out, len(jobs)), about)
+
+
+def _at_work(workers: Workers | None, jobs: Sequence[Job]) -> Workers | None:
+    """Where the parts are made; None: in this process."""
+    if workers is not None and (workers.engine != "local" or workers.processes):
+        return workers
+    rollouts = sum(len(job.times) * job.settings.rollouts for job in jobs)
+    threads = torch.get_num_threads()
+    if torch.cuda.is_available() or dist.is_initialized() or threads < 2 or rollouts < WORTH_PROCESSES:
+        return None
+    return Workers(processes=threads) if jobs[0].settings.backend == "own" else None
 
 
 def _times(requests: Sequence[Request]) -> pl.DataFrame:

@@ -326,7 +326,7 @@ def simulate(
             split=split,
             patients=patients,
             settings=settings,
-            workers=workers if workers.engine != "local" or workers.processes > 1 else None,
+            workers=workers,
             progress=p,
         ),
     )
@@ -441,7 +441,7 @@ def whatif(
             patients=patients,
             everyone=everyone,
             settings=settings,
-            workers=workers if workers.engine != "local" or workers.processes > 1 else None,
+            workers=workers,
             progress=p,
         ),
     )

@@ -25,7 +25,7 @@ DEATH, OUTCOME = 11, 10
 def model(seed=0, scale=6.0, context=1024):
     """A random decoder, sharpened so that its choices differ from place to place."""
     config = ModelConfig(
-        V, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64, context=context
+        V, hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64, context=context
     )
     decoder = Decoder(config).initialise(seed)
     with torch.no_grad():

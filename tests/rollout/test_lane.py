@@ -73,7 +73,7 @@ class Fixed:
 
 def lane_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
     config = ModelConfig(
-        V, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64, context=context
+        V, hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64, context=context
     )
     decoder = Decoder(config).initialise(0).eval()
     random = np.random.default_rng(0)
