@@ -6,6 +6,7 @@ import torch
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.rollout.estimators import Fixed
 from sequela.rollout.lane import Lane, _filled, _padded
 from sequela.rollout.queue import Prompts, Queue
 from sequela.rollout.sampling import keys
@@ -41,14 +42,14 @@ class Spied(Lane):
         self.steps, self.takes = [], []
         take = self.queue.take
 
-        def noted(most, *, patient):
-            taken = take(most, patient=patient)
-            self.takes.append((len(self.rows), most, patient, 0 if taken is None else len(taken[1])))
+        def noted(most):
+            taken = take(most)
+            self.takes.append((len(self.rows), most, 0 if taken is None else len(taken[1])))
             return taken
 
         self.queue.take = noted
 
-    def _step(self):
+    def _sample(self):
         branches = self.branches.branches
         assert [branch.n for branch in branches] and sum(branch.n for branch in branches) == len(self.rows)
         assert len(self.hidden) == len(self.rows) == len(self.state.seed)
@@ -60,15 +61,7 @@ class Spied(Lane):
             prompts.append((of.pop(), branch.n))
             start += branch.n
         self.steps.append(prompts)
-        super()._step()
-
-
-class Fixed:
-    def __init__(self, n):
-        self.n = n
-
-    def more(self, question, numbers, scores):
-        return np.arange(0 if len(numbers) else self.n)
+        super()._sample()
 
 
 def lane_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
@@ -90,10 +83,11 @@ def lane_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
         mask=False, avoid=False, temperature=1.0, greedy=False,
     )  # fmt: skip
     room = min(limit, context // 2)
-    queue = Queue(asked, Fixed(n), lambda ids: ids[-(context - room) :], lambda ended: np.zeros(1), lanes=1)
+    queue = Queue(asked, Fixed(n), lambda ids: ids[-(context - room) :], lambda ended: np.zeros(1))
     with torch.inference_mode():
         lane = Spied(decoder, "fp32", watching, queue, rows)
-        lane.run()
+        while lane.step():
+            pass
     return lane
 
 
@@ -107,8 +101,7 @@ def test_others_take_the_places_of_rows_that_end():
     first_of_last = min(place for place, step in enumerate(lane.steps) if any(p == 4 for p, _ in step))
     assert min(sizes[:first_of_last]) > 8 - 1 and last > first_of_last
     assert any(len({p for p, _ in step}) > 2 for step in lane.steps)  # rows of several prompts at once
-    assert any(held and got for held, _, _, got in lane.takes)  # taken in while others went on
-    assert all(patient == (held == 0) for held, _, patient, _ in lane.takes)
+    assert any(held and got for held, _, got in lane.takes)  # taken in while others went on
     alone = lane_of(rows=1)
     assert max(sum(n for _, n in step) for step in alone.steps) == 1
     for mine, theirs in zip(lane.queue.ended, alone.queue.ended, strict=True):

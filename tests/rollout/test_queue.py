@@ -1,8 +1,5 @@
 """Who gets which rollouts, in which order, and that every one is made exactly once."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
 
@@ -34,8 +31,8 @@ class Waves:
         return np.zeros(0, np.int64)
 
 
-def queue_of(count, plan, lanes=1):
-    return Queue(prompts(count), plan, lambda ids: ids[-1:], lambda ended: np.array([ended.hazard[0]]), lanes)
+def queue_of(count, plan):
+    return Queue(prompts(count), plan, lambda ids: ids[-1:], lambda ended: np.array([ended.hazard[0]]))
 
 
 def ended(row, score=0.0):
@@ -43,9 +40,9 @@ def ended(row, score=0.0):
     return Ended(row.number, [0] * (row.number + 1), 0, 0, one, one, one, one > 0, 0.0, 0)
 
 
-def granted(queue, most, *, patient=False):
+def granted(queue, most):
     """(prompt, numbers) of what is granted, and the rows."""
-    taken = queue.take(most, patient=patient)
+    taken = queue.take(most)
     if taken is None:
         return None
     window, rows = taken
@@ -64,14 +61,14 @@ def names(queue, most):
 def test_prompts_come_in_their_order_and_rollouts_by_number():
     queue = queue_of(3, Waves(5))
     assert names(queue, 2) == [(p, some) for p in range(3) for some in ([0, 1], [2, 3], [4])]
-    assert queue.busy == 15 and queue.settled == 0
+    assert queue.settled == 0
 
 
 def test_rows_of_one_prompt_share_a_window():
     queue = queue_of(2, Waves(4))
-    first, _ = queue.take(3, patient=False)
-    second, _ = queue.take(3, patient=False)
-    third, _ = queue.take(3, patient=False)
+    first, _ = queue.take(3)
+    second, _ = queue.take(3)
+    third, _ = queue.take(3)
     assert first is second and third is not first
 
 
@@ -80,27 +77,18 @@ def test_a_prompt_that_wants_nothing_is_settled_at_once():
     assert names(queue, 9) == [(0, [0, 1]), (3, [0])]
     assert queue.settled == 2
     empty = queue_of(0, Waves(3))
-    assert empty.take(4, patient=True) is None
-
-
-def test_lanes_share_what_there_is():
-    """So far ahead that no lane is left with nothing while another has all; with one lane nothing is cut."""
-    queue = queue_of(1, Waves(8), lanes=4)
-    assert [len(one[1]) for one in names(queue, 100)] == [2, 2, 1, 1, 1, 1]
-    queue = queue_of(2, Waves(8), lanes=2)
-    assert names(queue, 8)[0] == (0, list(range(8)))  # there is enough for everybody
-    assert names(queue_of(1, Waves(8)), 100) == [(0, list(range(8)))]
+    assert empty.take(4) is None
 
 
 def test_a_plan_that_asks_for_more():
     """It sees all scores by number, whatever the order in which they came; the same prompt's window serves again."""
     plan = Waves(3, 2)
     queue = queue_of(2, plan)
-    (_, rows), (_, others) = granted(queue, 9), granted(queue, 9)
+    (_, rows), _ = granted(queue, 9), granted(queue, 9)
     window = queue.begun[0]
     for row in (rows[2], rows[0]):
         queue.bring(0, ended(row, row.number / 8))
-    assert queue.take(9, patient=False) is None and queue.settled == 0
+    assert queue.take(9) is None and queue.settled == 0
     queue.bring(0, ended(rows[1], 0.5))
     assert plan.asked[-1] == (0, [0, 1, 2], [0, 0.5, 0.25])
     (what, rows), again = granted(queue, 9), queue.begun[0]
@@ -109,7 +97,7 @@ def test_a_plan_that_asks_for_more():
         queue.bring(0, ended(row))
     assert queue.settled == 1 and 0 not in queue.begun and 1 in queue.begun
     assert [one.number for one in queue.ended[0]] == [0, 1, 2, 3, 4]
-    assert queue.tokens == 1 + 2 + 3 + 4 + 5 and queue.busy == len(others)
+    assert queue.tokens == 1 + 2 + 3 + 4 + 5
 
 
 def test_more_rollouts_go_before_prompts_that_nobody_has_begun():
@@ -124,90 +112,32 @@ def test_a_row_that_goes_on_in_a_new_window_is_next():
     _, rows = granted(queue, 2)
     rows[0].windows += 1
     queue.again(Window(np.array([10]), [rows[0]]))
-    assert queue.busy == 1
-    window, (row,) = queue.take(5, patient=False)
-    assert row is rows[0] and window.prefill is None and queue.busy == 2
+    window, (row,) = queue.take(5)
+    assert row is rows[0] and window.prefill is None
 
 
-def waited(queue, act):
-    """What a patient lane gets, which began to wait before `act`."""
-    out = []
-    lane = threading.Thread(target=lambda: out.append(queue.take(4, patient=True)), daemon=True)
-    lane.start()
-    time.sleep(0.05)
-    assert lane.is_alive()  # it waits
-    act()
-    lane.join(timeout=5)
-    assert not lane.is_alive()
-    return out[0]
-
-
-def test_the_patient_wait_for_what_others_may_bring():
-    queue = queue_of(1, Waves(1, 2))
-    _, (row,) = granted(queue, 4)
-    assert queue.take(4, patient=False) is None  # at once
-    _, rows = waited(queue, lambda: queue.bring(0, ended(row)))
-    assert [one.number for one in rows] == [1, 2]
-    for one in rows[:1]:
-        queue.bring(0, ended(one))
-    assert waited(queue, lambda: queue.bring(0, ended(rows[1]))) is None  # nothing will come any more
-    assert queue.take(4, patient=True) is None and queue.settled == 1
-
-
-def test_the_patient_are_woken_by_a_window_that_is_full():
-    queue = queue_of(1, Waves(1))
-    _, (row,) = granted(queue, 4)
-    _, rows = waited(queue, lambda: queue.again(Window(np.array([1]), [row])))
-    assert rows == [row]
-
-
-def test_an_abandoned_queue_lets_everybody_go():
-    queue = queue_of(2, Waves(1))
-    granted(queue, 4)
-    granted(queue, 4)
-    assert waited(queue, queue.abandon) is None
-    assert queue_of(1, Waves(1)).take(1, patient=True) is not None  # negative control
-    assert queue.take(1, patient=False) is None
-
-
-@pytest.mark.parametrize(("lanes", "most"), [(1, 3), (2, 4), (5, 1), (7, 50)])
-def test_every_rollout_is_made_exactly_once(lanes, most):
-    """By several threads, with prompts that ask for more, and rows that go on in new windows."""
-    random = np.random.default_rng(lanes)
+@pytest.mark.parametrize("most", [1, 3, 50])
+def test_every_rollout_is_made_exactly_once(most):
+    """With prompts that ask for more, and rows that go on in new windows; they end in any order."""
+    random = np.random.default_rng(most)
     count, waves = 40, [random.integers(0, 9, 40).tolist(), random.integers(0, 5, 40).tolist()]
-    queue = queue_of(count, Waves(*waves), lanes)
-    made, lock, errors = [], threading.Lock(), []
-
-    def lane():
-        try:
-            held = []
-            while True:
-                taken = queue.take(most, patient=not held)
-                if taken is None and not held:
-                    return
-                held.extend(taken[1] if taken else [])
-                for row in [held.pop() for _ in range((len(held) + 1) // 2)]:
-                    if (row.prompt + row.number) % 5 == 0 and row.windows < 2:
-                        row.windows += 1
-                        queue.again(Window(queue.cut(queue.prompts.ids[row.prompt]), [row]))
-                        continue
-                    with lock:
-                        made.append((row.prompt, row.number, row.windows))
-                    queue.bring(row.prompt, ended(row))
-        except BaseException as error:
-            errors.append(error)
-            queue.abandon()
-            raise
-
-    threads = [threading.Thread(target=lane, daemon=True) for _ in range(lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-    assert not errors and not any(thread.is_alive() for thread in threads)
+    queue, made, held = queue_of(count, Waves(*waves)), [], []
+    while True:
+        taken = queue.take(most)
+        if taken is None and not held:
+            break
+        held.extend(taken[1] if taken else [])
+        random.shuffle(held)
+        for row in [held.pop() for _ in range((len(held) + 1) // 2)]:
+            if (row.prompt + row.number) % 5 == 0 and row.windows < 2:
+                row.windows += 1
+                queue.again(Window(queue.cut(queue.prompts.ids[row.prompt]), [row]))
+                continue
+            made.append((row.prompt, row.number, row.windows))
+            queue.bring(row.prompt, ended(row))
     # A prompt without a first wave gets none at all
     wanted = [a + b if a else 0 for a, b in zip(*waves, strict=True)]
     expected = [(p, n, 2 if (p + n) % 5 == 0 else 0) for p, many in enumerate(wanted) for n in range(many)]
     assert sorted(made) == expected
     assert [[one.number for one in some] for some in queue.ended] == [list(range(n)) for n in wanted]
-    assert queue.settled == count and queue.busy == 0 and not queue.begun and not queue.waiting
+    assert queue.settled == count and not queue.begun and not queue.waiting
