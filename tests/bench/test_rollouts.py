@@ -157,4 +157,4 @@ def test_a_quick_run_without_peers(tmp_path):
     assert "is missing, so the peer is left out" in done.stdout
     assert (found["name"], found["failed"], found["generate_ratio"]) == ("rollouts", {}, {})
     assert found["tokens_per_second"]["sequela, fp32"] > 0
-    assert 0 < found["roofline_share"]["fp32"] < 1
+    assert 0 <= found["roofline_share"]["fp32"] < 1
