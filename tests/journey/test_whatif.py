@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import polars as pl
+import pytest
 
 import sequela
 from sequela import SimulateSettings
@@ -12,6 +13,7 @@ from sequela.record.world import World
 from tests.journey.travel import TASK, Answers
 
 
+@pytest.mark.slow
 def test_what_if_is_the_risk_of_the_edited_level(journey, tmp_path):
     """In this world the level alone drives death, so here the association is the effect."""
     world = World.known()
