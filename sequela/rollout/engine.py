@@ -141,15 +141,9 @@ class Engine:
                 scores `reached`, otherwise `hazard`.
             rows: rollouts at once, about.
         """
-        watching = Watching(
-            stop, watch, self.minutes, self.automaton,
-            mask=self.well_formed, avoid=avoid, temperature=temperature, greedy=greedy,
-        )  # fmt: skip
-        context = self.model.config.context
-        room = min(stop.limit, context // 2)
-
+        watching = self.watching(stop, watch, avoid=avoid, temperature=temperature, greedy=greedy)
         queue = Queue(
-            prompts, plan, lambda ids: self.cut(ids, context - room), lambda one: one.score(avoided=avoid)
+            prompts, plan, lambda ids: self.window(ids, stop.limit), lambda one: one.score(avoided=avoid)
         )
         lane = Lane(self.model, self.precision, watching, queue, rows)
         with torch.inference_mode():
@@ -157,3 +151,17 @@ class Engine:
                 progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         return Rollouts.of(queue.ended, len(watch.horizon))
+
+    def window(self, ids: np.ndarray, limit: int) -> np.ndarray:
+        """The tokens of a whole prompt, or of one with new tokens behind it, that are read before it goes on."""
+        context = self.model.config.context
+        return self.cut(ids, context - min(limit, context // 2))
+
+    def watching(
+        self, stop: Stop, watch: Watch, *, avoid: bool = False, temperature: float = 1.0, greedy: bool = False
+    ) -> Watching:
+        """What keeps account of rollouts by the rules of this engine."""
+        return Watching(
+            stop, watch, self.minutes, self.automaton,
+            mask=self.well_formed, avoid=avoid, temperature=temperature, greedy=greedy,
+        )  # fmt: skip

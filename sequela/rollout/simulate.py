@@ -22,8 +22,8 @@ from sequela.model import checkpoint, precision
 from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
-from sequela.record.shards import patients_of, shards_of
-from sequela.record.store import read_events
+from sequela.record.shards import Shard, patients_of, read_frame, shards_of
+from sequela.record.splits import check_patients_once
 from sequela.record.workers import Workers, run
 from sequela.rollout.editing import changed, refuse_unknown, survey
 from sequela.rollout.engine import Engine, Rollouts
@@ -69,12 +69,12 @@ class Crew(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One part. `requests` ask about its own patients only."""
+    """One part. `requests` ask about its own patients only, who are all of `shard`."""
 
     model: Path
-    meds: Path
     out: Path
     number: int
+    shard: Shard
     requests: tuple[Request, ...]
     settings: SimulateSettings
     edits: Edits = NO_EDITS
@@ -108,8 +108,8 @@ def simulate(
         edits: made to every history first. The table then has a column `changed`, whether the model reads another
             history for it; `simulate.json` says how many, and in how many each edit found something to do.
         workers: where parts are made. None, or local without a number of processes: in this process, with all its
-            threads or its GPU; but a large cohort on a CPU in a process for each thread, which does about twice as
-            much (docs/records/rollouts.md).
+            threads or its GPU; but a large cohort on a CPU in a process for each thread, which does more
+            (docs/records/rollouts.md).
         crew: the processes that share the parts; rank 0 puts them together.
 
     Raises:
@@ -181,22 +181,31 @@ def _jobs(
     """The parts: patients of one shard each, in the order of shards and patients."""
     everyone = np.unique(np.concatenate([one.times["subject_id"].to_numpy() for one in requests]))
     size = int(np.clip(len(everyone) // PARTS, *QUESTIONS))
+    shards = shards_of(meds)
+    there = [patients_of(shard) for shard in shards]
+    check_patients_once(there, shards)
     jobs: list[Job] = []
-    for shard in shards_of(meds):
-        here = np.intersect1d(patients_of(shard), everyone, assume_unique=True)
+    for shard, patients in zip(shards, there, strict=True):
+        here = np.intersect1d(patients, everyone, assume_unique=True)
         for some in np.array_split(here, -(-len(here) // size)) if len(here) else []:
             own = pl.Series(some).implode()
             asked = tuple(
                 replace(one, times=one.times.filter(pl.col("subject_id").is_in(own))) for one in requests
             )
-            jobs.append(Job(Path(model), Path(meds), Path(out), len(jobs), asked, settings))
+            jobs.append(Job(Path(model), Path(out), len(jobs), shard, asked, settings))
     return jobs
 
 
+def _engine(model: Path, settings: SimulateSettings) -> tuple[Engine | VllmEngine, Tokenizer, Grammar]:
+    written = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(model.iterdir()))
+    return _engine_at(model, written, settings.precision, settings.well_formed, settings.backend)
+
+
 @lru_cache(maxsize=1)
-def _engine(
-    model: Path, asked: str, well_formed: bool, backend: str
+def _engine_at(
+    model: Path, _written: tuple[tuple[str, int], ...], asked: str, well_formed: bool, backend: str
 ) -> tuple[Engine | VllmEngine, Tokenizer, Grammar]:
+    """One engine for the parts of a process; another model in the same folder is another engine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
     grammar = Grammar.load(model, tokenizer)
@@ -219,16 +228,14 @@ def make_part(job: Job, *, progress: Progress = silent) -> None:
     if part_folder(job.out, job.number).exists():
         return
     settings, requests = job.settings, list(job.requests)
-    engine, tokenizer, grammar = _engine(
-        job.model, settings.precision, settings.well_formed, settings.backend
-    )
-    events = read_events(job.meds, patients=job.times["subject_id"])
+    engine, tokenizer, grammar = _engine(job.model, settings)
+    events = read_frame(job.shard).filter(pl.col("subject_id").is_in(job.times["subject_id"].implode()))
     times, prompts = prompts_of(tokenizer, grammar, events, job.times, settings.seed, job.edits)
     facts: dict = {"histories": len(times), "without_history": len(job.times) - len(times)}
     marks = []
     if job.edits:
         as_recorded = prompts_of(tokenizer, grammar, events, job.times, settings.seed)
-        own = changed(times, prompts, *as_recorded, lambda ids: engine.cut(ids, _room(engine, settings)))
+        own = changed(times, prompts, *as_recorded, lambda ids: engine.window(ids, settings.limit))
         marks, facts["changed"] = [times.with_columns(changed=pl.Series(own))], int(own.sum())
     pools = []
     for avoids, some in pools_of(settings, requests):
@@ -244,12 +251,6 @@ def make_part(job: Job, *, progress: Progress = silent) -> None:
         pools.append((avoids, events_of(tokenizer, times, prompts, rollouts), table))
         facts[avoids or ""] = _grammar_facts(grammar, rollouts, prompts)
     write_part(job.out, job.number, pools, facts)
-
-
-def _room(engine: Engine | VllmEngine, settings: SimulateSettings) -> int:
-    """Tokens of a prompt that the engine reads first (see `Engine.extend`)."""
-    context = engine.model.config.context
-    return context - min(settings.limit, context // 2)
 
 
 def pools_of(settings: SimulateSettings, requests: list[Request]) -> list[tuple[str | None, list[Request]]]:

@@ -71,7 +71,7 @@ class VllmEngine:
 
     def __init__(self, engine: Engine, generate: Generate):
         self.engine, self.generate = engine, generate
-        self.model, self.cut = engine.model, engine.cut
+        self.window = engine.window
 
     def extend(
         self,
@@ -96,13 +96,10 @@ class VllmEngine:
             raise InputError(f"{NO_AVOIDING}.")
         if own.well_formed and own.automaton is not None:
             raise InputError(f"{NO_GRAMMAR}.")
-        watching = Watching(
-            stop, watch, own.minutes, own.automaton,
-            mask=False, avoid=False, temperature=temperature, greedy=greedy,
-        )  # fmt: skip
-        context = own.model.config.context
-        room = min(stop.limit, context // 2)
-        reader = Reader(own.model, own.precision, lambda ids: own.cut(ids, context - room), context)
+        watching = own.watching(stop, watch, temperature=temperature, greedy=greedy)
+        reader = Reader(
+            own.model, own.precision, lambda ids: own.window(ids, stop.limit), own.model.config.context
+        )
         sampling = _Sampling(
             self.generate, reader, watching, prompts, 0.0 if greedy else temperature, stop.limit,
             np.flatnonzero(stop.tokens).tolist(),

@@ -34,6 +34,7 @@ from sequela.tokens.tokenizer import Tokenizer
 from sequela.tokens.vocabulary import Vocabulary
 from sequela.train.loop import train
 from sequela.train.settings import TrainSettings
+from tests.rollout.test_prompts import small
 
 AT = datetime(2000, 1, 5)
 WEEK = 7 * 1440
@@ -87,19 +88,24 @@ def test_a_simulation_repeats(world_meds, model, tmp_path):
     assert frames[0].equals(frames[1])
 
 
-def small():
-    day = lambda n, minutes=0: datetime(2000, 1, 1) + timedelta(days=n, minutes=minutes)  # noqa: E731
-    rows = [
-        (1, day(0), "LAB//A"),
-        (1, day(2), "LAB//B"),
-        (1, day(9), "LAB//C"),
-        (2, day(1), "LAB//A"),
-        (3, day(8), "LAB//A"),
-    ]
-    events = pl.DataFrame(
-        rows, schema={"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}, orient="row"
-    )
-    return events.with_columns(numeric_value=pl.lit(None, pl.Float32)), day
+def test_another_model_in_the_same_folder_is_another_model(world_meds, model, tmp_path):
+    """As after training again in one session: what was loaded before does not answer for it."""
+    shutil.copytree(model, tmp_path / "model")
+    frames = []
+    for name in ("before", "same", "after"):
+        if name == "after":
+            other = checkpoint.load(tmp_path / "model").initialise(7)
+            checkpoint.save(other, tmp_path / "model")
+        (tmp_path / name).mkdir()
+        simulate(
+            tmp_path / "model",
+            world_meds,
+            tmp_path / name,
+            [request(world_meds)],
+            SimulateSettings(rollouts=1),
+        )
+        frames.append(pl.read_parquet(tmp_path / name / "rollouts.parquet"))
+    assert frames[0].equals(frames[1]) and not frames[0].equals(frames[2])
 
 
 def test_an_outcome_that_the_model_does_not_know_is_refused(world_meds, model, tmp_path):
