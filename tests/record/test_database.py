@@ -63,7 +63,7 @@ def file(tmp_path):
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # once for each database: a worker may come back to these tests
 def server(postgres):
     execute(
         postgres,

@@ -76,11 +76,11 @@ def as_server(synthea: Path, place: Path, request) -> str:
     dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
     address = uri.replace("reader@", f"reader:{PASSWORD}@")
     with dbapi.connect(address) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE SCHEMA cdm")
+        cursor.execute("CREATE SCHEMA synthea")
         for name, rows in typed(synthea).items():
-            cursor.adbc_ingest(name.lower(), rows.to_arrow(), mode="create", db_schema_name="cdm")
+            cursor.adbc_ingest(name.lower(), rows.to_arrow(), mode="create", db_schema_name="synthea")
         connection.commit()
-    return f"{uri}?schema=cdm"
+    return f"{uri}?schema=synthea"
 
 
 @pytest.mark.parametrize("copied", [as_parquet, as_duckdb, as_server])
