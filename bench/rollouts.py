@@ -11,6 +11,8 @@ the model and a short run that warms up do not. All sample from the whole distri
 ends a rollout early; what is counted are the tokens that came back. The sides, each in bf16 and in fp32:
 
 * sequela: the engine of `sequela simulate`, with its clock, stop conditions and one watched outcome.
+* processes: the same with as many processes as threads, as `sequela simulate` does for cohorts; they are there when the
+  clock starts, and each reads the history.
 * generate: `generate(num_return_sequences=...)` of `transformers`, which reads the history once for each rollout.
 * static cache: a loop by hand on `transformers`. The history is read once, its keys and values are copied into as many
   rows of a StaticCache, then one pass a token for all rows, attention by sdpa. With --compile also through
@@ -49,9 +51,10 @@ from sequela.model import checkpoint
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 
-OURS, GENERATE, STATIC, COMPILED = "sequela", "generate", "static", "compiled"
+OURS, MANY, GENERATE, STATIC, COMPILED = "sequela", "processes", "generate", "static", "compiled"
 NAMES = {
     OURS: "sequela",
+    MANY: "sequela, a process a thread",
     GENERATE: "transformers, generate",
     STATIC: "transformers, static cache",
     COMPILED: "transformers, static cache, compiled",
@@ -70,7 +73,7 @@ def config_of(given: argparse.Namespace) -> ModelConfig:
 def sides(given: argparse.Namespace, model: Path) -> dict[tuple[str, str], Callable[[], process.Spent]]:
     """How each side is run once in each precision; those of the peer only where its environment is there."""
     python = given.peers / "transformers/bin/python"
-    interpreters = {OURS: sys.executable}
+    interpreters = {OURS: sys.executable} | ({MANY: sys.executable} if given.threads > 1 else {})
     if python.exists():
         interpreters |= {STATIC: str(python), GENERATE: str(python)}
         if given.compile:
@@ -123,7 +126,9 @@ def least(config: ModelConfig, given: argparse.Namespace, precision: str, own: l
 def facts(config: ModelConfig, given: argparse.Namespace, found: dict[tuple[str, str], list[dict]]) -> dict:
     """The numbers of the JSON object."""
     speed = {name: statistics.median(_speeds(own)) for name, own in found.items()}
-    cpu = {name: statistics.median(_speeds(own, "cpu_seconds")) for name, own in found.items()}
+    cpu = {
+        name: statistics.median(_speeds(own, "cpu_seconds")) for name, own in found.items() if name[0] != MANY
+    }
 
     def ratios(rate: dict[tuple[str, str], float], side: str) -> dict[str, float]:
         pairs = {precision: (precision, precision) for precision in given.precision}
@@ -158,11 +163,12 @@ def show(
     print("| side | precision | tokens/s | seconds | CPU-s | roofline | all runs, tokens/s |")
     print("|---|---|--:|--:|--:|--:|---|")
     for (side, precision), own in found.items():
-        share = f"{least(config, given, precision, own)['share']:.0%}" if side == OURS else ""
-        middle, cpu = (statistics.median(one[key] for one in own) for key in ("seconds", "cpu_seconds"))
+        share = f"{least(config, given, precision, own)['share']:.0%}" if side in (OURS, MANY) else ""
+        middle = statistics.median(one["seconds"] for one in own)
+        cpu = "" if side == MANY else f"{statistics.median(one['cpu_seconds'] for one in own):.1f}"
         every = " ".join(f"{one:,.0f}" for one in _speeds(own))
         print(
-            f"| {NAMES[side]} | {precision} | {statistics.median(_speeds(own)):,.0f} | {middle:.2f} | {cpu:.1f} "
+            f"| {NAMES[side]} | {precision} | {statistics.median(_speeds(own)):,.0f} | {middle:.2f} | {cpu} "
             f"| {share} | {every} |"
         )
     for (side, precision), words in failed.items():

@@ -2,10 +2,10 @@
 
     python decoding.py SIDE MODEL '{"history": 1024, "rollouts": 64, "tokens": 256, "precision": "bf16", ...}'
 
-SIDE is `sequela`, or in the environment of `transformers`, where there is no sequela, `generate`, `static` or
-`compiled`. MODEL is a checkpoint folder. The last line is JSON: the seconds of one run, after a short one that warms
-up, and the tokens that came back; of `sequela` also the peak of matrix products in FLOP/s and the memory's speed in
-bytes/s.
+SIDE is `sequela` or `processes` (the same with a process for each thread), or in the environment of `transformers`,
+where there is no sequela, `generate`, `static` or `compiled`. MODEL is a checkpoint folder. The last line is JSON: the
+seconds of one run, after a short one that warms up, and the tokens that came back; of our sides also the peak of matrix
+products in FLOP/s and the memory's speed in bytes/s.
 
 Letters: R rollouts, T their new tokens, V vocabulary.
 """
@@ -17,6 +17,8 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from sequela.model.config import ModelConfig
+    from sequela.rollout.engine import Engine
+    from sequela.rollout.lanes import Lanes
 
 BYTES = {"fp32": 4, "bf16": 2}
 NEVER = 1 << 40  # minutes
@@ -76,43 +80,58 @@ def prompt(size: int, history: int) -> np.ndarray:
     return np.random.default_rng(0).integers(5, size, history)
 
 
-def sequela(folder: Path, given: dict) -> dict:
-    """Our engine."""
+def sequela(folder: Path, given: dict, processes: int = 1) -> dict:
+    """Our engine, in this process or in several of one thread each."""
     from sequela.model import checkpoint
     from sequela.train.peak import measured_peak
 
-    model = checkpoint.load(folder)
-    ids = prompt(model.config.vocab_size, given["history"])
-    run = engine(model, ids, given["precision"])
-    run(2, 4)
+    config = checkpoint.ModelConfig.load(folder)
+    ids = prompt(config.vocab_size, given["history"])
+    # By the module's name: another process does not know this one's main program
+    make = partial(import_module("decoding").engine, folder, given["precision"])
+    if processes > 1:
+        from sequela.rollout.lanes import Lanes
+
+        run = sampling(Lanes(make, processes), config.vocab_size, ids)
+    else:
+        run = sampling(make(), config.vocab_size, ids)
+    run(2 * processes, 4)
 
     def speeds() -> tuple[float, float]:
-        return measured_peak(model.config, given["precision"], seconds=1), measured_bandwidth()
+        return measured_peak(config, given["precision"], seconds=1), measured_bandwidth()
 
     before = speeds()
     found = timed(run, given)
+    if processes > 1:
+        del found["cpu_seconds"]  # of this process, which waits
     peak, bandwidth = np.maximum(
         before, speeds()
     ).tolist()  # the machine at its best: the share is then the lower
-    return found | {"peak": peak, "bandwidth": bandwidth, "parameters": model.config.parameters}
+    return found | {"peak": peak, "bandwidth": bandwidth, "parameters": config.parameters}
 
 
-def engine(model, ids: np.ndarray, precision: str) -> Callable[[int, int], int]:
-    """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
+def engine(folder: Path, precision: str) -> Engine:
+    """Our engine, whose tokens take no time."""
+    from sequela.model import checkpoint
     from sequela.rollout.engine import Engine
+
+    model = checkpoint.load(folder)
+    return Engine(model, np.zeros(model.config.vocab_size, np.int64), precision=precision)
+
+
+def sampling(made: Engine | Lanes, size: int, ids: np.ndarray) -> Callable[[int, int], int]:
+    """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
     from sequela.rollout.estimators import Fixed
     from sequela.rollout.queue import Prompts
     from sequela.rollout.watching import Stop, Watch
     from sequela.tokens.ragged import Ragged
 
-    size = model.config.vocab_size
     none = np.zeros(size, bool)
     # Watched on after it came: a rollout would end when nothing is watched any more
     watch = Watch(np.arange(size)[None] == 5, none[None], np.array([NEVER]), repeats=np.ones(1, bool))
     prompts = Prompts(
         Ragged.of([ids]), np.zeros(1, np.int64), ~none[None], np.ones(1, np.int64), np.zeros((1, 0), bool)
     )
-    made = Engine(model, np.zeros(size, np.int64), precision=precision)
 
     def sampled(rollouts: int, tokens: int) -> int:
         return len(made.extend(prompts, Fixed(rollouts), Stop(none, NEVER, tokens), watch).tokens.flat)
@@ -198,7 +217,11 @@ def timed(run: Callable[[int, int], int], given: dict) -> dict:
 def main() -> None:
     side, folder, given = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(given["threads"])
-    print(json.dumps(sequela(folder, given) if side == "sequela" else theirs(side, folder, given)))
+    if side in ("sequela", "processes"):
+        found = sequela(folder, given, given["threads"] if side == "processes" else 1)
+    else:
+        found = theirs(side, folder, given)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ model, its prompt and its own seed alone, not on what else is computed beside it
 
 A lane of rows is computed together (see `sequela.rollout.lane`). As rollouts end, others of other prompts take their
 place. Nothing is padded. Several lanes on threads of one process would wait for each other in Python more than they
-compute; a large cohort is shared among processes instead (see `sequela.rollout.simulate`).
+compute; several processes have a lane each (see `sequela.rollout.lanes`).
 
 Shape letters: P prompts, R rollouts, V vocabulary, K watched outcomes.
 """
@@ -23,7 +23,7 @@ from sequela.model.packed import packed
 from sequela.record.progress import Progress, silent
 from sequela.rollout.automaton import Automaton
 from sequela.rollout.estimators import Plan
-from sequela.rollout.lane import Lane
+from sequela.rollout.lane import Lane, Source
 from sequela.rollout.queue import Ended, Prompts, Queue
 from sequela.rollout.watching import Stop, Watch, Watching
 from sequela.tokens.grammar import Grammar
@@ -141,16 +141,33 @@ class Engine:
                 scores `reached`, otherwise `hazard`.
             rows: rollouts at once, about.
         """
-        watching = self.watching(stop, watch, avoid=avoid, temperature=temperature, greedy=greedy)
-        queue = Queue(
-            prompts, plan, lambda ids: self.window(ids, stop.limit), lambda one: one.score(avoided=avoid)
-        )
-        lane = Lane(self.model, self.precision, watching, queue, rows)
-        with torch.inference_mode():
-            while lane.step():
-                progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
+        queue = Queue(prompts, plan, len(watch.horizon), lambda one: one.score(avoided=avoid))
+        lane = self.lane(queue, stop, watch, temperature=temperature, greedy=greedy, avoid=avoid, rows=rows)
+        while lane.step():
+            progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         return Rollouts.of(queue.ended, len(watch.horizon))
+
+    def lane(
+        self,
+        source: Source,
+        stop: Stop,
+        watch: Watch,
+        *,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        avoid: bool = False,
+        rows: int = 128,
+    ) -> Lane:
+        """A lane that makes what the source asks for; the other arguments are those of `extend`."""
+        return Lane(
+            self.model,
+            self.precision,
+            self.watching(stop, watch, avoid=avoid, temperature=temperature, greedy=greedy),
+            source,
+            lambda ids: self.window(ids, stop.limit),
+            rows,
+        )
 
     def window(self, ids: np.ndarray, limit: int) -> np.ndarray:
         """The tokens of a whole prompt, or of one with new tokens behind it, that are read before it goes on."""

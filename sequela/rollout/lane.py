@@ -5,6 +5,10 @@ Shape letters: R rows, V vocabulary, C hidden width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,39 +16,100 @@ from torch import Tensor
 from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.rollout.cache import FEWEST, Branch, Branches, Prefill
-from sequela.rollout.queue import Ended, Queue, Row, Window
+from sequela.rollout.queue import Ended, Prompt
 from sequela.rollout.sampling import seeds
 from sequela.rollout.watching import State, Watching
 
 
+class Source(Protocol):
+    """Where a lane takes its work from and brings its results to: a `Queue`, or one in another process."""
+
+    def take(self, most: int) -> tuple[Prompt, np.ndarray] | None:
+        """At most so many rollouts of one prompt, by their numbers, to begin now; None where there are none."""
+        ...
+
+    def bring(self, prompt: int, ended: Ended) -> None:
+        """A rollout of the prompt at this place has ended."""
+        ...
+
+
+@dataclass(eq=False)
+class Row:
+    """One rollout on its way. `state`: of a rollout that goes on in a new window."""
+
+    prompt: Prompt
+    number: int
+    tokens: list[int] = field(default_factory=list)
+    windows: int = 0
+    state: State | None = None
+
+
+@dataclass(eq=False)
+class Window:
+    """What the model reads at once before rows go on from it: a prompt, or one that a row's own tokens were added to.
+
+    `prefill` and the hidden state at its end, `last` [1, C], are made when the first rows begin, and shared.
+    """
+
+    ids: np.ndarray
+    prefill: Prefill | None = None
+    last: Tensor | None = None
+
+
 class Lane:
-    """Takes windows from the queue, samples a token of every row, brings back those that ended, and goes on.
+    """Takes rollouts from the source, samples a token of every row, brings back those that ended, and goes on.
 
     Args:
         precision: in which the model computes; everything else is of fp32.
-        rows: how many at once, about: as long as an eighth is free, the next window's rows are taken in.
+        cut: a whole prompt to the tokens of it that the model reads.
+        rows: how many at once, about: as long as an eighth is free, the next rollouts are taken in.
     """
 
-    def __init__(self, model: Decoder, precision: str, watching: Watching, queue: Queue, rows: int):
+    def __init__(
+        self,
+        model: Decoder,
+        precision: str,
+        watching: Watching,
+        source: Source,
+        cut: Callable[[np.ndarray], np.ndarray],
+        rows: int,
+    ):
         self.model, self.precision = model, precision
-        self.watching, self.queue, self.most = watching, queue, rows
+        self.watching, self.source, self.cut, self.most = watching, source, cut, rows
         self.device = model.embedding.weight.device
         self.branches = Branches()
         self.rows: list[Row] = []  # branch after branch
         self.windows: list[Window] = []  # of each branch
         self.state: State | None = None
         self.hidden: Tensor | None = None  # [R, C], at the last token of each row
+        self.full: list[Row] = []  # they go on in a new window as soon as there is room
+        self.read: dict[int, Window] = {}  # of the prompts that rows are of, or were until now
 
+    @torch.inference_mode()
     def step(self) -> bool:
         """Take in what there is room for, and sample a token of every row; False where there is nothing left to do."""
-        while len(self.rows) <= self.most - -(-self.most // 8):
-            taken = self.queue.take(max(self.most - len(self.rows), self.most // 2))
-            if taken is None:
-                break
-            self._begin(*taken)
+        while len(self.rows) <= self.most - -(-self.most // 8) and self._begin_some():
+            pass
         if not self.rows:
             return False
         self._sample()
+        return True
+
+    def _begin_some(self) -> bool:
+        """Rows of one window; False where none wait."""
+        if self.full:
+            row = self.full.pop()
+            whole = np.concatenate([row.prompt.ids, np.array(row.tokens, np.int64)])
+            self._begin(Window(self.cut(whole)), [row])
+            return True
+        taken = self.source.take(max(self.most - len(self.rows), self.most // 2))
+        if taken is None:
+            return False
+        prompt, numbers = taken
+        used = {row.prompt.place for row in self.rows} | {prompt.place}
+        self.read = {place: window for place, window in self.read.items() if place in used}
+        window = self.read.setdefault(prompt.place, Window(self.cut(prompt.ids)))
+        self._begin(window, [Row(prompt, int(number)) for number in numbers])
         return True
 
     def _begin(self, window: Window, rows: list[Row]) -> None:
@@ -53,15 +118,14 @@ class Lane:
             ids = torch.from_numpy(window.ids).to(self.device)[None]
             with computed_in(self.precision, self.device):
                 window.last = self.model.hidden(ids, None, window.prefill)[0, -1:]
-        prompts, prompt = self.queue.prompts, rows[0].prompt
         if rows[0].state is None:
+            prompt = rows[0].prompt
             number = torch.tensor([row.number for row in rows], device=self.device)
-            asked = prompts.watched(np.full(len(rows), prompt), self.watching.outcomes)
             state = State.fresh(
-                seeds(torch.full_like(number, int(prompts.key[prompt])), number),
-                int(prompts.clock[prompt]),
-                torch.from_numpy(prompts.bits[prompt]).to(self.device),
-                torch.from_numpy(asked).to(self.device),
+                seeds(torch.full_like(number, prompt.key), number),
+                prompt.clock,
+                torch.from_numpy(prompt.bits).to(self.device),
+                torch.from_numpy(prompt.watched).to(self.device).expand(len(rows), -1),
             )
         else:
             state = State.joined([row.state for row in rows if row.state is not None])
@@ -101,9 +165,9 @@ class Lane:
         new = [place for place, row in enumerate(self.rows) if not row.tokens]
         if not new:
             return None
-        allowed = torch.ones(len(self.rows), self.queue.prompts.first.shape[1], dtype=torch.bool)
+        allowed = torch.ones(len(self.rows), self.model.config.vocab_size, dtype=torch.bool)
         for place in new:
-            allowed[place] = torch.from_numpy(self.queue.prompts.first[self.rows[place].prompt])
+            allowed[place] = torch.from_numpy(self.rows[place].prompt.first)
         return allowed.to(self.device)
 
     def _sort_out(self, reason: list[int]) -> list[int]:
@@ -137,8 +201,8 @@ class Lane:
         def value(x: Tensor) -> np.ndarray:
             return x[0].cpu().numpy()
 
-        self.queue.bring(
-            row.prompt,
+        self.source.bring(
+            row.prompt.place,
             Ended(
                 row.number, row.tokens, int(state.clock), reason, value(state.hazard), value(1 - state.spared),
                 value(state.happened), value(state.watched), float(state.removed), row.windows,
@@ -149,8 +213,7 @@ class Lane:
         """A row that has filled the context goes on in a new window."""
         row = self.rows[place]
         row.state, row.windows = self.state.take(slice(place, place + 1)), row.windows + 1
-        whole = np.concatenate([self.queue.prompts.ids[row.prompt], np.array(row.tokens, np.int64)])
-        self.queue.again(Window(self.queue.cut(whole), [row]))
+        self.full.append(row)
 
 
 def _filled(rows: range, live: list[int]) -> list[int]:

@@ -1,15 +1,14 @@
-"""What the lane takes its work from and brings its results to."""
+"""What is to be continued, and the queue that lanes take it from and bring their results to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from sequela.rollout.cache import Prefill
 from sequela.rollout.estimators import Plan
-from sequela.rollout.watching import REASONS, State
+from sequela.rollout.watching import REASONS
 from sequela.tokens.ragged import Ragged
 
 
@@ -37,29 +36,25 @@ class Prompts:
         """Which of so many outcomes are watched in rollouts of these prompts [R], bool [R, K]."""
         return np.ones((len(prompt), outcomes), bool) if self.asked is None else self.asked[prompt]
 
-
-@dataclass(eq=False)
-class Row:
-    """One rollout on its way. `state`: of a rollout that goes on in a new window."""
-
-    prompt: int
-    number: int
-    tokens: list[int] = field(default_factory=list)
-    windows: int = 0
-    state: State | None = None
+    def one(self, place: int, outcomes: int) -> Prompt:
+        """The prompt at this place, with all that its rollouts need."""
+        return Prompt(
+            place, self.ids[place], int(self.clock[place]), self.first[place], int(self.key[place]),
+            self.bits[place], self.watched(np.array([place]), outcomes)[0],
+        )  # fmt: skip
 
 
-@dataclass(eq=False)
-class Window:
-    """What the model reads at once before rows go on from it: a prompt, or one that a row's own tokens were added to.
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One of the prompts; the fields are those of `Prompts`, `place` is its place among them."""
 
-    `prefill` is made when the first rows begin, and shared; so is the hidden state at its end, `last` [1, C].
-    """
-
+    place: int
     ids: np.ndarray
-    rows: list[Row]
-    prefill: Prefill | None = None
-    last: object = None
+    clock: int
+    first: np.ndarray
+    key: int
+    bits: np.ndarray
+    watched: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -87,57 +82,48 @@ class Queue:
     """Prompts in their order, a few of them begun.
 
     Args:
-        cut: a whole prompt to the tokens of it that the model reads.
+        outcomes: how many are watched.
         score: of ended rollouts, what the plan decides on.
     """
 
-    def __init__(
-        self,
-        prompts: Prompts,
-        plan: Plan,
-        cut: Callable[[np.ndarray], np.ndarray],
-        score: Callable[[Ended], np.ndarray],
-    ):
-        self.prompts, self.plan, self.cut, self.score = prompts, plan, cut, score
-        self.waiting: list[Window] = []  # the last one is next
+    def __init__(self, prompts: Prompts, plan: Plan, outcomes: int, score: Callable[[Ended], np.ndarray]):
+        self.prompts, self.plan, self.outcomes, self.score = prompts, plan, outcomes, score
+        self.waiting: list[tuple[int, np.ndarray]] = []  # prompt, numbers; the last one is next
         self.untouched = iter(range(len(prompts.ids)))
-        self.begun: dict[int, Window] = {}
         self.asked = np.zeros(len(prompts.ids), np.int64)
         self.ended: list[list[Ended]] = [[] for _ in range(len(prompts.ids))]
         self.settled = self.tokens = 0
 
-    def take(self, most: int) -> tuple[Window, list[Row]] | None:
-        """At most so many rows of one window, to begin now; None where there is nothing to begin."""
+    def take(self, most: int) -> tuple[Prompt, np.ndarray] | None:
+        """At most so many rollouts of one prompt, by their numbers, to begin now; None where there are none."""
         if not self.waiting:
-            self._begin()
+            self.waiting = self._begun(1)
         if not self.waiting:
             return None
-        window = self.waiting[-1]
-        rows = [window.rows.pop() for _ in range(min(most, len(window.rows)))]
-        if not window.rows:
-            self.waiting.pop()
-        return window, rows
+        prompt, numbers = self.waiting.pop()
+        if len(numbers) > most:
+            self.waiting.append((prompt, numbers[most:]))
+        return self.prompts.one(prompt, self.outcomes), numbers[:most]
 
-    def _begin(self) -> None:
-        """Put the next prompt that wants rollouts into the queue."""
-        none = np.zeros(0, np.int64)
-        for prompt in self.untouched:
+    def ahead(self, rollouts: int) -> int:
+        """Have so many wait, if there are as many. How many wait now."""
+        waiting = sum(len(numbers) for _, numbers in self.waiting)
+        if waiting < rollouts:
+            self.waiting = self._begun(rollouts - waiting) + self.waiting
+        return sum(len(numbers) for _, numbers in self.waiting)
+
+    def _begun(self, rollouts: int) -> list[tuple[int, np.ndarray]]:
+        """So many rollouts, or more, of the next prompts that want any; the first comes last."""
+        none, begun = np.zeros(0, np.int64), []
+        while rollouts > 0 and (prompt := next(self.untouched, None)) is not None:
             numbers = self.plan.more(prompt, none, np.zeros((0, 1)))
+            self.asked[prompt] = len(numbers)
+            rollouts -= len(numbers)
             if len(numbers):
-                self.begun[prompt] = Window(self.cut(self.prompts.ids[prompt]), [])
-                self._ask(prompt, numbers)
-                return
-            self.settled += 1
-
-    def _ask(self, prompt: int, numbers: np.ndarray) -> None:
-        window = self.begun[prompt]
-        window.rows.extend(Row(prompt, int(number)) for number in numbers[::-1])
-        self.asked[prompt] += len(numbers)
-        self.waiting.append(window)
-
-    def again(self, window: Window) -> None:
-        """A row that has filled its window goes on in this one."""
-        self.waiting.append(window)
+                begun.append((prompt, numbers))
+            else:
+                self.settled += 1
+        return begun[::-1]
 
     def bring(self, prompt: int, ended: Ended) -> None:
         """A rollout has ended. With the last one that was asked for, the plan may ask for more."""
@@ -150,7 +136,7 @@ class Queue:
         numbers = np.array([one.number for one in mine], np.int64)
         more = self.plan.more(prompt, numbers, np.stack([self.score(one) for one in mine]))
         if len(more):
-            self._ask(prompt, more)
+            self.asked[prompt] += len(more)
+            self.waiting.append((prompt, more))
         else:
-            del self.begun[prompt]
             self.settled += 1

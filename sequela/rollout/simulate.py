@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 import torch
-import torch.distributed as dist
 
 from sequela.model import checkpoint, precision
 from sequela.record.edit import NO_EDITS, Edits
@@ -29,6 +29,7 @@ from sequela.rollout.editing import changed, refuse_unknown, survey
 from sequela.rollout.engine import Engine, Rollouts
 from sequela.rollout.estimators import Auto, Fixed, Plan
 from sequela.rollout.imagined import events_of, join_parts, part_folder, table_of, write_part
+from sequela.rollout.lanes import Lanes
 from sequela.rollout.outcomes import stop_of, watch_of
 from sequela.rollout.prompts import prompts_of
 from sequela.rollout.queue import Prompts
@@ -43,7 +44,7 @@ from sequela.tokens.tokenizer import Tokenizer
 
 SHORTEST = 32  # tokens of context: room for demographics, the latest events, and some of the future
 QUESTIONS = (128, 4096)  # in a part: at least, where its shard has as many, and at most
-WORTH_PROCESSES = 5000  # rollouts, from which on processes of their own are worth their start
+WORTH_A_PROCESS = 250  # rollouts: with fewer, a process is not worth its start
 PARTS = 64  # of a cohort, about, before parts grow
 PILOT = 8  # rollouts of each half, with auto
 TARGET_ERROR = 0.02  # of auto, where nothing else is asked
@@ -107,9 +108,9 @@ def simulate(
     Args:
         edits: made to every history first. The table then has a column `changed`, whether the model reads another
             history for it; `simulate.json` says how many, and in how many each edit found something to do.
-        workers: where parts are made. None, or local without a number of processes: in this process, with all its
-            threads or its GPU; but a large cohort on a CPU in a process for each thread, which does more
-            (docs/records/rollouts.md).
+        workers: local: how many processes of this machine compute (see `sequela.rollout.lanes`); without a number, or
+            None, one for each of PyTorch's threads if there are rollouts enough to be worth it, and on a GPU this one.
+            ray: where parts are made.
         crew: the processes that share the parts; rank 0 puts them together.
 
     Raises:
@@ -124,13 +125,15 @@ def simulate(
     about = survey(tokenizer, meds, _times(requests), edits) if edits else None
     jobs = [replace(job, edits=edits) for job in _jobs(model, meds, out, requests, settings)]
     own = jobs if crew is None else jobs[crew.rank :: crew.size]
-    at_work = _at_work(workers, own)
-    if at_work is None:
-        questions = [len(job.times) for job in own]
-        for place, job in enumerate(own):
-            make_part(job, progress=_onward(progress, sum(questions[:place]), sum(questions)))
+    if workers is not None and workers.engine != "local":
+        run(make_part, own, workers, progress=progress)
     else:
-        run(make_part, own, at_work, progress=progress)
+        questions = [len(job.times) for job in own]
+        with _several(own, workers.processes if workers else 0) as lanes:
+            for place, job in enumerate(own):
+                make_part(
+                    job, lanes=lanes, progress=_onward(progress, sum(questions[:place]), sum(questions))
+                )
     if crew is not None:
         crew.gather(None)
         if crew.rank:
@@ -138,15 +141,15 @@ def simulate(
     return _finished(out, tokenizer, settings, requests, join_parts(out, len(jobs)), about)
 
 
-def _at_work(workers: Workers | None, jobs: Sequence[Job]) -> Workers | None:
-    """Where the parts are made; None: in this process."""
-    if workers is not None and (workers.engine != "local" or workers.processes):
-        return workers
-    rollouts = sum(len(job.times) * job.settings.rollouts for job in jobs)
-    threads = torch.get_num_threads()
-    if torch.cuda.is_available() or dist.is_initialized() or threads < 2 or rollouts < WORTH_PROCESSES:
-        return None
-    return Workers(processes=threads) if jobs[0].settings.backend == "own" else None
+def _several(jobs: Sequence[Job], asked: int) -> AbstractContextManager[Lanes | None]:
+    """So many processes to compute, 0: as many as are worth it; None: this one computes."""
+    left = [job for job in jobs if not part_folder(job.out, job.number).exists()]
+    rollouts = sum(len(job.times) * job.settings.rollouts for job in left)
+    many = asked or min(torch.get_num_threads(), rollouts // WORTH_A_PROCESS)
+    if not left or many < 2 or torch.cuda.is_available() or left[0].settings.backend != "own":
+        return nullcontext()
+    model, settings = left[0].model, left[0].settings
+    return Lanes(partial(_own_engine, model, settings.precision, settings.well_formed), many)
 
 
 def _times(requests: Sequence[Request]) -> pl.DataFrame:
@@ -206,25 +209,29 @@ def _engine_at(
     model: Path, _written: tuple[tuple[str, int], ...], asked: str, well_formed: bool, backend: str
 ) -> tuple[Engine | VllmEngine, Tokenizer, Grammar]:
     """One engine for the parts of a process; another model in the same folder is another engine."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
+    engine, tokenizer = _own_engine(model, asked, well_formed), Tokenizer.load(model)
     grammar = Grammar.load(model, tokenizer)
-    engine = Engine(
-        decoder,
-        tokenizer.minutes,
-        grammar=grammar,
-        well_formed=well_formed,
-        cut=lambda ids, length: newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, length),
-        precision=precision.choose(asked, device, decoder.config.hidden_size),
-    )
     if backend == "vllm":
-        sampler = vllm_sampler(model, engine.precision, decoder.config.context)
+        sampler = vllm_sampler(model, engine.precision, engine.model.config.context)
         return VllmEngine(engine, sampler), tokenizer, grammar
     return engine, tokenizer, grammar
 
 
-def make_part(job: Job, *, progress: Progress = silent) -> None:
-    """Simulate the patients of one part and write it, unless it is there."""
+def _own_engine(model: Path, asked: str, well_formed: bool) -> Engine:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
+    return Engine(
+        decoder,
+        tokenizer.minutes,
+        grammar=Grammar.load(model, tokenizer),
+        well_formed=well_formed,
+        cut=lambda ids, length: newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, length),
+        precision=precision.choose(asked, device, decoder.config.hidden_size),
+    )
+
+
+def make_part(job: Job, *, lanes: Lanes | None = None, progress: Progress = silent) -> None:
+    """Simulate the patients of one part and write it, unless it is there. `lanes` compute, or this process."""
     if part_folder(job.out, job.number).exists():
         return
     settings, requests = job.settings, list(job.requests)
@@ -240,7 +247,7 @@ def make_part(job: Job, *, progress: Progress = silent) -> None:
     pools = []
     for avoids, some in pools_of(settings, requests):
         watch, asking = watch_of(tokenizer, grammar, some), replace(prompts, asked=_asked(times, some))
-        rollouts = engine.extend(
+        rollouts = (lanes or engine).extend(
             asking, _plan(settings, requests, some, asking.asked), stop_of(tokenizer, watch, settings.limit), watch,
             temperature=settings.temperature, avoid=avoids is not None, rows=settings.rows, progress=progress,
         )  # fmt: skip

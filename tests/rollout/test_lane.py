@@ -39,8 +39,8 @@ class Spied(Lane):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.steps, self.takes = [], []
-        take = self.queue.take
+        self.steps, self.takes, self.prefills = [], [], []
+        self.queue, take = self.source, self.source.take
 
         def noted(most):
             taken = take(most)
@@ -49,13 +49,20 @@ class Spied(Lane):
 
         self.queue.take = noted
 
+    def _firsts(self):
+        """The first row of each branch."""
+        sizes = [branch.n for branch in self.branches.branches]
+        return [self.rows[start] for start in np.cumsum([0, *sizes[:-1]])]
+
     def _sample(self):
         branches = self.branches.branches
         assert [branch.n for branch in branches] and sum(branch.n for branch in branches) == len(self.rows)
         assert len(self.hidden) == len(self.rows) == len(self.state.seed)
         start, prompts = 0, []
+        firsts = zip(self._firsts(), self.windows, strict=True)
+        self.prefills.append([(row.prompt.place, window.prefill) for row, window in firsts])
         for branch, window in zip(branches, self.windows, strict=True):
-            of = {row.prompt for row in self.rows[start : start + branch.n]}
+            of = {row.prompt.place for row in self.rows[start : start + branch.n]}
             assert len(of) == 1 and window.prefill is branch.prompt
             assert branch.prompt.length + branch.used <= self.model.config.context
             prompts.append((of.pop(), branch.n))
@@ -83,11 +90,10 @@ def lane_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
         mask=False, avoid=False, temperature=1.0, greedy=False,
     )  # fmt: skip
     room = min(limit, context // 2)
-    queue = Queue(asked, Fixed(n), lambda ids: ids[-(context - room) :], lambda ended: np.zeros(1))
-    with torch.inference_mode():
-        lane = Spied(decoder, "fp32", watching, queue, rows)
-        while lane.step():
-            pass
+    queue = Queue(asked, Fixed(n), 0, lambda ended: np.zeros(1))
+    lane = Spied(decoder, "fp32", watching, queue, lambda ids: ids[-(context - room) :], rows)
+    while lane.step():
+        pass
     return lane
 
 
@@ -125,3 +131,14 @@ def test_a_full_window_is_begun_anew(length, limit, context):
         assert all(len(one.tokens) == limit for one in some)
     assert any(one.windows for some in lane.queue.ended for one in some) == (limit in (50, 100))
     assert not lane.rows
+
+
+def test_a_prompt_is_read_once_however_often_rows_of_it_are_begun():
+    """And forgotten when another prompt's rows are begun and none of its own are left."""
+    lane = lane_of(count=3, n=9, rows=4, ends=False)
+    read = {place: set() for place in range(3)}
+    assert len(lane.read) <= 2
+    for step in lane.prefills:
+        for place, prefill in step:
+            read[place].add(prefill)
+    assert [len(one) for one in read.values()] == [1, 1, 1]

@@ -1,9 +1,11 @@
 """Who gets which rollouts, in which order, and that every one is made exactly once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from sequela.rollout.queue import Ended, Prompts, Queue, Window
+from sequela.rollout.queue import Ended, Prompts, Queue
 from sequela.tokens.ragged import Ragged
 
 
@@ -32,29 +34,29 @@ class Waves:
 
 
 def queue_of(count, plan):
-    return Queue(prompts(count), plan, lambda ids: ids[-1:], lambda ended: np.array([ended.hazard[0]]))
+    return Queue(prompts(count), plan, 1, lambda ended: np.array([ended.hazard[0]]))
 
 
-def ended(row, score=0.0):
+def ended(number, score=0.0):
     one = np.array([score], np.float32)
-    return Ended(row.number, [0] * (row.number + 1), 0, 0, one, one, one, one > 0, 0.0, 0)
+    return Ended(number, [0] * (number + 1), 0, 0, one, one, one, one > 0, 0.0, 0)
 
 
 def granted(queue, most):
-    """(prompt, numbers) of what is granted, and the rows."""
+    """(prompt, numbers) of what is granted."""
     taken = queue.take(most)
     if taken is None:
         return None
-    window, rows = taken
-    assert window.ids.tolist() == [10 + rows[0].prompt]  # cut
-    assert len({row.prompt for row in rows}) == 1
-    return (rows[0].prompt, [row.number for row in rows]), rows
+    prompt, numbers = taken
+    assert prompt.ids.tolist() == [1, 10 + prompt.place] and prompt.key == prompt.place
+    assert prompt.watched.tolist() == [True]
+    return prompt.place, numbers.tolist()
 
 
 def names(queue, most):
     out = []
     while (taken := granted(queue, most)) is not None:
-        out.append(taken[0])
+        out.append(taken)
     return out
 
 
@@ -64,12 +66,11 @@ def test_prompts_come_in_their_order_and_rollouts_by_number():
     assert queue.settled == 0
 
 
-def test_rows_of_one_prompt_share_a_window():
-    queue = queue_of(2, Waves(4))
-    first, _ = queue.take(3)
-    second, _ = queue.take(3)
-    third, _ = queue.take(3)
-    assert first is second and third is not first
+def test_a_prompt_comes_with_what_it_is_asked():
+    asked = np.array([[True, False], [False, True]])
+    one = replace(prompts(2), asked=asked, clock=np.array([-5, -6])).one(1, 2)
+    assert (one.place, one.ids.tolist(), one.clock, one.key) == (1, [1, 11], -6, 1)
+    assert one.watched.tolist() == [False, True] and one.first.all() and len(one.bits) == 0
 
 
 def test_a_prompt_that_wants_nothing_is_settled_at_once():
@@ -80,64 +81,61 @@ def test_a_prompt_that_wants_nothing_is_settled_at_once():
     assert empty.take(4) is None
 
 
+def test_looking_ahead_changes_no_order():
+    plan = Waves([3, 0, 2, 4, 1])
+    queue = queue_of(5, plan)
+    assert queue.ahead(4) == 5 and [asked[0] for asked in plan.asked] == [0, 1, 2]
+    assert granted(queue, 2) == (0, [0, 1])
+    assert queue.ahead(1) == 3 and len(plan.asked) == 3  # there are as many: nobody else is begun
+    assert queue.ahead(50) == 8 and len(plan.asked) == 5
+    assert names(queue, 9) == [(0, [2]), (2, [0, 1]), (3, [0, 1, 2, 3]), (4, [0])]
+    assert queue.ahead(1) == 0 and queue.settled == 1
+
+
 def test_a_plan_that_asks_for_more():
-    """It sees all scores by number, whatever the order in which they came; the same prompt's window serves again."""
+    """It sees all scores by number, whatever the order in which they came."""
     plan = Waves(3, 2)
     queue = queue_of(2, plan)
-    (_, rows), _ = granted(queue, 9), granted(queue, 9)
-    window = queue.begun[0]
-    for row in (rows[2], rows[0]):
-        queue.bring(0, ended(row, row.number / 8))
+    assert names(queue, 9) == [(0, [0, 1, 2]), (1, [0, 1, 2])]
+    for number in (2, 0):
+        queue.bring(0, ended(number, number / 8))
     assert queue.take(9) is None and queue.settled == 0
-    queue.bring(0, ended(rows[1], 0.5))
+    queue.bring(0, ended(1, 0.5))
     assert plan.asked[-1] == (0, [0, 1, 2], [0, 0.5, 0.25])
-    (what, rows), again = granted(queue, 9), queue.begun[0]
-    assert what == (0, [3, 4]) and again is window
-    for row in rows:
-        queue.bring(0, ended(row))
-    assert queue.settled == 1 and 0 not in queue.begun and 1 in queue.begun
+    assert granted(queue, 9) == (0, [3, 4])
+    for number in (3, 4):
+        queue.bring(0, ended(number))
+    assert queue.settled == 1
     assert [one.number for one in queue.ended[0]] == [0, 1, 2, 3, 4]
     assert queue.tokens == 1 + 2 + 3 + 4 + 5
 
 
 def test_more_rollouts_go_before_prompts_that_nobody_has_begun():
     queue = queue_of(3, Waves(1, 1))
-    _, (row,) = granted(queue, 1)
-    queue.bring(0, ended(row))
+    assert granted(queue, 1) == (0, [0])
+    queue.bring(0, ended(0))
     assert names(queue, 1) == [(0, [1]), (1, [0]), (2, [0])]
 
 
-def test_a_row_that_goes_on_in_a_new_window_is_next():
-    queue = queue_of(2, Waves(2))
-    _, rows = granted(queue, 2)
-    rows[0].windows += 1
-    queue.again(Window(np.array([10]), [rows[0]]))
-    window, (row,) = queue.take(5)
-    assert row is rows[0] and window.prefill is None
-
-
+@pytest.mark.parametrize("ahead", [0, 30])
 @pytest.mark.parametrize("most", [1, 3, 50])
-def test_every_rollout_is_made_exactly_once(most):
-    """With prompts that ask for more, and rows that go on in new windows; they end in any order."""
+def test_every_rollout_is_made_exactly_once(most, ahead):
+    """With prompts that ask for more; they end in any order."""
     random = np.random.default_rng(most)
     count, waves = 40, [random.integers(0, 9, 40).tolist(), random.integers(0, 5, 40).tolist()]
     queue, made, held = queue_of(count, Waves(*waves)), [], []
     while True:
-        taken = queue.take(most)
+        queue.ahead(ahead)
+        taken = granted(queue, most)
         if taken is None and not held:
             break
-        held.extend(taken[1] if taken else [])
+        held.extend([(taken[0], number) for number in taken[1]] if taken else [])
         random.shuffle(held)
-        for row in [held.pop() for _ in range((len(held) + 1) // 2)]:
-            if (row.prompt + row.number) % 5 == 0 and row.windows < 2:
-                row.windows += 1
-                queue.again(Window(queue.cut(queue.prompts.ids[row.prompt]), [row]))
-                continue
-            made.append((row.prompt, row.number, row.windows))
-            queue.bring(row.prompt, ended(row))
+        for prompt, number in [held.pop() for _ in range((len(held) + 1) // 2)]:
+            made.append((prompt, number))
+            queue.bring(prompt, ended(number))
     # A prompt without a first wave gets none at all
     wanted = [a + b if a else 0 for a, b in zip(*waves, strict=True)]
-    expected = [(p, n, 2 if (p + n) % 5 == 0 else 0) for p, many in enumerate(wanted) for n in range(many)]
-    assert sorted(made) == expected
+    assert sorted(made) == [(p, n) for p, many in enumerate(wanted) for n in range(many)]
     assert [[one.number for one in some] for some in queue.ended] == [list(range(n)) for n in wanted]
-    assert queue.settled == count and not queue.begun and not queue.waiting
+    assert queue.settled == count and not queue.waiting

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -265,23 +266,46 @@ def test_a_crew_makes_the_same_files(rough, world_meds, tmp_path, whole, monkeyp
     assert files(out) == files(folder)
 
 
-def test_one_worker_makes_the_same_files(rough, world_meds, tmp_path, whole):
-    folder, asked = whole
-    told = []
-    simulate(
-        rough, world_meds, tmp_path / "out", asked, SMALL, workers=Workers(processes=1),
-        progress=lambda done, total, **_: told.append((done, total)),
-    )  # fmt: skip
-    assert files(tmp_path / "out") == files(folder) and told[-1] == (5, 5)
+@pytest.mark.parametrize("estimator", ["scope", "reach"])
+def test_processes_make_the_same_files(rough, world_meds, tmp_path, parts_of_five, estimator):
+    """Of as many parts, and with progress as from one process."""
+    asked, settings = [few(world_meds)], replace(SMALL, estimator=estimator)
+    told = {}
+    for count in (1, 2):
+        told[count] = []
+        simulate(
+            rough, world_meds, tmp_path / str(count), asked, settings, workers=Workers(processes=count),
+            progress=lambda done, total, count=count, **_: told[count].append((done, total)),
+        )  # fmt: skip
+    assert files(tmp_path / "2") == files(tmp_path / "1")
+    assert told[2] == sorted(told[2]) and told[2][-1] == told[1][-1] == (PATIENTS, PATIENTS)
+
+
+@pytest.mark.parametrize(("rollouts", "threads", "expected"), [(400, 2, 2), (400, 1, 0), (3, 2, 0)])
+def test_a_process_must_be_worth_its_start(
+    rough, world_meds, tmp_path, monkeypatch, rollouts, threads, expected
+):
+    class Stop(Exception):
+        pass
+
+    def started(make, count):
+        started.count = count
+        raise Stop
+
+    started.count = 0
+    monkeypatch.setattr(module, "Lanes", started)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    settings, asked = replace(SMALL, rollouts=rollouts, limit=1), [few(world_meds, patients=2)]
+    with pytest.raises(Stop) if expected else nullcontext():
+        simulate(rough, world_meds, tmp_path / "out", asked, settings)
+    assert started.count == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_workers_make_the_same_files(rough, world_meds, tmp_path, whole, engine):
-    if engine == "ray":
-        pytest.importorskip("ray", reason="ray is not installed: pip install 'sequela[ray]'")
+def test_a_cluster_makes_the_same_files(rough, world_meds, tmp_path, whole):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'sequela[ray]'")
     folder, asked = whole
-    simulate(rough, world_meds, tmp_path / "out", asked, SMALL, workers=Workers(engine, processes=2))
+    simulate(rough, world_meds, tmp_path / "out", asked, SMALL, workers=Workers("ray", processes=2))
     assert files(tmp_path / "out") == files(folder)
 
 

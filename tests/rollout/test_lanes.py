@@ -1,0 +1,154 @@
+"""Several processes make what one makes, share it evenly, and say so when one of them cannot go on."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sequela.record.errors import InputError
+from sequela.rollout.engine import Engine
+from sequela.rollout.estimators import Auto, Fixed
+from sequela.rollout.lanes import Lanes
+from tests.rollout.test_engine import ALONE, MINUTES, STOP, WATCH, model, prompts
+
+
+def make(context=1024):
+    return Engine(model(context=context), MINUTES)
+
+
+def make_none():
+    raise InputError("there is no such model")
+
+
+def broken():
+    engine = make()
+    engine.lane = lambda *_, **__: 1 // 0
+    return engine
+
+
+def same(one, other):
+    assert one.tokens.flat.tolist() == other.tokens.flat.tolist()
+    for name in (
+        "prompt",
+        "number",
+        "clock",
+        "reason",
+        "hazard",
+        "reached",
+        "happened",
+        "watched",
+        "windows",
+    ):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+@pytest.fixture(scope="module")
+def lanes():
+    with Lanes(partial(make, context=32), 2) as several:
+        yield several
+
+
+@pytest.mark.parametrize("rows", [1, 5, 128])
+@pytest.mark.parametrize("count", [1, 9])
+def test_the_same_rollouts_as_one_process(lanes, rows, count):
+    """With histories longer than a window, and rollouts that fill it; and several runs, one after the other."""
+    asked, told = prompts(count, longest=40), []
+    out = lanes.extend(
+        asked, Fixed(7), STOP, WATCH, rows=rows, progress=lambda done, total, **facts: told.append(done)
+    )
+    same(out, make(context=32).extend(asked, Fixed(7), STOP, WATCH, rows=rows))
+    assert out.windows.any() and told == sorted(told) and told[-1] == count
+
+
+def test_a_plan_that_asks_for_more_gets_it(lanes):
+    """A lane with nothing to do waits for what the others' results make the plan ask for."""
+    plan = Auto("reach", 0.05, None, pilot=2, cap=100)
+    asked = prompts(6)
+    out = lanes.extend(asked, plan, STOP, ALONE, avoid=True)
+    same(out, make(context=32).extend(asked, plan, STOP, ALONE, avoid=True))
+    assert len(set(np.bincount(out.prompt))) > 1  # not every prompt got as many
+    nobody = lanes.extend(prompts(0), Fixed(3), STOP, WATCH)
+    assert len(nobody.number) == 0
+
+
+def test_the_rollouts_of_one_prompt_are_shared_evenly(lanes, monkeypatch):
+    taken = {}
+    from sequela.rollout import lanes as module
+
+    class Spied(module.Queue):
+        def take(self, most):
+            got = super().take(most)
+            if got is not None:
+                taken.setdefault(got[0].place, []).append(len(got[1]))
+            return got
+
+    monkeypatch.setattr(module, "Queue", Spied)
+    lanes.extend(prompts(1), Fixed(64), STOP, WATCH)
+    assert taken == {0: [32, 32]}
+
+
+def test_what_a_process_raises_is_raised_here():
+    with Lanes(make_none, 2) as several, pytest.raises(InputError, match="there is no such model"):
+        several.extend(prompts(), Fixed(2), STOP, WATCH)
+    with Lanes(broken, 2) as several, pytest.raises(ZeroDivisionError) as caught:
+        several.extend(prompts(), Fixed(2), STOP, WATCH)
+    assert "in broken" not in str(caught.value) and "test_lanes.py" in caught.value.__notes__[0]
+
+
+def test_a_process_that_dies_is_an_error_not_a_wait():
+    with Lanes(make, 2) as several:
+        several.extend(prompts(), Fixed(2), STOP, WATCH)
+        os.kill(several.processes[1].pid, signal.SIGKILL)
+        several.processes[1].wait()
+        with pytest.raises(InputError, match="a process of the simulation died"):
+            several.extend(prompts(), Fixed(2), STOP, WATCH)
+        assert all(process.returncode is not None for process in several.processes)
+
+
+def test_processes_end_with_their_owner():
+    """Closed, forgotten, or interrupted in the midst of something: none is left behind."""
+    several = Lanes(make, 1)
+    (process,) = several.processes
+    several.close()
+    assert process.returncode is not None
+
+    several = Lanes(make, 1)
+    (process,) = several.processes
+    del several
+    assert process.returncode is not None
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    several = Lanes(make, 1)
+    with pytest.raises(KeyboardInterrupt):
+        several.extend(prompts(), Fixed(20), STOP, WATCH, rows=2, progress=interrupted)
+    assert several.processes[0].returncode is not None
+
+
+def test_an_interrupted_terminal_is_for_who_asks():
+    """Ctrl-C goes to every process of the group in front; the lanes leave it to the one that started them."""
+    with Lanes(make, 1) as several:
+        assert os.getpgid(several.processes[0].pid) != os.getpgrp()
+
+
+def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
+    """As in a notebook, or a script of a few lines."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.rollout.test_lanes import *\n"
+        "with open('ran', 'a') as f: f.write('x')\n"
+        "with Lanes(make, 2) as several:\n"
+        "    print(len(several.extend(prompts(), Fixed(2), STOP, WATCH).number))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("14\n", 0), done.stderr
+    assert (tmp_path / "ran").read_text() == "x"
