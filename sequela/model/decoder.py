@@ -19,7 +19,9 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Not nn.Embedding itself, whose random weights nobody needs: on the meta device they cost seconds of imports
+        nothing = torch.zeros(config.vocab_size, config.hidden_size)
+        self.embedding = nn.Embedding.from_pretrained(nothing, freeze=False)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

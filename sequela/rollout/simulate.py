@@ -44,6 +44,7 @@ from sequela.tokens.tokenizer import Tokenizer
 
 SHORTEST = 32  # tokens of context: room for demographics, the latest events, and some of the future
 QUESTIONS = (128, 4096)  # in a part: at least, where its shard has as many, and at most
+LEAST = 4096  # rollouts in a part: its last ones are computed a few at a time
 WORTH_A_PROCESS = 250  # rollouts: with fewer, a process is not worth its start
 PARTS = 64  # of a cohort, about, before parts grow
 PILOT = 8  # rollouts of each half, with auto
@@ -183,7 +184,8 @@ def _jobs(
 ) -> list[Job]:
     """The parts: patients of one shard each, in the order of shards and patients."""
     everyone = np.unique(np.concatenate([one.times["subject_id"].to_numpy() for one in requests]))
-    size = int(np.clip(len(everyone) // PARTS, *QUESTIONS))
+    least, most = QUESTIONS
+    size = int(np.clip(len(everyone) // PARTS, max(least, min(LEAST // settings.rollouts, most)), most))
     shards = shards_of(meds)
     there = [patients_of(shard) for shard in shards]
     check_patients_once(there, shards)

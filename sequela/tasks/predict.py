@@ -13,7 +13,6 @@ from sequela.record.errors import InputError
 from sequela.record.progress import Progress, silent
 from sequela.record.store import read_events, read_frames
 from sequela.rollout.request import Request
-from sequela.tasks.baseline import Sample, fit_baselines
 from sequela.tasks.estimate import estimate, read_edits, read_maps, read_rollouts
 from sequela.tasks.features import Features, build_features
 from sequela.tasks.incidence import LEVEL
@@ -186,6 +185,9 @@ class _Training:
 
     def answers(self, task: Task, truth: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
         """`truth` with the `prediction` of each baseline, by its name."""
+        # Imported here: who only asks for simulations is spared scikit-learn, which takes seconds to load
+        from sequela.tasks.baseline import Sample, fit_baselines
+
         labelled = self.labelled[task.name]
         outcome = labelled["label"].fill_null(np.nan).to_numpy()
         lost = (labelled["decided"] == "censored").to_numpy()
