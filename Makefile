@@ -21,11 +21,12 @@ demo: setup ## the main job on the bundled cohort: real patients in, risks with 
 	$(BIN)/sequela demo --out $(OUT) $(ARGS)
 
 # Two workers with one thread each: threads of both that wait for each other on two cores cost several times as much.
+# A module goes to one worker, so that what its tests share is made once.
 test: setup ## the tests that take less than ten minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
 
 test-all: setup ## every test, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 check: setup ## style (ruff), floors (import-linter) and types of the public API (ty)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -14,7 +15,10 @@ from sequela.record.store import read_events
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work
-WITH_HELP = ["tokenization.py", "memory.py", "ingest.py", "dial.py", "training.py", "choices.py"]
+WITH_HELP = [
+    "tokenization.py", "memory.py", "ingest.py", "dial.py", "training.py", "choices.py", "rollouts.py", "cohort.py",
+    "schemes.py",
+]  # fmt: skip
 
 
 def last_line(script: str, *arguments: str) -> dict:
@@ -34,11 +38,12 @@ def measure(monkeypatch):
 
 
 @pytest.mark.parametrize("script", WITH_HELP)
-def test_help(script):
-    done = subprocess.run(
-        [sys.executable, BENCH / script, "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--quick" in done.stdout
+def test_help(script, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(BENCH / script), run_name="__main__")
+    assert ended.value.code == 0 and "--quick" in capsys.readouterr().out
 
 
 def test_tokenization_without_peers(tmp_path):

@@ -138,14 +138,6 @@ def test_the_bandwidth_is_that_of_the_best_time(decoding):
     assert found == 2e6
 
 
-@pytest.mark.parametrize("script", ["rollouts.py", "cohort.py"])
-def test_help(script):
-    done = subprocess.run(
-        [sys.executable, BENCH / script, "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--quick" in done.stdout
-
-
 def test_a_quick_run_without_peers(tmp_path):
     done = subprocess.run(
         [sys.executable, BENCH / "rollouts.py", "--quick", "--layers", "1", "--width", "32", "--heads", "2",
@@ -156,5 +148,6 @@ def test_a_quick_run_without_peers(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert "is missing, so the peer is left out" in done.stdout
     assert (found["name"], found["failed"], found["generate_ratio"]) == ("rollouts", {}, {})
-    assert found["tokens_per_second"]["sequela, fp32"] > 0
+    assert found["tokens_per_second"].keys() == {"sequela, fp32", "sequela, a process a thread, fp32"}
+    assert all(one > 0 for one in found["tokens_per_second"].values())
     assert 0 <= found["roofline_share"]["fp32"] < 1

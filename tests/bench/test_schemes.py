@@ -107,13 +107,7 @@ def test_the_interval_of_a_ratio_covers_it(measured):
     assert measured.interval_of_ratio(below, below) == pytest.approx((1, 1, 1))
 
 
-def test_help():
-    done = subprocess.run(
-        [sys.executable, BENCH / "schemes.py", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--quick" in done.stdout
-
-
+@pytest.mark.slow
 def test_a_tiny_run_is_kept_and_not_run_again(tmp_path):
     def run(*more: str) -> tuple[dict, str]:
         command = [sys.executable, BENCH / "schemes.py", "--quick", "--work", tmp_path, "--patients", "40"]

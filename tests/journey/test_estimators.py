@@ -16,7 +16,7 @@ from sequela import SimulateSettings
 from sequela.record.world import World
 from tests.journey.travel import futures, predictions, read
 
-PATIENTS = 200
+PATIENTS = 140
 KEY = ["subject_id", "prediction_time"]
 SPENT = {
     "scope": SimulateSettings(rollouts=10, seed=1),

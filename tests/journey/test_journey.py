@@ -39,6 +39,7 @@ def test_a_horizon_that_ends_when_it_is_reached_would_be_noticed(journey):
     assert abs(answers.predicted.mean() - true) < abs(answers.predicted.mean() - shorter)
 
 
+@pytest.mark.slow
 def test_coarse_bins_bias_the_risk(journey, tmp_path):
     """With two quantiles the lower two levels look the same, so the middle one is given too low a risk."""
 

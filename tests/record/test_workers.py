@@ -91,6 +91,7 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_ray_worker_that_is_killed_costs_nothing_but_time(cluster, tmp_path):
     assert run(partial(killed_once, tmp_path), range(6), cluster) == [n * n for n in range(6)]
     assert (tmp_path / "killed").exists()

@@ -95,6 +95,7 @@ def test_what_is_there_is_not_made_again_and_budgets_can_be_added(corpus, tmp_pa
     assert found["runs"] == len(first.made) + len(third.made)
 
 
+@pytest.mark.slow
 def test_a_loss_below_the_entropy_is_told_to_be_impossible(corpus, tmp_path):
     told = {}
     for floor in (0.1, 1e3):
@@ -103,6 +104,7 @@ def test_a_loss_below_the_entropy_is_told_to_be_impossible(corpus, tmp_path):
     assert "below the entropy" in told[1e3] and "below the entropy" not in told[0.1]
 
 
+@pytest.mark.slow
 def test_seeds_are_runs_of_their_own(corpus, tmp_path):
     made = Surface(corpus)
     scale(study_of(corpus, tmp_path / "s", made, (1e13, 1e14), seeds=2, expected_tokens_per_parameter=20))
