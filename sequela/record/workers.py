@@ -30,7 +30,7 @@ class Workers:
     engine: str = "local"
     """local: processes of this machine; ray: a Ray cluster, which must see the same files."""
     processes: int = 0
-    """How many work at once; 0: one for each core of this machine, or of the cluster."""
+    """How many work at once; 0: one for each core of this machine, or of the cluster, if there is work enough."""
     address: str | None = None
     """The address of the Ray cluster; none starts one on this machine."""
 

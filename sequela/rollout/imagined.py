@@ -90,14 +90,14 @@ def table_of(
 
 
 def write_part(
-    out: Path, number: int, pools: Iterable[tuple[str | None, pl.DataFrame, pl.DataFrame]], facts: dict
+    done: Path, pools: Iterable[tuple[str | None, pl.DataFrame, pl.DataFrame]], facts: dict
 ) -> None:
     """Write a part whole or not at all; one that is there already stays.
 
     Args:
+        done: its `part_folder`.
         pools: what is avoided (None: nothing), the events, and one row a rollout.
     """
-    done = part_folder(out, number)
     work = done.with_name(f".{done.name}-{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -116,14 +116,14 @@ def write_part(
         shutil.rmtree(work)
 
 
-def part_folder(out: Path, number: int) -> Path:
-    """Where a part lies once it is whole."""
-    return out / PARTS / f"{number:06d}"
+def part_folder(out: Path, number: int, count: int) -> Path:
+    """Where a part of so many lies once it is whole. (A cohort cut into another number of parts has others.)"""
+    return out / PARTS / f"{number:06d}-of-{count:06d}"
 
 
 def join_parts(out: Path, count: int) -> list[dict]:
     """Make of so many parts one file for each rollout number, and one table; the parts' facts, in order."""
-    parts = [part_folder(out, number) for number in range(count)]
+    parts = [part_folder(out, number, count) for number in range(count)]
     frames = [pl.scan_parquet(part / TABLE) for part in parts]
     pl.concat(frames, how="diagonal").sink_parquet(out / TABLE)
     names = sorted(

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,18 +45,23 @@ class Lanes:
         self.processes: list[subprocess.Popen] = []
         self.close = weakref.finalize(self, _end, self.connections, self.processes)
         # Of threads, since a library reads their number when it is loaded; the path, for who changed it in Python
-        own = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        own = {
+            "OMP_NUM_THREADS": "1",
+            "POLARS_MAX_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, sys.path)),
+        }
         for _ in range(processes):
             ours, theirs = multiprocessing.Pipe()
             # Neither a fork, which copies the locks of threads that do not live on in the child, nor a spawn of
             # `multiprocessing`, which runs the main program again.
-            command = [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
+            command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
             given = {"pass_fds": [theirs.fileno()], "env": os.environ | own}
             # A group of its own: Ctrl-C is for who asks, who then ends this process
             self.processes.append(subprocess.Popen(command, process_group=0, **given))
             theirs.close()
             self.connections.append(ours)
-            _told(ours, make)
+            with suppress(_Lost):  # why it is lost is told when it is asked
+                _tell(ours, make)
 
     def __enter__(self) -> Lanes:
         return self
@@ -79,15 +85,16 @@ class Lanes:
         """As `Engine.extend`, with so many `rows` in each process.
 
         Raises:
-            InputError: where a process died; whatever one of them raised.
+            InputError: where a process died, or raised it.
+            RuntimeError: where a process failed in another way; its traceback is in the words.
         """
         queue = Queue(prompts, plan, len(watch.horizon), lambda one: one.score(avoided=avoid))
         options = {"temperature": temperature, "greedy": greedy, "avoid": avoid, "rows": rows}
         try:
             for connection in self.connections:
-                _told(connection, (stop, watch, options))
+                _tell(connection, (stop, watch, options))
             self._answer(queue, rows, progress)
-        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        except _Lost as error:
             self.close()
             raise InputError(
                 "a process of the simulation died, perhaps for want of memory: run again with fewer --processes "
@@ -115,7 +122,7 @@ class Lanes:
 
         while busy:
             for connection in wait(list(busy)):
-                kind, *told = connection.recv()
+                kind, *told = _heard(connection)
                 if kind == "take":
                     idle[connection] = told[0]
                 elif kind == "bring":
@@ -124,13 +131,15 @@ class Lanes:
                     progress(queue.settled, total, tokens=queue.tokens)
                 elif kind == "end":
                     busy.remove(connection)
+                elif kind == "refused":
+                    raise InputError(told[0])
                 else:
-                    raise told[0]
+                    raise RuntimeError(f"a process of the simulation failed:\n{told[0]}")
             for connection, most in list(idle.items()):
                 taken = given(connection, most)
                 # Without anything at work it waits: what others bring may make the plan ask for more
                 if taken is not None or held[connection] or queue.settled == total:
-                    connection.send(taken)
+                    _tell(connection, taken)
                     del idle[connection]
         progress(queue.settled, total, tokens=queue.tokens)
 
@@ -143,12 +152,12 @@ class _Far:
 
     def take(self, most: int) -> tuple[Prompt, np.ndarray] | None:
         """As `Queue.take`; a lane that has nothing else to do waits until there is something, or all is done."""
-        self.connection.send(("take", most))
-        return self.connection.recv()
+        _tell(self.connection, ("take", most))
+        return _heard(self.connection)
 
     def bring(self, prompt: int, ended: Ended) -> None:
         """As `Queue.bring`."""
-        self.connection.send(("bring", prompt, ended))
+        _tell(self.connection, ("bring", prompt, ended))
 
 
 def serve(handle: int) -> None:
@@ -159,24 +168,39 @@ def serve(handle: int) -> None:
     torch.set_num_threads(1)
     connection = Connection(handle)
     try:
-        engine = connection.recv()()
+        engine = _heard(connection)()
         while True:
-            stop, watch, options = connection.recv()
+            stop, watch, options = _heard(connection)
             lane = engine.lane(_Far(connection), stop, watch, **options)
             while lane.step():
                 pass
-            connection.send(("end",))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+            _tell(connection, ("end",))
+    except _Lost:
         return
-    except Exception as error:
-        error.add_note(traceback.format_exc())
-        connection.send(("error", error))
+    except InputError as error:
+        with suppress(_Lost):
+            _tell(connection, ("refused", str(error)))
+    except Exception:
+        with suppress(_Lost):
+            _tell(connection, ("failed", traceback.format_exc()))
 
 
-def _told(connection: Connection, what: object) -> None:
-    """Say it; to a process that is no more it makes no difference, what it said last is still to be read."""
-    with suppress(BrokenPipeError, ConnectionResetError):
+class _Lost(Exception):
+    """Nobody is at the other end of a pipe."""
+
+
+def _tell(connection: Connection, what: object) -> None:
+    try:
         connection.send(what)
+    except OSError as error:
+        raise _Lost from error
+
+
+def _heard(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except (EOFError, OSError) as error:
+        raise _Lost from error
 
 
 def _end(connections: list[Connection], processes: list[subprocess.Popen]) -> None:
@@ -184,4 +208,5 @@ def _end(connections: list[Connection], processes: list[subprocess.Popen]) -> No
         connection.close()
     for process in processes:
         process.terminate()
+    for process in processes:
         process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -88,7 +89,8 @@ class Queue:
 
     def __init__(self, prompts: Prompts, plan: Plan, outcomes: int, score: Callable[[Ended], np.ndarray]):
         self.prompts, self.plan, self.outcomes, self.score = prompts, plan, outcomes, score
-        self.waiting: list[tuple[int, np.ndarray]] = []  # prompt, numbers; the last one is next
+        self.waiting: deque[tuple[int, np.ndarray]] = deque()  # prompt, numbers; the last one is next
+        self.left = 0  # how many rollouts these are
         self.untouched = iter(range(len(prompts.ids)))
         self.asked = np.zeros(len(prompts.ids), np.int64)
         self.ended: list[list[Ended]] = [[] for _ in range(len(prompts.ids))]
@@ -96,34 +98,26 @@ class Queue:
 
     def take(self, most: int) -> tuple[Prompt, np.ndarray] | None:
         """At most so many rollouts of one prompt, by their numbers, to begin now; None where there are none."""
-        if not self.waiting:
-            self.waiting = self._begun(1)
-        if not self.waiting:
+        if not self.ahead(1):
             return None
         prompt, numbers = self.waiting.pop()
         if len(numbers) > most:
             self.waiting.append((prompt, numbers[most:]))
+        self.left -= len(numbers[:most])
         return self.prompts.one(prompt, self.outcomes), numbers[:most]
 
     def ahead(self, rollouts: int) -> int:
         """Have so many wait, if there are as many. How many wait now."""
-        waiting = sum(len(numbers) for _, numbers in self.waiting)
-        if waiting < rollouts:
-            self.waiting = self._begun(rollouts - waiting) + self.waiting
-        return sum(len(numbers) for _, numbers in self.waiting)
-
-    def _begun(self, rollouts: int) -> list[tuple[int, np.ndarray]]:
-        """So many rollouts, or more, of the next prompts that want any; the first comes last."""
-        none, begun = np.zeros(0, np.int64), []
-        while rollouts > 0 and (prompt := next(self.untouched, None)) is not None:
+        none = np.zeros(0, np.int64)
+        while self.left < rollouts and (prompt := next(self.untouched, None)) is not None:
             numbers = self.plan.more(prompt, none, np.zeros((0, 1)))
             self.asked[prompt] = len(numbers)
-            rollouts -= len(numbers)
+            self.left += len(numbers)
             if len(numbers):
-                begun.append((prompt, numbers))
+                self.waiting.appendleft((prompt, numbers))
             else:
                 self.settled += 1
-        return begun[::-1]
+        return self.left
 
     def bring(self, prompt: int, ended: Ended) -> None:
         """A rollout has ended. With the last one that was asked for, the plan may ask for more."""
@@ -137,6 +131,7 @@ class Queue:
         more = self.plan.more(prompt, numbers, np.stack([self.score(one) for one in mine]))
         if len(more):
             self.asked[prompt] += len(more)
+            self.left += len(more)
             self.waiting.append((prompt, more))
         else:
             self.settled += 1

@@ -44,7 +44,7 @@ from sequela.tokens.tokenizer import Tokenizer
 
 SHORTEST = 32  # tokens of context: room for demographics, the latest events, and some of the future
 QUESTIONS = (128, 4096)  # in a part: at least, where its shard has as many, and at most
-LEAST = 4096  # rollouts in a part: its last ones are computed a few at a time
+LEAST = 4096  # rollouts in a part that one machine makes alone: the last ones are computed a few at a time
 WORTH_A_PROCESS = 250  # rollouts: with fewer, a process is not worth its start
 PARTS = 64  # of a cohort, about, before parts grow
 PILOT = 8  # rollouts of each half, with auto
@@ -71,15 +71,21 @@ class Crew(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One part. `requests` ask about its own patients only, who are all of `shard`."""
+    """Part `number` of `count`. `requests` ask about its own patients only, who are all of `shard`."""
 
     model: Path
     out: Path
     number: int
+    count: int
     shard: Shard
     requests: tuple[Request, ...]
     settings: SimulateSettings
     edits: Edits = NO_EDITS
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies once it is whole."""
+        return part_folder(self.out, self.number, self.count)
 
     @property
     def times(self) -> pl.DataFrame:
@@ -110,8 +116,8 @@ def simulate(
         edits: made to every history first. The table then has a column `changed`, whether the model reads another
             history for it; `simulate.json` says how many, and in how many each edit found something to do.
         workers: local: how many processes of this machine compute (see `sequela.rollout.lanes`); without a number, or
-            None, one for each of PyTorch's threads if there are rollouts enough to be worth it, and on a GPU this one.
-            ray: where parts are made.
+            None, one for each of PyTorch's threads if there are rollouts enough to be worth it. With a GPU or vLLM it
+            is this process in any case. ray: where parts are made.
         crew: the processes that share the parts; rank 0 puts them together.
 
     Raises:
@@ -124,7 +130,10 @@ def simulate(
     watch_of(tokenizer, grammar, list(requests))
     refuse_unknown(tokenizer, edits)
     about = survey(tokenizer, meds, _times(requests), edits) if edits else None
-    jobs = [replace(job, edits=edits) for job in _jobs(model, meds, out, requests, settings)]
+    here = crew is None and (workers is None or workers.engine == "local")
+    jobs = [
+        replace(job, edits=edits) for job in _jobs(model, meds, out, requests, settings, LEAST if here else 0)
+    ]
     own = jobs if crew is None else jobs[crew.rank :: crew.size]
     if workers is not None and workers.engine != "local":
         run(make_part, own, workers, progress=progress)
@@ -144,7 +153,7 @@ def simulate(
 
 def _several(jobs: Sequence[Job], asked: int) -> AbstractContextManager[Lanes | None]:
     """So many processes to compute, 0: as many as are worth it; None: this one computes."""
-    left = [job for job in jobs if not part_folder(job.out, job.number).exists()]
+    left = [job for job in jobs if not job.folder.exists()]
     rollouts = sum(len(job.times) * job.settings.rollouts for job in left)
     many = asked or min(torch.get_num_threads(), rollouts // WORTH_A_PROCESS)
     if not left or many < 2 or torch.cuda.is_available() or left[0].settings.backend != "own":
@@ -180,12 +189,12 @@ def _check(model: Path, settings: SimulateSettings) -> tuple[Tokenizer, Grammar]
 
 
 def _jobs(
-    model: Path, meds: Path, out: Path, requests: Sequence[Request], settings: SimulateSettings
+    model: Path, meds: Path, out: Path, requests: Sequence[Request], settings: SimulateSettings, rollouts: int
 ) -> list[Job]:
-    """The parts: patients of one shard each, in the order of shards and patients."""
+    """The parts: patients of one shard each, in the order of shards and patients; of so many rollouts or more."""
     everyone = np.unique(np.concatenate([one.times["subject_id"].to_numpy() for one in requests]))
     least, most = QUESTIONS
-    size = int(np.clip(len(everyone) // PARTS, max(least, min(LEAST // settings.rollouts, most)), most))
+    size = int(np.clip(len(everyone) // PARTS, max(least, min(rollouts // settings.rollouts, most)), most))
     shards = shards_of(meds)
     there = [patients_of(shard) for shard in shards]
     check_patients_once(there, shards)
@@ -197,35 +206,36 @@ def _jobs(
             asked = tuple(
                 replace(one, times=one.times.filter(pl.col("subject_id").is_in(own))) for one in requests
             )
-            jobs.append(Job(Path(model), Path(out), len(jobs), shard, asked, settings))
-    return jobs
+            jobs.append(Job(Path(model), Path(out), len(jobs), 0, shard, asked, settings))
+    return [replace(job, count=len(jobs)) for job in jobs]
 
 
-def _engine(model: Path, settings: SimulateSettings) -> tuple[Engine | VllmEngine, Tokenizer, Grammar]:
-    written = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(model.iterdir()))
-    return _engine_at(model, written, settings.precision, settings.well_formed, settings.backend)
+def _written(model: Path) -> tuple[tuple[str, int], ...]:
+    """What is read once for the parts of a process is read anew where another model is in the folder."""
+    return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(model.iterdir()))
 
 
 @lru_cache(maxsize=1)
-def _engine_at(
-    model: Path, _written: tuple[tuple[str, int], ...], asked: str, well_formed: bool, backend: str
-) -> tuple[Engine | VllmEngine, Tokenizer, Grammar]:
-    """One engine for the parts of a process; another model in the same folder is another engine."""
-    engine, tokenizer = _own_engine(model, asked, well_formed), Tokenizer.load(model)
-    grammar = Grammar.load(model, tokenizer)
+def _words(model: Path, _written: tuple) -> tuple[Tokenizer, Grammar]:
+    tokenizer = Tokenizer.load(model)
+    return tokenizer, Grammar.load(model, tokenizer)
+
+
+@lru_cache(maxsize=1)
+def _engine(model: Path, _written: tuple, asked: str, well_formed: bool, backend: str) -> Engine | VllmEngine:
+    engine = _own_engine(model, asked, well_formed)
     if backend == "vllm":
-        sampler = vllm_sampler(model, engine.precision, engine.model.config.context)
-        return VllmEngine(engine, sampler), tokenizer, grammar
-    return engine, tokenizer, grammar
+        return VllmEngine(engine, vllm_sampler(model, engine.precision, engine.model.config.context))
+    return engine
 
 
 def _own_engine(model: Path, asked: str, well_formed: bool) -> Engine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder, tokenizer = checkpoint.load(model, device), Tokenizer.load(model)
+    decoder, (tokenizer, grammar) = checkpoint.load(model, device), _words(model, _written(model))
     return Engine(
         decoder,
         tokenizer.minutes,
-        grammar=Grammar.load(model, tokenizer),
+        grammar=grammar,
         well_formed=well_formed,
         cut=lambda ids, length: newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, length),
         precision=precision.choose(asked, device, decoder.config.hidden_size),
@@ -234,10 +244,13 @@ def _own_engine(model: Path, asked: str, well_formed: bool) -> Engine:
 
 def make_part(job: Job, *, lanes: Lanes | None = None, progress: Progress = silent) -> None:
     """Simulate the patients of one part and write it, unless it is there. `lanes` compute, or this process."""
-    if part_folder(job.out, job.number).exists():
+    if job.folder.exists():
         return
-    settings, requests = job.settings, list(job.requests)
-    engine, tokenizer, grammar = _engine(job.model, settings)
+    settings, requests, written = job.settings, list(job.requests), _written(job.model)
+    tokenizer, grammar = _words(job.model, written)
+    engine = None  # of this process, which needs none if others compute
+    if lanes is None or job.edits:
+        engine = _engine(job.model, written, settings.precision, settings.well_formed, settings.backend)
     events = read_frame(job.shard).filter(pl.col("subject_id").is_in(job.times["subject_id"].implode()))
     times, prompts = prompts_of(tokenizer, grammar, events, job.times, settings.seed, job.edits)
     facts: dict = {"histories": len(times), "without_history": len(job.times) - len(times)}
@@ -259,7 +272,7 @@ def make_part(job: Job, *, lanes: Lanes | None = None, progress: Progress = sile
             table = table.join(mark, on=times.columns, maintain_order="left")
         pools.append((avoids, events_of(tokenizer, times, prompts, rollouts), table))
         facts[avoids or ""] = _grammar_facts(grammar, rollouts, prompts)
-    write_part(job.out, job.number, pools, facts)
+    write_part(job.folder, pools, facts)
 
 
 def pools_of(settings: SimulateSettings, requests: list[Request]) -> list[tuple[str | None, list[Request]]]:

@@ -247,7 +247,8 @@ def simulate(
         split: which patients: train, tuning or held_out.
         patients: simulate at most so many, the first by number; None for all.
         edits: made to every history first (see `whatif`); None: none.
-        workers: where parts of the cohort are simulated; None: in this process. The result does not depend on it.
+        workers: how many processes of this machine simulate, or a Ray cluster; None: one for each thread, if there is
+            enough to do. The result does not depend on it.
 
     Raises:
         InputError: for an unknown task, a foreign checkpoint, or a split without patients.
@@ -415,7 +416,8 @@ def whatif(
         patients: ask about at most so many, the first by number; None for all.
         everyone: let means be over all, not over those alone whose history the model reads otherwise.
         settings: of both simulations; `seed` is that of the bootstrap too.
-        workers: where parts of the cohort are simulated; None: in this process.
+        workers: how many processes of this machine simulate, or a Ray cluster; None: one for each thread, if there is
+            enough to do.
 
     Raises:
         InputError: for no edit, one that cannot be made, or what `simulate` refuses.

@@ -161,28 +161,28 @@ def test_a_part_that_is_half_written_never_counts(tmp_path, monkeypatch):
 
     monkeypatch.setattr("sequela.rollout.imagined.json.dumps", fails)
     with pytest.raises(KeyboardInterrupt):
-        write_part(tmp_path, 3, [part([1, 2], 2)], {})
-    assert not part_folder(tmp_path, 3).exists()
+        write_part(part_folder(tmp_path, 3, 4), [part([1, 2], 2)], {})
+    assert not part_folder(tmp_path, 3, 4).exists()
     monkeypatch.undo()
-    write_part(tmp_path, 3, [part([1, 2], 2)], {"a": 1})  # over what was left of it
-    assert [one.name for one in (tmp_path / PARTS).iterdir()] == ["000003"]
-    assert sorted(one.name for one in part_folder(tmp_path, 3).iterdir()) == [DATA, FACTS, TABLE]
+    write_part(part_folder(tmp_path, 3, 4), [part([1, 2], 2)], {"a": 1})  # over what was left of it
+    assert [one.name for one in (tmp_path / PARTS).iterdir()] == ["000003-of-000004"]
+    assert sorted(one.name for one in part_folder(tmp_path, 3, 4).iterdir()) == [DATA, FACTS, TABLE]
 
 
 def test_a_part_that_two_wrote_is_kept_once(tmp_path, monkeypatch):
-    write_part(tmp_path, 0, [part([1, 2], 2)], {"who": "first"})
-    before = {path: path.read_bytes() for path in part_folder(tmp_path, 0).rglob("*.*") if path.is_file()}
+    write_part(part_folder(tmp_path, 0, 1), [part([1, 2], 2)], {"who": "first"})
+    before = {path: path.read_bytes() for path in part_folder(tmp_path, 0, 1).rglob("*.*") if path.is_file()}
     monkeypatch.setattr(os, "getpid", lambda: 4711)  # another process
-    write_part(tmp_path, 0, [part([1, 2], 2)], {"who": "second"})
-    assert [one.name for one in (tmp_path / PARTS).iterdir()] == ["000000"]
+    write_part(part_folder(tmp_path, 0, 1), [part([1, 2], 2)], {"who": "second"})
+    assert [one.name for one in (tmp_path / PARTS).iterdir()] == ["000000-of-000001"]
     assert all(path.read_bytes() == held for path, held in before.items())
     assert join_parts(tmp_path, 1) == [{"who": "first"}]
 
 
 def joined(folder):
-    write_part(folder, 0, [part([1, 2], 3)], {"n": 2})
-    write_part(folder, 1, [part([5], 3), part([5], 1, "death")], {"n": 1})
-    write_part(folder, 2, [part([8, 9], 2), part([8, 9], 2, "death")], {"n": 2})
+    write_part(part_folder(folder, 0, 3), [part([1, 2], 3)], {"n": 2})
+    write_part(part_folder(folder, 1, 3), [part([5], 3), part([5], 1, "death")], {"n": 1})
+    write_part(part_folder(folder, 2, 3), [part([8, 9], 2), part([8, 9], 2, "death")], {"n": 2})
     return join_parts(folder, 3)
 
 
@@ -242,11 +242,11 @@ def test_parts_without_futures_are_joined_too(tmp_path):
     )  # fmt: skip
     events = events_of(TOKENIZER, times_of(1), prompts_of([0]), nothing)
     table = table_of(times_of(1), prompts_of([0]), nothing, {"death": 0}, None)
-    write_part(tmp_path, 0, [(None, events, table)], {"n": 0})
+    write_part(part_folder(tmp_path, 0, 1), [(None, events, table)], {"n": 0})
     assert join_parts(tmp_path, 1) == [{"n": 0}]
     assert (tmp_path / DATA).is_dir() and pl.read_parquet(tmp_path / TABLE).is_empty()
 
 
 def test_facts_are_json(tmp_path):
-    write_part(tmp_path, 0, [part([1], 1)], {"reasons": {"end": 1}})
-    assert json.loads((part_folder(tmp_path, 0) / FACTS).read_text()) == {"reasons": {"end": 1}}
+    write_part(part_folder(tmp_path, 0, 1), [part([1], 1)], {"reasons": {"end": 1}})
+    assert json.loads((part_folder(tmp_path, 0, 1) / FACTS).read_text()) == {"reasons": {"end": 1}}

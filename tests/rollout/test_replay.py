@@ -84,7 +84,7 @@ def test_the_engines_own_tokens_give_its_own_account(case, well_formed, avoid, m
 
     def spied(lane, place, reason):
         row, state = lane.rows[place], lane.state
-        nodes[row.prompt, row.number] = int(state.node[place]), state.bits[place].tolist()
+        nodes[row.prompt.place, row.number] = int(state.node[place]), state.bits[place].tolist()
         bring(lane, place, reason)
 
     monkeypatch.setattr(Lane, "_bring", spied)

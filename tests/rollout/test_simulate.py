@@ -214,8 +214,8 @@ def test_a_simulation_that_was_cut_short_goes_on(rough, world_meds, tmp_path, mo
         with pytest.raises(Cut):
             simulate(rough, world_meds, out, asked, SMALL)
         assert not (out / "simulate.json").exists()
-    assert [part_folder(out, n).exists() for n in range(5)] == [True, True, True, True, False]
-    shutil.rmtree(part_folder(out, 1))
+    assert [part_folder(out, n, 5).exists() for n in range(5)] == [True, True, True, True, False]
+    shutil.rmtree(part_folder(out, 1, 5))
     (out / PARTS / ".000002-1" / "data").mkdir(parents=True)
     monkeypatch.setattr(module, "make_part", make)
     made, ask = [], module.prompts_of
@@ -464,13 +464,23 @@ def test_parts_are_whole_patients_in_order(rough, world_meds, tmp_path, parts_of
             [asked.times, asked.times.with_columns(pl.col("prediction_time").dt.offset_by("1d"))]
         ),
     )
-    jobs = module._jobs(rough, world_meds, tmp_path, [twice, few(world_meds, "lab", patients=3)], SMALL)
-    assert [job.number for job in jobs] == list(range(len(jobs)))
+    jobs = module._jobs(rough, world_meds, tmp_path, [twice, few(world_meds, "lab", patients=3)], SMALL, 0)
+    assert [(job.number, job.count) for job in jobs] == [(number, len(jobs)) for number in range(len(jobs))]
     patients = [job.times["subject_id"].unique().sort().to_list() for job in jobs]
     assert [one for some in patients for one in some] == sorted(asked.times["subject_id"])
     assert max(map(len, patients)) == 5
     assert all(len(job.times) == 2 * len(own) for job, own in zip(jobs, patients, strict=True))
     assert sum(len(job.requests[1].times) for job in jobs) == 3
+
+
+@pytest.mark.parametrize(("rollouts", "expected"), [(0, 5), (15, 5), (30, 10), (1000, 20)])
+def test_parts_have_rollouts_enough(rough, world_meds, tmp_path, monkeypatch, rollouts, expected):
+    """Those of a cohort cut in another way lie elsewhere: none of them is taken for one of these."""
+    monkeypatch.setattr(module, "QUESTIONS", (5, 20))
+    jobs = module._jobs(rough, world_meds, tmp_path, [few(world_meds)], SMALL, rollouts)
+    assert expected / 2 < max(len(job.times) for job in jobs) <= expected
+    others = module._jobs(rough, world_meds, tmp_path, [few(world_meds)], SMALL, 45)
+    assert len(jobs) == len(others) or not {job.folder for job in jobs} & {job.folder for job in others}
 
 
 def test_edits_that_concern_nobody_leave_every_byte_and_others_are_counted(world_meds, model, tmp_path):
