@@ -138,6 +138,7 @@ def test_the_bandwidth_is_that_of_the_best_time(decoding):
     assert found == 2e6
 
 
+@pytest.mark.slow
 def test_a_quick_run_without_peers(tmp_path):
     done = subprocess.run(
         [sys.executable, BENCH / "rollouts.py", "--quick", "--layers", "1", "--width", "32", "--heads", "2",

@@ -16,7 +16,9 @@ from sequela import SimulateSettings
 from sequela.record.world import World
 from tests.journey.travel import futures, predictions, read
 
-PATIENTS = 140
+pytestmark = pytest.mark.slow  # tests/rollout holds each estimator to exact sums in seconds
+
+PATIENTS = 200
 KEY = ["subject_id", "prediction_time"]
 SPENT = {
     "scope": SimulateSettings(rollouts=10, seed=1),

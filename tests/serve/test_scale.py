@@ -76,6 +76,7 @@ def test_a_known_law_is_found_and_the_largest_budget_foretold(corpus, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_sizes_are_added_until_the_best_lies_inside(corpus, tmp_path):
     wrong = Surface(corpus)
     found = scale(study_of(corpus, tmp_path / "s", wrong, expected_tokens_per_parameter=2e-4))
@@ -134,6 +135,7 @@ def test_a_run_that_runs_away_is_left_out_and_told(corpus, tmp_path):
         scale(study_of(corpus, tmp_path / "t", Full(corpus), expected_tokens_per_parameter=20))
 
 
+@pytest.mark.slow
 def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
     """Both find all runs done; no run is made twice."""
     out = tmp_path / "study"
