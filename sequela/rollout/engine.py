@@ -142,28 +142,18 @@ class Engine:
             rows: rollouts at once, about.
         """
         queue = Queue(prompts, plan, len(watch.horizon), lambda one: one.score(avoided=avoid))
-        lane = self.lane(queue, stop, watch, temperature=temperature, greedy=greedy, avoid=avoid, rows=rows)
+        lane = self.lane(queue, stop, watch, rows, temperature=temperature, greedy=greedy, avoid=avoid)
         while lane.step():
             progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         progress(queue.settled, len(prompts.ids), tokens=queue.tokens)
         return Rollouts.of(queue.ended, len(watch.horizon))
 
-    def lane(
-        self,
-        source: Source,
-        stop: Stop,
-        watch: Watch,
-        *,
-        temperature: float = 1.0,
-        greedy: bool = False,
-        avoid: bool = False,
-        rows: int = 128,
-    ) -> Lane:
-        """A lane that makes what the source asks for; the other arguments are those of `extend`."""
+    def lane(self, source: Source, stop: Stop, watch: Watch, rows: int, **choice: float) -> Lane:
+        """A lane that makes what the source asks for; `choice` is that of `watching`."""
         return Lane(
             self.model,
             self.precision,
-            self.watching(stop, watch, avoid=avoid, temperature=temperature, greedy=greedy),
+            self.watching(stop, watch, **choice),
             source,
             lambda ids: self.window(ids, stop.limit),
             rows,

@@ -108,8 +108,9 @@ class Lane:
         prompt, numbers = taken
         used = {row.prompt.place for row in self.rows} | {prompt.place}
         self.read = {place: window for place, window in self.read.items() if place in used}
-        window = self.read.setdefault(prompt.place, Window(self.cut(prompt.ids)))
-        self._begin(window, [Row(prompt, int(number)) for number in numbers])
+        if prompt.place not in self.read:
+            self.read[prompt.place] = Window(self.cut(prompt.ids))
+        self._begin(self.read[prompt.place], [Row(prompt, int(number)) for number in numbers])
         return True
 
     def _begin(self, window: Window, rows: list[Row]) -> None:

@@ -89,10 +89,10 @@ class Lanes:
             RuntimeError: where a process failed in another way; its traceback is in the words.
         """
         queue = Queue(prompts, plan, len(watch.horizon), lambda one: one.score(avoided=avoid))
-        options = {"temperature": temperature, "greedy": greedy, "avoid": avoid, "rows": rows}
+        choice = {"temperature": temperature, "greedy": greedy, "avoid": avoid}
         try:
             for connection in self.connections:
-                _tell(connection, (stop, watch, options))
+                _tell(connection, (stop, watch, rows, choice))
             self._answer(queue, rows, progress)
         except _Lost as error:
             self.close()
@@ -170,8 +170,8 @@ def serve(handle: int) -> None:
     try:
         engine = _heard(connection)()
         while True:
-            stop, watch, options = _heard(connection)
-            lane = engine.lane(_Far(connection), stop, watch, **options)
+            stop, watch, rows, choice = _heard(connection)
+            lane = engine.lane(_Far(connection), stop, watch, rows, **choice)
             while lane.step():
                 pass
             _tell(connection, ("end",))

@@ -139,11 +139,10 @@ def simulate(
         run(make_part, own, workers, progress=progress)
     else:
         questions = [len(job.times) for job in own]
+        turns = _Turns(progress, sum(questions))
         with _several(own, workers.processes if workers else 0) as lanes:
-            for place, job in enumerate(own):
-                make_part(
-                    job, lanes=lanes, progress=_onward(progress, sum(questions[:place]), sum(questions))
-                )
+            for job, many in zip(own, questions, strict=True):
+                make_part(job, lanes=lanes, progress=turns.next(many))
     if crew is not None:
         crew.gather(None)
         if crew.rank:
@@ -210,19 +209,19 @@ def _jobs(
     return [replace(job, count=len(jobs)) for job in jobs]
 
 
-def _written(model: Path) -> tuple[tuple[str, int], ...]:
+def _version(model: Path) -> tuple[tuple[str, int], ...]:
     """What is read once for the parts of a process is read anew where another model is in the folder."""
     return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(model.iterdir()))
 
 
 @lru_cache(maxsize=1)
-def _words(model: Path, _written: tuple) -> tuple[Tokenizer, Grammar]:
+def _words(model: Path, version: tuple) -> tuple[Tokenizer, Grammar]:
     tokenizer = Tokenizer.load(model)
     return tokenizer, Grammar.load(model, tokenizer)
 
 
 @lru_cache(maxsize=1)
-def _engine(model: Path, _written: tuple, asked: str, well_formed: bool, backend: str) -> Engine | VllmEngine:
+def _engine(model: Path, version: tuple, asked: str, well_formed: bool, backend: str) -> Engine | VllmEngine:
     engine = _own_engine(model, asked, well_formed)
     if backend == "vllm":
         return VllmEngine(engine, vllm_sampler(model, engine.precision, engine.model.config.context))
@@ -231,7 +230,7 @@ def _engine(model: Path, _written: tuple, asked: str, well_formed: bool, backend
 
 def _own_engine(model: Path, asked: str, well_formed: bool) -> Engine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder, (tokenizer, grammar) = checkpoint.load(model, device), _words(model, _written(model))
+    decoder, (tokenizer, grammar) = checkpoint.load(model, device), _words(model, _version(model))
     return Engine(
         decoder,
         tokenizer.minutes,
@@ -246,11 +245,11 @@ def make_part(job: Job, *, lanes: Lanes | None = None, progress: Progress = sile
     """Simulate the patients of one part and write it, unless it is there. `lanes` compute, or this process."""
     if job.folder.exists():
         return
-    settings, requests, written = job.settings, list(job.requests), _written(job.model)
-    tokenizer, grammar = _words(job.model, written)
+    settings, requests, version = job.settings, list(job.requests), _version(job.model)
+    tokenizer, grammar = _words(job.model, version)
     engine = None  # of this process, which needs none if others compute
     if lanes is None or job.edits:
-        engine = _engine(job.model, written, settings.precision, settings.well_formed, settings.backend)
+        engine = _engine(job.model, version, settings.precision, settings.well_formed, settings.backend)
     events = read_frame(job.shard).filter(pl.col("subject_id").is_in(job.times["subject_id"].implode()))
     times, prompts = prompts_of(tokenizer, grammar, events, job.times, settings.seed, job.edits)
     facts: dict = {"histories": len(times), "without_history": len(job.times) - len(times)}
@@ -260,11 +259,14 @@ def make_part(job: Job, *, lanes: Lanes | None = None, progress: Progress = sile
         own = changed(times, prompts, *as_recorded, lambda ids: engine.window(ids, settings.limit))
         marks, facts["changed"] = [times.with_columns(changed=pl.Series(own))], int(own.sum())
     pools = []
-    for avoids, some in pools_of(settings, requests):
+    asked_for = pools_of(settings, requests)
+    turns = _Turns(progress, len(times))
+    for avoids, some in asked_for:
         watch, asking = watch_of(tokenizer, grammar, some), replace(prompts, asked=_asked(times, some))
         rollouts = (lanes or engine).extend(
             asking, _plan(settings, requests, some, asking.asked), stop_of(tokenizer, watch, settings.limit), watch,
-            temperature=settings.temperature, avoid=avoids is not None, rows=settings.rows, progress=progress,
+            temperature=settings.temperature, avoid=avoids is not None, rows=settings.rows,
+            progress=turns.next(len(times) / len(asked_for)),
         )  # fmt: skip
         scored = {one.name: k for k, one in enumerate(some) if one.counted != "none"}
         table = table_of(times, asking, rollouts, scored, avoids)
@@ -416,10 +418,21 @@ def _summed(facts: list[dict]) -> dict:
     }
 
 
-def _onward(progress: Progress, before: int, total: int) -> Progress:
-    """Progress of a part as that of the whole."""
-    return partial(_report, progress, before, total)
+class _Turns:
+    """Progress of one thing after another as that of the whole, of so many questions: they add up, and so do tokens."""
 
+    def __init__(self, progress: Progress, total: float):
+        self.progress, self.total = progress, total
+        self.before, self.tokens, self.now = 0.0, 0, (0.0, 0)
 
-def _report(progress: Progress, before: int, total: int, done: float, _part: float, **facts: object) -> None:
-    progress(before + done, total, **facts)
+    def next(self, questions: float) -> Progress:
+        """Of the next one, so many of the questions."""
+        self.before, self.tokens = self.before + self.now[0], self.tokens + self.now[1]
+        self.now = (questions, 0)
+
+        def report(done: float, total: float, *, tokens: int = 0, **facts: object) -> None:
+            self.now = (questions, tokens)
+            share = questions * done / total if total else 0
+            self.progress(self.before + share, self.total, tokens=self.tokens + tokens, **facts)
+
+        return report

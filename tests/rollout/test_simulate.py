@@ -318,6 +318,19 @@ def test_progress_goes_from_nothing_to_everything(rough, world_meds, tmp_path, p
     assert told == sorted(told) and told[-1] == (PATIENTS, PATIENTS) and {total for _, total in told} == {23}
 
 
+def test_progress_never_goes_back(rough, world_meds, tmp_path, parts_of_five):
+    """Over parts, and the pools of each; tokens are those of all."""
+    told = []
+    asked = [few(world_meds), few(world_meds, "lab", ("LAB//*",), (), 10**6)]
+    about = simulate(
+        rough, world_meds, tmp_path / "out", asked, replace(SMALL, estimator="reach"),
+        progress=lambda done, total, tokens: told.append((done / total, tokens)),
+    )  # fmt: skip
+    shares, tokens = zip(*told, strict=True)
+    assert list(shares) == sorted(shares) and shares[-1] == pytest.approx(1)
+    assert list(tokens) == sorted(tokens) and tokens[-1] == about["tokens"] > 0
+
+
 def test_reach_makes_a_pool_for_each_question_that_avoids_it(rough, world_meds, tmp_path):
     asked = [
         few(world_meds),
