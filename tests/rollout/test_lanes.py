@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sequela.record.errors import InputError
+from sequela.rollout import lanes as module
 from sequela.rollout.engine import Engine
 from sequela.rollout.estimators import Auto, Fixed
 from sequela.rollout.lanes import Lanes
@@ -34,6 +36,10 @@ def broken():
 
     engine.lane = lane
     return engine
+
+
+def never():
+    time.sleep(120)
 
 
 def same(one, other):
@@ -82,22 +88,37 @@ def test_a_plan_that_asks_for_more_gets_it(lanes):
     assert len(nobody.number) == 0
 
 
-def test_the_rollouts_of_one_prompt_are_shared_evenly(lanes, monkeypatch):
-    taken = {}
-    from sequela.rollout import lanes as module
+@pytest.fixture
+def taken(monkeypatch):
+    """How many rollouts were handed out at once, in order."""
+    found = []
 
     class Spied(module.Queue):
         def take(self, most):
             got = super().take(most)
             if got is not None:
-                taken.setdefault(got[0].place, []).append(len(got[1]))
+                found.append(len(got[1]))
             return got
 
     monkeypatch.setattr(module, "Queue", Spied)
-    lanes.extend(
-        prompts(1), Fixed(64), Stop(flags(), 10**9, 300), WATCH
-    )  # none ends before the other lane asks
-    assert taken == {0: [32, 32]}
+    return found
+
+
+LONG = Stop(flags(), 10**9, 300)  # no rollout ends before the other lane asks
+
+
+def test_the_rollouts_of_one_prompt_are_shared_evenly(lanes, taken):
+    lanes.extend(prompts(1), Fixed(64), LONG, WATCH)
+    assert taken == [32, 32]
+
+
+def test_a_lane_without_work_waits_for_what_the_results_of_others_ask_for(lanes, taken):
+    class Two:
+        def more(self, question, numbers, scores):
+            return np.arange(len(numbers), {0: 2, 2: 42}.get(len(numbers), len(numbers)))
+
+    lanes.extend(prompts(1), Two(), LONG, WATCH)
+    assert taken == [1, 1, 20, 20]
 
 
 def test_what_a_process_raises_is_raised_here():
@@ -136,6 +157,13 @@ def test_processes_end_with_their_owner():
     with pytest.raises(KeyboardInterrupt):
         several.extend(prompts(), Fixed(20), STOP, WATCH, rows=2, progress=interrupted)
     assert several.processes[0].returncode is not None
+
+
+def test_a_process_in_the_midst_of_something_is_not_waited_for():
+    several = Lanes(never, 1)
+    begun = time.monotonic()
+    several.close()
+    assert time.monotonic() - begun < 60
 
 
 def test_an_interrupted_terminal_is_for_who_asks():
