@@ -138,6 +138,16 @@ def test_a_process_that_dies_is_an_error_not_a_wait():
         assert all(process.returncode is not None for process in several.processes)
 
 
+def test_a_process_that_dies_in_the_midst_of_a_run_is_an_error_too():
+    with Lanes(make, 2) as several:
+
+        def killing(*_, **__):
+            several.processes[1].kill()
+
+        with pytest.raises(InputError, match="a process of the simulation died"):
+            several.extend(prompts(20), Fixed(40), STOP, WATCH, rows=4, progress=killing)
+
+
 def test_processes_end_with_their_owner():
     """Closed, forgotten, or interrupted in the midst of something: none is left behind."""
     several = Lanes(make, 1)
