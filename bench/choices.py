@@ -30,13 +30,12 @@ from torch import Tensor
 from sequela.model import precision
 from sequela.model.attention import Masked
 from sequela.model.tiles import Tiled
-from sequela.record.bundled import nafld
+from sequela.record.cohort import nafld
 from sequela.serve import commands
-from sequela.train.batches import Step
-from sequela.train.feed import Inputs
-from sequela.train.parallel import World
-from sequela.train.run import Plan, Run
-from sequela.train.settings import TrainSettings
+from sequela.training.data import Inputs, Step
+from sequela.training.parallel import ProcessGroup
+from sequela.training.run import Run, RunPlan
+from sequela.training.settings import TrainSettings
 
 SHAPE = {"layers": 4, "width": 384, "heads": 6, "head_dim": 64, "intermediate": 1536, "context": 1024}
 SMALL = {"layers": 1, "width": 64, "context": 256}
@@ -123,11 +122,11 @@ def measure(corpus: Path, shape: dict, repeats: int) -> dict[str, list[float]]:
         **shape, row_tokens=row, batch_tokens=4 * row, tokens=1e6, optimiser="adamw", learning_rate=1e-9,
         matrix_rate=1e-9, precision=chosen,
     )  # fmt: skip
-    run = Run(Plan.of(corpus, settings), World())
+    run = Run(RunPlan.of(corpus, settings), ProcessGroup())
     feed = run.feed()
     step, passes = next(feed)
     feed.close()
-    shared, fused = (Run(run.plan, World()) for _ in range(2))
+    shared, fused = (Run(run.plan, ProcessGroup()) for _ in range(2))
     shared.abreast.most = 1
     Tiled.__call__ = torch.compiler.disable(Tiled.__call__)  # every row has tiles of its own
     for block in fused.objective.decoder.blocks:
@@ -140,7 +139,7 @@ def measure(corpus: Path, shape: dict, repeats: int) -> dict[str, list[float]]:
         "blocks compiled": (fused, passes),
     }
     if chosen == "bf16":
-        ways["fp32"] = Run(Plan.of(corpus, replace(settings, precision="fp32")), World()), passes
+        ways["fp32"] = Run(RunPlan.of(corpus, replace(settings, precision="fp32")), ProcessGroup()), passes
     for other, rows in ways.values():  # compile, warm up
         other.take(step, rows)
     found: dict[str, list[float]] = {name: [] for name in ways}

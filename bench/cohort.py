@@ -42,9 +42,9 @@ from measure import process, synthetic
 from measure.process import Failed, Spent
 
 from sequela.model.config import ModelConfig
-from sequela.record.store import read_events
+from sequela.record.dataset import read_events
 from sequela.rollout.settings import SimulateSettings
-from sequela.tasks.task import load_task
+from sequela.task.task import load_task
 
 OURS, EIC = "sequela", "MEDS-EIC-AR"
 CONTEXT = 1024

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import sequela
-from sequela.record.bundled import nafld
+from sequela.record.cohort import nafld
 from sequela.tokens.corpus import Corpus
-from sequela.train.dial import context_of, resolve
-from sequela.train.loop import train
-from sequela.train.score import windows
-from sequela.train.settings import TrainSettings
+from sequela.training.derive import context_of, resolve
+from sequela.training.loop import train
+from sequela.training.score import windows
+from sequela.training.settings import TrainSettings
 
 DIAL = "as the dial says"
 RATES = {"rates / 4": 0.25, "rates / 2": 0.5, DIAL: 1.0, "rates x 2": 2.0, "rates x 4": 4.0}

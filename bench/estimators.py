@@ -47,16 +47,16 @@ from measure import process
 from measure.curves import SURE, Mean, Truth, batches, half_a_case, matches, share, span, spread
 
 import sequela
-from sequela.record.store import read_events, write_dataset
-from sequela.record.world import World
+from sequela.record.dataset import read_events, write_dataset
+from sequela.record.worlds.markov import MarkovWorld
 from sequela.rollout.estimators import answers as answers_of
 from sequela.rollout.estimators import interval
 from sequela.rollout.settings import SimulateSettings
-from sequela.tasks.estimate import answers, estimate, read_maps, read_rollouts
-from sequela.tasks.label import KEY, labels
-from sequela.tasks.task import Task, load_task
-from sequela.tokens.recode import recoded_events
-from sequela.train.settings import TrainSettings
+from sequela.task.answers.estimate import answers, estimate, read_maps, read_rollouts
+from sequela.task.label import KEY, labels
+from sequela.task.task import Task, load_task
+from sequela.tokens.maps.recode import recoded_events
+from sequela.training.settings import TrainSettings
 
 WORLD_TASK = """name: death_in_a_week
 title: Death within seven days
@@ -119,7 +119,7 @@ class Asked:
     meds: Path
     task: str
     patients: int | None = None
-    world: World | None = None
+    world: MarkovWorld | None = None
 
     def simulate(self, out: Path, estimator: str, rollouts: int, seed: int, **aim: float) -> float:
         """Simulate, unless that was done; the seconds of the processors that it took."""
@@ -152,11 +152,11 @@ def known_world(work: Path, study: Study, patients: int | None) -> Asked:
     """Patients whose risks are exact, and a model of them."""
     meds, corpus, model, task = work / "meds", work / "corpus", work / "model", work / "task.yaml"
     if not meds.exists():
-        write_dataset(World.known().events(study.patients, seed=0), meds, name="known world")
+        write_dataset(MarkovWorld.known().events(study.patients, seed=0), meds, name="known world")
         task.write_text(WORLD_TASK)
     sequela.tokenize(meds, corpus)
     sequela.train(corpus, model, settings=TRAINING)
-    return Asked("known world", model, meds, str(task), patients, World.known())
+    return Asked("known world", model, meds, str(task), patients, MarkovWorld.known())
 
 
 def matrix(questions: pl.DataFrame, rollouts: pl.DataFrame, *columns: str) -> list[np.ndarray]:

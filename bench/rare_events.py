@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from sequela.model import checkpoint
-from sequela.record.codes import DEATH
-from sequela.record.store import write_dataset
-from sequela.record.world import World
+from sequela.record.dataset import write_dataset
+from sequela.record.schema import DEATH
+from sequela.record.worlds.markov import MarkovWorld
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.tokenize import tokenize
-from sequela.train.loop import train
-from sequela.train.settings import TrainSettings
+from sequela.tokens.ehr.fit import tokenize
+from sequela.training.loop import train
+from sequela.training.settings import TrainSettings
 
 DEFAULT = TrainSettings(
     depth=1, context=512, epochs=6, batch_tokens=4096, learning_rate=6e-3, matrix_rate=6e-3
@@ -60,7 +60,7 @@ def main() -> None:
     chosen = {"default": DEFAULT} if "--quick" in sys.argv else VARIANTS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_dataset(World.known().events(6000, seed=0), folder / "meds", name="known world")
+        write_dataset(MarkovWorld.known().events(6000, seed=0), folder / "meds", name="known world")
         (folder / "corpus").mkdir()
         tokenize(folder / "meds", folder / "corpus")
         ratios = {}

@@ -38,14 +38,14 @@ from measure import process, synthetic
 from measure.bits import CODE, TIME, VALUE, bits, events_of, gaps_of, interval_of_ratio, kinds_of, left_open
 
 from sequela.model import checkpoint
-from sequela.record.workers import Workers
-from sequela.tokens.code import IN_PARTS
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.settings import ETHOS_EDGES, TokenSettings
-from sequela.tokens.tokenize import tokenize
-from sequela.train.loop import train
-from sequela.train.score import score
-from sequela.train.settings import TrainSettings
+from sequela.tokens.ehr.code import IN_PARTS
+from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.settings import ETHOS_EDGES, TokenSettings
+from sequela.training.loop import train
+from sequela.training.score import score
+from sequela.training.settings import TrainSettings
+from sequela.workers import Workers
 
 DEFAULT, ROTARY = "default", "rotary"
 SCHEMES = {

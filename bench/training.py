@@ -36,11 +36,11 @@ from pathlib import Path
 import numpy as np
 from measure import process
 
-from sequela.record.bundled import nafld
+from sequela.record.cohort import nafld
 from sequela.serve import commands
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.pack import Windows, best_fit, within
-from sequela.train.score import windows
+from sequela.tokens.packing import Windows, best_fit, within
+from sequela.training.score import windows
 
 CONTEXT = 1024
 SHAPE = {"layers": 4, "width": 384, "heads": 6, "head_dim": 64, "intermediate": 1536, "context": CONTEXT}

@@ -1,40 +1,52 @@
 """Draws the tree of the package into README.md and docs/ARCHITECTURE.md (`make tree`); a test compares them."""
 
 import ast
-import re
 import sys
 import textwrap
 from pathlib import Path
 
-FLOORS = ("serve", "tasks", "rollout", "train", "model", "tokens", "record")  # from the sixth down
-HEIGHT = {"serve": 6, "tasks": 5, "rollout": 4, "train": 4, "model": 3, "tokens": 2, "record": 1}
+FLOORS = ("serve", "task", "rollout", "training", "model", "tokens", "record")  # from the top down
+ROOT_MODULES = ("errors", "progress", "workers", "version")
 BEGIN, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
 DRAWN = {"README.md": False, "docs/ARCHITECTURE.md": True}
 
 
 def draw(root: Path, *, modules: bool) -> str:
-    """The floors with their sentence, and with `modules` also every module and data folder on them."""
+    """The floors with their sentence, and with `modules` also every module and folder on them."""
     lines = ["sequela/"]
+    if modules:
+        lines += _wrapped("  ", "  ".join(ROOT_MODULES))
     for floor in FLOORS:
-        folder = root / "sequela" / floor
-        sentence = re.sub(
-            r"^Floor \d: ", "", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-        )
-        sentence = " ".join(sentence.split())
-        lines += _wrapped(f"  {floor + '/':<9} {HEIGHT[floor]}  ", sentence)
-        if modules:
-            names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-            data = sorted(
-                f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"
-            )
-            lines += _wrapped(" " * 15, "  ".join(names + data))
+        lines += _drawn(root / "sequela" / floor, 1, modules=modules)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def _drawn(folder: Path, depth: int, *, modules: bool) -> list[str]:
+    """A package with its sentence, its modules, and then its packages and data folders."""
+    sentence = " ".join((ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").split())
+    lines = _wrapped(f"{'  ' * depth}{folder.name + '/':<{12 - 2 * depth + 2}} ", sentence)
+    if not modules:
+        return lines
+    names = modules_of(folder)
+    if names:
+        lines += _wrapped("  " * (depth + 1), "  ".join(names))
+    for below in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        if (below / "__init__.py").exists():
+            lines += _drawn(below, depth + 1, modules=modules)
+        else:
+            lines.append(f"{'  ' * (depth + 1)}{below.name}/")
+    return lines
+
+
+def modules_of(folder: Path) -> list[str]:
+    """The modules of one package, without those of the packages in it."""
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
 def unlisted(root: Path) -> list[str]:
-    """Folders and modules of the package that no floor accounts for."""
-    known = {*FLOORS, "__init__.py", "__main__.py", "py.typed", "__pycache__"}
-    return sorted(path.name for path in (root / "sequela").iterdir() if path.name not in known)
+    """Folders and modules at the root of the package that no floor accounts for."""
+    known = {*FLOORS, *(f"{name}.py" for name in ROOT_MODULES), "__init__.py", "__main__.py", "py.typed"}
+    return sorted(path.name for path in (root / "sequela").iterdir() if path.name not in {*known, "__pycache__"})
 
 
 def drawn(text: str) -> str | None:
@@ -54,7 +66,7 @@ def redraw(root: Path) -> None:
 
 def _wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(
-        text, 110, initial_indent=head, subsequent_indent=" " * 15, break_on_hyphens=False
+        text, 110, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
     ) or [head]
 
 

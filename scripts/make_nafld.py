@@ -16,8 +16,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sequela.record.bundled import nafld
-from sequela.record.ingest import ingest
+from sequela.record.cohort import nafld
+from sequela.record.ingest.run import ingest
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook(["sequela.model", "sequela.rollout.sampling"], "beartype.beartype")
+install_import_hook(["sequela.model", "sequela.rollout.engine.sampling"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +25,18 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def world_meds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MEDS dataset of 600 patients of the known world."""
-    from sequela.record.store import write_dataset
-    from sequela.record.world import World
+    from sequela.record.dataset import write_dataset
+    from sequela.record.worlds.markov import MarkovWorld
 
     out = tmp_path_factory.mktemp("world") / "meds"
-    write_dataset(World.known().events(600, seed=0), out, name="known world", metadata={"real_dates": False})
+    write_dataset(MarkovWorld.known().events(600, seed=0), out, name="known world", metadata={"real_dates": False})
     return out
 
 
 @pytest.fixture(scope="session")
 def world_corpus(world_meds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus of `world_meds`."""
-    from sequela.tokens.tokenize import tokenize
+    from sequela.tokens.ehr.fit import tokenize
 
     out = tmp_path_factory.mktemp("world") / "corpus"
     out.mkdir()

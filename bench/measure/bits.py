@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.interval import Intervals
+from sequela.tokens.ehr import token_types as kinds
+from sequela.tokens.ehr.clock import Intervals
+from sequela.tokens.ehr.token_types import Kinds
+from sequela.tokens.ehr.tokenizer import Tokenizer
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.tokenizer import Tokenizer
-from sequela.train import kinds
-from sequela.train.kinds import Kinds
 
 NAMES = ("time", "code", "value")
 TIME, CODE, VALUE = range(3)

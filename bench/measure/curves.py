@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sequela.rollout.estimators import answers
-from sequela.tasks import metric
-from sequela.tasks.bootstrap import interval, resamples
-from sequela.tasks.censoring import censoring_weights
+from sequela.task.scoring import metric
+from sequela.task.scoring.bootstrap import interval, resamples
+from sequela.task.scoring.censoring import censoring_weights
 
 MOST = 20  # batches of one partition that are looked at
 SURE = 1.96

@@ -28,8 +28,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from sequela.model.config import ModelConfig
-    from sequela.rollout.engine import Engine
-    from sequela.rollout.lanes import Lanes
+    from sequela.rollout.engine.engine import Engine
+    from sequela.rollout.engine.processes import Lanes
 
 BYTES = {"fp32": 4, "bf16": 2}
 NEVER = 1 << 40  # minutes
@@ -83,14 +83,14 @@ def prompt(size: int, history: int) -> np.ndarray:
 def sequela(folder: Path, given: dict, processes: int = 1) -> dict:
     """Our engine, in this process or in several of one thread each."""
     from sequela.model import checkpoint
-    from sequela.train.peak import measured_peak
+    from sequela.training.peak import measured_peak
 
     config = checkpoint.ModelConfig.load(folder)
     ids = prompt(config.vocab_size, given["history"])
     # By the module's name: another process does not know this one's main program
     make = partial(import_module("decoding").engine, folder, given["precision"])
     if processes > 1:
-        from sequela.rollout.lanes import Lanes
+        from sequela.rollout.engine.processes import Lanes
 
         run = sampling(Lanes(make, processes), config.vocab_size, ids)
     else:
@@ -113,7 +113,7 @@ def sequela(folder: Path, given: dict, processes: int = 1) -> dict:
 def engine(folder: Path, precision: str) -> Engine:
     """Our engine, whose tokens take no time."""
     from sequela.model import checkpoint
-    from sequela.rollout.engine import Engine
+    from sequela.rollout.engine.engine import Engine
 
     model = checkpoint.load(folder)
     return Engine(model, np.zeros(model.config.vocab_size, np.int64), precision=precision)
@@ -121,9 +121,9 @@ def engine(folder: Path, precision: str) -> Engine:
 
 def sampling(made: Engine | Lanes, size: int, ids: np.ndarray) -> Callable[[int, int], int]:
     """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
-    from sequela.rollout.estimators import Fixed
-    from sequela.rollout.queue import Prompts
-    from sequela.rollout.watching import Stop, Watch
+    from sequela.rollout.engine.queue import Prompts
+    from sequela.rollout.estimators import FixedBudget
+    from sequela.rollout.tracker import Stop, Watch
     from sequela.tokens.ragged import Ragged
 
     none = np.zeros(size, bool)
@@ -134,7 +134,7 @@ def sampling(made: Engine | Lanes, size: int, ids: np.ndarray) -> Callable[[int,
     )
 
     def sampled(rollouts: int, tokens: int) -> int:
-        return len(made.extend(prompts, Fixed(rollouts), Stop(none, NEVER, tokens), watch).tokens.flat)
+        return len(made.extend(prompts, FixedBudget(rollouts), Stop(none, NEVER, tokens), watch).tokens.flat)
 
     return sampled
 

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sequela.record.population import Population
+from sequela.record.worlds.zipf import ZipfWorld
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    population = Population.known()
+    population = ZipfWorld.known()
     population.write(given.out, given.patients, given.seed, fractions=(0.985, 0.005, 0.01))
     print(json.dumps({"patients": given.patients, "bits_per_event": population.bits_per_event}))
 

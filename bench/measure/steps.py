@@ -20,13 +20,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sequela.model import flops
-from sequela.train.batches import Step
-from sequela.train.feed import feed
-from sequela.train.parallel import World
-from sequela.train.peak import measured_peak
-from sequela.train.run import Plan, Run
-from sequela.train.settings import TrainSettings
-from sequela.train.threads import Abreast
+from sequela.training.cpu_threads import Abreast
+from sequela.training.data import Step, feed
+from sequela.training.parallel import ProcessGroup
+from sequela.training.peak import measured_peak
+from sequela.training.run import Run, RunPlan
+from sequela.training.settings import TrainSettings
 
 
 def timed(run: Run, steps) -> tuple[np.ndarray, list[float]]:
@@ -84,7 +83,7 @@ def profiled(run: Run, step: Step, passes: list) -> dict:
 def main() -> None:
     corpus, file, given = Path(sys.argv[1]), np.load(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(given["threads"])
-    run = Run(Plan.of(corpus, TrainSettings(**given["settings"])), World())
+    run = Run(RunPlan.of(corpus, TrainSettings(**given["settings"])), ProcessGroup())
     rows = np.split(file["of_row"], np.cumsum(file["windows_in_row"])[:-1])
     # two rows of the context's length side by side are one of ours
     pairs = [np.concatenate(rows[at : at + 2]) for at in range(0, len(rows), 2)]

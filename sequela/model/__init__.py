@@ -1,1 +1,1 @@
-"""Floor 3: tokens to hidden states and logits (torch starts here)."""
+"""Tokens to hidden states and logits (torch starts here)."""

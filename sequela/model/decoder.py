@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sequela.errors import InputError
 from sequela.model.attention import Attention, Causal
 from sequela.model.config import ModelConfig
 from sequela.model.layers import Block, RMSNorm, computed_in, rotary
-from sequela.record.errors import InputError
 
 
 class Decoder(nn.Module):

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from sequela.record.errors import InputError
+from sequela.errors import InputError
 
 LEAST_WIDTH = 256
 """Below it a run takes minutes, and in fp32 what comes out hardly depends on the processor."""

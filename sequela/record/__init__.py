@@ -1,1 +1,1 @@
-"""Floor 1: what happened to whom. Events, the MEDS store, ingest by declarative mapping."""
+"""What happened to whom: events, MEDS datasets, questions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sequela.record.errors import InputError
+from sequela.errors import InputError
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END
-from sequela.record.columns import NEVER, Columns
+from sequela.errors import InputError
 from sequela.record.duration import duration_words, parse_duration
-from sequela.record.errors import InputError
+from sequela.record.events import NEVER, Events
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
 from sequela.record.timeline import STATIC
 
 AGO = " @ "  # between what and when
@@ -116,7 +116,7 @@ class Edits:
 NO_EDITS = Edits()
 
 
-def edited(columns: Columns, at: np.ndarray, edits: Edits) -> tuple[Columns, np.ndarray]:
+def edited(columns: Events, at: np.ndarray, edits: Edits) -> tuple[Events, np.ndarray]:
     """The events after all edits, and whom each edit concerned.
 
     Nothing at or after the prediction time changes. An addition is for those who have a dated event (birth is none)
@@ -156,12 +156,12 @@ def edited(columns: Columns, at: np.ndarray, edits: Edits) -> tuple[Columns, np.
             found[place, patients] = True
         else:
             found[place] = _takes(columns, owner, at, edit)
-    kept = Columns(columns.patient[keep], columns.time[keep], columns.code[keep], number[keep], columns.names)
+    kept = Events(columns.patient[keep], columns.time[keep], columns.code[keep], number[keep], columns.names)
     takers = found[len(edits.in_order) - len(edits.add) :]
     return _with_additions(kept, columns.patient[columns.starts], at, edits.add, takers), found
 
 
-def _takes(columns: Columns, owner: np.ndarray, at: np.ndarray, addition: Addition) -> np.ndarray:
+def _takes(columns: Events, owner: np.ndarray, at: np.ndarray, addition: Addition) -> np.ndarray:
     """Who has a history to add to, bool [P]."""
     dated = (columns.time != STATIC) & ~_named(columns, BIRTH) & ~_named(columns, FOLLOW_UP_END)
     first = np.full(len(at), NEVER)
@@ -177,12 +177,12 @@ def _takes(columns: Columns, owner: np.ndarray, at: np.ndarray, addition: Additi
 
 
 def _with_additions(
-    columns: Columns,
+    columns: Events,
     patients: np.ndarray,
     at: np.ndarray,
     additions: tuple[Addition, ...],
     takers: np.ndarray,
-) -> Columns:
+) -> Events:
     """The events with those added, at the same time after those that were there; bool [A, P] says to whom."""
     if not takers.any():
         return columns
@@ -198,12 +198,12 @@ def _with_additions(
         number.append(np.full(many, np.nan if addition.value is None else addition.value, np.float32))
     patient, time = np.concatenate(patient), np.concatenate(time)
     order = np.lexsort((time, patient))
-    return Columns(
+    return Events(
         patient[order], time[order], np.concatenate(code)[order], np.concatenate(number)[order], names
     )
 
 
-def _named(columns: Columns, pattern: str) -> np.ndarray:
+def _named(columns: Events, pattern: str) -> np.ndarray:
     """Which events have a code that is `pattern`, in which a trailing * stands for any rest; bool [N]."""
     bare, star = pattern.removesuffix("*"), pattern.endswith("*")
     names = [name.startswith(bare) if star else name == bare for name in columns.names]

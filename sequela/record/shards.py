@@ -10,9 +10,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sequela.record.columns import Columns
-from sequela.record.errors import InputError
-from sequela.record.layout import DATA
+from sequela.errors import InputError
+from sequela.record.events import Events
+from sequela.record.schema import DATA
 from sequela.record.timeline import STATIC
 from sequela.record.validate import cells, check_births, check_cells, check_schema, unreadable
 
@@ -62,7 +62,7 @@ def _shards_of_file(path: Path, rows: int) -> list[Shard]:
     return [*shards, Shard(path, first, about.num_row_groups, held)] if held else shards
 
 
-def read_shard(shard: Shard) -> Columns:
+def read_shard(shard: Shard) -> Events:
     """The events of the patients who begin in the shard, sorted by patient and time, static ones first.
 
     Events of a patient at the same time keep the order they have on disk.
@@ -74,7 +74,7 @@ def read_shard(shard: Shard) -> Columns:
 
 
 def read_frame(shard: Shard) -> pl.DataFrame:
-    """The same as a MEDS frame (see `sequela.record.store`), with the texts.
+    """The same as a MEDS frame (see `sequela.record.dataset`), with the texts.
 
     Raises:
         InputError: see `read_shard`.
@@ -95,7 +95,7 @@ def patients_of(shard: Shard) -> np.ndarray:
     return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pl.Int64))
 
 
-def _read(shard: Shard, names: tuple[str, ...]) -> tuple[Columns, pa.Table]:
+def _read(shard: Shard, names: tuple[str, ...]) -> tuple[Events, pa.Table]:
     """The events of a shard, and its columns `names` as they are in the file, both in order."""
     table, before = _rows(shard, names)
     columns = _columns(table)
@@ -149,14 +149,14 @@ def _numbers(table: pa.Table, column: str, kind: pl.DataType | type[pl.DataType]
     return cells(table[column]).cast(kind).to_physical().fill_null(absent).to_numpy()
 
 
-def _columns(table: pa.Table) -> Columns:
+def _columns(table: pa.Table) -> Events:
     time = _numbers(table, "time", pl.Datetime("us"), STATIC)
     if "numeric_value" in table.column_names:
         number = _numbers(table, "numeric_value", pl.Float32, np.nan)
     else:
         number = np.full(len(table), np.nan, np.float32)
     names, code = _coded(table["code"])
-    return Columns(_numbers(table, "subject_id", pl.Int64), time, code, number, names)
+    return Events(_numbers(table, "subject_id", pl.Int64), time, code, number, names)
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -175,7 +175,7 @@ def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(names), np.concatenate(code) if code else np.zeros(0, np.int32)
 
 
-def _order(columns: Columns) -> np.ndarray | None:
+def _order(columns: Events) -> np.ndarray | None:
     """How to sort the events; None where they are sorted."""
     patient, time = columns.patient, columns.time
     same = patient[1:] == patient[:-1]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from sequela.record.errors import InputError
-from sequela.record.layout import DATA, SPLITS, SPLITS_FILE
+from sequela.errors import InputError
+from sequela.record.schema import DATA, SPLITS, SPLITS_FILE
 from sequela.record.shards import Shard
 from sequela.record.validate import read_parquet
 

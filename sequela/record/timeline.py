@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from sequela.record.codes import FOLLOW_UP_END
+from sequela.record.schema import FOLLOW_UP_END
 
 STATIC = int(np.iinfo(np.int64).min)  # the time of events without one (sex, race): before everything else
 
@@ -64,7 +64,7 @@ class Timeline:
 
 
 def timelines(events: pl.DataFrame) -> Iterator[Timeline]:
-    """One `Timeline` a patient, in the order of a sorted MEDS frame (see `sequela.record.store`).
+    """One `Timeline` a patient, in the order of a sorted MEDS frame (see `sequela.record.dataset`).
 
     A timeline ends where `FOLLOW_UP//END` says; without that event, at its last dated event.
     """

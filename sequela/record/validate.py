@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from sequela.record.codes import BIRTH
-from sequela.record.columns import NEVER, Columns, births
-from sequela.record.errors import InputError
+from sequela.errors import InputError
+from sequela.record.events import NEVER, Events, births
+from sequela.record.schema import BIRTH
 from sequela.record.timeline import STATIC
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def cells(column: pa.Array | pa.ChunkedArray) -> pl.Series:
     return pl.DataFrame(pa.table({"": column})).to_series()
 
 
-def check_births(columns: Columns, row: np.ndarray, path: Path) -> None:
+def check_births(columns: Events, row: np.ndarray, path: Path) -> None:
     """Nobody has a dated event before their birth.
 
     Args:

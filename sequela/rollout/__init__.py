@@ -1,1 +1,1 @@
-"""Floor 4: extends timelines."""
+"""Extends timelines: prompts, outcomes, estimators, and simulated folders."""

@@ -77,7 +77,7 @@ def answers(
 
     Args:
         scores_QN: NaN where undecidable or not run.
-        weights_QN: as the plan gives them (`Plan.weights`); None: every decidable score counts the same.
+        weights_QN: as the plan gives them (`RolloutBudget.weights`); None: every decidable score counts the same.
         tokens_QN: length of each rollout, 0 where none was run; None: every column was run, at an unknown cost.
     """
     known = np.isfinite(scores_QN)
@@ -118,7 +118,7 @@ def interval(
     return np.where(some, low, np.nan), np.where(some, high, np.nan)
 
 
-class Plan(Protocol):
+class RolloutBudget(Protocol):
     """Which rollouts of a question to run, from its own scores alone, and how much each of them counts."""
 
     def more(
@@ -133,7 +133,7 @@ class Plan(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedBudget:
     """`n` rollouts for every question."""
 
     n: int
@@ -154,7 +154,7 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Auto:
+class AdaptiveBudget:
     """As many rollouts as each question needs, from a pilot, without the bias of peeking.
 
     A question's rollouts are two halves by the parity of their number. Both begin with `pilot` rollouts; then the pilot

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from sequela.record.codes import DEATH
-from sequela.record.errors import InputError
+from sequela.errors import InputError
+from sequela.record.schema import DEATH
 from sequela.rollout.request import Request
-from sequela.rollout.watching import Stop, Watch
-from sequela.tokens.code import join_parts
-from sequela.tokens.grammar import Grammar
-from sequela.tokens.tokenizer import Tokenizer
+from sequela.rollout.tracker import Stop, Watch
+from sequela.tokens.ehr.code import join_parts
+from sequela.tokens.ehr.grammar.grammar import Grammar
+from sequela.tokens.ehr.tokenizer import Tokenizer
 
 FOREVER = 100 * 525_960  # minutes: a hundred years
 

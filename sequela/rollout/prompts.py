@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sequela.record.codes import FOLLOW_UP_END
-from sequela.record.columns import Columns
 from sequela.record.edit import NO_EDITS, Edits, edited
-from sequela.rollout.queue import Prompts
-from sequela.rollout.sampling import keys
-from sequela.tokens.encode import MINUTE, encode
-from sequela.tokens.grammar import Grammar
-from sequela.tokens.interval import TIME_PREFIX
+from sequela.record.events import Events
+from sequela.record.schema import FOLLOW_UP_END
+from sequela.rollout.engine.queue import Prompts
+from sequela.rollout.engine.sampling import keys
+from sequela.tokens.ehr.clock import TIME_PREFIX
+from sequela.tokens.ehr.encode import MINUTE, encode
+from sequela.tokens.ehr.grammar.grammar import Grammar
+from sequela.tokens.ehr.tokenizer import Tokenizer
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.tokenizer import Tokenizer
 
 
 def prompts_of(
@@ -61,7 +61,7 @@ def prompts_of(
     return times, Prompts(ids, -rest, first, keys(seed, times["subject_id"].to_numpy(), at), bits)
 
 
-def histories(tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Columns:
+def histories(tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Events:
     """What was known before each of Q prediction times, in the codes that the tokenizer knows.
 
     Each (patient, time) is a patient of its own here, whose number is its row in `times`.
@@ -74,9 +74,9 @@ def histories(tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame) -
     history = history.select(
         pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
     )
-    return tokenizer.translated(Columns.of(history))
+    return tokenizer.translated(Events.of(history))
 
 
-def prediction_times(times: pl.DataFrame, columns: Columns) -> np.ndarray:
+def prediction_times(times: pl.DataFrame, columns: Events) -> np.ndarray:
     """The prediction time of each patient of `histories`, int64 [P] microseconds."""
     return times["prediction_time"].to_physical().to_numpy()[columns.patient[columns.starts]]

@@ -1,1 +1,1 @@
-"""Floor 6: people and programs come in here. Commands, command line, progress display, report."""
+"""People and programs come in here: the command line, the stages, their folders and their pages."""

@@ -17,20 +17,20 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 import sequela
-from sequela.record.errors import InputError
-from sequela.record.layout import FRACTIONS
-from sequela.record.progress import Progress
-from sequela.record.workers import Workers
+from sequela.errors import InputError
+from sequela.progress import Progress
+from sequela.record.schema import FRACTIONS
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import commands
-from sequela.serve.launch import follows
-from sequela.serve.presets import read_toml
+from sequela.serve.folder.launch import follows
+from sequela.serve.folder.lineage import in_words
 from sequela.serve.progress import Display, duration
-from sequela.serve.spent import in_words
-from sequela.tokens.settings import MAPS, TokenSettings
-from sequela.train.interruption import Interrupted
-from sequela.train.scaling.settings import ScaleSettings
-from sequela.train.settings import TrainSettings
+from sequela.serve.stages.presets import read_toml
+from sequela.tokens.ehr.settings import MAPS, TokenSettings
+from sequela.training.scaling.settings import ScaleSettings
+from sequela.training.settings import TrainSettings
+from sequela.training.shutdown import Interrupted
+from sequela.workers import Workers
 
 DONE, OUR_BUG, USER_CAN_MEND, INTERRUPTED = 0, 1, 2, 130
 FLAT = Parameter(name="*")
@@ -105,8 +105,8 @@ def demo(
     """
     import time
 
-    from sequela.serve.demo import demo as run
-    from sequela.serve.summary import print_summary
+    from sequela.serve.pages.terminal import print_summary
+    from sequela.serve.stages.demo import demo as run
 
     start = time.perf_counter()
     metrics = run(source, raw, out, seed=common.seed, config=common.config, quiet=common.quiet)
@@ -216,7 +216,7 @@ def train(
     """
     import json
 
-    from sequela.serve.summary import print_losses
+    from sequela.serve.pages.terminal import print_losses
 
     say = Display(common.quiet).say
     _run(
@@ -263,7 +263,7 @@ def scale(
         patients: Ask about at most so many held-out patients.
         rollouts: Futures a patient.
     """
-    from sequela.serve.scale_report import PAGE
+    from sequela.serve.pages.scale import PAGE
 
     display = Display(common.quiet)
     with display.stage("scale") as progress:
@@ -423,7 +423,7 @@ def whatif(
         patients: Ask about at most so many patients.
         everyone: Means over all patients, not only those whose history the model reads otherwise.
     """
-    from sequela.serve.whatif import print_whatif, read_whatif
+    from sequela.serve.pages.whatif import print_whatif, read_whatif
 
     _run(
         "whatif",
@@ -468,7 +468,7 @@ def evaluate(
     """
     import json
 
-    from sequela.serve.summary import print_summary
+    from sequela.serve.pages.terminal import print_summary
 
     folders = [predictions, *(also or [])]
     _run("evaluate", out, common, lambda p: commands.evaluate(folders, out, seed=common.seed, progress=p))

@@ -1,7 +1,7 @@
 """The stages as functions: each reads folders, writes one folder, and is one call of the floor that does the work.
 
 A stage whose folder was already made from the same inputs with the same settings is skipped. Every function returns
-the manifest of the folder it wrote, and whether it was skipped (see `sequela.serve.stage`).
+the manifest of the folder it wrote, and whether it was skipped (see `sequela.serve.folder.stage`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sequela.record.errors import InputError
-from sequela.record.layout import FRACTIONS
-from sequela.record.progress import Progress, silent
-from sequela.record.workers import Workers
+from sequela.errors import InputError
+from sequela.progress import Progress, silent
+from sequela.record.schema import FRACTIONS
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve import launch, manifest
-from sequela.serve.spent import spent
-from sequela.serve.stage import copy_whole, stage
-from sequela.tokens.settings import MAPS, TokenSettings
-from sequela.train.interruption import stopping
-from sequela.train.scaling.settings import ScaleSettings
-from sequela.train.settings import TrainSettings
+from sequela.serve.folder import launch, manifest
+from sequela.serve.folder.lineage import spent
+from sequela.serve.folder.stage import copy_whole, stage
+from sequela.tokens.ehr.settings import MAPS, TokenSettings
+from sequela.training.scaling.settings import ScaleSettings
+from sequela.training.settings import TrainSettings
+from sequela.training.shutdown import stopping
+from sequela.workers import Workers
 
 if TYPE_CHECKING:
     from sequela.model.decoder import Decoder
     from sequela.record.edit import Edits
-    from sequela.tasks.task import Task
+    from sequela.task.task import Task
 
 Folder = str | Path
 
@@ -59,14 +59,14 @@ def ingest(
         InputError: where the raw files do not fit the mapping.
     """
 
-    from sequela.record.database import Database, raw_place
-    from sequela.record.mapping_file import MEDS, fingerprint
+    from sequela.record.ingest.mapping_file import MEDS, fingerprint
+    from sequela.record.ingest.tables.database import Database, raw_place
 
     place = raw_place(raw)
 
     def make(work: Path) -> dict:
-        from sequela.record.ingest import ingest as run
-        from sequela.serve.ingest_report import write_ingest_report
+        from sequela.record.ingest.run import ingest as run
+        from sequela.serve.pages.ingest import write_ingest_report
 
         made = run(
             source, place, work, fractions=fractions, memory=memory, workers=workers, progress=progress
@@ -111,7 +111,7 @@ def tokenize(
     settings = settings or TokenSettings()
 
     def make(work: Path) -> dict:
-        from sequela.tokens.tokenize import tokenize as run
+        from sequela.tokens.ehr.fit import tokenize as run
 
         return run(Path(meds), work, settings, tuple(maps), workers, progress=progress)
 
@@ -147,7 +147,7 @@ def train(
     with launch.world() as world, stopping() as stop:
 
         def make(work: Path) -> dict:
-            from sequela.train.loop import train as run
+            from sequela.training.loop import train as run
 
             heard = {"progress": progress, "say": say, "world": world, "stop": stop}
             return _scalars(run(Path(corpus), work, settings, resume=resume, beside=Path(out), **heard))
@@ -195,7 +195,7 @@ def scale(
     Raises:
         InputError: where the folder holds another study, or budgets and corpus make no study.
     """
-    from sequela.serve import scale as study
+    from sequela.serve.stages.scaling import study
 
     if launch.launched():
         raise InputError(
@@ -208,7 +208,7 @@ def scale(
     names = [task] if isinstance(task, str) else list(task)
     asked = None
     if names and meds is not None:
-        from sequela.serve.downstream import downstream
+        from sequela.serve.stages.scaling.downstream import downstream
 
         asked = partial(
             downstream, Path(out), meds=Path(meds), tasks=names, settings=simulation or SimulateSettings(),
@@ -259,9 +259,9 @@ def simulate(
 
         def make(work: Path) -> dict:
             from sequela.record.edit import NO_EDITS
-            from sequela.rollout.simulate import simulate as run
-            from sequela.tasks.predict import requests
-            from sequela.tokens.tokenizer import Tokenizer
+            from sequela.rollout.parts import simulate as run
+            from sequela.task.answers.predict import requests
+            from sequela.tokens.ehr.tokenizer import Tokenizer
 
             maps = Tokenizer.load(Path(model)).maps
             return run(
@@ -325,7 +325,7 @@ def predict(
     Raises:
         InputError: for an unknown task or estimator, or a folder of another kind.
     """
-    from sequela.tasks.estimate import ESTIMATORS, read_estimator
+    from sequela.task.answers.estimate import ESTIMATORS, read_estimator
 
     simulated, first = Path(model), rollouts
     ready = (simulated / "rollouts.parquet").exists()
@@ -352,7 +352,7 @@ def predict(
         )
 
     def make(work: Path) -> dict:
-        from sequela.tasks.predict import predict as run
+        from sequela.task.answers.predict import predict as run
 
         return run(
             simulated,
@@ -445,9 +445,9 @@ def whatif(
     inputs = {role: arm for role, (arm, _) in arms.items()}
 
     def make(work: Path) -> dict:
-        from sequela.serve.whatif import write_contrasts
-        from sequela.tasks.predict import requests
-        from sequela.tokens.tokenizer import Tokenizer
+        from sequela.serve.pages.whatif import write_contrasts
+        from sequela.task.answers.predict import requests
+        from sequela.tokens.ehr.tokenizer import Tokenizer
 
         maps = Tokenizer.load(Path(model)).maps
         times = [one.times for one in requests(asked, Path(meds), split, patients, maps)]
@@ -492,9 +492,9 @@ def evaluate(
     roles = ["predictions", *(f"predictions_{number}" for number in range(2, len(folders) + 1))]
 
     def make(work: Path) -> dict:
-        from sequela.serve.report import write_report
-        from sequela.serve.simulation import simulation
-        from sequela.tasks.evaluate import evaluate as run
+        from sequela.serve.pages.provenance import simulation
+        from sequela.serve.pages.report import write_report
+        from sequela.task.scoring.evaluate import evaluate as run
 
         metrics = run(folders, work, seed=seed) | {
             "simulation": simulation(folders),
@@ -526,7 +526,7 @@ def report(
         folder /= "evaluation"
 
     def make(work: Path) -> dict:
-        from sequela.serve.report import read_metrics, write_report
+        from sequela.serve.pages.report import read_metrics, write_report
 
         roles = (manifest.read(folder) or {"inputs": {}})["inputs"]
         found = [path for role in roles if (path := manifest.source(folder, role)) is not None]
@@ -551,7 +551,7 @@ def load(model: Folder) -> Decoder:
 
 def tasks() -> list[Task]:
     """The tasks that come with the package, by name."""
-    from sequela.tasks.task import catalog
+    from sequela.task.task import catalog
 
     return catalog()
 
@@ -566,7 +566,7 @@ def _refuse_stage(folder: Path) -> None:
 
 
 def _load_tasks(names: str | Iterable[str]) -> list[Task]:
-    from sequela.tasks.task import load_task
+    from sequela.task.task import load_task
 
     return [load_task(name) for name in ([names] if isinstance(names, str) else names)]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sequela.record.progress import Progress, silent
+from sequela.progress import Progress, silent
 
 PLAIN_SECONDS = 15.0  # a line in a log file
 COUNT, RATE, LEFT = "tokens", "tokens_per_second", "seconds_left"

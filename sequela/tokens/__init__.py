@@ -1,1 +1,1 @@
-"""Floor 2: events to integers and back."""
+"""Events to integers and back."""

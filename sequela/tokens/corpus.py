@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sequela.record.errors import InputError
-from sequela.tokens.encode import Encoded
+from sequela.errors import InputError
+from sequela.tokens.ehr.encode import Encoded
+from sequela.tokens.ehr.tokenizer import Tokenizer
 from sequela.tokens.ragged import Ragged, Stacked
-from sequela.tokens.tokenizer import Tokenizer
 
 FILE = "corpus.json"
 

@@ -33,9 +33,9 @@ def test_the_floors_hold() -> None:
     ("module", "code", "contract"),
     [
         ("record/planted.py", "def f():\n    from sequela.serve import cli\n", "Imports only go down"),
-        ("train/planted.py", "from sequela.rollout import engine\n", "Imports only go down"),
+        ("training/planted.py", "from sequela.rollout.engine import engine\n", "Imports only go down"),
         ("tokens/planted.py", "def f():\n    import torch\n", "No torch below the model"),
-        ("tasks/planted.py", "import torch.nn\n", "No torch below the model"),
+        ("task/planted.py", "import torch.nn\n", "No torch below the model"),
     ],
 )
 def test_a_planted_import_is_found(copy: Path, module: str, code: str, contract: str) -> None:

@@ -86,15 +86,15 @@ def test_exported_name(name: str) -> None:
 
 
 def test_a_field_without_words_is_seen() -> None:
-    from sequela.serve.presets import Preset
+    from sequela.serve.stages.presets import Preset
 
     assert "title" in undescribed(Preset)
 
 
 def test_stages_that_share_a_name_with_a_floor_can_be_called() -> None:
-    import sequela.tasks.task
+    import sequela.task.task
 
-    assert [task.name for task in sequela.tasks()] == [task.name for task in sequela.tasks.task.catalog()]
+    assert [task.name for task in sequela.tasks()] == [task.name for task in sequela.task.task.catalog()]
     with pytest.raises(sequela.InputError, match="nowhere does not exist"):
         sequela.train("nowhere", "model")
 

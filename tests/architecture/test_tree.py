@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.tree import DRAWN, FLOORS, draw, drawn, redraw, unlisted
+from docs.tree import DRAWN, draw, drawn, redraw, unlisted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def test_a_new_module_makes_the_page_stale(copy: Path) -> None:
 
 
 def test_a_changed_sentence_makes_both_stale(copy: Path) -> None:
-    (copy / "sequela" / "train" / "__init__.py").write_text('"""Floor 4: something else."""\n')
+    (copy / "sequela" / "training" / "__init__.py").write_text('"""Something else."""\n')
     assert stale(copy) == list(DRAWN)
 
 
@@ -53,29 +53,36 @@ def test_a_drawer_beside_the_floors_is_seen(copy: Path) -> None:
     assert unlisted(copy) == ["utils.py"]
 
 
+def packages(package: Path) -> list[Path]:
+    """Every package below the root one, the root one too."""
+    return sorted(path.parent for path in package.rglob("__init__.py"))
+
+
 def without_code(tests: Path, package: Path) -> list[str]:
     """Test files that no module and no data folder answers to."""
     found = []
-    for floor in FLOORS:
-        modules = {path.stem for path in (package / floor).iterdir()}
-        files = (tests / floor).glob("test_*.py")
-        found += [f"{floor}/{path.name}" for path in files if path.stem.removeprefix("test_") not in modules]
+    for folder in packages(package):
+        place = folder.relative_to(package)
+        names = {path.stem for path in folder.iterdir()}
+        files = (tests / place).glob("test_*.py")
+        found += [str(place / path.name) for path in files if path.stem.removeprefix("test_") not in names]
     return sorted(found)
 
 
 def without_tests(tests: Path, package: Path) -> list[str]:
     """Modules that define a public function, but have no test file of their own."""
     found = []
-    for floor in FLOORS:
-        for path in (package / floor).glob("*.py"):
+    for folder in packages(package):
+        place = folder.relative_to(package)
+        for path in folder.glob("[!_]*.py"):
             tree = ast.parse(path.read_text())
             verbs = [
                 node
                 for node in tree.body
                 if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
             ]
-            if verbs and not (tests / floor / f"test_{path.stem}.py").exists():
-                found.append(f"{floor}/{path.name}")
+            if verbs and not (tests / place / f"test_{path.stem}.py").exists():
+                found.append(str(place / path.name))
     return sorted(found)
 
 
@@ -85,10 +92,11 @@ def test_tests_mirror_the_code() -> None:
 
 
 def test_a_module_without_a_test_is_seen(tmp_path: Path) -> None:
-    for floor in FLOORS:
-        (tmp_path / "sequela" / floor).mkdir(parents=True)
-        (tmp_path / "tests" / floor).mkdir(parents=True)
-    (tmp_path / "sequela" / "tasks" / "planted.py").write_text("def f() -> None: ...\n")
-    (tmp_path / "tests" / "tasks" / "test_other.py").write_text("")
-    assert without_tests(tmp_path / "tests", tmp_path / "sequela") == ["tasks/planted.py"]
-    assert without_code(tmp_path / "tests", tmp_path / "sequela") == ["tasks/test_other.py"]
+    for place in ("task", "task/answers"):
+        for root in ("sequela", "tests"):
+            (tmp_path / root / place).mkdir(parents=True)
+        (tmp_path / "sequela" / place / "__init__.py").touch()
+    (tmp_path / "sequela" / "task" / "answers" / "planted.py").write_text("def f() -> None: ...\n")
+    (tmp_path / "tests" / "task" / "test_other.py").write_text("")
+    assert without_tests(tmp_path / "tests", tmp_path / "sequela") == ["task/answers/planted.py"]
+    assert without_code(tmp_path / "tests", tmp_path / "sequela") == ["task/test_other.py"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sequela.record.store import read_events
+from sequela.record.dataset import read_events
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sequela.tokens.corpus import Corpus
+from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.settings import ETHOS_EDGES, TokenSettings
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.settings import ETHOS_EDGES, TokenSettings
-from sequela.tokens.tokenize import tokenize
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import duckdb
 
-from sequela.record.database import raw_place
-from sequela.record.errors import InputError
-from sequela.record.mapping import FileTable
-from sequela.record.mapping_file import load_mapping
-from sequela.record.raw import load_files, place_of
-from sequela.record.text_types import add_macros
+from sequela.errors import InputError
+from sequela.record.ingest.mapping import FileTable
+from sequela.record.ingest.mapping_file import load_mapping
+from sequela.record.ingest.tables.cells import add_macros
+from sequela.record.ingest.tables.database import raw_place
+from sequela.record.ingest.tables.load import load_files, place_of
 
 COLUMNS = {
     "a": "integer",

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sequela.record.database import raw_place
-from sequela.record.errors import InputError
-from sequela.record.mapping import Mapping
+from sequela.errors import InputError
+from sequela.record.ingest.mapping import Mapping
+from sequela.record.ingest.tables.database import raw_place
 from tests.fuzz.targets import (
     HEADER,
     SEEDS,

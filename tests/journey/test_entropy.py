@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sequela.record.population import Population
-from sequela.tokens.tokenize import tokenize
-from sequela.train.loop import train
-from sequela.train.settings import TrainSettings
+from sequela.record.worlds.zipf import ZipfWorld
+from sequela.tokens.ehr.fit import tokenize
+from sequela.training.loop import train
+from sequela.training.settings import TrainSettings
 
-SMALL = Population.known(states=8, conditions=2, rank=4, events=12.0)
+SMALL = ZipfWorld.known(states=8, conditions=2, rank=4, events=12.0)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from sequela import SimulateSettings
-from sequela.record.world import World
+from sequela.record.worlds.markov import MarkovWorld
 from tests.journey.travel import futures, predictions, read
 
 pytestmark = pytest.mark.slow  # tests/rollout holds each estimator to exact sums in seconds
@@ -72,7 +72,7 @@ def test_they_agree_with_the_truth(answers, estimator):
     told = read(answers[1], estimator)
     assert abs(told.excess(told.world)) < 4
     assert all(abs(told.excess(told.world, level)) < 4 for level in range(3))
-    assert abs(told.excess(World.known(deaths_times=2.0))) > 4  # negative control
+    assert abs(told.excess(MarkovWorld.known(deaths_times=2.0))) > 4  # negative control
 
 
 def covered(frame: pl.DataFrame, exact: pl.DataFrame, width: float = 1.0) -> float:

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from sequela import TokenSettings
-from sequela.record.store import read_events
+from sequela.record.dataset import read_events
 from sequela.record.timeline import timelines
-from sequela.record.world import World
-from sequela.tasks.task import load_task
+from sequela.record.worlds.markov import MarkovWorld
+from sequela.task.task import load_task
 from tests.journey.travel import CHANCES, TASK, read, travel
 
 
@@ -27,8 +27,8 @@ def test_predicted_risk_is_the_true_risk(journey, estimator):
 
 def test_a_wrong_world_is_rejected(journey):
     answers = read(journey, "scope")
-    assert abs(answers.excess(World.known(deaths_times=1.5))) > 4
-    assert abs(answers.excess(World.known(deaths_times=0.7))) > 4
+    assert abs(answers.excess(MarkovWorld.known(deaths_times=1.5))) > 4
+    assert abs(answers.excess(MarkovWorld.known(deaths_times=0.7))) > 4
 
 
 def test_a_horizon_that_ends_when_it_is_reached_would_be_noticed(journey):

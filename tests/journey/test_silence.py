@@ -15,9 +15,9 @@ import pytest
 
 import sequela
 from sequela import SimulateSettings, TrainSettings
-from sequela.record.codes import BIRTH, DEATH, FOLLOW_UP_END
-from sequela.record.store import read_events, write_dataset
-from sequela.rollout import simulate as module
+from sequela.record.dataset import read_events, write_dataset
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
+from sequela.rollout import parts as module
 from sequela.rollout.request import Request
 
 ZERO = datetime(2000, 1, 1)

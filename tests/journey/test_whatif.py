@@ -8,15 +8,15 @@ import pytest
 
 import sequela
 from sequela import SimulateSettings
-from sequela.record.store import read_events
-from sequela.record.world import World
+from sequela.record.dataset import read_events
+from sequela.record.worlds.markov import MarkovWorld
 from tests.journey.travel import TASK, Answers
 
 
 @pytest.mark.slow
 def test_what_if_is_the_risk_of_the_edited_level(journey, tmp_path):
     """In this world the level alone drives death, so here the association is the effect."""
-    world = World.known()
+    world = MarkovWorld.known()
     for level, value in enumerate(world.values):
         out = tmp_path / str(level)
         sequela.whatif(
@@ -39,7 +39,7 @@ def test_what_if_is_the_risk_of_the_edited_level(journey, tmp_path):
         assert abs(asked.excess(world)) < 4
         if level == 2:
             assert told["difference"]["low"] > 0.07
-            assert abs(asked.excess(World.known(deaths_times=1.5))) > 4
+            assert abs(asked.excess(MarkovWorld.known(deaths_times=1.5))) > 4
         assert told["variance_removed"] > 0.2
         assert (moved["standard_error"] ** 2).mean() < (moved["unpaired_error"] ** 2).mean()
         assert set(rows.filter(~pl.col("changed"))["difference"]) == {0.0}

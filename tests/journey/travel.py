@@ -10,8 +10,8 @@ import polars as pl
 
 import sequela
 from sequela import SimulateSettings, TokenSettings, TrainSettings
-from sequela.record.store import read_events, write_dataset
-from sequela.record.world import World
+from sequela.record.dataset import read_events, write_dataset
+from sequela.record.worlds.markov import MarkovWorld
 
 TASK = Path(__file__).parent / "death_in_a_week.yaml"
 NAME = "death_in_a_week"
@@ -27,9 +27,9 @@ class Answers:
 
     predicted: np.ndarray
     level: np.ndarray
-    world: World
+    world: MarkovWorld
 
-    def excess(self, world: World, level: int | None = None) -> float:
+    def excess(self, world: MarkovWorld, level: int | None = None) -> float:
         """Mean predicted risk minus mean true risk in `world`, in standard errors.
 
         The error is that of a share among as many patients as the model has learned from: no estimate from these data
@@ -46,7 +46,7 @@ class Answers:
 
 def travel(folder: Path, tokens: TokenSettings) -> Path:
     """The folder, with the world, a corpus, a model, simulated futures and the predictions of two estimators."""
-    write_dataset(World.known().events(PATIENTS, seed=0), folder / "meds", name="known world")
+    write_dataset(MarkovWorld.known().events(PATIENTS, seed=0), folder / "meds", name="known world")
     sequela.tokenize(folder / "meds", folder / "corpus", settings=tokens)
     sequela.train(folder / "corpus", folder / "model", settings=TRAINING)
     futures(folder, "simulated", SimulateSettings(rollouts=10))
@@ -74,7 +74,7 @@ def predictions(folder: Path, simulated: str, name: str, estimator: str) -> pl.D
 
 def read(folder: Path, name: str) -> Answers:
     """The predictions in the folder of that name beside the truth."""
-    world = World.known()
+    world = MarkovWorld.known()
     found = pl.read_parquet(folder / name / NAME / "sequela.parquet").drop_nulls(
         "predicted_boolean_probability"
     )

@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sequela.errors import InputError
 from sequela.model import checkpoint
 from sequela.model.attention import Masked
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
-from sequela.record.errors import InputError
 
 SHAPES = [
     {"hidden_size": 48, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate_size": 100},

@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
+from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
-from sequela.record.errors import InputError
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
-from sequela.record.errors import InputError
 
 
 def model(seed=0):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from sequela.errors import InputError
 from sequela.model import precision
-from sequela.record.errors import InputError
 
 
 @pytest.fixture

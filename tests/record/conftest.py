@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sequela.record.ingest import ingest
-from sequela.record.store import read_events, write_dataset
+from sequela.record.dataset import read_events, write_dataset
+from sequela.record.ingest.run import ingest
 
 MAPPING = """
 name = "clinic"
@@ -172,9 +172,9 @@ def balanced() -> Callable[[dict], bool]:
 def postgres() -> Iterator[str]:
     """The URI of an empty database on a PostgreSQL server of our own; PGPASSWORD holds its password meanwhile.
 
-    `tests.record.postgres.execute(uri, *statements)` puts something into it; tests use a schema each.
+    `tests.record.ingest.postgres.execute(uri, *statements)` puts something into it; tests use a schema each.
     """
-    from tests.record.postgres import PASSWORD, server
+    from tests.record.ingest.postgres import PASSWORD, server
 
     before = os.environ.get("PGPASSWORD")
     # Not below pytest's own folder: every other run of pytest shuts that to the server's user

@@ -2,8 +2,8 @@
 
 import pytest
 
+from sequela.errors import InputError
 from sequela.record.duration import DAY, MINUTE, UNITS, duration_words, parse_duration
-from sequela.record.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequela.record.columns import Columns
+from sequela.errors import InputError
 from sequela.record.duration import DAY, HOUR, MINUTE
 from sequela.record.edit import NO_EDITS, Addition, Edits, Removal, Replacement, edited
-from sequela.record.errors import InputError
+from sequela.record.events import Events
 
 ROWS = [
     (1, None, "GENDER//F", None),
@@ -35,13 +35,13 @@ def frame(rows=ROWS) -> pl.DataFrame:
     return events.with_columns((pl.col("time") * DAY).cast(pl.Int64).cast(pl.Datetime("us")))
 
 
-def rows_of(columns: Columns) -> list[tuple]:
+def rows_of(columns: Events) -> list[tuple]:
     days = pl.col("time").to_physical() / DAY
     return columns.frame().with_columns(time=days).rows()
 
 
 def edit(**words) -> tuple[list[tuple], np.ndarray]:
-    columns, found = edited(Columns.of(frame()), AT, Edits.parse(**words))
+    columns, found = edited(Events.of(frame()), AT, Edits.parse(**words))
     return rows_of(columns), found
 
 
@@ -108,7 +108,7 @@ def test_removals_come_first_then_values_then_additions():
 
 
 def test_a_patient_may_lose_everything():
-    columns, found = edited(Columns.of(frame(ROWS[8:10])), AT[:1], Edits.parse(remove=["LAB//*", "DRUG//*"]))
+    columns, found = edited(Events.of(frame(ROWS[8:10])), AT[:1], Edits.parse(remove=["LAB//*", "DRUG//*"]))
     assert len(columns) == 0 and found.all()
     again, found = edited(columns, AT[:0], Edits.parse(add=["DRUG//Z @ 1 hour"]))
     assert len(again) == 0 and found.shape == (1, 0)
@@ -169,7 +169,7 @@ EVENT = st.tuples(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENT, max_size=30), st.lists(st.integers(0, 21), min_size=4, max_size=4), st.data())
 def test_nothing_at_or_after_the_prediction_time_changes_and_histories_stay_sorted(rows, days, data):
-    columns = Columns.of(frame(rows).sort("subject_id", "time", maintain_order=True))
+    columns = Events.of(frame(rows).sort("subject_id", "time", maintain_order=True))
     at = np.array(days)[columns.patient[columns.starts]] * DAY
     pattern = data.draw(st.sampled_from(["A", "A*", "B*", "C"]))
     window = data.draw(st.sampled_from(["", " @ 2 days"]))

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequela.record.codes import BIRTH
-from sequela.record.columns import Columns
-from sequela.record.errors import InputError
+from sequela.errors import InputError
+from sequela.record.events import Events
+from sequela.record.schema import BIRTH
 from sequela.record.shards import patients_of, read_frame, read_shard, shards_of
-from tests.record.test_columns import frame, rows_of
+from tests.record.test_events import frame, rows_of
 
 
 def dataset(folder, events, rows_a_group=1000, name="0.parquet"):
@@ -103,7 +103,7 @@ def test_a_frame_is_the_same_with_the_texts_and_in_the_same_order(tmp_path):
     (shard,) = shards_of(dataset(tmp_path, events))
     read = read_frame(shard)
     assert read.equals(events[[2, 3, 1, 0]]) and read.schema == events.schema
-    assert rows_of(Columns.of(read)) == rows_of(read_shard(shard))
+    assert rows_of(Events.of(read)) == rows_of(read_shard(shard))
     assert patients_of(shard).tolist() == [1, 2]
 
 
@@ -129,7 +129,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_a_shard_is_what_the_frame_says(world_meds):
     path = next((world_meds / "data" / "train").glob("*.parquet"))
     read = read_shard(next(shard for shard in shards_of(world_meds) if shard.path == path))
-    assert rows_of(read) == rows_of(Columns.of(pl.read_parquet(path)))
+    assert rows_of(read) == rows_of(Events.of(pl.read_parquet(path)))
     assert read.time.max() < np.datetime64(datetime(2200, 1, 1), "us").astype(np.int64)
 
 

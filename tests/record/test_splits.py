@@ -2,8 +2,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sequela.record.errors import InputError
-from sequela.record.layout import SPLITS
+from sequela.errors import InputError
+from sequela.record.schema import SPLITS
 from sequela.record.shards import Shard
 from sequela.record.splits import (
     NONE,

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sequela.record.errors import InputError
-from sequela.record.store import read_events, split_of
+from sequela.errors import InputError
+from sequela.record.dataset import read_events, split_of
 
 
 def rewrite(dataset: Path, change, split: str = "train") -> Path:

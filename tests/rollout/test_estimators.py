@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sequela.record.world import World
-from sequela.rollout.estimators import ESTIMATORS, Answer, Auto, Fixed, _student, answers, interval
+from sequela.record.worlds.markov import MarkovWorld
+from sequela.rollout.estimators import (
+    ESTIMATORS,
+    AdaptiveBudget,
+    Answer,
+    FixedBudget,
+    _student,
+    answers,
+    interval,
+)
 
 TOKEN_MINUTES = np.array([1, 6, 0, 0, 0])
 
@@ -73,7 +81,7 @@ class Chain:
 
 def of_world(deaths_times: float, days: int) -> Chain:
     """The known world as such a chain: one position a day, `days` of them."""
-    world = World.known(deaths_times)
+    world = MarkovWorld.known(deaths_times)
     return Chain(world.deaths, 0 * world.deaths, world.moves, np.ones(3, np.int64), days - 1)
 
 
@@ -129,7 +137,7 @@ def off(values: np.ndarray, truth: float) -> float:
     return float((values.mean() - truth) / (values.std(ddof=1) / np.sqrt(len(values))))
 
 
-def carry_out(plan: Auto | Fixed, offered_QN: np.ndarray) -> np.ndarray:
+def carry_out(plan: AdaptiveBudget | FixedBudget, offered_QN: np.ndarray) -> np.ndarray:
     """Scores [Q, N] of the rollouts that the plan asks for, NaN for the others."""
     out = np.full(offered_QN.shape, np.nan)
     for question, offered in enumerate(offered_QN):
@@ -157,7 +165,7 @@ def within(share: float, count: int) -> bool:
 
 def test_the_chain_is_the_known_world():
     for times, level, days in ((1, 2, 7), (0.05, 1, 3), (1.4, 0, 30)):
-        assert of_world(times, days).risk(level) == pytest.approx(World.known(times).risk(level, days))
+        assert of_world(times, days).risk(level) == pytest.approx(MarkovWorld.known(times).risk(level, days))
     assert [round(risk(case), 4) for case in CASES] == [0.3128, 0.1017, 0.0087, 0.0022, 0.2575, 0.0252, 0.001]
 
 
@@ -286,17 +294,17 @@ def test_where_rollouts_see_the_crisis_rarely():
 
 
 def test_a_fixed_plan():
-    plan = Fixed(5)
+    plan = FixedBudget(5)
     assert plan.more(0, np.zeros(0, np.int64), np.zeros((0, 2))).tolist() == [0, 1, 2, 3, 4]
     assert plan.more(0, np.array([3, 0]), np.zeros((2, 2))).tolist() == [1, 2, 4]
     assert plan.more(0, np.arange(5), np.zeros((5, 2))).tolist() == []
     np.testing.assert_allclose(plan.weights(np.array([[1, np.nan, 0]])), [[0.5, 0, 0.5]])
     with pytest.raises(ValueError, match="n must be 1"):
-        Fixed(0)
+        FixedBudget(0)
 
 
 def test_a_plan_asks_once_more_and_then_no_more():
-    plan = Auto("scope", target=0.03, pilot=4, cap=64)
+    plan = AdaptiveBudget("scope", target=0.03, pilot=4, cap=64)
     assert plan.more(0, np.zeros(0, np.int64), np.zeros((0, 1))).tolist() == list(range(8))
     noisy = np.array(
         [[0.1, 0.2], [0.3, 0.2], [0.0, 0.22], [0.5, 0.22], [0.2, 0.2], [0.1, 0.2], [0.1, 0.21], [0.4, 0.2]]
@@ -323,13 +331,13 @@ def test_nothing_seen_is_not_nothing_there():
     """Equal scores, or none that is decidable, do not settle a question."""
     for estimator, score in (("mc", 0.0), ("mc", 1.0), ("scope", 0.0), ("reach", 0.02)):
         pilot = np.full((16, 1), score)
-        assert len(Auto(estimator, target=0.01).more(0, np.arange(16), pilot)) > 16
-        assert len(Auto(estimator, threshold=0.05).more(0, np.arange(16), pilot)) > 16 or score == 1
-    assert len(Auto("scope", target=0.5).more(0, np.arange(16), np.full((16, 1), np.nan))) == 240
+        assert len(AdaptiveBudget(estimator, target=0.01).more(0, np.arange(16), pilot)) > 16
+        assert len(AdaptiveBudget(estimator, threshold=0.05).more(0, np.arange(16), pilot)) > 16 or score == 1
+    assert len(AdaptiveBudget("scope", target=0.5).more(0, np.arange(16), np.full((16, 1), np.nan))) == 240
 
 
 def expected(
-    plan: Auto, law: list[tuple[float, float]], outcome: int = 0, outcomes: int = 1
+    plan: AdaptiveBudget, law: list[tuple[float, float]], outcome: int = 0, outcomes: int = 1
 ) -> tuple[float, set]:
     """Exact expectation of the plan's answer when each score is drawn from a law of (score, probability): the sum over
     all that can come. And the numbers of rollouts that it spends."""
@@ -353,15 +361,15 @@ def expected(
 @pytest.mark.parametrize(
     ("plan", "law", "outcomes"),
     [
-        (Auto("mc", target=0.158, pilot=2, cap=10), [(0.0, 0.8), (1.0, 0.2)], 1),
-        (Auto("mc", threshold=0.35, confidence=0.7, pilot=2, cap=10), [(0.0, 0.8), (1.0, 0.2)], 1),
-        (Auto("scope", target=0.1, pilot=3, cap=10), [(0.05, 0.7), (1.3, 0.3)], 1),
-        (Auto("reach", target=0.08, pilot=3, cap=10), [(0.05, 0.7), (0.2, 0.3)], 1),
-        (Auto("mc", target=0.158, pilot=2, cap=6), [(0.0, 0.5), (1.0, 0.2), (np.nan, 0.3)], 1),
-        (Auto("mc", target=0.165, pilot=2, cap=6), [(0.0, 0.8), (1.0, 0.2)], 2),
+        (AdaptiveBudget("mc", target=0.158, pilot=2, cap=10), [(0.0, 0.8), (1.0, 0.2)], 1),
+        (AdaptiveBudget("mc", threshold=0.35, confidence=0.7, pilot=2, cap=10), [(0.0, 0.8), (1.0, 0.2)], 1),
+        (AdaptiveBudget("scope", target=0.1, pilot=3, cap=10), [(0.05, 0.7), (1.3, 0.3)], 1),
+        (AdaptiveBudget("reach", target=0.08, pilot=3, cap=10), [(0.05, 0.7), (0.2, 0.3)], 1),
+        (AdaptiveBudget("mc", target=0.158, pilot=2, cap=6), [(0.0, 0.5), (1.0, 0.2), (np.nan, 0.3)], 1),
+        (AdaptiveBudget("mc", target=0.165, pilot=2, cap=6), [(0.0, 0.8), (1.0, 0.2)], 2),
     ],
 )
-def test_auto_is_exactly_unbiased(plan: Auto, law: list, outcomes: int):
+def test_auto_is_exactly_unbiased(plan: AdaptiveBudget, law: list, outcomes: int):
     known = [(score, p) for score, p in law if not np.isnan(score)]
     truth = sum(score * p for score, p in known) / sum(p for _, p in known)
     mean, spent = expected(plan, law, 0, outcomes)
@@ -399,7 +407,7 @@ def spent(estimator: str, aim: str) -> tuple[float, float, float]:
     """Rollouts a question of a mixed cohort, the share of its intervals on one side of the threshold, and the largest
     root mean squared error of any case; every case checked for bias and coverage."""
     rollouts, settled, error = [], [], []
-    plan = Auto(estimator, cap=200, **{aim: TARGET if aim == "target" else THRESHOLD})
+    plan = AdaptiveBudget(estimator, cap=200, **{aim: TARGET if aim == "target" else THRESHOLD})
     for case in MIXED:
         asked = carry_out(plan, scores(case, estimator, 200, 500))
         answer = answers(asked, plan.weights(asked))
@@ -451,4 +459,4 @@ def test_settings_are_checked():
         {"estimator": "mc", "target": 0.1, "cap": 15},
     ):
         with pytest.raises(ValueError):
-            Auto(**wrong)
+            AdaptiveBudget(**wrong)

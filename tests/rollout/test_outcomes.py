@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sequela.record.errors import InputError
+from sequela.errors import InputError
 from sequela.rollout.outcomes import FOREVER, Outcomes, stop_of, watch_of
 from sequela.rollout.request import Request
-from tests.tokens.test_grammar import path_of, told
+from tests.tokens.ehr.grammar.test_grammar import path_of, told
 
 LIVED = [
     ["ICD10CM//E1165", "LAB//A", "ED_ADMISSION", "ED_DISCHARGE//HOME", "MEDS_DEATH"],

@@ -3,13 +3,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from sequela.record.columns import Columns
 from sequela.record.edit import Edits
+from sequela.record.events import Events
 from sequela.rollout.prompts import prompts_of
-from sequela.tokens.encode import encode
-from sequela.tokens.grammar import Grammar
-from sequela.tokens.settings import TokenSettings
-from sequela.tokens.tokenize import fit
+from sequela.tokens.ehr.encode import encode
+from sequela.tokens.ehr.fit import fit
+from sequela.tokens.ehr.grammar.grammar import Grammar
+from sequela.tokens.ehr.settings import TokenSettings
 
 
 def small():
@@ -29,8 +29,8 @@ def small():
 
 def fitted(events):
     """The tokenizer and the grammar of these events."""
-    tokenizer = fit(Columns.of(events), TokenSettings(min_patients=1))
-    return tokenizer, Grammar.fit(tokenizer, [encode(tokenizer, Columns.of(events)).tokens])
+    tokenizer = fit(Events.of(events), TokenSettings(min_patients=1))
+    return tokenizer, Grammar.fit(tokenizer, [encode(tokenizer, Events.of(events)).tokens])
 
 
 def test_nothing_at_or_after_the_prediction_time_is_in_a_prompt():

@@ -3,5 +3,5 @@ import sys
 
 
 def test_asking_needs_no_torch():
-    code = "import sys, sequela.tasks.predict; sys.exit('torch' in sys.modules)"
+    code = "import sys, sequela.task.answers.predict; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

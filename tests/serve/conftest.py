@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sequela.record.bundled import nafld
-from sequela.record.store import read_events, write_dataset
-from sequela.serve import demo as demo_module
+from sequela.record.cohort import nafld
+from sequela.record.dataset import read_events, write_dataset
+from sequela.serve.stages import demo as demo_module
 
 EVERY = 12  # one in so many patients
 SMALL = """

@@ -120,7 +120,7 @@ def test_demo_prints_table_time_and_memory(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr("sequela.serve.demo.nafld", lambda: small_meds)
+    monkeypatch.setattr("sequela.serve.stages.demo.nafld", lambda: small_meds)
     assert run(["demo", "--out", str(small_demo), "--config", str(small_config), "--quiet"]) == 0
     written = capsys.readouterr()
     assert written.err == ""

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import sequela
-from sequela.record.errors import InputError
+from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve import commands
-from sequela.serve.presets import preset, read_toml, with_file
+from sequela.serve.stages.presets import preset, read_toml, with_file
 
 
 class Interrupted:

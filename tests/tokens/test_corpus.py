@@ -5,13 +5,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sequela.record.columns import Columns
-from sequela.record.errors import InputError
-from sequela.record.store import read_events, write_dataset
-from sequela.record.world import World
+from sequela.errors import InputError
+from sequela.record.dataset import read_events, write_dataset
+from sequela.record.events import Events
+from sequela.record.worlds.markov import MarkovWorld
 from sequela.tokens.corpus import Corpus, rows_of
-from sequela.tokens.encode import encode
-from sequela.tokens.tokenize import tokenize
+from sequela.tokens.ehr.encode import encode
+from sequela.tokens.ehr.fit import tokenize
 
 
 def test_every_patient_of_a_split_has_its_row(world_meds, world_corpus):
@@ -19,7 +19,7 @@ def test_every_patient_of_a_split_has_its_row(world_meds, world_corpus):
         corpus = Corpus.load(world_corpus, split)
         events = read_events(world_meds, split)
         assert corpus.patients.tolist() == sorted(events["subject_id"].unique())
-        again = encode(corpus.tokenizer, Columns.of(events)).tokens
+        again = encode(corpus.tokenizer, Events.of(events)).tokens
         assert all(corpus.tokens[row].tolist() == again[row].tolist() for row in range(len(again)))
         about = json.loads((world_corpus / "corpus.json").read_text())["splits"][split]["shards"]
         of_shards = [rows_of(world_corpus / split, one["shard"]).flat for one in about]
@@ -59,7 +59,7 @@ def test_a_damaged_or_foreign_corpus_is_refused(world_corpus, tmp_path):
     foreign = broken("foreign")
     other = tmp_path / "other"
     write_dataset(
-        World.known().events(60, seed=5).filter(pl.col("code") != "COHORT//ENTRY"), other, name="other"
+        MarkovWorld.known().events(60, seed=5).filter(pl.col("code") != "COHORT//ENTRY"), other, name="other"
     )
     (tmp_path / "other_corpus").mkdir()
     tokenize(other, tmp_path / "other_corpus")
@@ -87,7 +87,7 @@ def test_the_report_counts_patients_events_and_tokens(world_meds, world_corpus):
 
 def test_a_dataset_without_tuning_patients_has_an_empty_tuning_corpus(tmp_path):
     write_dataset(
-        World.known().events(80, seed=1), tmp_path / "meds", name="small", fractions=(0.8, 0.0, 0.2)
+        MarkovWorld.known().events(80, seed=1), tmp_path / "meds", name="small", fractions=(0.8, 0.0, 0.2)
     )
     (tmp_path / "corpus").mkdir()
     tokenize(tmp_path / "meds", tmp_path / "corpus")

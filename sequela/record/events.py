@@ -1,0 +1,97 @@
+"""Events of many patients as flat arrays: the form in which shards are counted and encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from sequela.record.schema import BIRTH
+from sequela.record.timeline import STATIC
+
+NEVER = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """N events, sorted by patient and time, static ones first; a patient's rows lie together.
+
+    Attributes:
+        patient: int64 [N].
+        time: int64 [N], microseconds since 1970-01-01; `STATIC` for events without a time.
+        code: int32 [N], rows of `names`.
+        number: float32 [N], NaN where the event has no numeric value.
+        names: the distinct codes; some may have no event.
+    """
+
+    patient: np.ndarray
+    time: np.ndarray
+    code: np.ndarray
+    number: np.ndarray
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(events: pl.DataFrame) -> Events:
+        """From a sorted MEDS frame (see `sequela.record.dataset`)."""
+        names = events["code"].unique().sort()
+        code = events["code"].replace_strict(names, np.arange(len(names)), return_dtype=pl.Int32)
+        return Events(
+            events["subject_id"].to_numpy(),
+            events["time"].cast(pl.Datetime("us")).to_physical().fill_null(STATIC).to_numpy(),
+            code.to_numpy() if len(names) else np.zeros(0, np.int32),
+            events["numeric_value"].cast(pl.Float32).fill_null(np.nan).to_numpy(),
+            tuple(names),
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """As a MEDS frame (see `sequela.record.dataset`)."""
+        names = pl.Series(self.names, dtype=pl.String)
+        static = pl.Series(self.time == STATIC)
+        return pl.DataFrame(
+            {
+                "subject_id": self.patient,
+                "time": pl.Series(self.time).set(static, None).cast(pl.Datetime("us")),
+                "code": names.gather(self.code),
+                "numeric_value": pl.Series(self.number, dtype=pl.Float32).fill_nan(None),
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.patient)
+
+    def take(self, rows: np.ndarray) -> Events:
+        """The given rows: indices [M], or bool [N]."""
+        return Events(self.patient[rows], self.time[rows], self.code[rows], self.number[rows], self.names)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """The row [P] with which each patient begins."""
+        return np.flatnonzero(np.append(True, self.patient[1:] != self.patient[:-1])[: len(self)])
+
+    def recoded(self, targets: list[tuple[str, ...]]) -> Events:
+        """Every event of code i as one event for each of `targets[i]`, at the same time with the same value."""
+        names = sorted({name for several in targets for name in several})
+        place = {name: row for row, name in enumerate(names)}
+        first = np.array([place[several[0]] if several else -1 for several in targets], np.int32)
+        count = np.array([len(several) for several in targets], np.int64)
+        if (count == 1).all():
+            code = first[self.code] if len(self) else self.code
+            return Events(self.patient, self.time, code, self.number, tuple(names))
+        flat = np.array([place[name] for several in targets for name in several], np.int32)
+        offset = np.cumsum(count) - count
+        times = count[self.code]
+        rows = np.repeat(np.arange(len(self)), times)
+        nth = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+        code = flat[offset[self.code[rows]] + nth]
+        return Events(self.patient[rows], self.time[rows], code, self.number[rows], tuple(names))
+
+
+def births(columns: Events) -> np.ndarray:
+    """When each patient was born [P], in microseconds; `NEVER` where that is not known."""
+    out = np.full(len(columns.starts), NEVER, np.int64)
+    if BIRTH in columns.names:
+        rows = np.flatnonzero((columns.code == columns.names.index(BIRTH)) & (columns.time != STATIC))
+        np.minimum.at(out, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
+    return out

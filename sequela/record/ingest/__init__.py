@@ -1,0 +1,1 @@
+"""Raw tables to MEDS, by a declarative mapping."""

@@ -1,0 +1,150 @@
+"""One part of the gathered events becomes one shard of the dataset: sorted, rid of what cannot be, counted, written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from sequela.record.dataset import split_of, write_shard
+from sequela.record.ingest.leakage import Leaks, move_leaks
+from sequela.record.ingest.plausibility import count_odd
+from sequela.record.ingest.report import Account
+from sequela.record.ingest.spill import EVENT
+from sequela.record.schema import BIRTH, FOLLOW_UP_END
+
+ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", "text_value", "unit")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the spill, and where it goes.
+
+    Attributes:
+        number: of the shard that it becomes.
+        files: its events; whole patients only.
+        splits: rows (subject_id, split), where the source says whose split is whose; others go by a hash.
+        out: the dataset's folder.
+        counts: the folder for what is counted by code and by patient.
+        texts: whether the dataset has the column `text_value`.
+        leaks: what is known only at the end of a stay, and is moved there.
+    """
+
+    number: int
+    files: tuple[Path, ...]
+    splits: tuple[Path, ...]
+    out: Path
+    counts: Path
+    fractions: tuple[float, float, float]
+    texts: bool
+    leaks: Leaks = field(default_factory=Leaks)
+
+
+def settle(part: Part) -> Account:
+    """Write the part's shard, data/<split>/<number>.parquet, and what is counted of it.
+
+    By code and by patient it is counted on disk, as `counts`/{codes,units,splits}/<number>.parquet.
+    """
+    events, moved = move_leaks(_read(part.files), part.leaks)
+    events = _judged(_sorted(events))
+    dropped = events.drop_nulls("_reason").group_by("rule", "_reason").len().sort("rule", "_reason")
+    if dropped.height:
+        events = events.filter(pl.col("_reason").is_null())
+    splits = _splits(events["subject_id"].unique().sort(), part)
+    _write_counts(events, splits, part)
+    odd = count_odd(events)
+    columns = [column for column in EVENT if column != "text_value" or part.texts]
+    write_shard(events.select(columns), splits, part.out, part.number)
+    time = pl.col("time")
+    dated = events.group_by("rule").agg(pl.len(), first=time.min(), last=time.max()).sort("rule")
+    return Account(
+        events=Counter(dict(dated.select("rule", "len").rows())),
+        dropped=Counter({(rule, reason): count for rule, reason, count in dropped.rows()}),
+        first=dict(dated.select("rule", "first").drop_nulls().rows()),
+        last=dict(dated.select("rule", "last").drop_nulls().rows()),
+        patients=Counter(dict(splits["split"].value_counts().sort("split").rows())),
+        patients_with=Counter(odd),
+        moved=moved,
+    )
+
+
+def _read(files: tuple[Path, ...]) -> pl.DataFrame:
+    columns = [*EVENT, "unit", "rule", "position"]
+    rows = pl.scan_parquet(list(files), hive_partitioning=False)
+    events = rows.filter(pl.col("reason").is_null()).select(columns).collect()
+    # Integers in place of codes: sorting and comparing them is what takes the time
+    code = events["code"].cast(pl.Enum(events["code"].unique().sort()))
+    unit = events["unit"].cast(pl.Enum(events["unit"].drop_nulls().unique().sort()))
+    return events.with_columns(code=code, _code=code.to_physical(), unit=unit)
+
+
+def _sorted(events: pl.DataFrame) -> pl.DataFrame:
+    """By patient and time; at the same time in the order of the mapping, then by what makes the order unique."""
+    return events.sort([column for column in ORDER if _varies(events[column])], nulls_last=False)
+
+
+def _varies(column: pl.Series) -> bool:
+    return 0 < column.null_count() < len(column) or column.min() != column.max()
+
+
+def _judged(events: pl.DataFrame) -> pl.DataFrame:
+    """The column `_reason`: why other events of the same patient rule this one out; null where none does."""
+    time = pl.col("time")
+    bounds = events.group_by("subject_id").agg(
+        _birth=time.filter(pl.col("code") == BIRTH).min(),
+        _end=time.filter(pl.col("code") == FOLLOW_UP_END).min(),
+    )
+    reason = (
+        pl.when(_repeated(events))
+        .then(pl.lit("duplicate"))
+        .when(time < pl.col("_birth"))
+        .then(pl.lit("before birth"))
+        .when(time > pl.col("_end"))
+        .then(pl.lit("after follow-up end"))
+    )
+    judged = events.join(bounds, on="subject_id", how="left", maintain_order="left")
+    return judged.with_columns(_reason=reason).drop("_birth", "_end")
+
+
+def _repeated(events: pl.DataFrame) -> pl.Series:
+    """Whether the same event of the same patient stands before it, in sorted events."""
+    same = ["subject_id", "time", "_code", "numeric_value"]
+    same += ["text_value"] if events["text_value"].count() else []
+    # Those of one rule stand side by side, unless the source has an order of its own; only the others need a search.
+    beside = pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in same)
+    repeated = events.select(beside.fill_null(False))[:, 0].to_numpy().copy()
+    spread = (pl.col("rule").n_unique() > 1) | (pl.col("position").max() > 0)
+    codes = events.group_by("_code").agg(spread=spread).filter("spread")["_code"]
+    if len(codes):
+        some = events.select(*same).with_row_index("_at").filter(pl.col("_code").is_in(codes.implode()))
+        again = some.filter(~pl.struct(same).is_first_distinct())["_at"]
+        repeated[again.to_numpy()] = True
+    return pl.Series(repeated)
+
+
+def _splits(patients: pl.Series, part: Part) -> pl.DataFrame:
+    """Rows (subject_id, split), one for each patient."""
+    own = pl.DataFrame({"subject_id": patients, "split": split_of(patients.to_numpy(), part.fractions)})
+    if not part.splits:
+        return own
+    said = pl.read_parquet(list(part.splits), hive_partitioning=False).select("subject_id", said="split")
+    joined = own.join(said, on="subject_id", how="left", maintain_order="left")
+    return joined.select("subject_id", split=pl.coalesce("said", "split"))
+
+
+def _write_counts(events: pl.DataFrame, splits: pl.DataFrame, part: Part) -> None:
+    plain = events.lazy()
+    codes = plain.group_by("code").agg(events=pl.len(), patients=pl.col("subject_id").n_unique()).collect()
+    units = plain.group_by("code", "unit").agg(events=pl.len()).drop_nulls("unit").collect()
+    texts = [pl.col(column).cast(pl.String) for column in ("code", "unit")]
+    tables = {
+        "codes": codes.with_columns(texts[0]),
+        "units": units.with_columns(texts),
+        "splits": splits,
+    }
+    for name, table in tables.items():
+        folder = part.counts / name
+        folder.mkdir(parents=True, exist_ok=True)
+        table.write_parquet(folder / f"{part.number}.parquet")

@@ -1,0 +1,38 @@
+"""Patients whose record cannot be quite true; they are counted, not changed."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from sequela.record.ingest.leakage import boundaries
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+
+
+def count_odd(events: pl.DataFrame) -> dict[str, int]:
+    """What is odd -> how many patients have it, those with none included.
+
+    "discharge before admission": of one kind of stay, at some time more had ended than begun, and yet in the end no
+    fewer had begun than ended. A record that begins in the middle of a stay is not odd.
+
+    Args:
+        events: a MEDS frame, in any order, without duplicates.
+    """
+    codes = events["code"].unique().cast(pl.String)
+    sexes = codes.filter(codes.str.starts_with(SEX_PREFIX))
+    code, patient = pl.col("code"), pl.col("subject_id")
+    births = events.filter(code == BIRTH).select(patient)["subject_id"]
+    deaths = events.filter(code == DEATH).group_by(patient).agg(pl.len(), death=pl.col("time").min())
+    sex = events.filter(code.is_in(sexes)).group_by(patient).agg(pl.col("code").n_unique())
+    late = events.filter(code != FOLLOW_UP_END).join(deaths.select("subject_id", "death"), on="subject_id")
+    balance = (pl.col("opens").cast(pl.Int64) - pl.col("closes")).cum_sum()
+    stays = boundaries(events).group_by("subject_id", "stay", maintain_order=True)
+    stays = stays.agg(least=balance.min(), last=balance.last())
+    turned = stays.filter((pl.col("least") < 0) & (pl.col("last") >= 0))
+    return {
+        "no birth": events["subject_id"].n_unique() - births.n_unique(),
+        "two births": births.filter(births.is_duplicated()).n_unique(),
+        "two sexes": sex.filter(pl.col("code") > 1).height,
+        "two deaths": deaths.filter(pl.col("len") > 1).height,
+        "events after death": late.filter(pl.col("time") > pl.col("death"))["subject_id"].n_unique(),
+        "discharge before admission": turned["subject_id"].n_unique(),
+    }

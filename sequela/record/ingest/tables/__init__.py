@@ -1,0 +1,1 @@
+"""Reads raw tables: CSV, Parquet, JSON and databases."""

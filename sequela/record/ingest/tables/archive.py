@@ -1,0 +1,57 @@
+"""Many small CSV files inside tar archives, read as one table and never unpacked."""
+
+from __future__ import annotations
+
+import fnmatch
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from sequela.errors import InputError
+from sequela.record.ingest.mapping import FileTable
+from sequela.record.ingest.tables.csv_stream import DAMAGE, CsvBatches
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file is one that `read_archives` reads, by its name."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def read_archives(paths: list[Path], table: FileTable, raw: Path) -> CsvBatches:
+    """All rows of all members that belong to `table`, as text, plus `_file`: "ARCHIVE/MEMBER", below `raw`.
+
+    They stream: some megabytes are in memory at a time. Nothing is unpacked to disk, so a member's name can do no harm.
+
+    Raises:
+        InputError: while they are read, where an archive is damaged, or a member lacks a column.
+    """
+    members = (member for path in paths for member in _members(path, table.members, raw))
+    return CsvBatches(
+        members, table, f"{paths[0]} has no member that matches '{table.members}': check the archive."
+    )
+
+
+def _members(path: Path, pattern: str, raw: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Place and content of the regular files in a tar archive; links and devices are passed over."""
+    try:
+        with tarfile.open(path) as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # else the names of all members pile up
+                if member.isfile() and fnmatch.fnmatch(member.name, pattern):
+                    yield f"{path.relative_to(raw)}/{member.name}", archive.extractfile(member)
+            _check_end(archive)
+    except DAMAGE as error:
+        raise InputError(f"{path} is damaged or incomplete ({error}): copy or download it again.") from error
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """The archive ends with the blocks of zeros that were written last, and its compression with a right checksum."""
+    archive.fileobj.seek(archive.offset)
+    end = archive.fileobj.read(512)
+    if len(end) < 512 or any(end):
+        raise EOFError("its end is missing")
+    while archive.fileobj.read(1 << 20):
+        pass

@@ -1,0 +1,267 @@
+"""Raw tables that lie in a database: a DuckDB file, or a PostgreSQL server that is read through ADBC.
+
+Nothing is copied as a whole: DuckDB reads its own file, and a server's rows arrive in batches of some megabytes.
+A password is used for the connection and nothing else; `Database.label` is what may be shown and stored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import duckdb
+
+from sequela.errors import InputError, nearest
+from sequela.record.ingest.mapping import FileTable
+from sequela.record.ingest.tables.header import match_columns
+from sequela.record.ingest.tables.names import find_name
+from sequela.record.ingest.tables.rows import RawRows
+from sequela.record.ingest.tables.sql import literal, quoted
+
+DUCKDB_FILES = (".duckdb", ".db")
+SERVER = re.compile(r"\s*postgres(ql)?://", re.IGNORECASE)
+URI = re.compile(r"\s*\w[\w+.:-]+:/")  # of any scheme, also where a path has made one slash of two
+SHOWN = ("host", "port", "dbname", "user", "sslmode")  # the parts of a URI's query that are no secret
+UNCLEAR = (
+    "the database's URI cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters "
+    "in the password as %XX (@ is %40), or without the password, which may stand in PGPASSWORD or ~/.pgpass."
+)
+UNREAD = (
+    "a URI stands where this cannot read one: give a path, or where raw tables are asked for a server as "
+    "postgresql://USER@HOST:PORT/DATABASE."
+)
+# What arrives through ADBC as it is; every other type of PostgreSQL is asked for as text.
+PLAIN = ("int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar")
+TIMES = ("date", "timestamp", "timestamptz")
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where raw tables lie.
+
+    Attributes:
+        kind: "duckdb" or "postgresql".
+        label: the file's path, or the server's URI without password.
+        address: what is connected to; of a server, with the password if the URI has one.
+        schemas: where tables are looked for, in this order; empty for every schema of a DuckDB file.
+    """
+
+    kind: str
+    label: str
+    address: str = field(repr=False)
+    schemas: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def raw_place(raw: str | Path | Database) -> Path | Database:
+    """What a user calls RAW: a folder (as its path), a DuckDB file, or a PostgreSQL server.
+
+    Raises:
+        InputError: where a server's URI cannot be read. It is not repeated, as it may hold a password.
+    """
+    if isinstance(raw, Database):
+        return raw
+    if isinstance(raw, str) and SERVER.match(raw):
+        return _server(raw.strip())
+    refuse_uri(raw)
+    path = Path(raw)
+    if path.suffix.lower() in DUCKDB_FILES and not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"there is no file {path}: give a DuckDB file, a folder or a postgresql:// URI.")
+        return Database("duckdb", str(path), str(path))
+    return path
+
+
+def refuse_uri(path: str | Path) -> None:
+    """Complain of a URI that stands where a path should.
+
+    Raises:
+        InputError: where it does. It is not repeated, as it may hold a password.
+    """
+    if URI.match(str(path)) and not Path(path).exists():
+        raise InputError(UNREAD)
+
+
+def _server(uri: str) -> Database:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InputError(UNCLEAR) from None  # its words hold the password
+    user, at, host = parts.netloc.rpartition("@")
+    said = dict(parse_qsl(parts.query))
+    # An unescaped / ? # or @ in a password cuts the URI in the wrong place, and would show a part of it
+    hosts = all(re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?", one) for one in host.split(","))
+    if not hosts or parts.fragment or "@" in user + parts.path + parts.query:
+        raise InputError(UNCLEAR)
+    schemas = tuple(said.pop("schema", "public").split(","))
+    name = user.partition(":")[0] + at
+    shown = {key: said[key] for key in SHOWN if key in said}
+    if schemas != ("public",):
+        shown["schema"] = ",".join(schemas)
+    query = "?" + urlencode(shown, safe="/,") if shown else ""
+    address = f"postgresql://{parts.netloc}{parts.path}" + (
+        "?" + urlencode(said, quote_via=quote) if said else ""
+    )
+    label = f"postgresql://{name}{host}{parts.path}{query}"
+    return Database("postgresql", unquote(label), address, schemas)
+
+
+@contextmanager
+def open_table(
+    con: duckdb.DuckDBPyConnection, database: Database, name: str, table: FileTable
+) -> Iterator[RawRows | None]:
+    """The rows of `table`, called `name` in the mapping, for as long as the context lasts; None where it is absent.
+
+    Raises:
+        InputError: where the database cannot be opened, or the table lacks a column.
+    """
+    opened = _open_file if database.kind == "duckdb" else _open_server
+    with opened(con, database, name, table) as rows:
+        yield rows
+
+
+def _wanted(name: str, table: FileTable, schemas: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Where the table may lie, and what it is called there."""
+    schema, dot, own = (table.table or name).rpartition(".")
+    return ((schema,) if dot else schemas), own
+
+
+def _pick(
+    found: list[tuple[str, str]], database: Database, name: str, table: FileTable
+) -> tuple[str, str] | None:
+    """Schema and name of the table among those `found`; None where it is absent and may be."""
+    schemas, own = _wanted(name, table, database.schemas or tuple(dict.fromkeys(s for s, _ in found)))
+    for schema in schemas:
+        there = [other for at, other in found if at.casefold() == schema.casefold()]
+        match = find_name(own, there, f"{database}, schema {schema}", "table")
+        if match is not None:
+            return next(
+                (at, other) for at, other in found if (at.casefold(), other) == (schema.casefold(), match)
+            )
+    if table.optional:
+        return None
+    names = [other for _, other in found]
+    where = f"schema {' or '.join(schemas)}" if schemas else "it"
+    raise InputError(
+        f"{database} has no table '{own}' in {where}{nearest(own, names)}: name it with the key `table` of the "
+        "mapping's table, or the schema with ?schema= at the end of the URI."
+    )
+
+
+@contextmanager
+def _open_file(
+    con: duckdb.DuckDBPyConnection, database: Database, name: str, table: FileTable
+) -> Iterator[RawRows | None]:
+    try:
+        con.execute(f"ATTACH {literal(database.address)} AS _raw (READ_ONLY)")
+    except duckdb.Error as error:
+        raise InputError(
+            f"{database} cannot be opened as a DuckDB file: close it where another program writes to it, or export "
+            f"it again with DuckDB {duckdb.__version__} or older."
+        ) from error
+    try:
+        found = con.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = '_raw' UNION ALL "
+            "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = '_raw' AND NOT internal "
+            "ORDER BY schema_name <> 'main', 1, 2"
+        ).fetchall()
+        picked = _pick(found, database, name, table)
+        if picked is None:
+            yield None
+            return
+        place = ".".join(picked)
+        own = [row[0] for row in con.execute(f"DESCRIBE _raw.{'.'.join(map(quoted, picked))}").fetchall()]
+        columns = match_columns(f"{database}, table {place}", own, table)
+        cells = ", ".join(
+            f"{'NULL' if other is None else quoted(other)} AS {quoted(c)}" for c, other in columns.items()
+        )
+        yield RawRows(
+            (place,),
+            f"SELECT {cells}, {literal(place)} AS _file FROM _raw.{'.'.join(map(quoted, picked))}",
+            typed=True,
+        )
+    finally:
+        con.execute("DETACH _raw")
+
+
+@contextmanager
+def _open_server(
+    con: duckdb.DuckDBPyConnection, database: Database, name: str, table: FileTable
+) -> Iterator[RawRows | None]:
+    with _connection(database) as connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        schemas, _ = _wanted(name, table, database.schemas)
+        some = ", ".join(literal(schema.lower()) for schema in schemas)
+        cursor.execute(
+            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f') AND lower(n.nspname) IN ({some}) ORDER BY 1, 2"
+        )
+        picked = _pick(cursor.fetchall(), database, name, table)
+        if picked is None:
+            yield None
+            return
+        cursor.execute(_select(cursor, database, picked, table))
+        con.register("_raw", cursor.fetch_record_batch())
+        try:
+            place = ".".join(picked)
+            yield RawRows((place,), f"SELECT *, {literal(place)} AS _file FROM _raw", typed=True)
+        finally:
+            con.unregister("_raw")
+
+
+def _select(cursor: Any, database: Database, picked: tuple[str, str], table: FileTable) -> str:
+    """A query in PostgreSQL's SQL for the wanted columns; an infinite time is no time."""
+    full = ".".join(map(quoted, picked)).replace("'", "''")
+    cursor.execute(
+        "SELECT a.attname::text, t.typname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+        f"WHERE a.attrelid = '{full}'::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+    )
+    types = dict(cursor.fetchall())
+    columns = match_columns(f"{database}, table {'.'.join(picked)}", list(types), table)
+    cells = []
+    for column, own in columns.items():
+        cell = "NULL::text" if own is None else quoted(own)
+        kind = "text" if own is None else types[own]
+        if kind in TIMES:
+            cell = f"CASE WHEN isfinite({cell}) THEN {cell} END"
+        elif kind not in PLAIN:
+            cell = f"{cell}::text"
+        cells.append(f"{cell} AS {quoted(column)}")
+    return f"SELECT {', '.join(cells)} FROM {'.'.join(map(quoted, picked))}"
+
+
+@contextmanager
+def _connection(database: Database) -> Iterator[Any]:
+    """A connection to the server; what goes wrong on it is told without the driver's words, which may quote secrets."""
+    try:
+        from adbc_driver_manager import Error
+        from adbc_driver_postgresql import dbapi
+    except ImportError as error:
+        raise InputError("PostgreSQL needs a driver: pip install 'sequela[postgres]'.") from error
+    try:
+        connection = dbapi.connect(database.address)
+    except Error as error:
+        raise InputError(f"{database}: {_no_connection(str(error))}.") from None
+    try:
+        with connection:
+            yield connection
+    except Error as error:
+        raise InputError(
+            f"{database}: the server refuses or stops (SQLSTATE {error.sqlstate or 'unknown'}): check that its tables "
+            "may be read by this user, and that it runs on."
+        ) from None
+
+
+def _no_connection(said: str) -> str:
+    if "password" in said or "authentication" in said or "pg_hba" in said:
+        return "the server refuses the user or the password: give it in PGPASSWORD, ~/.pgpass or the URI"
+    if "does not exist" in said:
+        return "the server does not know this user or database: check the URI"
+    return "no server answers there, or the URI is wrong: check host and port, and that the server runs"

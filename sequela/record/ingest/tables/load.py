@@ -1,0 +1,179 @@
+"""Raw tables into DuckDB tables, with every cell checked against the type that the mapping declares.
+
+A loaded table has the declared columns and three more: `_row` (from 0, the row's place in the table), `_file` (the
+file it came from, below the raw folder, or the table of a database) and `_unreadable` (True where a cell that should
+hold a time does not).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from sequela.errors import InputError
+from sequela.record.ingest.mapping import FileTable, RowTable
+from sequela.record.ingest.tables.cells import (
+    MEANING,
+    WRONG,
+    add_macros,
+    is_time,
+    likely_format,
+    notes,
+    read_cell,
+    settle_value,
+)
+from sequela.record.ingest.tables.database import Database, open_table
+from sequela.record.ingest.tables.files import open_files
+from sequela.record.ingest.tables.rows import RawRows
+from sequela.record.ingest.tables.sql import literal, quoted, run_sql
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was read for one table.
+
+    Attributes:
+        files: where it lay.
+        unreadable: column -> (cells that are no time; where the first one is, and which format they seem to have).
+        facts: further fields of the table in the report: "times_with_offset" (column -> cells whose offset was
+            converted to the mapping's time zone), "comparators" (column of quantities -> cells with a "comparator",
+            a "unit", or "no number").
+    """
+
+    files: tuple[str, ...]
+    rows: int
+    unreadable: dict[str, tuple[int, str]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable, place: str) -> None:
+    """Create the table `name` from rows written in the mapping; `place` names it in messages.
+
+    Raises:
+        InputError: where the cells of a column are of several types.
+    """
+    rows = ", ".join("(" + ", ".join(literal(cell) for cell in row) + ")" for row in table.rows)
+    names = ", ".join(quoted(column) for column in table.columns)
+    run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT * FROM (VALUES {rows}) AS _rows({names})", place)
+
+
+def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database) -> Loaded:
+    """Create the table `name` from the files below the folder `raw`, or from that table of the database `raw`.
+
+    RawRows stream through: memory is bounded, whatever their number, if the connection's database lies on disk.
+
+    Raises:
+        InputError: where a file is missing, damaged, empty, lacks a column or holds text where a number should be.
+    """
+    add_macros(con, table.timezone)
+    opened = open_table if isinstance(raw, Database) else open_files
+    with opened(con, raw, name, table) as rows:
+        if rows is None:
+            _create_empty(con, name, table)
+            return Loaded((), 0, {})
+        counted = _create_typed(con, name, table, rows)
+    loaded = _check_cells(con, name, table, rows, counted)
+    if loaded.rows == 0 and not table.optional:
+        what = f"{raw}, table {rows.places[0]} has" if rows.typed and isinstance(raw, Database) else (
+               f"{Path(raw) / rows.places[0]} has a header but")  # fmt: skip
+        raise InputError(f"{what} no rows: export the table '{name}' again.")
+    return loaded
+
+
+def place_of(con: duckdb.DuckDBPyConnection, name: str, row: int) -> str:
+    """Where row `_row` of a loaded table stands: "FILE, row N" (the header not counted, the first row is 1)."""
+    first = f"SELECT min(_row) FROM {quoted(name)} AS _other WHERE _other._file = _this._file"
+    sql = f"SELECT _file, {row} - ({first}) + 1 FROM {quoted(name)} AS _this WHERE _row = {row}"
+    file, number = con.execute(sql).fetchall()[0]
+    return f"{file}, row {number}"
+
+
+def _create_empty(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -> None:
+    columns = ", ".join(
+        f"{read_cell(kind, 'NULL::VARCHAR', table.timezone)} AS {quoted(c)}"
+        for c, kind in table.columns.items()
+    )
+    fixed = "0::BIGINT AS _row, ''::VARCHAR AS _file, false AS _unreadable"
+    con.execute(f"CREATE TABLE {quoted(name)} AS SELECT {columns}, {fixed} WHERE false")
+
+
+def _create_typed(
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, rows: RawRows
+) -> dict[str, list[str]]:
+    """Create the table from `rows`; `_note_N` has a bit for each note on the cell of the N-th column (see `notes`).
+
+    Returns the notes, column by column.
+    """
+    types = _types(con, rows)
+    absent = ", ".join(literal(word) for word in ("", *table.missing))
+    cells, read, values, made, times, counted = [], [], [], [], [], {}
+    for number, (column, kind) in enumerate(table.columns.items()):
+        type, cell = types.get(column.casefold(), "VARCHAR"), quoted(column)
+        if type == "VARCHAR":
+            cell = f"CASE WHEN {cell} NOT IN ({absent}) THEN {cell} END"
+        elif table.missing:
+            cell = f"CASE WHEN CAST({cell} AS VARCHAR) NOT IN ({absent}) THEN {cell} END"
+        cells.append(f"{cell} AS _cell_{number}")
+        read.append(f"{read_cell(kind, f'_cell_{number}', table.timezone, type)} AS _read_{number}")
+        values.append(f"{settle_value(kind, f'_read_{number}')} AS _value_{number}")
+        made.append(f"_value_{number} AS {quoted(column)}")
+        noted = notes(kind, f"_cell_{number}", f"_value_{number}", type)
+        counted[column] = list(noted)
+        if noted:
+            bits = " + ".join(f"({sql})::INTEGER * {1 << bit}" for bit, sql in enumerate(_sure(noted)))
+            made.append(f"({bits})::INTEGER AS _note_{number}")
+        times += [f"({noted[WRONG]})"] if is_time(kind) else []
+    con.execute(
+        f"CREATE TABLE {quoted(name)} AS "
+        f"SELECT _row, _file, {' OR '.join(times) or 'false'} AS _unreadable, {', '.join(made)} FROM "
+        f"(SELECT *, {', '.join(values)} FROM (SELECT *, {', '.join(read)} FROM "
+        f"(SELECT row_number() OVER () - 1 AS _row, _file::VARCHAR AS _file, {', '.join(cells)} FROM ({rows.sql}))))"
+    )
+    return counted
+
+
+def _sure(noted: dict[str, str]) -> list[str]:
+    return [f"coalesce({sql}, false)" for sql in noted.values()]
+
+
+def _types(con: duckdb.DuckDBPyConnection, rows: RawRows) -> dict[str, str]:
+    """The DuckDB types of the columns; what is not in it is text."""
+    if not rows.typed:
+        return {}
+    return {name.casefold(): type for name, type, *_ in con.execute(f"DESCRIBE {rows.sql}").fetchall()}
+
+
+def _check_cells(
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, rows: RawRows, counted: dict[str, list[str]]
+) -> Loaded:
+    """What there is to say about the cells of the created table; the columns `_note_N` are dropped from it."""
+    asked = ["count(*)"]
+    for number, noted in enumerate(counted.values()):
+        asked += [f"count(*) FILTER ((_note_{number} & {1 << bit}) > 0)" for bit in range(len(noted))]
+        asked += [f"min(_row) FILTER ((_note_{number} & 1) > 0)"] if noted else []
+    height, *found = con.execute(f"SELECT {', '.join(asked)} FROM {quoted(name)}").fetchall()[0]
+    unreadable, offsets, comparators = {}, {}, {}
+    for number, (column, noted) in enumerate(counted.items()):
+        if not noted:
+            continue
+        counts, first = dict(zip(noted, found, strict=False)), found[len(noted)]
+        found = found[len(noted) + 1 :]
+        kind = table.columns[column]
+        if kind == "quantity":
+            words = {"no number": counts[WRONG]} | {word: counts[word] for word in noted if word != WRONG}
+            comparators[column] = {word: count for word, count in words.items() if count}
+        elif counts[WRONG] and is_time(kind):
+            unreadable[column] = counts[WRONG], place_of(con, name, first) + likely_format(counts)
+        elif counts[WRONG]:
+            raise InputError(
+                f"{place_of(con, name, first)}: column '{column}' should hold {MEANING[kind]} and does not "
+                f"({counts[WRONG]} such rows); mend the file, or declare the column as text in the mapping."
+            )
+        if counts.get("offset"):
+            offsets[column] = counts["offset"]
+        con.execute(f"ALTER TABLE {quoted(name)} DROP COLUMN _note_{number}")
+    facts = {"times_with_offset": offsets, "comparators": {c: n for c, n in comparators.items() if n}}
+    return Loaded(rows.places, height, unreadable, {name: fact for name, fact in facts.items() if fact})

@@ -1,0 +1,1 @@
+"""Synthetic patients whose true risks are known."""

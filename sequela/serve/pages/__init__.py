@@ -1,0 +1,1 @@
+"""What people read: HTML pages, SVG charts and tables on the terminal."""

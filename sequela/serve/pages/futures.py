@@ -1,0 +1,221 @@
+"""A handful of patients with what was observed and what was imagined, as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from sequela.record.dataset import read_events
+from sequela.record.duration import DAY
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.serve.pages.chart import COLOURS, Lane, Mark, lanes
+from sequela.task.answers.estimate import read_maps, read_rollouts
+from sequela.task.answers.prediction import SIMULATION
+from sequela.task.task import Task, matches_code
+from sequela.tokens.maps.recode import recoded_events
+
+PATIENTS = 4
+SHOWN_ROLLOUTS = 6
+YEAR = 365.25 * DAY
+PAST = 0.6  # of the axis that lies before the prediction time, as a share of what lies after it
+MEASURED = "measurement or visit"
+OTHER = "other diagnosis"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One patient: words and a picture (SVG)."""
+
+    words: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What all pictures share: the task, kind of mark by code, colour by kind, and the unit of the axis."""
+
+    task: Task
+    kinds: dict[str, str]
+    colours: dict[str, str]
+    unit: str
+    length: float  # of the unit, microseconds
+
+
+def examples(
+    simulated: Path, meds: Path, predictions: Path, tasks: Sequence[Task]
+) -> tuple[list[Example], dict[str, str]]:
+    """Patients from low to high risk of the first binary task, and the colours of the kinds of marks.
+
+    Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them. None where
+    all futures avoid an outcome: they are not what the model expects.
+    """
+    if not any((simulated / "data").rglob("*.parquet")):
+        return [], {}
+    task = next((one for one in tasks if one.kind == "binary"), tasks[0])
+    chosen = _choose(task, predictions)
+    patients = [row["subject_id"] for row in chosen]
+    real = recoded_events(read_events(meds, patients=patients), read_maps(simulated))
+    imagined = _read_imagined(simulated, patients)
+    rollouts = read_rollouts(simulated).filter(
+        pl.col("subject_id").is_in(patients), pl.col("avoids").is_null()
+    )
+    kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())
+    colours = dict(zip(_ordered(kinds), ("var(--ink)", *COLOURS), strict=False))
+    colours |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
+    years = task.horizon is not None and task.horizon >= YEAR
+    drawing = _Drawing(task, kinds, colours, "years" if years else "days", YEAR if years else DAY)
+    result = [_example(drawing, row, real, imagined, rollouts) for row in chosen]
+    return result, {kind: colours[kind] for kind in colours if kind in set(kinds.values())}
+
+
+def _choose(task: Task, predictions: Path) -> list[dict]:
+    """Rows of our predictions: the middle one of each quarter by rank, of those whose answer is known."""
+    scored = pl.read_parquet(predictions / task.name / f"{SIMULATION}.parquet")
+    known = scored.drop_nulls([_score(task), _truth(task)]).sort(_score(task), "subject_id")
+    if known.is_empty():
+        return []
+    return [known.row(int(len(known) * (part + 0.5) / PATIENTS), named=True) for part in range(PATIENTS)]
+
+
+def _score(task: Task) -> str:
+    return "predicted_boolean_probability" if task.kind == "binary" else "predicted_float_value"
+
+
+def _truth(task: Task) -> str:
+    return "boolean_value" if task.kind == "binary" else "float_value"
+
+
+def _example(
+    drawing: _Drawing, row: dict, real: pl.DataFrame, imagined: pl.DataFrame, rollouts: pl.DataFrame
+) -> Example:
+    """The patient of one row of the predictions."""
+    at, length = row["prediction_time"], drawing.length
+    own = pl.col("subject_id") == row["subject_id"]
+    mine = own & (pl.col("prediction_time") == at)
+    shown = rollouts.filter(mine & (pl.col("reason") != "limit")).sort("rollout").head(SHOWN_ROLLOUTS)
+    events, futures = _at(real.filter(own), at, length), _at(imagined.filter(mine), at, length)
+    ends = [(end - at).total_seconds() * 1e6 / length for end in shown["end"]]
+    stop = _stop(drawing, events, ends)
+    start = _start(drawing, events, stop)
+    rows = [_lane("observed", events, drawing.kinds, start, _observed_end(events), observed=True)]
+    for rollout, end in zip(shown["rollout"], ends, strict=True):
+        future = futures.filter(pl.col("rollout") == rollout)
+        rows.append(_lane(f"imagined {rollout + 1}", future, drawing.kinds, 0.0, end))
+    horizon = None if drawing.task.horizon is None else drawing.task.horizon / length
+    axis = f"{drawing.unit} from the moment of prediction; left of 0 is what the model was shown"
+    picture = lanes(rows, drawing.colours, start, stop, axis, horizon)
+    return Example(_words(drawing, row, events), picture)
+
+
+def _read_imagined(simulated: Path, patients: Sequence[int]) -> pl.DataFrame:
+    files = sorted((simulated / "data").rglob("*.parquet"))
+    return pl.concat(
+        [pl.scan_parquet(file).filter(pl.col("subject_id").is_in(patients)).collect() for file in files]
+    )
+
+
+def _kinds(tasks: Sequence[Task], codes: Sequence[str]) -> dict[str, str]:
+    """Code -> kind of mark: death, each outcome by its name, other diagnoses, everything else."""
+    decisive = tuple(code for task in tasks for code in task.decided_by())
+    kinds = {}
+    for code in codes:
+        if code == DEATH:
+            kinds[code] = "death"
+        elif matches_code(code, decisive):
+            kinds[code] = plain(code)
+        elif code.startswith("DIAGNOSIS//") or code.startswith("ICD"):
+            kinds[code] = OTHER
+        elif code not in (BIRTH, FOLLOW_UP_END) and not code.startswith(SEX_PREFIX):
+            kinds[code] = MEASURED
+    return kinds
+
+
+def _ordered(kinds: dict[str, str]) -> list[str]:
+    named = sorted(set(kinds.values()) - {MEASURED, OTHER, "death"})
+    return ["death", *named]
+
+
+def plain(code: str) -> str:
+    """A code in words.
+
+    >>> plain("DIAGNOSIS//HEART_FAILURE"), plain("HOSPITAL_DISCHARGE")
+    ('heart failure', 'hospital discharge')
+    """
+    return code.split("//", 1)[-1].replace("//", " ").replace("_", " ").lower()
+
+
+def _at(events: pl.DataFrame, at: object, length: float) -> pl.DataFrame:
+    """With `at`: how far from the prediction time, in units of `length` microseconds."""
+    return events.with_columns(at=(pl.col("time") - pl.lit(at)).dt.total_microseconds() / length)
+
+
+def _stop(drawing: _Drawing, events: pl.DataFrame, ends: Sequence[float]) -> float:
+    """The right end of the axis: a little after the horizon, or where the longest future shown ends."""
+    if drawing.task.horizon is not None:
+        return 1.1 * drawing.task.horizon / drawing.length
+    return 1.1 * max(1.0, *ends, _observed_end(events))
+
+
+def _start(drawing: _Drawing, events: pl.DataFrame, stop: float) -> float:
+    """The left end of the axis: where the record begins, but no further back than leaves room for the future."""
+    dated = events.filter(pl.col("code").is_in(list(drawing.kinds)))["at"].drop_nulls().to_list()
+    return -min(PAST * stop, max(0.05 * stop, -1.1 * min(dated, default=0.0)))
+
+
+def _observed_end(events: pl.DataFrame) -> float:
+    stated = events.filter(pl.col("code") == FOLLOW_UP_END)["at"].drop_nulls().to_list()
+    return max(stated or events["at"].drop_nulls().to_list())
+
+
+def _lane(
+    name: str,
+    events: pl.DataFrame,
+    kinds: dict[str, str],
+    start: float,
+    end: float,
+    *,
+    observed: bool = False,
+) -> Lane:
+    dated = events.filter(pl.col("at").is_not_null() & pl.col("code").is_in(list(kinds)))
+    marks = [
+        Mark(at, kinds[code], _mark_words(code, number, at))
+        for at, code, number in dated.select("at", "code", "numeric_value").iter_rows()
+    ]
+    marks.sort(key=lambda mark: mark.kind != MEASURED)  # what matters is drawn last, on top
+    return Lane(name, start, end, marks, observed)
+
+
+def _mark_words(code: str, number: float | None, at: float) -> str:
+    value = f" {number:g}" if number is not None else ""
+    return f"{plain(code)}{value} at {at:+.1f}"
+
+
+def _words(drawing: _Drawing, row: dict, events: pl.DataFrame) -> str:
+    """Who this is, what was predicted and what happened."""
+    sex = {"M": "Man", "F": "Woman"}.get(_first(events, SEX_PREFIX).removeprefix(SEX_PREFIX), "Patient")
+    born = events.filter(pl.col("code") == BIRTH)["at"]
+    age = f", {-born[0] * drawing.length / YEAR:.0f} years" if len(born) else ""
+    known = sorted(
+        {plain(code) for code in events.filter(pl.col("at") < 0)["code"] if code.startswith("DIAGNOSIS//")}
+    )
+    history = f"; known: {', '.join(known)}" if known else ""
+    return f"{sex}{age}{history}. {drawing.task.title}: {_outcome(drawing.task, row)}."
+
+
+def _outcome(task: Task, row: dict) -> str:
+    predicted, observed = row[_score(task)], row[_truth(task)]
+    if task.kind == "time":
+        return f"{predicted:.1f} days predicted, {observed:.1f} observed"
+    if task.numeric:
+        return f"{round(predicted, 2):,g} predicted, {round(observed, 2):,g} observed"
+    error = row.get("standard_error")
+    doubt = f" (± {196 * error:.1f} from simulating)" if error is not None else ""
+    return f"risk {100 * predicted:.1f} %{doubt}; {'it happened' if observed else 'it did not happen'}"
+
+
+def _first(events: pl.DataFrame, prefix: str) -> str:
+    found = events.filter(pl.col("code").str.starts_with(prefix))["code"]
+    return found[0] if len(found) else ""

@@ -1,0 +1,236 @@
+"""The page for people: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from sequela.errors import InputError
+from sequela.progress import Progress, silent
+from sequela.serve.folder import manifest
+from sequela.serve.folder.lineage import spent
+from sequela.serve.pages.chart import Curve, unit_plot
+from sequela.serve.pages.futures import examples
+from sequela.serve.pages.page import render
+from sequela.serve.pages.provenance import in_words, sentences, simulation
+from sequela.serve.pages.terminal import interval, ours_first
+from sequela.serve.progress import duration
+from sequela.serve.stages.presets import PRESETS
+from sequela.task.answers.prediction import SIMULATION as OURS
+from sequela.task.scoring.curves import calibration, read_scored, roc
+from sequela.task.task import Task, catalog
+
+PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first four that were scored
+CALIBRATED = 2
+LIMITS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the axes of a calibration plot
+COLUMNS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "oe": "O/E",
+    "calibration_slope": "slope",
+    "ece": "ECE",
+    "brier": "Brier",
+    "mae": "mean error",
+    "rmsle": "RMSLE",
+}
+UNITS = {"time": "days", "value": "the unit of the value"}  # of numbers; counts have none
+WITHOUT = {  # why there is no number to score, although nobody was lost
+    "time": "without the outcome in time",
+    "value": "without a value in time",
+}
+
+
+def read_metrics(folder: Path) -> dict:
+    """The scores in a folder of `sequela evaluate`.
+
+    Raises:
+        InputError: where there are none.
+    """
+    path = folder / "metrics.json"
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: give a folder that `sequela evaluate` wrote.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): run `sequela evaluate` again.") from error
+
+
+def write_report(
+    metrics: dict, predictions: Sequence[Path], path: Path, *, progress: Progress = silent
+) -> None:
+    """Write the report to `path`.
+
+    Args:
+        metrics: what metrics.json holds.
+        predictions: the folders of predictions that were scored; through their manifests the imagined timelines and
+            the times of earlier stages are found. What is not there is left out.
+    """
+    progress(0, 3, part="plots")
+    tasks = _tasks(metrics, predictions)
+    told = metrics.get("simulation") or simulation(predictions)
+    sections = [
+        _section(name, scores, tasks.get(name), predictions, told["answers"].get(name))
+        for name, scores in metrics["tasks"].items()
+    ]
+    progress(1, 3, part="example futures")
+    shown, kinds = _examples(predictions, [task for name, task in tasks.items() if name in metrics["tasks"]])
+    progress(2, 3, part="page")
+    page = render(
+        "report.html",
+        headline=_headline(metrics, tasks),
+        sections=sections,
+        futures=[" ".join(sentences(one)) for one in told["futures"]],
+        examples=[(one.words, Markup(one.picture)) for one in shown],
+        kinds=kinds,
+        stages=_stage_rows(metrics.get("stages") or spent(predictions)),
+        limits=_limits(tasks),
+    )
+    path.write_text(page)
+    progress(3, 3)
+
+
+def _tasks(metrics: dict, predictions: Sequence[Path]) -> dict[str, Task]:
+    """The tasks that were scored, as they were when the predictions were made, else as the catalog has them."""
+    known = {task.name: task for task in catalog()}
+    for folder in predictions:
+        for fields in (manifest.read(folder) or {"settings": {}})["settings"].get("tasks", []):
+            task = _task(fields)
+            known[task.name] = task
+    return {name: known[name] for name in metrics["tasks"] if name in known}
+
+
+def _task(fields: dict[str, Any]) -> Task:
+    """A task out of a manifest, where JSON has turned tuples into lists."""
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Task(**frozen)
+
+
+def _headline(metrics: dict, tasks: dict[str, Task]) -> str:
+    """One sentence about the first task that has a score of ours."""
+    for name, scores in metrics["tasks"].items():
+        ours = scores["models"].get(OURS, {})
+        title = tasks[name].title if name in tasks else name
+        if (ours.get("auroc") or {}).get("value") is not None:
+            hundred = round(100 * ours["auroc"]["value"])
+            return (
+                f"{title}: of two patients the model has never seen, one with and one without this outcome, simulated "
+                f"futures gave the higher risk to the right one in {hundred} of 100 pairs."
+            )
+        if (ours.get("mae") or {}).get("value") is not None:
+            unit = {"time": " days", "value": " (in the unit of the value)"}.get(scores["kind"], "")
+            digits = 1 if scores["kind"] == "time" else 2
+            return (
+                f"{title}: simulated futures are off by {ours['mae']['value']:.{digits}f}{unit} on average."
+            )
+    return "No simulation was scored here; the table shows the models that were."
+
+
+def _section(
+    name: str, scores: dict, task: Task | None, predictions: Sequence[Path], answer: dict | None
+) -> dict:
+    """What the page shows of one task."""
+    columns = [key for key in COLUMNS if any(model.get(key) for model in scores["models"].values())]
+    return {
+        "name": name,
+        "title": task.title if task else name,
+        "counts": _counts(scores),
+        "estimated": "" if answer is None else f"Simulation takes the {in_words(answer)}.",
+        "undecidable": scores["undecidable"],
+        "verdict": scores.get("verdict", ""),
+        "columns": [_heading(key, scores["kind"]) for key in columns],
+        "models": [
+            (model, model == OURS, [interval(values.get(key)) for key in columns])
+            for model, values in ours_first(scores["models"]).items()
+        ],
+        "plots": [Markup(plot) for plot in _plots(name, scores, predictions)],
+    }
+
+
+def _heading(metric: str, kind: str) -> str:
+    return f"{COLUMNS[metric]}, {UNITS[kind]}" if metric == "mae" and kind in UNITS else COLUMNS[metric]
+
+
+def _counts(scores: dict) -> str:
+    """How many patients there are, how many have an answer, and how many futures were imagined."""
+    parts = [f"{scores['n']:,} patients"]
+    if scores["positives"] is not None:
+        without = scores["decidable"] - scores["positives"]
+        parts += [f"{scores['positives']:,} with the outcome", f"{without:,} without"]
+    elif scores.get("without"):
+        words = WITHOUT.get(scores["kind"], "without an answer")
+        parts.append(f"{scores['without']:,} {words}, who are left out of the scores")
+    parts.append(
+        f"{scores['undecidable']:,} undecidable, because their record ends before the question is settled"
+    )
+    text = ", ".join(parts) + "."
+    futures = scores["rollouts"].get(OURS)
+    if futures:
+        total = futures["decidable"] + futures["undecidable"]
+        text += f" {total:,} futures were imagined, {futures['undecidable']:,} of them without an answer."
+    return text
+
+
+def _plots(name: str, scores: dict, predictions: Sequence[Path]) -> list[str]:
+    """ROC and calibration of our model and of a few others; empty where the task has no probabilities."""
+    scored = {}
+    for model in [model for model in PLOTTED if model in scores["models"]][:4]:
+        files = [folder / name / f"{model}.parquet" for folder in predictions]
+        found = next((read_scored(file) for file in files if file.exists()), None)
+        if found is not None:
+            scored[model] = found
+    if not scored:
+        return []
+    hits = unit_plot(
+        [Curve(model, roc(one)) for model, one in scored.items()],
+        "share of patients without the outcome above the threshold",
+        "share of patients with it",
+    )
+    groups = {model: calibration(one) for model, one in list(scored.items())[:CALIBRATED]}
+    highest = max(
+        max(x, high)
+        for points, spread in groups.values()
+        for (x, _), (_, high) in zip(points, spread, strict=True)
+    )
+    calibrated = unit_plot(
+        [Curve(model, points, spread, marks=True) for model, (points, spread) in groups.items()],
+        "predicted risk (tenths of the patients)",
+        "observed share",
+        limit=next(limit for limit in LIMITS if limit >= min(1.0, highest)),
+    )
+    return [hits, calibrated]
+
+
+def _examples(predictions: Sequence[Path], tasks: Sequence[Task]) -> tuple[list, dict[str, str]]:
+    for folder in predictions:
+        simulated, meds = manifest.source(folder, "simulated"), manifest.source(folder, "meds")
+        mine = [task for task in tasks if (folder / task.name / f"{OURS}.parquet").exists()]
+        if simulated is not None and meds is not None and mine:
+            return examples(simulated, meds, folder, mine)
+    return [], {}
+
+
+def _stage_rows(stages: dict[str, dict]) -> list[tuple[str, str, str, str]]:
+    """Stage, time, memory, counts; in words."""
+    rows = []
+    for name, facts in stages.items():
+        counts = [
+            f"{facts[key]:,.0f} {key}"
+            for key in ("patients", "events", "tokens", "parameters")
+            if key in facts
+        ]
+        rows.append(
+            (name, duration(facts["seconds"]), f"{facts.get('peak_rss_mb', 0):,.0f} MB", ", ".join(counts))
+        )
+    return rows
+
+
+def _limits(tasks: dict[str, Task]) -> list[str]:
+    """What a reader has to know about the data of these tasks."""
+    sources = {task.dataset: None for task in tasks.values()}
+    return [sentence for source in sources if source in PRESETS for sentence in PRESETS[source].limits]

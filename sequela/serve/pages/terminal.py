@@ -1,0 +1,113 @@
+"""The scores as a table in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sequela.serve.pages.provenance import in_words, sentences
+from sequela.task.answers.prediction import SIMULATION as OURS
+
+WIDTH = 100  # at least; narrower terminals wrap
+TITLE = "Held-out patients; 95 % intervals by bootstrap over patients"
+COLUMNS = {
+    "binary": {"auroc": "AUROC", "oe": "O/E"},
+    "time": {"mae": "MAE, days"},
+    "count": {"mae": "MAE", "rmsle": "RMSLE"},
+    "value": {"mae": "MAE, unit of the value"},
+}
+COUNTS = {"n": "n", "positives": "events", "without": "without", "undecidable": "undecidable"}
+
+
+def print_summary(metrics: dict) -> None:
+    """Print the scores of every task and model on stdout, and where simulation loses."""
+    console = Console()
+    console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
+    for kind in COLUMNS:
+        tasks = {name: task for name, task in metrics["tasks"].items() if task["kind"] == kind}
+        if tasks:
+            console.print(table(tasks, kind))
+    for name, task in metrics["tasks"].items():
+        console.print(f"{name}: {task['verdict']}", highlight=False)
+    told = metrics.get("simulation", {"answers": {}, "futures": []})
+    for estimator in dict.fromkeys(answer["estimator"] for answer in told["answers"].values()):
+        same = {name: one for name, one in told["answers"].items() if one["estimator"] == estimator}
+        console.print(f"Simulation of {', '.join(same)}: {in_words(*same.values())}.", highlight=False)
+    for line in (line for futures in told["futures"] for line in sentences(futures)):
+        console.print(line, highlight=False)
+
+
+def table(tasks: dict[str, dict], kind: str) -> Table:
+    """A row a task with its counts, and below it a row a model with its scores; simulation comes first."""
+    result = Table(title=TITLE, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("task, model", no_wrap=True)
+    counted = [name for name in COUNTS if name != ("without" if kind == "binary" else "positives")]
+    for column in (*(COUNTS[name] for name in counted), *COLUMNS[kind].values()):
+        result.add_column(column, justify="right", no_wrap=True)
+    nothing = [""] * len(counted)
+    for name, task in tasks.items():
+        counts = (task.get(one) for one in counted)
+        result.add_row(f"[bold]{name}[/]", *("" if count is None else f"{count:,}" for count in counts))
+        for model, scores in ours_first(task["models"]).items():
+            label = f"  [bold]{model}[/]" if model == OURS else f"  {model}"
+            result.add_row(label, *nothing, *(interval(scores.get(key)) for key in COLUMNS[kind]))
+        result.add_section()
+    return result
+
+
+def print_losses(losses: dict) -> None:
+    """Print how well a trained model predicts patients it did not learn from, by kind of event, on stdout."""
+    result = Table(
+        title="Tuning patients: {bits_per_event:.3f} bits per event, {bits_per_token:.3f} per token".format(
+            **losses
+        ),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    result.add_column("kind", no_wrap=True)
+    for column in ("how many", "bits each", "share of all bits"):
+        result.add_column(column, justify="right", no_wrap=True)
+    kinds = sorted(losses["kinds"].items(), key=lambda item: -item[1]["share"])
+    for name, one in kinds:
+        result.add_row(
+            name, f"{one['events']:,}", f"{one['bits_per_event']:.3f}", f"{100 * one['share']:.1f} %"
+        )
+    Console(width=WIDTH).print(result)
+
+
+def ours_first(models: dict[str, dict]) -> dict[str, dict]:
+    """The same models, simulation before the others."""
+    return {name: models[name] for name in sorted(models, key=lambda name: (name != OURS, name))}
+
+
+def interval(score: dict | None) -> str:
+    """A score with its interval.
+
+    >>> interval({"value": 0.8361, "low": 0.81, "high": 0.8589})
+    '.836 [.810, .859]'
+    >>> interval({"value": 6.44, "low": 6.1, "high": 6.8})
+    '6.44 [6.10, 6.80]'
+    """
+    if not score or not _is_number(score.get("value")):
+        return "-"
+    text = number(score["value"])
+    if _is_number(score.get("low")) and _is_number(score.get("high")):
+        text += f" [{number(score['low'])}, {number(score['high'])}]"
+    return text
+
+
+def number(value: float) -> str:
+    """Three digits, without the zero before the point.
+
+    >>> number(0.8361), number(1.0), number(-0.012)
+    ('.836', '1.00', '-.012')
+    """
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.2f}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,151 @@
+"""The demos: for each source its tasks and the settings of every stage. Values only."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import NoneType
+from typing import get_args, get_origin, get_type_hints
+
+from sequela.errors import InputError
+from sequela.rollout.settings import SimulateSettings
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.training.settings import EITHER, TrainSettings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a demo runs: the questions, and the settings of the stages.
+
+    Attributes:
+        title: the data, for people.
+        tasks: names in the catalog.
+        limits: what a reader has to know about this data before believing a number; sentences for the report.
+        patients: simulate at most so many held-out patients; None for all.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    limits: tuple[str, ...]
+    tokenize: TokenSettings = field(default_factory=TokenSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    simulate: SimulateSettings = field(default_factory=SimulateSettings)
+    patients: int | None = None
+
+
+Settings = TokenSettings | TrainSettings | SimulateSettings
+WORDS: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text in quotes",
+    tuple: "a list of numbers",
+}
+
+# Two layers, 128 wide: what learns these data in a few minutes on two cores. The rates are tuned (docs/records).
+SMALL = TrainSettings(
+    depth=2, context=1024, batch_tokens=4096, epochs=3.0, learning_rate=6e-3, matrix_rate=6e-3
+)
+
+PRESETS = {
+    "nafld": Preset(
+        title="NAFLD cohort: adults of one county in Minnesota, followed for years",
+        tasks=("death_5y", "new_diabetes_5y", "new_hypertension_5y", "new_cardiovascular_5y"),
+        limits=(
+            "The cohort is a matched case-control sample (people with fatty liver and up to four controls of the same "
+            "age and sex each), so its event rates are not those of a population.",
+            "There are no calendar dates: everyone's index date is day 0.",
+            "Many patients leave before five years have passed. Their answers are not known; the others are weighted "
+            "to stand for them, which is right only where leaving does not depend on the risk itself.",
+        ),
+        train=SMALL,
+        simulate=SimulateSettings(rollouts=10),
+    ),
+    "physionet2012": Preset(
+        title="PhysioNet 2012: the first 48 hours of intensive-care stays",
+        tasks=("in_hospital_death", "remaining_stay"),
+        limits=(
+            "The stays were selected (adults, at least 48 hours long) and come from one hospital system in the years "
+            "2001 to 2008.",
+            "What happens between the 48th hour and the discharge is not recorded, apart from its date and its end.",
+        ),
+        tokenize=TokenSettings(thin_minutes=720),
+        train=replace(SMALL, epochs=3.5),
+        simulate=SimulateSettings(rollouts=20),
+    ),
+}
+
+
+def preset(source: str) -> Preset:
+    """The preset of a source.
+
+    Raises:
+        InputError: where there is none.
+    """
+    if source not in PRESETS:
+        raise InputError(f"there is no demo for '{source}': choose one of {', '.join(PRESETS)}.")
+    return PRESETS[source]
+
+
+def read_toml(path: Path) -> dict:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: where it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): check the path after --config."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML ({error}): mend it there.") from error
+
+
+def with_file(chosen: Preset, path: Path, sections: dict) -> Preset:
+    """`chosen` with the settings that the sections of a TOML file name.
+
+    Raises:
+        InputError: for a section or a setting that does not exist, or a value of another type.
+    """
+    known = ("tokenize", "train", "simulate")
+    for section, values in sections.items():
+        if section not in known or not isinstance(values, dict):
+            raise InputError(
+                f"{path}: '{section}' is not one of the sections {', '.join(f'[{one}]' for one in known)}."
+            )
+        chosen = replace(
+            chosen, **{section: _replaced(getattr(chosen, section), values, f"{path}, [{section}]")}
+        )
+    return chosen
+
+
+def _replaced(settings: Settings, values: dict, where: str) -> Settings:
+    types = get_type_hints(type(settings))
+    clean = {}
+    for name, value in values.items():
+        key = name.replace("-", "_")
+        if key not in types:
+            raise InputError(f"{where}: there is no setting '{name}'; there are {', '.join(types)}.")
+        clean[key] = _of_type(types[key], value, f"{where}: '{name}'")
+    dropped = {
+        other: None for group in EITHER if set(group) & set(clean) for other in group if other in types
+    }
+    try:
+        return replace(settings, **dropped | clean)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}.") from error
+
+
+def _of_type(wanted: object, value: object, where: str) -> object:
+    """`value` as the type of its setting: whole numbers pass for numbers, lists for tuples."""
+    kind = get_args(wanted)[0] if NoneType in get_args(wanted) else get_origin(wanted) or wanted
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    if type(value) is not kind:
+        raise InputError(f"{where} is {value!r}: write {WORDS[kind]}.")
+    return value

@@ -1,0 +1,294 @@
+"""A scaling study in a folder: the runs of its grid, each a stage of its own, then the fits, the plots and the answer.
+
+The grid follows from the corpus and the settings, so every process that is started on the same folder knows it. Each
+takes the next run that nobody has claimed; whoever finds all runs done writes the result. Runs that are there already
+are used as they are, so a study is extended by naming more budgets.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sequela.errors import InputError
+from sequela.model import flops
+from sequela.progress import Progress, silent
+from sequela.serve.folder import manifest
+from sequela.serve.folder.lock import CLAIM, agreed, claimed, held
+from sequela.serve.pages.scale import write_scale_report
+from sequela.training.derive import context_of, resolve
+from sequela.training.scaling import advice, fit
+from sequela.training.scaling.plan import PlannedRun, Shape, StudyPlan, beyond, expected, grid, ladder
+from sequela.training.scaling.settings import ScaleSettings
+from sequela.training.settings import TrainSettings
+
+RUNS, CENTRES, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
+DEPTHS = range(1, 33)
+WIDTHS = (16, 24, 32, 48, *range(64, 512, 32), *range(512, 4097, 64))
+STOPPED = "-stopped"  # beside a run whose loss ran away: the batch that did it
+# Settings of a run that the study decides
+CHOSEN = ("preset", "depth", "layers", "width", "epochs", "tokens", "tokens_per_parameter")
+ROUNDS = 4  # of adding sizes where the best of a budget is at the edge of those tried
+BELOW = "The loss expected lies below the entropy of the data, which no model reaches: the law fails so far out."
+WAIT = 5.0  # seconds between two looks at what others are doing
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every process knows of a study.
+
+    Attributes:
+        flops: the budgets.
+        unique_tokens: of an epoch.
+        shapes: the models that could be trained, smallest first.
+        train: makes a run: settings and a folder in, the stage's manifest out.
+    """
+
+    out: Path
+    flops: tuple[float, ...]
+    settings: ScaleSettings
+    base: TrainSettings
+    unique_tokens: int
+    vocabulary: int
+    shapes: Sequence[Shape]
+    train: Callable[[TrainSettings, Path], dict]
+
+    @staticmethod
+    def of(
+        corpus: Path,
+        out: Path,
+        budgets: tuple[float, ...],
+        settings: ScaleSettings,
+        base: TrainSettings,
+        train: Callable[[TrainSettings, Path], dict],
+    ) -> Study:
+        """Raises InputError where `out` holds a study of another corpus, or with other settings of its runs."""
+        from sequela.tokens.corpus import Corpus
+        from sequela.training.score import windows
+
+        _refuse(base)
+        data = Corpus.load(corpus, "train")
+        lengths, vocabulary = windows(data, context_of(base)).lengths, len(data.tokenizer.vocabulary)
+        unique = int(lengths.sum())
+        if not len(lengths):
+            raise InputError(f"{corpus} has no training patient: tokenize a larger dataset.")
+        if not len(Corpus.load(corpus, "tuning").patients):
+            raise InputError(
+                f"{corpus} has no tuning patient to measure the loss on: tokenize a larger dataset."
+            )
+        budgets = tuple(float(f"{budget:g}") for budget in budgets)  # as the folders are called
+        _begin(out, manifest.describe("scale", base.of_result, {"corpus": corpus}, out))
+
+        def measure(depth: int, width: int) -> tuple[int, float]:
+            config = resolve(replace(base, layers=depth, width=width), vocabulary, unique).model
+            return config.parameters, flops.train(config, lengths) / unique
+
+        shapes = ladder(measure, DEPTHS, WIDTHS)
+        return Study(out, budgets, settings, base, unique, vocabulary, shapes, train)
+
+    def plan(self, *budgets: float, optimum: Callable[[float], float] | None = None) -> StudyPlan:
+        """The grid of these budgets, around the sizes that `optimum` says, or else those expected to be best."""
+        chosen = self.settings
+        return grid(
+            budgets,
+            self.shapes,
+            self.unique_tokens,
+            sizes=chosen.sizes,
+            optimum=optimum or expected(chosen.expected_tokens_per_parameter),
+            most_epochs=chosen.most_epochs,
+        )
+
+    def centre(self, budget: float) -> float:
+        """The size that a budget's grid lies around: by what smaller budgets found, once and for all."""
+
+        def look() -> dict:
+            smaller = [run for run in _runs(self.trained()) if run.budget < budget]
+            try:
+                return {"parameters": fit.isoflop(smaller).optimum(budget)}
+            except InputError:  # too few runs to tell
+                return {"parameters": expected(self.settings.expected_tokens_per_parameter)(budget)}
+
+        return agreed(self.out / CENTRES / f"{budget:g}.json", look)["parameters"]
+
+    def folder(self, run: PlannedRun, seed: int) -> Path:
+        """Where a run is kept."""
+        return self.out / RUNS / f"{run.budget:g}-{run.depth}x{run.width}-{seed}"
+
+    def done(self, run: PlannedRun, seed: int) -> bool:
+        """Whether nothing is left to do for a run: it is trained, or its loss ran away."""
+        folder = self.folder(run, seed)
+        return (folder / "train.json").exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
+
+    def stopped(self) -> list[str]:
+        """The names of the runs whose loss ran away."""
+        return sorted(path.name.removesuffix(STOPPED) for path in (self.out / RUNS).glob(f"[!.]*{STOPPED}"))
+
+    def trained(self) -> list[dict]:
+        """What is known of each finished run in the folder, budgets rising."""
+        rows = [self._row(path) for path in sorted((self.out / RUNS).glob("[!.]*/train.json"))]
+        return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
+
+    def _row(self, path: Path) -> dict:
+        about = json.loads(path.read_text())
+        model, settings = about["model"], about["settings"]
+        return {
+            "run": path.parent.name,
+            "budget": float(path.parent.name.partition("-")[0]),
+            "layers": model["layers"],
+            "width": model["hidden_size"],
+            "parameters": about["parameters"],
+            "parameters_without_embedding": about["parameters"] - self.vocabulary * model["hidden_size"],
+            "tokens": about["tokens"],
+            "unique_tokens": self.unique_tokens,
+            "epochs": about["tokens"] / self.unique_tokens,
+            "flops": float(about["flops"]),
+            "batch_tokens": settings["batch_tokens"],
+            "learning_rate": settings["learning_rate"],
+            "bits_per_token": about["tuning"]["bits_per_token"],
+            "bits_per_event": about["tuning"]["bits_per_event"],
+            "seconds": about["seconds"],
+            "seed": settings["seed"],
+        }
+
+
+def scale(
+    study: Study, progress: Progress = silent, asked: Callable[[Sequence[dict]], list[dict]] | None = None
+) -> dict:
+    """Make every run of the study that is not there yet, and write what they tell; returns what `fit.json` holds.
+
+    Args:
+        asked: lets the models of the finished runs answer questions, and returns their scores.
+
+    Raises:
+        InputError: for a grid that cannot be made, or runs that cannot be fitted.
+    """
+    study.plan(*study.flops)  # what cannot be done is better said now than after the first runs
+    notes = [note for budget in sorted(study.flops) for note in _finish(study, budget, progress)]
+    rows = study.trained()
+    notes += [
+        f"The run {name} stopped, as its loss ran away: see runs/{name}{STOPPED}." for name in study.stopped()
+    ]
+    setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
+    chosen, speed = study.settings, max(row["flops"] / row["seconds"] for row in rows)
+    target = speed * 3600 * chosen.target_hours if chosen.target_hours else chosen.target_flops
+    found: dict[str, Any] = {
+        "settings": {"flops": study.flops, **asdict(chosen)},
+        **advice.study(_runs(rows), setting, target),
+        "notes_on_plan": notes,
+        "flops_per_second": speed,
+        "floor": _above_floor(rows, chosen.floor),
+        "downstream": asked(rows) if asked else [],
+    }
+    if chosen.floor and found["advice"]["loss"]["value"] < chosen.floor:
+        found["advice"]["notes"].append(BELOW)
+    with held(study.out / f"{FIT}{CLAIM}"):
+        pl.DataFrame(rows).write_parquet(study.out / TABLE)
+        (study.out / FIT).write_text(json.dumps(found, indent=1))
+        write_scale_report(study.out, rows, found)
+    return found
+
+
+def _refuse(base: TrainSettings) -> None:
+    given = [name for name in CHOSEN if getattr(base, name) is not None]
+    if given:
+        raise InputError(f"a scaling study chooses sizes and tokens itself: leave out {', '.join(given)}.")
+
+
+def _begin(out: Path, identity: dict) -> None:
+    """Say what the folder holds, or check that it holds this."""
+    try:
+        others = (
+            [path for path in out.iterdir() if not path.name.startswith((".", STUDY))] if out.exists() else []
+        )
+        if any(path.name != CENTRES for path in others) and not (out / STUDY).exists():
+            raise InputError(f"{out} exists and holds no scaling study: choose another folder.")
+        (out / CENTRES).mkdir(parents=True, exist_ok=True)
+        there = agreed(out / STUDY, lambda: identity)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written to ({error.strerror}): choose another folder.") from error
+    for what in ("version", "settings", "inputs"):
+        if there.get(what) != identity[what]:
+            raise InputError(
+                f"{out} holds a scaling study with another {'corpus' if what == 'inputs' else what}: choose another "
+                "folder. Budgets, sizes and seeds can be added to a study; all else is the same for all of its runs."
+            )
+
+
+def _finish(study: Study, budget: float, progress: Progress) -> tuple[str, ...]:
+    """Make all runs of a budget, more of them where the best is at an edge; returns notes on its grid."""
+    try:
+        plan = study.plan(budget, optimum=lambda _: study.centre(budget))
+    except InputError as error:
+        return (f"Budget {budget:.3g}: left out. {error}",)
+    runs = plan.runs
+    for _ in range(ROUNDS):
+        _make(study, runs, progress)
+        runs = _beyond(study, budget)
+        if not runs:
+            break
+    return plan.notes
+
+
+def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
+    """Train what is neither there nor claimed, smallest budget first; then wait for what others train."""
+    wanted = [(run, seed) for run in runs for seed in range(study.settings.seeds)]
+    while left := [one for one in wanted if not study.done(*one)]:
+        if not any(_take(study, *one) for one in left):
+            time.sleep(WAIT)
+        progress(len(wanted) - len(left), len(wanted))
+
+
+def _take(study: Study, run: PlannedRun, seed: int) -> bool:
+    """Whether this run was ours to make."""
+    folder = study.folder(run, seed)
+    with claimed(folder.with_name(f"{folder.name}{CLAIM}")) as mine:
+        if mine and not study.done(run, seed):
+            settings = replace(
+                study.base, layers=run.depth, width=run.width, tokens=run.tokens,
+                seed=study.base.seed + seed, checks=0,
+            )  # fmt: skip
+            try:
+                study.train(settings, folder)
+            except InputError:
+                if not study.done(run, seed):
+                    raise
+    return mine
+
+
+def _beyond(study: Study, budget: float) -> list[PlannedRun]:
+    """More sizes for a budget whose best one is at the edge of those tried."""
+    made = [run for run in _runs(study.trained()) if run.budget == budget]
+    if len({run.parameters for run in made}) < 3:
+        return []
+    edge = fit.isoflop(made).curves[0].edge
+    tried = {int(run.parameters) for run in made}
+    most = study.settings.most_epochs
+    return beyond(budget, tried, edge, study.shapes, study.unique_tokens, most_epochs=most) if edge else []
+
+
+def _runs(rows: Sequence[dict]) -> list[fit.Run]:
+    return [
+        fit.Run(
+            row["budget"],
+            row["parameters"],
+            row["tokens"],
+            row["bits_per_event"],
+            row["unique_tokens"],
+            row["seed"],
+        )
+        for row in rows
+    ]
+
+
+def _above_floor(rows: Sequence[dict], floor: float | None) -> dict | None:
+    """How far the best run stays above what the best possible model needs."""
+    if floor is None:
+        return None
+    best = min(row["bits_per_event"] for row in rows)
+    return {"bits_per_event": floor, "best_run": best, "above": best - floor, "share_above": best / floor - 1}

@@ -1,0 +1,1 @@
+"""What is asked of timelines, and how well it is answered."""

@@ -1,0 +1,1 @@
+"""From rollouts to answers: estimates with intervals, incidence curves, contrasts, predictions on disk."""

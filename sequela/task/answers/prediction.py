@@ -1,0 +1,152 @@
+"""Predictions on disk: `<task>/<model>.parquet`, one row a question.
+
+The first columns are those of the meds-evaluation schema. That schema admits no others and no missing labels, so
+`for_meds_evaluation` gives it the rows and columns it takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from sequela.errors import InputError
+from sequela.task.task import NUMERIC
+
+SIMULATION = "sequela"  # the name of the model that simulates, among the names of the baselines
+BINARY = {
+    "subject_id": pl.Int64,
+    "prediction_time": pl.Datetime("us"),
+    "boolean_value": pl.Boolean,  # the truth; null where undecidable
+    "predicted_boolean_value": pl.Boolean,
+    "predicted_boolean_probability": pl.Float32,  # null where no rollout was decidable
+}
+NUMBER = {
+    "subject_id": pl.Int64,
+    "prediction_time": pl.Datetime("us"),
+    "float_value": pl.Float32,  # days, a count, or in the unit of the outcome's code
+    "predicted_float_value": pl.Float32,
+}
+EXTRA = {
+    "until_days": pl.Float64,  # days until the truth was decided, or the patient was lost
+    "lost": pl.Boolean,  # whether the record ends before the truth was decided
+    "standard_error": pl.Float32,  # Monte Carlo; null for baselines and for a single rollout
+    # Of probabilities: the 95 % interval that sampling leaves open; of numbers: what holds most of the rollouts'
+    "low": pl.Float32,
+    "high": pl.Float32,
+    "rollouts": pl.Int32,  # decidable ones
+    "undecidable_rollouts": pl.Int32,
+    "tokens": pl.Int64,  # what the rollouts cost
+}
+KIND = "kind"  # of numbers; files of others have no such column, their numbers are days
+
+
+def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
+    """Write one model's predictions for a task of that `kind`.
+
+    Args:
+        answers: `subject_id`, `prediction_time`, `label`, `until_days` and `decided` (see `labels`; without the last,
+            who has no label was lost), `prediction`, and where the model simulates `standard_error`, `rollouts`,
+            `undecidable_rollouts`, for numbers `low` and `high`.
+    """
+    if kind in NUMERIC:
+        typed = answers.with_columns(float_value="label", predicted_float_value="prediction")
+    else:
+        typed = answers.with_columns(
+            boolean_value=pl.col("label") == 1,
+            predicted_boolean_value=pl.col("prediction") >= 0.5,
+            predicted_boolean_probability="prediction",
+        )
+    lost = pl.col("decided") == "censored" if "decided" in answers.columns else pl.col("label").is_null()
+    typed = typed.with_columns(lost=lost)
+    missing = [pl.lit(None).alias(column) for column in EXTRA if column not in typed.columns]
+    schema = {**(NUMBER if kind in NUMERIC else BINARY), **EXTRA}
+    columns = [pl.col(column).cast(dtype) for column, dtype in schema.items()]
+    if kind in NUMERIC:
+        columns.append(pl.lit(kind).alias(KIND))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    typed.with_columns(missing).select(columns).write_parquet(path)
+
+
+def read_predictions(path: Path) -> tuple[str, pl.DataFrame]:
+    """The kind of task and one model's predictions, in the columns `write_predictions` takes, with `lost` (never null).
+
+    Any file in the meds-evaluation schema will do; its numbers are days. Without `until_days` nobody's follow-up is
+    known: the undecidable are dropped without weights. Without `lost` those without an answer are.
+
+    Raises:
+        InputError: for a file that is none, or predictions that are none.
+    """
+    frame = read_parquet(path, "predictions, such as `sequela predict` writes")
+    kind = _kind(frame, path)
+    schema = NUMBER if kind in NUMERIC else BINARY
+    label, prediction = list(schema)[2], list(schema)[-1]
+    for column in ("subject_id", "prediction_time", label, prediction):
+        if column not in frame.columns:
+            raise InputError(f"{path} has no column '{column}': predictions need {', '.join(schema)}.")
+    absent = {"until_days": 0.0} | dict.fromkeys(list(EXTRA)[1:])
+    whole = frame.with_columns(
+        pl.lit(absent[column]).alias(column) for column in EXTRA if column not in frame.columns
+    )
+    answers = whole.select(
+        "subject_id",
+        pl.col("prediction_time").cast(pl.Datetime("us")),
+        pl.col(label).cast(pl.Float64).alias("label"),
+        pl.col(prediction).cast(pl.Float64).alias("prediction"),
+        *(pl.col(column).cast(dtype) for column, dtype in EXTRA.items()),
+    ).with_columns(pl.col("lost").fill_null(pl.col("label").is_null()))
+    _check(answers, kind, prediction, path)
+    return kind, answers
+
+
+def _kind(frame: pl.DataFrame, path: Path) -> str:
+    if "predicted_float_value" not in frame.columns:
+        return "binary"
+    kinds = frame[KIND].unique().to_list() if KIND in frame.columns else ["time"]
+    if frame.is_empty():
+        return "time"
+    if len(kinds) > 1 or kinds[0] not in NUMERIC:
+        raise InputError(f"{path}: '{KIND}' is {kinds}; give one of {', '.join(NUMERIC)} in every row.")
+    return kinds[0]
+
+
+# of a prediction, by kind: the least, the greatest, and how to say so
+SOUND = {
+    "binary": (0.0, 1.0, "a probability from 0 to 1"),
+    "time": (0.0, float("inf"), "a number of days"),
+    "count": (0.0, float("inf"), "a count, 0 or more"),
+    "value": (float("-inf"), float("inf"), "a number"),
+}
+
+
+def _check(answers: pl.DataFrame, kind: str, column: str, path: Path) -> None:
+    lowest, highest, words = SOUND[kind]
+    sound = pl.col("prediction").is_between(lowest, highest) & pl.col("prediction").is_finite()
+    wrong = answers.with_row_index("row").filter(~sound)
+    if wrong.height:
+        row, value = wrong.select("row", "prediction").row(0)
+        raise InputError(f"{path}, row {row + 1}: '{column}' is {value}; give {words}, or null for none.")
+    twice = answers.filter(pl.struct("subject_id", "prediction_time").is_duplicated())
+    if twice.height:
+        patient, time = twice.select("subject_id", "prediction_time").row(0)
+        raise InputError(f"{path}: patient {patient} at {time} is predicted twice; keep one row a question.")
+
+
+def for_meds_evaluation(predictions: pl.DataFrame) -> pl.DataFrame:
+    """What the package meds-evaluation accepts of a predictions file: rows with an answer, columns of its schema."""
+    return predictions.filter(pl.col("boolean_value").is_not_null()).select(list(BINARY))
+
+
+def read_parquet(path: Path, what: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """The parquet file `path`, which should hold `what`.
+
+    Raises:
+        InputError: where it is not there or cannot be read.
+    """
+    try:
+        return pl.read_parquet(path, columns=columns)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there: it should hold {what}.") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{path} cannot be read ({reason}): it should hold {what}.") from error

@@ -1,0 +1,1 @@
+"""What simulation has to beat: plain models, fitted on the labels of the training patients."""

@@ -1,0 +1,176 @@
+"""What simulation has to beat: plain models, fitted on the labels of the training patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
+
+from sequela.record.duration import DAY
+from sequela.task.baselines.cox import fit_hazard, risk
+from sequela.task.scoring.censoring import censoring_weights
+from sequela.task.task import Task
+
+FEWEST = 5  # of each class; with fewer nothing but the prevalence can be fitted
+# in standard deviations: values are clipped there, since one wrong unit must not decide a linear model
+OUTLIER = 5.0
+INVERSE_PENALTY = 0.03
+# shallow, slow and penalised, for a few hundred cases are all there is; chosen by cross-validation on training patients
+TREES = {
+    "max_iter": 250,
+    "learning_rate": 0.05,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 50,
+    "max_features": 0.2,
+    "l2_regularization": 20.0,
+    "max_bins": 63,  # scikit-learn looks for the edges of weighted bins one by one: 255 take longer than the trees
+}
+
+Model = Callable[[np.ndarray], np.ndarray]
+"""Features [N, F] -> predictions [N]: probabilities, or numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Training patients and their answers.
+
+    Attributes:
+        values: float32 [N, F], the table of `Features`: age, sex, then the rest; NaN where unknown.
+        outcome: float64 [N]: 1, 0, or a number; NaN where there is none.
+        until_days: float64 [N], as from `labels`.
+        lost: bool [N], whether the record ended too early to know; None: all without an outcome were.
+    """
+
+    values: np.ndarray
+    outcome: np.ndarray
+    until_days: np.ndarray
+    lost: np.ndarray | None = None
+
+    @cached_property
+    def decided(self) -> np.ndarray:
+        """bool [N]."""
+        return ~np.isnan(self.outcome)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Inverse probability of censoring weights [N], 0 without an outcome."""
+        followed = self.decided if self.lost is None else ~self.lost
+        weights = censoring_weights(self.until_days, followed, np.ones(len(self.outcome)))
+        return np.where(self.decided, weights, 0.0)
+
+
+# On busy cores the threads of the trees wait for each other, up to a hundred times longer than they work.
+one_thread = threadpool_limits.wrap(limits=1)
+
+
+@one_thread
+def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
+    """The baselines that `task` allows, by name, fitted on `train`.
+
+    Binary: prevalence, age_sex, logistic, trees, and cox where a horizon and censoring make it a survival problem.
+    Numbers: median (for counts the mean too), ridge, trees; of those who have one. Fewer where there are hardly any
+    answers to learn from.
+    """
+    decided = train.outcome[train.decided]
+    if len(decided) < 2 * FEWEST:
+        return {}
+    if task.numeric:
+        return _fit_numbers(task.kind, train, seed)
+    models = {"prevalence": _prevalence(train)}
+    if min(decided.sum(), (1 - decided).sum()) < FEWEST:
+        return models
+    models["age_sex"] = _logistic(train, columns=slice(0, 2))
+    models["logistic"] = _logistic(train, columns=slice(None))
+    models["trees"] = _trees(train, seed)
+    if task.horizon is not None and not train.decided.all():
+        models["cox"] = _cox(train, task.horizon / DAY)
+    return models
+
+
+def _fit_numbers(kind: str, train: Sample, seed: int) -> dict[str, Model]:
+    models = {"median": _median(train), "ridge": _ridge(train, logarithmic=kind != "value")}
+    if kind != "count":
+        return models | {"trees": _tree_regression(train, seed, lowest=0.0 if kind == "time" else None)}
+    models = {"mean": _prevalence(train)} | models
+    if train.outcome[train.decided].any():  # of nothing but zeros the Poisson loss is not defined
+        models["trees"] = _tree_regression(train, seed, loss="poisson", lowest=0.0)
+    return models
+
+
+def _prevalence(train: Sample) -> Model:
+    share = np.average(train.outcome[train.decided], weights=train.weights[train.decided])
+    return lambda values_NF: np.full(len(values_NF), share)
+
+
+def _logistic(train: Sample, columns: slice) -> Model:
+    scale = _standardiser(train.values[:, columns])
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
+    known = train.decided
+    model.fit(scale(train.values[known, columns]), train.outcome[known], sample_weight=train.weights[known])
+    return lambda values_NF: model.predict_proba(scale(values_NF[:, columns]))[:, 1]
+
+
+def _trees(train: Sample, seed: int) -> Model:
+    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
+    _fit_trees(model, train)
+    return one_thread(lambda values_NF: model.predict_proba(values_NF)[:, 1])
+
+
+def _cox(train: Sample, horizon_days: float) -> Model:
+    scale = _standardiser(train.values)
+    values = scale(train.values)
+    happened, ended = train.outcome == 1, (train.outcome == 0) & (train.until_days < horizon_days)
+    event = fit_hazard(values, train.until_days, happened, ridge=1 / INVERSE_PENALTY)
+    competing = (
+        fit_hazard(values, train.until_days, ended, ridge=1 / INVERSE_PENALTY) if ended.any() else None
+    )
+    return lambda values_NF: risk(scale(values_NF), event, competing, horizon_days)
+
+
+def _median(train: Sample) -> Model:
+    days, weights = train.outcome[train.decided], train.weights[train.decided]
+    order = np.argsort(days)
+    middle = days[order][np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)]
+    return lambda values_NF: np.full(len(values_NF), middle)
+
+
+def _ridge(train: Sample, *, logarithmic: bool) -> Model:
+    """Days and counts on a logarithm, which is nearer to normal, its mean nearer to the median that MAE asks for."""
+    there, back = (
+        (np.log1p, lambda x: np.clip(np.expm1(x), 0, None)) if logarithmic else (np.asarray, np.asarray)
+    )
+    scale = _standardiser(train.values)
+    model = Ridge(alpha=1 / INVERSE_PENALTY)
+    known = train.decided
+    model.fit(scale(train.values[known]), there(train.outcome[known]), sample_weight=train.weights[known])
+    return lambda values_NF: back(model.predict(scale(values_NF)))
+
+
+def _tree_regression(
+    train: Sample, seed: int, *, loss: str = "absolute_error", lowest: float | None = None
+) -> Model:
+    model = HistGradientBoostingRegressor(loss=loss, **TREES, random_state=seed)
+    _fit_trees(model, train)
+    return one_thread(lambda values_NF: np.clip(model.predict(values_NF), lowest, None))
+
+
+def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: Sample) -> None:
+    known = train.decided
+    values = train.values[known]
+    values[:, np.isnan(values).all(axis=0)] = 0  # the library cannot bin a column without a single value
+    model.fit(values, train.outcome[known], sample_weight=train.weights[known])
+
+
+def _standardiser(values_NF: np.ndarray) -> Model:
+    """Mean 0, standard deviation 1 on these patients; clipped; what is unknown becomes the mean."""
+    known = ~np.isnan(values_NF)
+    count_F = np.maximum(known.sum(axis=0), 1)
+    mean_F = np.where(known, values_NF, 0).sum(axis=0, dtype=np.float64) / count_F
+    spread_F = np.sqrt(np.where(known, (values_NF - mean_F) ** 2, 0).sum(axis=0) / count_F)
+    unit_F = np.where(spread_F > 1e-6 * (1 + np.abs(mean_F)), spread_F, np.inf)
+    return lambda rows_NF: np.nan_to_num(np.clip((rows_NF - mean_F) / unit_F, -OUTLIER, OUTLIER))

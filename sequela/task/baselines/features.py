@@ -1,0 +1,103 @@
+"""What a plain statistical model is told about a patient: summaries of the history, one row a question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from sequela.record.duration import DAY
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, SEX_PREFIX
+
+MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes fits no memory
+FEWEST_PATIENTS = 10
+SUMMARIES = ("count", "last", "mean", "min", "max")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A table of summaries.
+
+    Attributes:
+        names: F names: "age" (years), "sex" (1 male, 0 female), then "CODE count", "CODE last" and so on.
+        times: `subject_id`, `prediction_time` of the N rows.
+        values: float32 [N, F]; counts are 0 and values NaN where the history has none.
+    """
+
+    names: tuple[str, ...]
+    times: pl.DataFrame
+    values: np.ndarray
+
+    def of(self, times: pl.DataFrame) -> np.ndarray:
+        """The rows [M, F] for the questions `times`, in their order."""
+        key = ["subject_id", "prediction_time"]
+        known = self.times.select(key).with_row_index()
+        rows = times.select(key).join(known, on=key, how="left", maintain_order="left")
+        assert rows["index"].null_count() == 0, "no features were built for some of these questions"
+        return self.values[rows["index"].to_numpy()]
+
+
+def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) -> Features:
+    """Summarise the history, strictly before the prediction time, of every row of `times`.
+
+    Per code: how often it occurred, and the last, mean, least and greatest of its values. Which codes make a column is
+    decided on the patients `train` alone.
+
+    Args:
+        events: sorted MEDS events.
+        times: distinct `subject_id`, `prediction_time`.
+        train: the patients that models are fitted on.
+    """
+    rows = times.select("subject_id", "prediction_time").with_row_index("row")
+    past = (
+        events.join(rows, on="subject_id")
+        .filter(pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")))
+        .with_columns(number=pl.col("numeric_value"))
+    )
+    coded = past.filter(
+        ~pl.col("code").is_in([BIRTH, FOLLOW_UP_END]) & ~pl.col("code").str.starts_with(SEX_PREFIX)
+    )
+    columns = _columns(coded.filter(pl.col("subject_id").is_in(train.implode())))
+    number = pl.col("number")
+    summary = coded.join(columns, on="code").group_by("row", "code").agg(
+        pl.len().alias("count"), number.drop_nulls().last().alias("last"), number.mean().alias("mean"),
+        number.min().alias("min"), number.max().alias("max"), pl.col("first", "valued").first(),
+    )  # fmt: skip
+    names, first = ["age", "sex"], []
+    for code, valued in columns.select("code", "valued").iter_rows():
+        first.append(len(names))
+        names += [f"{code} {word}" for word in (SUMMARIES if valued else SUMMARIES[:1])]
+    values = np.full((times.height, len(names)), np.nan, dtype=np.float32)
+    values[:, first] = 0
+    values[:, :2] = _age_and_sex(past, rows)
+    row, start = summary["row"].to_numpy(), summary["first"].to_numpy()
+    valued = summary["valued"].to_numpy()
+    for shift, word in enumerate(SUMMARIES):
+        chosen = valued | (shift == 0)
+        values[row[chosen], start[chosen] + shift] = summary[word].cast(pl.Float32).to_numpy()[chosen]
+    return Features(tuple(names), rows.drop("row"), values)
+
+
+def _columns(coded: pl.DataFrame) -> pl.DataFrame:
+    """`code`, `valued` (does it come with numbers), `first` (its first column), for the most frequent codes."""
+    codes = (
+        coded.group_by("code")
+        .agg(patients=pl.col("subject_id").n_unique(), valued=pl.col("number").is_not_null().any())
+        .filter(pl.col("patients") >= FEWEST_PATIENTS)
+        .sort(["patients", "code"], descending=[True, False])
+        .head(MOST_CODES)
+    )
+    width = pl.when("valued").then(len(SUMMARIES)).otherwise(1)
+    return codes.select("code", "valued", first=2 + width.cum_sum() - width)
+
+
+def _age_and_sex(past: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray:
+    """Years since birth at the prediction time, and 1 for male, 0 for female: float32 [N, 2], NaN where unknown."""
+    sex = pl.col("code").filter(pl.col("code").str.starts_with(SEX_PREFIX)).first()
+    known = past.group_by("row").agg(birth=pl.col("time").filter(pl.col("code") == BIRTH).first(), sex=sex)
+    joined = rows.join(known, on="row", how="left", maintain_order="left")
+    days = (pl.col("prediction_time") - pl.col("birth")).dt.total_microseconds() / DAY
+    code = {SEX_PREFIX + "M": 1.0, SEX_PREFIX + "F": 0.0}
+    male = pl.col("sex").replace_strict(code, default=None, return_dtype=pl.Float32)
+    return joined.select(days.cast(pl.Float32) / 365.25, male).to_numpy()

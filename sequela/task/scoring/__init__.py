@@ -1,0 +1,1 @@
+"""How good answers are: metrics, bootstrap intervals, censoring weights, verdicts."""

@@ -1,0 +1,1 @@
+"""Which token may follow which, fitted on training patients."""

@@ -1,0 +1,89 @@
+"""Which events become tokens, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from sequela.record.events import Events
+from sequela.record.schema import BIRTH, FOLLOW_UP_END
+from sequela.record.timeline import STATIC
+from sequela.tokens.ehr.code import order_rank
+from sequela.tokens.ehr.settings import TokenSettings
+
+
+def moving(columns: Events, settings: TokenSettings) -> Events:
+    """The events that may become tokens: dated, neither birth nor end of follow-up, thinned."""
+    silent = np.array([name in (BIRTH, FOLLOW_UP_END) for name in columns.names], bool)
+    keep = columns.time != STATIC
+    if silent.any():
+        keep &= ~silent[columns.code]
+    events = columns if keep.all() else columns.take(keep)
+    return _thinned(events, settings.thin_minutes) if settings.thin_minutes else events
+
+
+def in_token_order(events: Events) -> Events:
+    """Events of one patient and moment by rank, code and value (none first).
+
+    `events` are sorted by patient and time.
+    """
+    rank = [order_rank(name) for name in events.names]
+    place = np.empty(len(rank), np.int64)
+    place[sorted(range(len(rank)), key=lambda row: (rank[row], events.names[row]))] = np.arange(len(rank))
+    order = place[events.code]
+    tied = (events.patient[1:] == events.patient[:-1]) & (events.time[1:] == events.time[:-1])
+    value = np.where(np.isnan(events.number), -np.inf, events.number)
+    later = (order[1:] > order[:-1]) | ((order[1:] == order[:-1]) & (value[1:] >= value[:-1]))
+    wrong = tied & ~later
+    if not wrong.any():
+        return events
+    # Only the moments that are out of order are sorted, each in its place.
+    moment = np.append(0, np.cumsum(~tied))
+    mixed = np.zeros(moment[-1] + 1, bool)
+    mixed[moment[1:][wrong]] = True
+    rows = np.flatnonzero(mixed[moment])
+    every = np.arange(len(events))
+    every[rows] = rows[_sorted_pairs(moment[rows] * len(rank) + order[rows], value[rows])]
+    return events.take(every)
+
+
+def _sorted_pairs(key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """`np.lexsort((value, key))` for keys [N] in short runs that rise, and few equal ones: several times faster."""
+    out = np.argsort(key, kind="stable")
+    key, value = key[out], value[out]
+    same = key[1:] == key[:-1]
+    if (same & (value[1:] < value[:-1])).any():
+        several = np.append(False, same) | np.append(same, False)
+        out[several] = out[several][np.lexsort((value[several], key[several]))]
+    return out
+
+
+def _thinned(events: Events, minutes: int) -> Events:
+    """Each code once in every window: without a value the first time, with values the last one.
+
+    The last values of a window are dated to the latest of them, which saves time tokens. An event without a value ends
+    a window, so no value is moved past a diagnosis, a discharge or a death.
+    """
+    frame = pl.DataFrame({
+        "patient": events.patient,
+        "time": pl.Series(events.time).cast(pl.Datetime("us")),
+        "code": events.code,
+        "number": events.number,
+    })  # fmt: skip
+    frame = frame.with_columns(window=pl.col("time").dt.truncate(f"{minutes}m"))
+    bare = pl.col("number").is_nan()
+    frame = frame.filter(
+        ~bare | pl.struct("patient", "window", "code", bare.alias("bare")).is_first_distinct()
+    )
+    frame = frame.with_columns(block=bare.cum_sum().over("patient"))
+    group = ["patient", "window", "block"]
+    last = frame.filter(~bare).group_by(*group, "code", maintain_order=True).agg(pl.all().last())
+    last = last.with_columns(pl.col("time").max().over(group))
+    columns = ["patient", "time", "code", "number"]
+    frame = pl.concat([frame.filter(bare).select(columns), last.select(columns)]).sort(
+        "patient", "time", maintain_order=True
+    )
+    time = frame["time"].to_physical().to_numpy()
+    return Events(
+        frame["patient"].to_numpy(), time, frame["code"].to_numpy(), frame["number"].to_numpy(), events.names
+    )

@@ -1,0 +1,1 @@
+"""Code maps: translate the codes of one vocabulary into those of another."""

@@ -1,0 +1,195 @@
+"""Training data: which windows each step uses (a sampler that can resume at any step), made ready ahead of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import Full, Queue
+from threading import Event, Thread
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sequela.model.attention import Attention, packed
+from sequela.tokens.packing import Batch, Windows, best_fit, collate
+
+ROWS_PER_STRETCH = 256
+"""So many rows are packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run.
+
+    Attributes:
+        rows: the numbers of the windows in each row, int64.
+        tokens: tokens of the run before this step.
+        after: where the stream stands behind it (see `Sampler.state`).
+    """
+
+    rows: list[np.ndarray]
+    tokens: int
+    after: dict[str, int]
+
+
+class Sampler:
+    """The steps of a run, until it has seen `total_tokens`; a step has `rows_per_step` rows, the last one what is left.
+
+    Every epoch holds every window once, in a random order of its own. The order is packed stretch by stretch: each
+    stretch best-fit into rows of at most `row_tokens`, and these shuffled. Seed and epoch decide everything, so the
+    place in the stream is four whole numbers. Only one permutation and the rows of one stretch are in memory.
+    """
+
+    def __init__(
+        self, lengths: np.ndarray, row_tokens: int, rows_per_step: int, total_tokens: int, seed: int = 0
+    ):
+        """`lengths`: tokens of each window, int64 [W], none above `row_tokens`."""
+        if not 0 < lengths.min() <= lengths.max() <= row_tokens:
+            raise ValueError(f"windows must have 1 to {row_tokens} tokens each")
+        self.lengths, self.row_tokens, self.seed = lengths, row_tokens, seed
+        self.rows_per_step, self.total_tokens = rows_per_step, total_tokens
+        self.stretch_windows = math.ceil(ROWS_PER_STRETCH * row_tokens / lengths.mean())
+        self.start_at({"epoch": 0, "stretch": 0, "row": 0, "tokens": 0})
+
+    def state(self) -> dict[str, int]:
+        """Where the stream stands: epoch, stretch of it, row of that, and the tokens given out so far."""
+        return {"epoch": self.epoch, "stretch": self.stretch, "row": self.row, "tokens": self.tokens}
+
+    def start_at(self, state: dict[str, int]) -> None:
+        """Go on from `state`, as the stream did that said it."""
+        self.epoch, self.stretch, self.row = state["epoch"], state["stretch"], state["row"]
+        self.tokens = state["tokens"]
+        self._order = self._epoch_order()
+        self._rows = self._stretch_rows()
+
+    def __iter__(self) -> Sampler:
+        return self
+
+    def __next__(self) -> Step:
+        before, rows = self.tokens, []
+        while len(rows) < self.rows_per_step and self.tokens < self.total_tokens:
+            rows.append(self._next_row())
+            self.tokens += int(self.lengths[rows[-1]].sum())
+        if not rows:
+            raise StopIteration
+        return Step(rows, before, self.state())
+
+    def _next_row(self) -> np.ndarray:
+        while self.row == len(self._rows):
+            self.stretch, self.row = self.stretch + 1, 0
+            if self.stretch * self.stretch_windows >= len(self.lengths):
+                self.epoch, self.stretch = self.epoch + 1, 0
+                self._order = self._epoch_order()
+            self._rows = self._stretch_rows()
+        self.row += 1
+        return self._rows[self.row - 1]
+
+    def _epoch_order(self) -> np.ndarray:
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths))
+
+    def _stretch_rows(self) -> list[np.ndarray]:
+        start = self.stretch * self.stretch_windows
+        part = self._order[start : start + self.stretch_windows]
+        rows = [part[row] for row in best_fit(self.lengths[part], self.row_tokens)]
+        shuffled = np.random.default_rng([self.seed, self.epoch, self.stretch]).permutation(len(rows))
+        return [rows[i] for i in shuffled]
+
+
+AHEAD = 2  # steps
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One packed row on the device of the model.
+
+    Attributes:
+        ids, positions: int64 [B, T], see `Batch`.
+        attention: who sees whom.
+        places: int64 [N], where in the flattened row a token is predicted, rising.
+        targets: int64 [N], these tokens.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    attention: Attention
+    places: Tensor
+    targets: Tensor
+
+
+def inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
+    """What a model on `device` reads of a batch."""
+    targets = batch.targets.ravel()
+    places = np.flatnonzero(targets >= 0)
+    arrays = batch.ids, batch.positions, places, targets[places]
+    ids, positions, where, what = (_moved(torch.from_numpy(array), device) for array in arrays)
+    return Inputs(ids, positions, packed(batch.segments, device), where, what)
+
+
+def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def padded_to(row_tokens: int, device: torch.device | str) -> int:
+    """Of how many tokens rows are a multiple: on a GPU all have one length, so that its kernels are compiled once."""
+    return row_tokens if torch.device(device).type == "cuda" else 8
+
+
+def alone(rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, float]]:
+    """The share of one process: every row, with weight 1."""
+    return [(row, 1.0) for row in rows]
+
+
+def feed(
+    steps: Iterable[Step],
+    windows: Windows,
+    device: torch.device | str = "cpu",
+    share: Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, float]]] = alone,
+    multiple: int = 8,
+) -> Iterator[tuple[Step, list[tuple[Inputs, float]]]]:
+    """Each step with the rows that this process takes of it, and their weights.
+
+    A thread works up to `AHEAD` steps ahead; what goes wrong in it is raised here. It ends with the iterator. Rows are
+    padded to a multiple of `multiple` tokens.
+    """
+    made: Queue = Queue(AHEAD)
+    done = Event()
+
+    def put(thing: object) -> bool:
+        while not done.is_set():
+            try:
+                made.put(thing, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            # otherwise this thread would pin its memory by way of the first GPU
+            if (number := torch.device(device).index) is not None:
+                torch.cuda.set_device(number)
+            for step in steps:
+                passes = [
+                    (inputs(collate(windows, row, multiple), device), weight)
+                    for row, weight in share(step.rows)
+                ]
+                if not put((step, passes)):
+                    return
+            put(None)
+        except BaseException as error:  # told to the one who waits
+            put(error)
+
+    thread = Thread(target=work, name="feed", daemon=True)
+    thread.start()
+    try:
+        while (thing := made.get()) is not None:
+            if isinstance(thing, BaseException):
+                raise thing
+            yield thing
+    finally:
+        done.set()
+        thread.join()

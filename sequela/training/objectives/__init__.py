@@ -1,0 +1,1 @@
+"""What a run minimizes; the loop knows none of them by name."""

@@ -1,0 +1,1 @@
+"""Scaling laws: which runs to make, what follows from them."""

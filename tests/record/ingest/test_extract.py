@@ -1,0 +1,65 @@
+"""Tables are read and forgotten, rules run, and their rows lie in the spill."""
+
+import duckdb
+import polars as pl
+import pytest
+
+from sequela.progress import silent
+from sequela.record.ingest.extract import gather
+from sequela.record.ingest.mapping_file import load_mapping
+
+
+@pytest.fixture
+def gathered(clinic, tmp_path):
+    def run(events_a_part: int = 1000):
+        clinic.write()
+        mapping = load_mapping(clinic.folder / "clinic.toml")
+        return gather(mapping, clinic.raw, tmp_path, "500MB", events_a_part, silent)
+
+    return run
+
+
+def test_rows_become_events_in_the_spill(gathered):
+    found = gathered()
+    assert (found.name, found.events, found.texts, found.splits) == ("clinic", 13, False, False)
+    assert found.meanings["LAB//HB"] == "Test hb [g/dL]"
+    assert found.tables["visits"].files == ("visits.csv",)
+    (rule,) = found.tables["visits"].rules
+    assert (rule.number, rule.rows_in, rule.dropped) == (3, 5, {"no value": 1})
+    rows = pl.read_parquet(found.spill.part("rule=3", 0)).sort("row")
+    assert rows["code"].to_list() == ["LAB//HB", "VITAL//HR", "LAB//HB", "VITAL//HR", "LAB//HB"]
+    assert rows["unit"].to_list() == ["g/dL", "beats/min", "g/dL", "beats/min", "g/dL"]
+    assert rows["reason"].to_list() == [None] * 4 + ["no value"]
+
+
+def test_parts_follow_from_the_rows_that_rules_select(gathered, clinic):
+    assert gathered(events_a_part=7).spill.parts == 2, "14 rows: 3 people for three rules and 5 visits"
+
+
+def test_a_table_lies_on_disk_only_as_long_as_something_speaks_of_it(gathered, clinic, tmp_path):
+    clinic.mapping = clinic.mapping.replace(
+        "[[events]]", '[tables.adults]\nsql = "SELECT * FROM people"\n\n[[events]]', 1
+    ).replace('table = "people"\ncode = "\'GENDER', 'table = "adults"\ncode = "\'GENDER')
+    gathered()
+    with duckdb.connect(tmp_path / "tables.duckdb") as con:
+        assert con.sql("SHOW TABLES").fetchall() == []
+
+
+def test_rows_that_no_rule_selects_are_counted_with_and_without_join(gathered, clinic):
+    old = 'code = "code"\ntime = "seen"'
+    clinic.mapping = clinic.mapping.replace(old, old + "\nwhere = \"unit = 'g/dL'\"")
+    assert gathered().tables["visits"].facts["rows_without_rule"] == 2
+
+
+def test_a_row_for_which_a_condition_is_unknown_is_not_selected(gathered, clinic):
+    old = 'code = "code"\ntime = "seen"'
+    clinic.mapping = clinic.mapping.replace(old, old + '\nwhere = "value > 10"').replace(
+        'join = "names USING (test)"\n', ""
+    )
+    clinic.mapping = clinic.mapping.replace('code = "code"', 'code = "test"').replace(
+        'range = ["low", "high"]\n', ""
+    )
+    clinic.mapping = clinic.mapping.replace('unit = "unit"', "")
+    table = gathered().tables["visits"]
+    assert table.facts["rows_without_rule"] == 2, "a value of 9, and an empty one"
+    assert table.rules[0].dropped == {"not selected": 2}

@@ -1,0 +1,135 @@
+"""A part becomes a shard: what is kept, in which order, what is dropped for which reason, and what is counted."""
+
+import datetime as dt
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sequela.record.dataset import read_events
+from sequela.record.ingest.finalize import Part, settle
+
+DAY = dt.datetime(2020, 1, 1)
+SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32,
+          "text_value": pl.String, "unit": pl.String, "rule": pl.Int16, "position": pl.Int64,
+          "reason": pl.String}  # fmt: skip
+
+
+@pytest.fixture
+def settled(tmp_path):
+    def run(rows: list[tuple], splits: dict[int, str] | None = None, texts: bool = False):
+        """Rows are (patient, day, code, value, rule), and perhaps text, unit, position, reason."""
+        full = []
+        for patient, day, code, value, rule, *more in rows:
+            text, unit, position, reason = [*more, *(None, None, 0, None)[len(more) :]]
+            time = None if day is None else DAY + dt.timedelta(days=day)
+            full.append((patient, time, code, value, text, unit, rule, position, reason))
+        half = len(full) // 2
+        for name, some in (("a", full[half:]), ("b", full[:half])):
+            pl.DataFrame(some, SCHEMA, orient="row").write_parquet(tmp_path / f"{name}.parquet")
+        said = ()
+        if splits:
+            said = (tmp_path / "splits.parquet",)
+            pl.DataFrame({"subject_id": list(splits), "split": list(splits.values())}).write_parquet(said[0])
+        files = (tmp_path / "a.parquet", tmp_path / "b.parquet")
+        shares = (1.0, 0.0, 0.0)
+        return settle(Part(0, files, said, tmp_path / "out", tmp_path / "counts", shares, texts))
+
+    return run
+
+
+def written(tmp_path: Path) -> list[tuple]:
+    return [
+        (code, value) for code, value in read_events(tmp_path / "out").select("code", "numeric_value").rows()
+    ]
+
+
+def test_order_is_time_then_rule_then_position_then_code(settled, tmp_path):
+    settled(
+        [
+            (1, 1, "D", None, 1),
+            (1, 0, "Z", None, 2),
+            (1, 0, "B", None, 1),
+            (1, 0, "A", None, 1),
+            (1, None, "S", None, 3),
+        ]
+    )
+    assert written(tmp_path) == [("S", None), ("A", None), ("B", None), ("Z", None), ("D", None)]
+
+
+def test_a_source_with_an_order_of_its_own_keeps_it(settled, tmp_path):
+    settled([(1, 0, "A", None, 1, None, None, 2), (1, 0, "B", None, 1, None, None, 1)])
+    assert written(tmp_path) == [("B", None), ("A", None)]
+
+
+def test_reasons(settled, tmp_path):
+    account = settled([
+        (1, 0, "MEDS_BIRTH", None, 1), (1, -1, "A", 1.0, 2), (1, 1, "A", 1.0, 2), (1, 1, "A", 1.0, 3),
+        (1, 1, "A", 2.0, 3), (1, 9, "FOLLOW_UP//END", None, 4), (1, 10, "A", 1.0, 2), (2, 10, "A", 1.0, 2),
+        (1, 5, "A", 1.0, 2, None, None, 0, "no"),
+    ])  # fmt: skip
+    assert account.dropped == {(2, "before birth"): 1, (3, "duplicate"): 1, (2, "after follow-up end"): 1}
+    assert account.events == {1: 1, 2: 2, 3: 1, 4: 1}
+    assert written(tmp_path) == [
+        ("MEDS_BIRTH", None),
+        ("A", 1.0),
+        ("A", 2.0),
+        ("FOLLOW_UP//END", None),
+        ("A", 1.0),
+    ]
+    assert account.patients == {"train": 2}
+    assert account.first[2] == DAY + dt.timedelta(days=1) and account.last[2] == DAY + dt.timedelta(days=10)
+
+
+def test_texts_tell_events_apart(settled, tmp_path):
+    account = settled(
+        [(1, 0, "A", None, 1, "x"), (1, 0, "A", None, 1, "y"), (1, 0, "A", None, 1, "y")], texts=True
+    )
+    assert account.dropped == {(1, "duplicate"): 1}
+    assert read_events(tmp_path / "out")["text_value"].to_list() == ["x", "y"]
+
+
+def test_counts_by_code_and_unit(settled, tmp_path):
+    settled(
+        [
+            (1, 0, "A", 1.0, 1, None, "g"),
+            (1, 1, "A", 1.0, 1, None, "kg"),
+            (2, 1, "A", 1.0, 1, None, "kg"),
+            (2, 1, "B", None, 1),
+        ]
+    )
+    read = lambda name: pl.read_parquet(tmp_path / f"counts/{name}/0.parquet")  # noqa: E731
+    assert read("codes").sort("code").rows() == [("A", 3, 2), ("B", 1, 1)]
+    assert read("units").sort("unit").rows() == [("A", "g", 1), ("A", "kg", 2)]
+    assert read("splits").rows() == [(1, "train"), (2, "train")]
+
+
+def test_splits_of_the_source_win(settled, tmp_path):
+    account = settled([(patient, 0, "A", None, 1) for patient in (1, 2, 3)], {1: "held_out", 2: "tuning"})
+    assert account.patients == {"held_out": 1, "tuning": 1, "train": 1}
+    assert read_events(tmp_path / "out", "tuning")["subject_id"].to_list() == [2]
+
+
+def test_the_same_event_of_two_rules_is_one_even_where_others_stand_between(settled, tmp_path):
+    account = settled(
+        [(1, 0, "B", None, 1), (1, 0, "A", None, 2), (1, 0, "B", None, 3), (1, 0, "A", None, 2)]
+    )
+    assert account.dropped == {(2, "duplicate"): 1, (3, "duplicate"): 1}
+    assert written(tmp_path) == [("B", None), ("A", None)]
+
+
+def test_repeated_events_of_a_source_with_an_order_of_its_own(settled, tmp_path):
+    rows = [(1, 0, code, None, 1, None, None, position) for position, code in enumerate("BABA", 1)]
+    assert settled(rows).dropped == {(1, "duplicate"): 2}
+    assert written(tmp_path) == [("B", None), ("A", None)]
+
+
+def test_what_leaks_is_moved_and_odd_patients_are_counted(settled, tmp_path):
+    account = settled([
+        (1, 0, "HOSPITAL_ADMISSION", None, 1), (1, 0, "ICD10CM//I10", None, 2), (1, 1, "A", None, 3),
+        (1, 4, "HOSPITAL_DISCHARGE", None, 4), (2, 0, "MEDS_BIRTH", None, 1),
+    ])  # fmt: skip
+    assert account.moved == {"at admission -> at discharge": 1}
+    assert account.patients_with["no birth"] == 1 and account.patients_with["two deaths"] == 0
+    codes = ["HOSPITAL_ADMISSION", "A", "ICD10CM//I10", "HOSPITAL_DISCHARGE", "MEDS_BIRTH"]
+    assert [code for code, _ in written(tmp_path)] == codes

@@ -1,0 +1,50 @@
+"""Each odd record is counted, a plain one is not."""
+
+import datetime as dt
+
+import polars as pl
+import pytest
+
+from sequela.record.ingest.plausibility import count_odd
+
+DAY = dt.datetime(2020, 1, 1)
+SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}
+PLAIN = [
+    (1, None, "GENDER//F"), (1, -9000, "MEDS_BIRTH"), (1, 0, "HOSPITAL_ADMISSION//X"), (1, 3, "HOSPITAL_DISCHARGE//Y"),
+    (1, 3, "MEDS_DEATH"), (1, 4, "FOLLOW_UP//END"), (2, -9000, "MEDS_BIRTH"), (2, 0, "LAB//HB"),
+]  # fmt: skip
+
+
+def odd(*rows: tuple[int, float | None, str]) -> dict[str, int]:
+    """What is odd, those with none left out; rows are (patient, day, code)."""
+    times = [None if day is None else DAY + dt.timedelta(days=day) for _, day, _ in rows]
+    cells = [(patient, time, code) for (patient, _, code), time in zip(rows, times, strict=True)]
+    return {
+        what: count for what, count in count_odd(pl.DataFrame(cells, SCHEMA, orient="row")).items() if count
+    }
+
+
+def test_plain_records_have_nothing_odd():
+    assert odd(*PLAIN) == {}
+
+
+@pytest.mark.parametrize(
+    "rows, what",
+    [
+        ([(3, 0, "LAB//HB")], "no birth"),
+        ([(2, -8000, "MEDS_BIRTH")], "two births"),
+        ([(1, None, "GENDER//M")], "two sexes"),
+        ([(1, 2, "MEDS_DEATH"), (1, 2.5, "MEDS_DEATH")], "two deaths"),
+        ([(1, 3.5, "LAB//HB")], "events after death"),
+        ([(2, 5, "ICU_DISCHARGE"), (2, 6, "ICU_ADMISSION")], "discharge before admission"),
+        ([(2, 1, "ENCOUNTER_END//HOME"), (2, 2, "ENCOUNTER_START//HOME")], "discharge before admission"),
+    ],
+)
+def test_what_is_odd_is_counted_by_patient(rows, what):
+    assert odd(*PLAIN, *rows)[what] == 1
+
+
+def test_what_is_not_odd():
+    assert odd(*PLAIN, (2, 2, "ICU_DISCHARGE")) == {}, "a record that begins during a stay"
+    assert odd(*PLAIN, (2, 2, "ICU_ADMISSION"), (2, 2, "ICU_DISCHARGE")) == {}, "a stay of no length"
+    assert odd(*PLAIN, (2, 2, "ICU_ADMISSION"), (2, 4, "ICU_ADMISSION"), (2, 6, "ICU_DISCHARGE")) == {}

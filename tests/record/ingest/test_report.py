@@ -1,0 +1,62 @@
+"""The report adds up, and names what people should look at."""
+
+import datetime as dt
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+
+from sequela.record.ingest.extract import Gathered, Read, Ruled
+from sequela.record.ingest.report import Account, report_of
+from sequela.record.ingest.spill import Spill
+
+UNITS = {"code": pl.String, "unit": pl.String, "events": pl.UInt32}
+
+
+def test_the_report_of_two_parts():
+    day = dt.datetime(2020, 1, 1)
+    one = Account(Counter({1: 3}), Counter({(1, "duplicate"): 1}), {1: day}, {1: day}, Counter({"train": 2}),
+                  Counter({"two births": 0}), Counter({"a -> b": 1}))  # fmt: skip
+    later = day + dt.timedelta(days=40)
+    two = Account(Counter({1: 1, 2: 1}), Counter({(1, "duplicate"): 1}), {1: later}, {1: later}, Counter({"train": 1}),
+                  Counter({"two births": 0}), Counter({"a -> b": 2}))  # fmt: skip
+    rules = (Ruled(1, "'A'", 8, {"no time": 2}), Ruled(2, "'B'", 8, {"not selected": 7}))
+    aside = {"quarantined": {"not JSON": {"rows": 2, "first": ["u"]}, "not UTF-8": {"rows": 1, "first": ["u"]}}}
+    read = {"t": Read(("t.csv",), 8, rules, {"rows_without_rule": 0}), "u": Read((), 2, (), aside)}
+    gathered = Gathered(Spill(Path(), 2), read, {}, 7, False, "clinic", {})
+    codes = pl.DataFrame({"code": ["A", "B"]})
+    units = pl.DataFrame([("A", "g", 3), ("A", "kg", 1), ("B", "g", 1)], UNITS, orient="row")
+    report = report_of(gathered, one.plus(two), codes, units)
+    assert report == {
+        "source": "clinic",
+        "patients": 3,
+        "patients_by_split": {"train": 3},
+        "events": 5,
+        "codes": 2,
+        "tables": {
+            "t": {
+                "files": ["t.csv"],
+                "rows": 8,
+                "unreadable_times": {},
+                "rules": [
+                    {"rule": 1, "code": "'A'", "rows_in": 8, "events_out": 4,
+                     "dropped": {"no time": 2, "duplicate": 2}, "times": ["2020-01-01", "2020-02-10"]},
+                    {"rule": 2, "code": "'B'", "rows_in": 8, "events_out": 1, "dropped": {"not selected": 7},
+                     "times": None},
+                ],
+                "rows_without_rule": 0,
+            },
+            "u": {"files": [], "rows": 2, "unreadable_times": {}, "rules": []} | aside,
+        },
+        "units": {"A": {"g": 3, "kg": 1}},
+        "patients_with": {"two births": 0},
+        "moved": {"a -> b": 3},
+        "quarantined": 3,
+    }  # fmt: skip
+
+
+def test_at_most_a_hundred_codes_with_several_units_are_told():
+    rows = [(f"C{number}", unit, number + 1) for number in range(150) for unit in ("g", "kg")]
+    gathered = Gathered(Spill(Path(), 1), {}, {}, 0, False, "clinic", {})
+    told = report_of(gathered, Account(), pl.DataFrame({"code": []}), pl.DataFrame(rows, UNITS, orient="row"))
+    assert len(told["units"]) == 100 and next(iter(told["units"])) == "C149"

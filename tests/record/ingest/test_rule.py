@@ -1,0 +1,172 @@
+"""Rules: which rows make events, why others are dropped, and what is said of a rule that cannot be."""
+
+import duckdb
+import polars as pl
+import pytest
+
+from sequela.errors import InputError
+from sequela.record.ingest.mapping import Rule
+from sequela.record.ingest.rule import count_unread
+
+
+def refused(clinic, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        clinic.ingest()
+    said = str(caught.value)
+    assert all(word in said for word in words), said
+    assert "\n" not in said and "SECRET" not in said
+    assert not (clinic.folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        (",2020-01-01,hb,9", "no patient"),
+        ("1,2020-01-01,other,9", "no code"),
+        ("1,2020-01-01,hb,", "no value"),
+        ("1,2020-01-01,hb,nan", "no value"),
+        ("1,2020-01-01,hb,2.9", "out of range"),
+        ("1,2020-01-01,hb,25.1", "out of range"),
+        ("1,2020-01-05 08:30:00,hb,13.5", "duplicate"),
+        ("1,1950-02-28,hb,9", "before birth"),
+        ("1,2020-06-02,hb,9", "after follow-up end"),
+    ],
+)
+def test_reasons_to_drop_a_row(clinic, row, reason, balanced, rule_of):
+    control = clinic.ingest()
+    clinic.visits += row + "\n"
+    report = clinic.ingest()
+    assert report["events"] == control["events"]
+    before = rule_of(control, "visits", "code")["dropped"].get(reason, 0)
+    assert rule_of(report, "visits", "code")["dropped"][reason] == before + 1
+    assert balanced(report)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "1,2020-01-01,hb,3",
+        "1,2020-01-01,hb,25",
+        "1,2020-06-01,hb,9",
+        "1,1950-03-01,hb,9",
+        "1,2020-01-05 08:30,hb,13",
+    ],
+)
+def test_rows_at_the_edge_are_kept(clinic, row):
+    control = clinic.ingest()
+    clinic.visits += row + "\n"
+    assert clinic.ingest()["events"] == control["events"] + 1
+
+
+def test_a_rule_may_name_its_own_reasons_and_rows(clinic, balanced, rule_of):
+    old = 'code = "code"\ntime = "seen"'
+    clinic.mapping = clinic.mapping.replace(
+        old, old + '\nwhere = "test <> \'hr\'"\ndrop = { "too old" = "seen < DATE \'2020-01-01\'" }'
+    )
+    report = clinic.ingest()
+    assert rule_of(report, "visits", "code")["dropped"] == {"not selected": 2, "too old": 1}
+    assert report["tables"]["visits"]["rows_without_rule"] == 2
+    assert balanced(report)
+
+
+def test_a_rule_may_count_some_of_its_events(clinic, rule_of, balanced):
+    control = clinic.ingest()
+    assert "counted" not in rule_of(control, "visits", "code")
+    counted = '{ "low" = "value < 10", "low or a pulse" = "value < 80", "high" = "value > 999" }'
+    clinic.mapping = clinic.mapping.replace('value = "value"', f'value = "value"\ncount = {counted}')
+    clinic.visits += "1,2020-01-05 08:30:00,hb,2\n"  # out of range: no event, so it is not counted
+    report = clinic.ingest()
+    assert rule_of(report, "visits", "code")["counted"] == {"low": 1, "low or a pulse": 2, "high": 0}
+    assert report["events"] == control["events"] and balanced(report)
+
+
+def test_text_and_events_without_value_can_be_kept(clinic):
+    clinic.mapping = clinic.mapping.replace(
+        'value = "value"', 'value = "value"\nkeep_without_value = true\ntext = "test"'
+    )
+    clinic.ingest()
+    kept = clinic.events().filter(pl.col("code") == "LAB//HB")
+    assert kept["numeric_value"].to_list() == [13.5, 9.0, None]
+    assert kept["text_value"].to_list() == ["hb", "hb", "hb"]
+
+
+def test_a_few_unreadable_times_are_dropped_and_the_first_is_named(clinic, rule_of):
+    clinic.visits += "1,2020-02-02,hr,70\n" * 300 + "1,the next day,hr,70\n1,,hr,70\n"
+    report = clinic.ingest()
+    dropped = rule_of(report, "visits", "code")["dropped"]
+    assert (dropped["unreadable time"], dropped["no time"]) == (1, 1)
+    assert report["tables"]["visits"]["unreadable_times"] == {
+        "seen": {"rows": 1, "first": "visits.csv, row 306"}
+    }
+
+
+def test_many_unreadable_times_are_an_error(clinic):
+    clinic.visits = clinic.visits.replace("2020-", "SECRET 2020-")
+    refused(clinic, "events 3", "4 of 5 rows", "column 'seen'", "visits.csv, row 1", "missing_times")
+
+
+def test_many_missing_times_are_an_error_unless_the_mapping_allows_them(clinic, rule_of):
+    clinic.people = clinic.people.replace("1950-03-01", "").replace("1960-07-15", "")
+    refused(clinic, "events 2", "2 of 3 rows", "(born)", "people.csv, row 1")
+    clinic.mapping = clinic.mapping.replace('time = "born"', 'time = "born"\nmissing_times = 0.7')
+    report = clinic.ingest()
+    assert rule_of(report, "people", "MEDS_BIRTH")["dropped"] == {"no time": 2}
+
+
+def test_a_join_that_multiplies_rows_is_an_error(clinic):
+    clinic.mapping = clinic.mapping.replace('["hr", "VITAL//HR"', '["hb", "VITAL//HR"')
+    refused(clinic, "events 3", "its join makes 8 rows of 5", "unique")
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ('time = "born"', 'time = "bron"', ["events 2", "bron"]),
+        ('time = "born"', 'time = "born +"', ["events 2", "time = 'born +'", "double quotes"]),
+        ('time = "born"', 'time = "sex::TIMESTAMP"', ["events 2", "try_cast"]),
+        ('patient = "pid"', "patient = \"pid || 'A'\"", ["events 1", "try_cast"]),
+        (
+            "code = \"'GENDER//' || sex\"",
+            "code = \"(SELECT content FROM read_text('/etc/hostname'))\"",
+            ["events 1"],
+        ),
+    ],
+)
+def test_wrong_sql_in_a_mapping(clinic, old, new, words):
+    assert old in clinic.mapping
+    clinic.mapping = clinic.mapping.replace(old, new)
+    clinic.people = clinic.people.replace("F", "SECRET")
+    refused(clinic, "clinic.toml", *words)
+
+
+@pytest.fixture
+def rows_unread():
+    """Rows 0 to 11; words for the first 6 of them, two for row 5; how many rows some rules leave."""
+    con = duckdb.connect()
+    con.execute("CREATE TABLE t AS SELECT i AS _row, i AS i, 'x' AS word FROM range(12) AS _(i)")
+    con.execute("CREATE TABLE w AS SELECT i, i * 10 AS ten FROM range(6) AS _(i) UNION ALL SELECT 5, 99")
+    return lambda *said: count_unread(
+        con, "t", tuple(Rule("t", "'A'", "1", join, where) for join, where in said), "x"
+    )
+
+
+def test_rows_that_no_rule_selects_are_counted_once(rows_unread):
+    joined, other = ("w USING (i)",), ("w ON w.i = t.i + 1",)
+    assert rows_unread(((), "i < 3")) == 9
+    assert rows_unread(((), "i < 3"), ((), "i > 8"), ((), "word = NULL")) == 6
+    assert rows_unread((joined, "ten < 30"), (joined, "ten < 20")) == 9
+    assert rows_unread((joined, "ten = 99"), (joined, "ten IS NULL")) == 5, (
+        "row 5 has two partners, one is read"
+    )
+    assert rows_unread((joined, "ten = 99"), (joined, "ten = 50")) == 11
+    assert rows_unread(((), "i < 2"), (joined, "ten < 30"), (other, "ten < 50")) == 8
+    assert rows_unread(((), "i IN (SELECT i FROM w)"), (joined, "ten = 0")) == 6
+    assert rows_unread(((), None), (joined, "ten < 30")) == 0
+
+
+def test_many_joined_rules_of_a_large_table_need_little_memory(tmp_path):
+    con = duckdb.connect(str(tmp_path / "t.duckdb"), config={"memory_limit": "70MB", "threads": 1})
+    con.execute("CREATE TABLE t AS SELECT i AS _row, i % 100 AS k FROM range(600000) AS _(i)")
+    con.execute("CREATE TABLE w AS SELECT i AS k FROM range(100) AS _(i)")
+    rules = tuple(Rule("t", "'A'", "1", ("w USING (k)",), f"k NOT IN ({n}, 99)") for n in range(13))
+    assert count_unread(con, "t", rules, "x") == 6000

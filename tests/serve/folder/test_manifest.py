@@ -1,0 +1,64 @@
+"""Folders are known by what is in them, and lead back to what they were made from."""
+
+from pathlib import Path
+
+import pytest
+
+from sequela.errors import InputError
+from sequela.serve.folder import manifest
+from sequela.serve.folder.stage import stage
+
+
+def write(text: str):
+    def make(work: Path) -> dict:
+        (work / "file").write_text(text)
+        return {}
+
+    return make
+
+
+def test_foreign_folders_are_hashed_byte_by_byte(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("one")
+    before = manifest.fingerprint(tmp_path / "a")
+    assert manifest.fingerprint(tmp_path / "a") == before
+    (tmp_path / "a" / "file").write_text("two")
+    assert manifest.fingerprint(tmp_path / "a") != before
+
+
+def test_a_uri_that_is_no_path_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="URI") as caught:
+        manifest.fingerprint(Path("postgresql://me:SECRET@host/db"))
+    assert "SECRET" not in str(caught.value)
+    with pytest.raises(InputError, match="gone does not exist"):
+        manifest.fingerprint(tmp_path / "gone")
+
+
+def test_names_of_files_count(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("one")
+    before = manifest.fingerprint(tmp_path / "a")
+    (tmp_path / "a" / "file").rename(tmp_path / "a" / "other")
+    assert manifest.fingerprint(tmp_path / "a") != before
+
+
+def test_a_truncated_file_in_our_folder_is_seen(tmp_path: Path) -> None:
+    stage(tmp_path / "a", "copy", {}, {}, write("one"))
+    before = manifest.fingerprint(tmp_path / "a")
+    (tmp_path / "a" / "file").write_text("on")
+    assert manifest.fingerprint(tmp_path / "a") != before
+
+
+def test_sources_are_found_after_a_move(tmp_path: Path) -> None:
+    stage(tmp_path / "run" / "a", "copy", {}, {}, write("one"))
+    stage(tmp_path / "run" / "b", "train", {}, {"corpus": tmp_path / "run" / "a"}, write("two"))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert manifest.source(tmp_path / "moved" / "b", "corpus") == tmp_path / "moved" / "a"
+    assert manifest.source(tmp_path / "moved" / "b", "meds") is None
+    assert manifest.source(tmp_path / "moved" / "a", "corpus") is None
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"made_by": "seq')
+    with pytest.raises(InputError, match=r"manifest\.json is no JSON .* run its stage again"):
+        manifest.read(tmp_path)

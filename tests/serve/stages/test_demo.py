@@ -1,0 +1,97 @@
+"""The main job, small: every stage writes its folder, and the numbers meet in metrics.json and report.html."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sequela.errors import InputError
+from sequela.record.dataset import read_events
+from sequela.serve import commands
+from sequela.serve.stages import demo as demo_module
+from sequela.serve.stages.demo import demo
+from sequela.serve.stages.presets import preset
+
+TASKS = preset("nafld").tasks
+
+
+@pytest.fixture(autouse=True)
+def small_cohort(monkeypatch: pytest.MonkeyPatch, small_meds: Path) -> None:
+    monkeypatch.setattr(demo_module, "nafld", lambda: small_meds)
+
+
+def test_every_stage_left_its_folder(small_demo: Path) -> None:
+    found = {path.name for path in small_demo.iterdir()}
+    assert found == {
+        "meds",
+        "corpus",
+        "model",
+        "simulated",
+        "predictions",
+        "evaluation",
+        "manifest.json",
+        "metrics.json",
+        "report.html",
+    }
+    for name in ("meds", "corpus", "model", "simulated", "predictions", "evaluation"):
+        facts = json.loads((small_demo / name / "manifest.json").read_text())
+        assert facts["seconds"] >= 0
+
+
+def test_metrics_hold_every_task_model_and_stage(small_demo: Path) -> None:
+    metrics = json.loads((small_demo / "metrics.json").read_text())
+    assert set(metrics["tasks"]) == set(TASKS)
+    for task in metrics["tasks"].values():
+        assert task["n"] == task["decidable"] + task["undecidable"]
+        assert task["undecidable"] > 0
+        assert {"sequela", "prevalence", "age_sex", "logistic", "trees", "cox"} <= set(task["models"])
+        auroc = task["models"]["sequela"]["auroc"]
+        assert auroc["low"] <= auroc["value"] <= auroc["high"]
+        assert task["verdict"]
+    stages = metrics["stages"]
+    assert list(stages) == ["ingest", "tokenize", "train", "simulate", "predict"]
+    assert stages["tokenize"]["events"] > 0
+    assert stages["train"]["tokens"] > 0
+    assert stages["train"]["flops"] > 0
+    assert stages["simulate"]["tokens"] > 0
+    assert all(stage["peak_rss_mb"] > 0 for stage in stages.values())
+
+
+def test_only_held_out_patients_are_simulated_and_only_after_the_prediction_time(small_demo: Path) -> None:
+    imagined = pl.read_parquet(small_demo / "simulated" / "data" / "*.parquet")
+    held_out = set(read_events(small_demo / "meds", "held_out")["subject_id"])
+    assert set(imagined["subject_id"]) <= held_out
+    assert (imagined["time"] >= imagined["prediction_time"]).all()
+
+
+def test_a_second_run_skips_every_stage(
+    small_demo: Path, small_config: Path, capsys: pytest.CaptureFixture
+) -> None:
+    times = {path: path.stat().st_mtime_ns for path in small_demo.glob("*/manifest.json")}
+    again = demo(out=small_demo, config=small_config, quiet=False)
+    assert again == json.loads((small_demo / "metrics.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert capsys.readouterr().err.count("up to date") == 6
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="exists and is no demo's folder"):
+        demo(out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_data_that_is_not_bundled_has_to_be_given(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match="physionet2012 does not come with the package: give its folder with --raw"
+    ):
+        demo("physionet2012", out=tmp_path / "out")
+    with pytest.raises(InputError, match="nowhere does not exist: check the path after --raw"):
+        demo("physionet2012", tmp_path / "nowhere", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_can_be_made_again(small_demo: Path, tmp_path: Path) -> None:
+    commands.report(small_demo, tmp_path / "report")
+    assert (tmp_path / "report" / "report.html").read_text() == (small_demo / "report.html").read_text()

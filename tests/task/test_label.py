@@ -1,0 +1,190 @@
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sequela.record.duration import DAY
+from sequela.record.timeline import Timeline, timelines
+from sequela.task.label import labels
+from sequela.task.task import Task, load_task, matches_code
+from tests.task.conftest import at_day, make_events, make_task
+from tests.task.test_task import RULE
+
+CODES = ["ENTRY", "STROKE", "MI//1", "MI//2", "MEDS_DEATH", "LAB//A", "FOLLOW_UP//END"]
+NUMBERS = [None, 1.0, 6.7, 9.0, float("nan")]
+# a coarse grid of days, so that events often meet the prediction time, the horizon and each other
+rows = st.lists(
+    st.tuples(
+        st.integers(1, 3),
+        st.one_of(st.none(), st.integers(-2, 8)),
+        st.sampled_from(CODES),
+        st.sampled_from(NUMBERS),
+    ),
+    min_size=1,
+    max_size=14,
+)
+tasks = st.builds(
+    make_task,
+    outcome=st.sampled_from([("STROKE",), ("MI//*",), ("MI//1", "STROKE")]),
+    ends=st.sampled_from([(), ("MEDS_DEATH",), ("MEDS_DEATH", "LAB//*")]),
+    horizon=st.sampled_from([None, 2 * DAY, 5 * DAY]),
+)
+bounds = {"above": st.sampled_from([None, 0.5, 6.7]), "below": st.sampled_from([None, 6.7, 8.0])}
+others = st.builds(
+    make_task,
+    kind=st.sampled_from(["binary", "time", "count", "value"]),
+    outcome=st.sampled_from([("STROKE",), ("MI//*", "STROKE")]),
+    ends=st.sampled_from([(), ("MEDS_DEATH",), ("MEDS_DEATH", "LAB//*")]),
+    horizon=st.sampled_from([2 * DAY, 5 * DAY, 12 * DAY]),
+    **bounds,
+)
+repeated = st.builds(replace, others, kind=st.sampled_from(["binary", "time"]), at_least=st.integers(1, 3))
+times_of_stay = st.just(make_task(kind="time", outcome=("STROKE", "MEDS_DEATH"), ends=(), horizon=None))
+
+
+def oracle(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> list[float | None]:
+    by_patient = {timeline.patient: timeline for timeline in timelines(events)}
+    asked = zip(times["subject_id"], times["prediction_time"].to_physical(), strict=True)
+    return [task.label(by_patient[patient], at) for patient, at in asked]
+
+
+def how(task: Task, timeline: Timeline, at: int) -> str:
+    """What decided, told from the answer."""
+    answer, limit = task.label(timeline, at), None if task.horizon is None else at + task.horizon
+    if task.kind != "count" and answer not in (None, 0 if task.kind == "binary" else None):
+        return "outcome"
+    inside = [at <= time <= (time if limit is None else limit) for time in timeline.time]
+    if any(inside[i] and matches_code(code, task.ends) for i, code in enumerate(timeline.code)):
+        return "end"
+    followed = limit is not None and timeline.end is not None and timeline.end >= limit
+    return "horizon" if followed else "censored"
+
+
+def ask(events: pl.DataFrame, days: list[int]) -> pl.DataFrame:
+    patients = events.select(pl.col("subject_id").unique().sort())
+    at = pl.DataFrame({"prediction_time": [at_day(day) for day in days]}).cast(pl.Datetime("us"))
+    return patients.join(at, how="cross")
+
+
+@settings(max_examples=250, deadline=None)
+@given(rows, st.one_of(tasks, times_of_stay, others, repeated))
+def test_the_fast_labels_are_those_of_the_rule(rows, task):
+    events = make_events(rows)
+    times = ask(events, [-1, 0, 1])  # several questions about one patient
+    answered = labels(task, events, times)
+    assert answered["label"].to_list() == oracle(task, events, times)
+    by_patient = {timeline.patient: timeline for timeline in timelines(events)}
+    asked = zip(times["subject_id"], times["prediction_time"].to_physical(), strict=True)
+    assert answered["decided"].to_list() == [how(task, by_patient[patient], at) for patient, at in asked]
+    assert (answered.filter(decided="horizon")["until_days"] == (task.horizon or 0) / DAY).all()
+
+
+def test_the_fast_labels_follow_the_rule_case_by_case():
+    events = make_events([(k, *row) for k, (rows, _) in enumerate(RULE) for row in rows])
+    answered = labels(make_task(), events, ask(events, [1]))
+    assert answered["label"].to_list() == [answer for _, answer in RULE]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ends": ()}, {"horizon": 5 * DAY - 1}, {"outcome": ("MI//1",)}, {"at_least": 2}, {"above": 0.0}],
+)
+def test_a_slightly_different_rule_gives_different_labels(change):
+    """The negative control: the comparison above does tell rules apart."""
+    task = make_task(outcome=("STROKE", "MI//1"), horizon=5 * DAY)
+    events = make_events(
+        [
+            (1, 0, "MEDS_DEATH"),
+            (1, 1, "STROKE"),
+            (2, 5, "STROKE"),
+            (2, 9, "LAB//A"),
+            (3, 2, "STROKE"),
+            (3, 3, "MI//1"),
+        ]
+    )
+    times = ask(events, [0])
+    assert labels(replace(task, **change), events, times)["label"].to_list() != oracle(task, events, times)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.lists(st.integers(0, 9), min_size=6, max_size=6), st.one_of(tasks, others, repeated))
+def test_imagined_futures_are_labelled_as_history_then_future(rows, ends, task):
+    """Two rollouts a patient, each with an end of its own; the history must not count."""
+    history = make_events([(patient, -1, "STROKE") for patient in (1, 2, 3)] + [(1, -2, "MEDS_DEATH")])
+    at = at_day(0)
+    future = make_events(
+        [row for row in rows if row[1] is not None and row[1] >= 0 and row[2] != "FOLLOW_UP//END"]
+    )
+    questions = pl.DataFrame(
+        {
+            "subject_id": [1, 1, 2, 2, 3, 3],
+            "prediction_time": pl.Series([at] * 6).cast(pl.Datetime("us")),
+            "rollout": pl.Series([0, 1] * 3, dtype=pl.Int32),
+            "end": pl.Series([at_day(end) for end in ends]).cast(pl.Datetime("us")),
+        }
+    )
+    # the first rollout has every event, the second only the strokes
+    both = [future, future.filter(pl.col("code") == "STROKE")]
+    imagined = pl.concat(
+        part.with_columns(
+            prediction_time=pl.lit(at).cast(pl.Datetime("us")), rollout=pl.lit(number, pl.Int32)
+        )
+        for number, part in enumerate(both)
+    )
+    expected = []
+    pasts = {timeline.patient: timeline for timeline in timelines(history)}
+    futures = [{timeline.patient: timeline for timeline in timelines(part)} for part in both]
+    for patient, rollout, end in zip(questions["subject_id"], questions["rollout"], ends, strict=True):
+        nothing = replace(pasts[patient].since(at_day(99)), end=None)
+        ahead = replace(futures[rollout].get(patient, nothing), end=at_day(end))
+        expected.append(task.label(pasts[patient].until(at).then(ahead), at))
+    assert labels(task, imagined, questions)["label"].to_list() == expected
+
+
+def test_until_days_is_when_the_answer_was_known():
+    events = make_events(
+        [
+            (1, 4, "STROKE"), (1, 30, "FOLLOW_UP//END"),
+            (2, 5, "MEDS_DEATH"), (2, 5, "FOLLOW_UP//END"),
+            (3, 30, "FOLLOW_UP//END"),  # complete: known at the horizon, not before
+            (4, 7, "FOLLOW_UP//END"),  # lost after six days
+            (5, 0.5, "FOLLOW_UP//END"),  # lost before the question
+            (6, None, "STROKE"),  # nothing dated
+        ]
+    )  # fmt: skip
+    answered = labels(make_task(), events, ask(events, [1]))
+    assert answered["label"].to_list() == [1, 0, 0, None, None, None]
+    assert answered["until_days"].to_list() == [3, 4, 10, 6, 0, 0]
+    assert answered["decided"].to_list() == ["outcome", "end", "horizon", *["censored"] * 3]
+
+
+def test_until_days_of_other_answers():
+    rows = [
+        (1, 4, "STROKE", 7.0), (1, 6, "STROKE", 5.0), (1, 30, "FOLLOW_UP//END"),
+        (2, 4, "STROKE"), (2, 5, "MEDS_DEATH"), (2, 6, "STROKE", 7.0), (2, 30, "FOLLOW_UP//END"),
+        (3, 4, "STROKE", 7.0), (3, 7, "FOLLOW_UP//END"),
+    ]  # fmt: skip
+    expected = {
+        "count": ([2, 1, None], [10, 4, 6], ["horizon", "end", "censored"]),
+        "value": ([7, None, 7], [3, 4, 3], ["outcome", "end", "outcome"]),
+        "time": ([3, 3, 3], [3, 3, 3], ["outcome"] * 3),
+    }
+    events = make_events(rows)
+    for kind, columns in expected.items():
+        answered = labels(make_task(kind=kind), events, ask(events, [1]))
+        assert tuple(answered[name].to_list() for name in ("label", "until_days", "decided")) == columns
+    twice = labels(make_task(at_least=2), events, ask(events, [1]))
+    assert (twice["label"].to_list(), twice["until_days"].to_list()) == ([1, 0, None], [5, 4, 6])
+
+
+@pytest.mark.parametrize("name", ["death_5y", "new_cardiovascular_5y"])
+def test_real_patients_are_labelled_by_the_rule(nafld_events, name):
+    task = load_task(name)
+    some = nafld_events.filter(pl.col("subject_id") % 20 == 3)
+    times = task.prediction_times(some)
+    answered = labels(task, some, times)
+    assert answered["label"].to_list() == oracle(task, some, times)
+    assert answered["label"].null_count() > 100 < times.height - answered["label"].null_count()
+    assert answered["until_days"].max() <= 5 * 365.25

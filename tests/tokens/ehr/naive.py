@@ -1,0 +1,92 @@
+"""The tokens of a patient, event by event: what the fast encoder must agree with."""
+
+import math
+
+import numpy as np
+
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX
+from sequela.record.timeline import STATIC
+from sequela.tokens.ehr.code import order_rank
+
+MINUTE = 60_000_000
+
+
+def rows_of(tokenizer, columns):
+    """Patient -> names of the tokens."""
+    patients = {}
+    for patient, time, code, number in zip(
+        columns.patient.tolist(),
+        columns.time.tolist(),
+        columns.code.tolist(),
+        columns.number.tolist(),
+        strict=True,
+    ):
+        patients.setdefault(patient, []).append((time, columns.names[code], number))
+    out = {}
+    for patient, events in patients.items():
+        names = _one(tokenizer, events)
+        if names:
+            out[patient] = names
+    return out
+
+
+def _one(tokenizer, events):
+    index, names, settings = tokenizer.vocabulary.index, tokenizer.vocabulary.tokens, tokenizer.settings
+    dated = [
+        e for e in events if e[0] != STATIC and e[1] not in (BIRTH, FOLLOW_UP_END) and tokenizer.known(e[1])
+    ]
+    dated.sort(key=lambda e: (e[0], order_rank(e[1]), e[1], -math.inf if math.isnan(e[2]) else e[2]))
+    if not dated:
+        return []
+    static = sorted(code for time, code, _ in events if time == STATIC)
+    born = min((time for time, code, _ in events if code == BIRTH and time != STATIC), default=None)
+    end = max((time for time, code, _ in events if code == FOLLOW_UP_END), default=STATIC)
+    row = ["BOS"]
+    for prefix in (SEX_PREFIX, RACE_PREFIX):
+        own = [code for code in static if code.startswith(prefix)]
+        row += [own[0]] if own and own[0] in index else []
+    before, age, period = dated[0][0], None, None
+    for time, code, number in dated:
+        row += _gap(tokenizer, (time - before) // MINUTE)
+        before = time
+        if born is not None:
+            years = min(max((time - born) / (365.25 * 1440 * MINUTE), 0), 119)
+            low = int(years) // settings.age_band_years * settings.age_band_years
+            if low != age:
+                row.append(f"AGE//{low}-{low + settings.age_band_years - 1}")
+                age = low
+        if len(tokenizer.period_tokens):
+            year = int(str(np.datetime64(time, "us"))[:4])
+            bands = [names[token] for token in tokenizer.period_tokens]
+            starts = [int(band.removeprefix("YEAR//").split("-")[0]) for band in bands]
+            now = bands[max(sum(start <= year for start in starts) - 1, 0)]
+            if now != period:
+                row.append(now)
+                period = now
+        row += _code(tokenizer, code, number)
+    if settings.time == "intervals" and end > before:
+        longest = int(tokenizer.intervals.edges[-1])
+        row += [tokenizer.intervals.names[-1]] * math.floor((end - before) // MINUTE / longest + 0.5)
+    return row
+
+
+def _gap(tokenizer, minutes):
+    if tokenizer.settings.time != "intervals":
+        return []
+    edges, names = tokenizer.intervals.edges.tolist(), tokenizer.intervals.names
+    row = []
+    while minutes >= edges[-1]:
+        row.append(names[-1])
+        minutes -= edges[-1]
+    kind = sum(edge <= minutes for edge in edges) - 1
+    return row + ([names[kind]] if kind >= 0 else [])
+
+
+def _code(tokenizer, code, number):
+    parts = [tokenizer.vocabulary.tokens[token] for token in tokenizer.known(code)]
+    if code not in tokenizer.bins.rows or math.isnan(number):
+        return parts
+    quantile = 1 + sum(cut < number for cut in tokenizer.bins.cuts[tokenizer.bins.rows[code]].tolist())
+    if code in tokenizer.fused_base:
+        return [f"{code}=Q{quantile}"]
+    return [*parts, f"Q//{quantile}"]

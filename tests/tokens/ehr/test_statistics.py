@@ -1,0 +1,51 @@
+import numpy as np
+from hypothesis import given, settings
+
+from sequela.record.timeline import STATIC
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.ehr.statistics import Statistics
+from tests.tokens.ehr.test_encode import columns_of, people
+
+PLAIN = TokenSettings(min_patients=1)
+
+
+def facts(one):
+    table = {
+        name: (int(one.events[row]), int(one.carriers[row]), int(one.static[row]))
+        for row, name in enumerate(one.names)
+        if one.events[row] or one.static[row]
+    }
+    parts = {part: int(n) for part, n in zip(one.parts, one.part_carriers, strict=True) if n}
+    values = [one.values.numbers().tolist(), one.values.count.tolist()]
+    return one.patients, table, parts, values, one.first, one.last
+
+
+@settings(deadline=None)
+@given(people, people)
+def test_the_counts_of_two_shards_merge_to_those_of_both(left, right):
+    whole = columns_of([*left, *right])
+    cut = int(np.searchsorted(whole.patient, len(left)))
+    shards = [whole.take(np.arange(cut)), whole.take(np.arange(cut, len(whole)))]
+    merged = Statistics.merge([Statistics.of(shard, PLAIN) for shard in shards])
+    assert facts(merged) == facts(Statistics.of(whole, PLAIN))
+
+
+@settings(deadline=None)
+@given(people)
+def test_carriers_are_patients_and_events_are_events(population):
+    columns = columns_of(population)
+    got = Statistics.of(columns, PLAIN)
+    for row, name in enumerate(got.names):
+        own = (columns.code == row) & (columns.time != STATIC)
+        if name in ("MEDS_BIRTH", "FOLLOW_UP//END"):
+            assert got.events[row] == 0
+        else:
+            assert got.events[row] == own.sum()
+            assert got.carriers[row] == len(set(columns.patient[own].tolist()))
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    columns = columns_of([([10], [(3, 12, 1.5), (9, 0, np.nan)], True)])
+    got = Statistics.of(columns, PLAIN)
+    got.save(tmp_path / "counts.npz")
+    assert facts(Statistics.load(tmp_path / "counts.npz")) == facts(got)

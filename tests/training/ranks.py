@@ -1,0 +1,94 @@
+"""A few steps of training, by one process or by those that torchrun starts: `ranks.py OUT` runs them all ways."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.tokens.packing import Batch
+from sequela.training import checkpoint as state
+from sequela.training.data import Inputs, inputs
+from sequela.training.objectives.next_token import NextToken
+from sequela.training.optimizer import optimisers
+from sequela.training.parallel import ProcessGroup, accumulating, clip, joined, parallelise, whole
+from sequela.training.settings import TrainSettings
+
+STEPS, SAVED = 6, 3
+SAME = {"seed": 0}
+WAYS = [("ddp", "adamw"), ("ddp", "muon"), ("fsdp", "adamw"), ("fsdp", "muon")]
+
+
+def row(random: np.random.Generator, length: int, world: ProcessGroup) -> Inputs:
+    """One window, whose tokens are not all as frequent."""
+    ids = random.integers(0, 50, (1, length)) ** 2 % 50
+    targets = np.append(ids[:, 1:], [[-1]], axis=1)
+    return inputs(Batch(ids, np.arange(length)[None], np.zeros_like(ids), targets), world.device)
+
+
+def rows_of(step: int, world: ProcessGroup) -> list[Inputs]:
+    """Four rows of very different lengths; the last step has three, which two processes cannot share evenly."""
+    random = np.random.default_rng(step)
+    lengths = [61, 9, 30, 5][: 3 if step == STEPS - 1 else 4]
+    return [row(random, length, world) for length in lengths]
+
+
+def small(optimiser: str, world: ProcessGroup, kind: str) -> tuple[nn.Module, NextToken, list]:
+    """The module to call, the objective inside it and its optimisers."""
+    config = ModelConfig.of_depth(2, 50, 64)
+    objective = NextToken(Decoder(config).initialise(0)).to(world.device)
+    module = parallelise(objective, kind, world)
+    settings = TrainSettings(optimiser=optimiser, learning_rate=6e-3, matrix_rate=6e-3)
+    return module, objective, optimisers(objective.decoder, settings)
+
+
+def run(
+    kind: str, optimiser: str, world: ProcessGroup, folder: Path, *, resume: bool = False, means: bool = False
+) -> dict:
+    """Losses, gradient norms and last weights of the steps, with a checkpoint after SAVED; `means`: the wrong mean."""
+    module, objective, steppers = small(optimiser, world, kind)
+    facts = state.restore(folder, objective, steppers, SAME, world) if resume else {"step": 0}
+    losses, norms = [], []
+    for step in range(facts["step"], STEPS):
+        rows = rows_of(step, world)
+        tokens = sum(len(row.targets) for row in rows)
+        rows = world.share(rows)
+        if means:
+            tokens = world.size * sum(len(row.targets) for row, _ in rows)
+        module.zero_grad()
+        total = 0.0
+        for number, (row, weight) in enumerate(rows):
+            with accumulating(module, last=number == len(rows) - 1):
+                nats, _ = module(row)
+                (nats * (weight * world.size / tokens)).backward()
+            total += nats.item() * weight
+        norms.append(clip(objective, 0.5))
+        for stepper in steppers:
+            stepper.step()
+        losses.append(world.sum(total / tokens)[0])
+        if step + 1 == SAVED and not resume:
+            state.save(folder, step + 1, objective, steppers, {"step": step + 1}, SAME, world)
+    decoder = whole(objective.decoder)
+    return {"losses": losses, "norms": norms, "weights": [w.sum().item() for w in decoder.parameters()]}
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    found: dict = {}
+    with joined() as world:
+        for kind, optimiser in WAYS:
+            name = f"{kind}-{optimiser}"
+            found[name] = run(kind, optimiser, world, out / name)
+            found[f"{name} resumed"] = run(kind, optimiser, world, out / name, resume=True)
+            found[f"{name} from one"] = run(kind, optimiser, world, out / f"none-{optimiser}", resume=True)
+        found["means"] = run("ddp", "adamw", world, out / "means", means=True)
+        if world.leads:
+            (out / "found.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,157 @@
+"""Two processes that talk over gloo, started by torchrun, do what one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sequela.errors import InputError
+from sequela.training.parallel import ProcessGroup, parallelise
+from tests.training.ranks import SAVED, STEPS, WAYS, run, small
+
+ROOT = Path(__file__).parents[2]
+ONE = ProcessGroup(device=torch.device("cpu"))
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def torchrun(*arguments: str | Path, processes: int = 2) -> subprocess.CompletedProcess:
+    command = [*TORCHRUN, str(processes), *map(str, arguments)]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=here, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def one(out: Path) -> dict[str, dict]:
+    """What one process does, by optimiser; its checkpoints are in `out`."""
+    return {name: run("none", name, ONE, out / f"none-{name}") for name in ("adamw", "muon")}
+
+
+@pytest.fixture(scope="module")
+def two(out: Path, one: dict) -> dict[str, dict]:
+    """What two processes do."""
+    done = torchrun(ROOT / "tests/train/ranks.py", out)
+    assert done.returncode == 0, done.stderr
+    return json.loads((out / "found.json").read_text())
+
+
+def off(found: list[float], expected: list[float]) -> float:
+    """Largest relative difference."""
+    assert len(found) == len(expected)
+    return max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
+
+
+# Newton-Schulz runs in bfloat16, which makes of the last bit of a gradient the fifth digit of a loss
+NEAR = {"adamw": 2e-6, "muon": 5e-4}
+
+
+@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
+def test_losses_and_gradients_are_those_of_one_process(one, two, kind, optimiser):
+    found, expected = two[f"{kind}-{optimiser}"], one[optimiser]
+    assert len(found["losses"]) == STEPS
+    assert off(found["losses"], expected["losses"]) < NEAR[optimiser]
+    assert off(found["norms"], expected["norms"]) < 20 * NEAR[optimiser]
+    assert expected["norms"][0] > 0.5, "clipping has to have something to do"
+
+
+def test_the_mean_of_the_ranks_means_is_another_loss(one, two):
+    """The negative control: ranks have rows of different lengths."""
+    assert off(two["means"]["losses"], one["adamw"]["losses"]) > 1e-2
+
+
+@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
+def test_a_checkpoint_of_two_goes_on_with_two_bit_for_bit(two, kind, optimiser):
+    whole, resumed = two[f"{kind}-{optimiser}"], two[f"{kind}-{optimiser} resumed"]
+    assert resumed["losses"] == whole["losses"][SAVED:]
+    assert resumed["weights"] == whole["weights"]
+
+
+@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
+def test_a_checkpoint_of_two_goes_on_with_one(out, one, two, kind, optimiser):
+    resumed = run("none", optimiser, ONE, out / f"{kind}-{optimiser}", resume=True)
+    assert off(resumed["losses"], one[optimiser]["losses"][SAVED:]) < NEAR[optimiser]
+
+
+@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
+def test_a_checkpoint_of_one_goes_on_with_two(one, two, kind, optimiser):
+    resumed = two[f"{kind}-{optimiser} from one"]
+    assert off(resumed["losses"], one[optimiser]["losses"][SAVED:]) < NEAR[optimiser]
+
+
+def test_each_process_writes_its_own_pieces(out, two):
+    files = {path.name: path.stat().st_size for path in out.glob("fsdp-adamw/*/*.safetensors")}
+    assert len(files) == 2
+    assert max(files.values()) < 1.1 * min(files.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_three_go_on_bit_for_bit(tmp_path, kind):
+    """The order in which a ring of three adds depends on where a gradient lies, and a resumed run has to repeat it."""
+    script = tmp_path / "three.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.training.ranks import run\n"
+        "from sequela.training.parallel import joined\n"
+        "kind, out = sys.argv[1], Path(sys.argv[2])\n"
+        "with joined() as world:\n"
+        "    whole, resumed = (run(kind, 'adamw', world, out, resume=r) for r in (False, True))\n"
+        "    assert whole['losses'][3:] == resumed['losses'] and whole['weights'] == resumed['weights']\n"
+    )
+    done = torchrun(script, kind, tmp_path / "out", processes=3)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_on_one_rank_ends_all_and_is_told_once(tmp_path):
+    script = tmp_path / "fail.py"
+    script.write_text(
+        "from sequela.errors import InputError; from sequela.training.parallel import joined\n"
+        "import sys\n"
+        "try:\n"
+        "    with joined() as world:\n"
+        "        if world.rank == 1: raise InputError('rank 1 has no patients.')\n"
+        "        world.sum(1.0)\n"
+        "except InputError as error:\n"
+        "    print(f'told: {error}', file=sys.stderr)\n"
+        "    sys.exit(2)\n"
+    )
+    done = torchrun(script)
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("told")] == [
+        "told: rank 1 has no patients."
+    ]
+    assert done.stderr.count("Traceback") <= 1, "that of torchrun itself"
+
+
+def test_rows_are_shared_out():
+    worlds = [ProcessGroup(rank=rank, size=3) for rank in range(3)]
+    rows = list(range(7))
+    shares = [world.share(rows) for world in worlds]
+    assert {len(share) for share in shares} == {3}
+    assert sorted(row for share in shares for row, weight in share if weight) == rows
+    assert ProcessGroup().share(rows) == [(row, 1.0) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "world", "message"),
+    [
+        ("ddp", ONE, "needs torchrun"),
+        ("zero", ONE, "one of none, ddp, fsdp"),
+        ("none", ProcessGroup(0, 2), "2 processes"),
+    ],
+)
+def test_what_does_not_go_together_is_an_error(kind, world, message):
+    with pytest.raises(InputError, match=message):
+        small("adamw", world, kind)
+
+
+def test_one_process_trains_the_objective_itself():
+    module = torch.nn.Linear(2, 2)
+    assert parallelise(module, None, ONE) is module

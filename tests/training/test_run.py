@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sequela.errors import InputError
+from sequela.training.data import Step, feed
+from sequela.training.optimizer import schedule
+from sequela.training.parallel import ProcessGroup
+from sequela.training.run import Run, RunPlan
+from sequela.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(depth=1, context=64, batch_tokens=256, epochs=1, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def plan(world_corpus):
+    return RunPlan.of(world_corpus, SETTINGS)
+
+
+def gradients(plan, rows):
+    """The gradients of one step of the given rows, and its loss and norm."""
+    run = Run(plan, ProcessGroup())
+    before = plan.batches().state()
+    step = Step(rows, 0, before | {"tokens": int(plan.windows.lengths[np.concatenate(rows)].sum())})
+    ((step, passes),) = feed([step], plan.windows)
+    found = run.take(step, passes)
+    assert run.steps == 1 and run.tokens == step.after["tokens"]
+    return [weight.grad for weight in run.objective.parameters()], found
+
+
+def test_the_gradient_of_rows_one_by_one_is_that_of_all_at_once(plan):
+    numbers = np.arange(24)
+    once, (nats, norm) = gradients(plan, [numbers])
+    for rows in ([numbers[:5], numbers[5:6], numbers[6:]], [numbers[i : i + 1] for i in range(24)]):
+        several, found = gradients(plan, rows)
+        assert found == pytest.approx((nats, norm), rel=1e-4)
+        for one, other in zip(once, several, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_last_step_that_overshoots_still_learns(world_corpus):
+    settings = replace(SETTINGS, epochs=None, tokens=20)
+    run = Run(RunPlan.of(world_corpus, settings), ProcessGroup())
+    ((step, passes),) = run.feed()
+    assert step.after["tokens"] > 2 * settings.tokens
+    run.take(step, passes)
+    rates = [stepper.param_groups[0]["lr"] for stepper in run.steppers]
+    assert rates == pytest.approx([peak * schedule(0.5, settings) for peak in run.peaks])
+    assert min(rates) > 0
+
+
+def test_a_gradient_of_other_windows_is_another(plan):
+    """The control."""
+    once, other = (gradients(plan, [np.arange(first, 24)])[0][0] for first in (0, 1))
+    assert not torch.allclose(once, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_counts_its_tokens_and_flops_exactly(plan):
+    run = Run(plan, ProcessGroup())
+    step = next(plan.batches())
+    lengths = run.lengths(step)
+    assert lengths.sum() == step.after["tokens"]
+    assert run.predicted(step) == lengths.sum() - len(lengths)
+
+
+def test_checks_on_the_way_take_little_of_the_work(world_corpus):
+    for checks, epochs in ((1, 1), (10, 5)):
+        plan = RunPlan.of(world_corpus, TrainSettings(depth=1, context=64, epochs=epochs, checks=checks))
+        tokens = int(plan.tuning.tokens.lengths[plan.sample()].sum())
+        assert 0 < checks * tokens <= 0.06 * plan.settings.tokens
+
+
+def test_a_check_has_a_patient_however_short_the_run(world_corpus):
+    assert len(RunPlan.of(world_corpus, TrainSettings(depth=1, context=64, tokens=20)).sample()) == 1
+
+
+def test_runs_are_the_same_where_their_results_are(world_corpus, plan):
+    again = RunPlan.of(world_corpus, TrainSettings(**{**vars(SETTINGS), "checkpoint_minutes": 1.0}))
+    other = RunPlan.of(world_corpus, TrainSettings(**{**vars(SETTINGS), "seed": 1}))
+    assert again.same() == plan.same() != other.same()
+
+
+def test_rows_that_processes_cannot_share_are_refused(plan):
+    with pytest.raises(InputError, match="--batch-tokens"):
+        Run(plan, ProcessGroup(rank=0, size=3))
