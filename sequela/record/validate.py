@@ -57,9 +57,9 @@ def unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read as parquet ({said}): copy or make it again.")
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """A whole file, a small one."""
-    return _parquet(path, lambda file: pl.read_parquet(file, hive_partitioning=False))
+def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """A small Parquet file, or the given columns of it."""
+    return _parquet(path, lambda file: pl.read_parquet(file, columns=columns, hive_partitioning=False))
 
 
 def _parquet(path: Path, read: Callable[[Path], T]) -> T:
