@@ -121,8 +121,8 @@ def engine(folder: Path, precision: str) -> Engine:
 
 def sampling(made: Engine | Lanes, size: int, ids: np.ndarray) -> Callable[[int, int], int]:
     """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
+    from sequela.rollout.budget import FixedBudget
     from sequela.rollout.engine.queue import Prompts
-    from sequela.rollout.estimators import FixedBudget
     from sequela.rollout.tracker import Stop, Watch
     from sequela.tokens.ragged import Ragged
 

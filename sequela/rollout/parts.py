@@ -24,12 +24,12 @@ from sequela.progress import Progress, silent
 from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.shards import Shard, patients_of, read_frame, shards_of
 from sequela.record.splits import check_patients_once
+from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.edits import changed, refuse_unknown, survey
 from sequela.rollout.engine.engine import Engine, Rollouts
 from sequela.rollout.engine.processes import Lanes
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.engine.vllm import VllmEngine, vllm_sampler
-from sequela.rollout.estimators import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.folder import events_of, join_parts, part_folder, table_of, write_part
 from sequela.rollout.outcomes import stop_of, watch_of
 from sequela.rollout.prompts import prompts_of

@@ -21,7 +21,7 @@ from sequela.record.edit import Edits
 from sequela.record.events import Events
 from sequela.record.schema import DEATH, FOLLOW_UP_END
 from sequela.rollout import parts as module
-from sequela.rollout.estimators import AdaptiveBudget
+from sequela.rollout.budget import AdaptiveBudget
 from sequela.rollout.folder import PARTS, part_folder
 from sequela.rollout.parts import simulate
 from sequela.rollout.request import Request

@@ -21,10 +21,10 @@ import torch
 from sequela.model.decoder import Decoder
 from sequela.model.prepacked import packed
 from sequela.progress import Progress, silent
+from sequela.rollout.budget import RolloutBudget
 from sequela.rollout.engine.constraint import Automaton
 from sequela.rollout.engine.decoding import Lane, Source
 from sequela.rollout.engine.queue import Ended, Prompts, Queue
-from sequela.rollout.estimators import RolloutBudget
 from sequela.rollout.tracker import Stop, Watch, Watching
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.ragged import Ragged

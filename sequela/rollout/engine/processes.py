@@ -22,9 +22,9 @@ import torch
 
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
+from sequela.rollout.budget import RolloutBudget
 from sequela.rollout.engine.engine import Engine, Rollouts
 from sequela.rollout.engine.queue import Ended, Prompt, Prompts, Queue
-from sequela.rollout.estimators import RolloutBudget
 from sequela.rollout.tracker import Stop, Watch
 
 

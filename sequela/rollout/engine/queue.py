@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sequela.rollout.estimators import RolloutBudget
+from sequela.rollout.budget import RolloutBudget
 from sequela.rollout.tracker import REASONS
 from sequela.tokens.ragged import Ragged
 
@@ -87,7 +87,9 @@ class Queue:
         score: of ended rollouts, what the plan decides on.
     """
 
-    def __init__(self, prompts: Prompts, plan: RolloutBudget, outcomes: int, score: Callable[[Ended], np.ndarray]):
+    def __init__(
+        self, prompts: Prompts, plan: RolloutBudget, outcomes: int, score: Callable[[Ended], np.ndarray]
+    ):
         self.prompts, self.plan, self.outcomes, self.score = prompts, plan, outcomes, score
         self.waiting: deque[tuple[int, np.ndarray]] = deque()  # prompt, numbers; the last one is next
         self.left = 0  # how many rollouts these are

@@ -21,11 +21,11 @@ import torch
 
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
+from sequela.rollout.budget import RolloutBudget
 from sequela.rollout.engine.engine import Engine, Rollouts
 from sequela.rollout.engine.queue import Ended, Prompts
 from sequela.rollout.engine.rescore import Reader, replay
 from sequela.rollout.engine.sampling import seeds
-from sequela.rollout.estimators import RolloutBudget
 from sequela.rollout.settings import NO_AVOIDING, NO_GRAMMAR
 from sequela.rollout.tracker import Stop, Watch, Watching
 from sequela.tokens.ragged import Ragged

@@ -10,7 +10,7 @@ import polars as pl
 
 from sequela.errors import InputError
 from sequela.rollout import estimators
-from sequela.rollout.estimators import AdaptiveBudget, FixedBudget, RolloutBudget
+from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.settings import ESTIMATORS
 from sequela.task.answers.incidence import LEVEL, order_statistics
 from sequela.task.answers.prediction import read_parquet

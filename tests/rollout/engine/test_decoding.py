@@ -6,10 +6,10 @@ import torch
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine.decoding import Lane, _filled, _padded
 from sequela.rollout.engine.queue import Prompts, Queue
 from sequela.rollout.engine.sampling import keys
-from sequela.rollout.estimators import FixedBudget
 from sequela.rollout.tracker import Stop, Watch, Watching
 from sequela.tokens.ragged import Ragged
 

@@ -10,10 +10,10 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
+from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.engine.sampling import keys, sample, seeds, uniform
-from sequela.rollout.estimators import FixedBudget
 from sequela.rollout.tracker import REASONS, Stop, Watch
 from sequela.tokens.ragged import Ragged
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from sequela.errors import InputError
+from sequela.rollout.budget import AdaptiveBudget, FixedBudget
 from sequela.rollout.engine import processes as module
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.processes import Lanes
-from sequela.rollout.estimators import AdaptiveBudget, FixedBudget
 from sequela.rollout.tracker import Stop
 from tests.rollout.engine.test_engine import ALONE, MINUTES, STOP, WATCH, flags, model, prompts
 

@@ -8,12 +8,12 @@ import torch
 
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine.decoding import Lane
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.engine.rescore import Reader, replay
 from sequela.rollout.engine.sampling import keys
-from sequela.rollout.estimators import FixedBudget
 from sequela.rollout.tracker import REASONS, Stop, Watch, Watching
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.ehr.tokenizer import Tokenizer
@@ -129,7 +129,9 @@ def test_one_pass_over_the_tokens_gives_the_engines_hazards(
     case, well_formed, avoid, temperature, monkeypatch
 ):
     engine = case.engine(well_formed=well_formed)
-    out = engine.extend(case.prompts, FixedBudget(8), case.stop, case.watch, avoid=avoid, temperature=temperature)
+    out = engine.extend(
+        case.prompts, FixedBudget(8), case.stop, case.watch, avoid=avoid, temperature=temperature
+    )
     assert out.windows.max() > 1 and (out.removed.max() > 0) == well_formed
     monkeypatch.setattr("sequela.rollout.engine.rescore.AT_ONCE", 100)  # a few rows of a prompt at a time
     reader, watching = case.reader(engine), case.watching(engine, temperature=temperature)

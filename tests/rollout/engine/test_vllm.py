@@ -15,11 +15,11 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.record.dataset import read_events
 from sequela.record.schema import DEATH as DEATH_CODE
+from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.engine.sampling import keys
 from sequela.rollout.engine.vllm import CHUNK, VllmEngine, vllm_sampler
-from sequela.rollout.estimators import FixedBudget
 from sequela.rollout.parts import simulate
 from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
