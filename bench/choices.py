@@ -119,7 +119,7 @@ def measure(corpus: Path, shape: dict, repeats: int) -> dict[str, list[float]]:
     chosen = "bf16" if precision.has_bf16("cpu") else "fp32"
     # a rate of next to nothing: the weights stay what they are
     settings = TrainSettings(
-        **shape, row_tokens=row, batch_tokens=4 * row, tokens=1e6, optimiser="adamw", learning_rate=1e-9,
+        **shape, row_tokens=row, batch_tokens=4 * row, tokens=1e6, optimizer="adamw", learning_rate=1e-9,
         matrix_rate=1e-9, precision=chosen,
     )  # fmt: skip
     run = Run(RunPlan.of(corpus, settings), ProcessGroup())

@@ -1,4 +1,4 @@
-"""Do trained models give rare events their true probability? On the known world, for several optimiser settings.
+"""Do trained models give rare events their true probability? On the known world, for several optimizer settings.
 
     python bench/rare_events.py            all settings, four minutes on two cores
     python bench/rare_events.py --quick    the default alone, under a minute
@@ -36,7 +36,7 @@ VARIANTS = {
     "final_rate=0.1": replace(DEFAULT, final_rate=0.1),
     "final_rate=0.1 second_moment=0.95": replace(DEFAULT, final_rate=0.1, second_moment=0.95),
     "adamw final_rate=0.1 second_moment=0.95": replace(
-        DEFAULT, optimiser="adamw", learning_rate=3e-3, final_rate=0.1, second_moment=0.95
+        DEFAULT, optimizer="adamw", learning_rate=3e-3, final_rate=0.1, second_moment=0.95
     ),
 }
 

@@ -229,7 +229,7 @@ def main() -> None:
     if busy:
         print("Something else is running here: all ratios below flatter us (see --help).\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="sequela-bench-") as name:
-        checkpoint.save(Decoder(config).initialise(0), Path(name))
+        checkpoint.save(Decoder(config).initialize(0), Path(name))
         found, failed = measured(sides(given, Path(name)), given.repeats, given.generate_repeats)
     show(config, given, found, failed)
     told = {

@@ -1,10 +1,10 @@
-"""Which tokenisation lets a small model predict best? Bits per event on held-out patients, scheme by scheme.
+"""Which tokenization lets a small model predict best? Bits per event on held-out patients, scheme by scheme.
 
     sequela ingest physionet2012 RAW meds
     python bench/schemes.py --data meds --codes OTHER_MEDS --work FOLDER     about half an hour on two cores
     python bench/schemes.py --quick                                         synthetic data, a minute: no result
 
-All schemes see the same events equally often, with the same decoder and optimiser, in the same number of steps: a batch
+All schemes see the same events equally often, with the same decoder and optimizer, in the same number of steps: a batch
 holds as many events, so the fewer tokens a scheme needs, the fewer a batch has ("same events"). With "same FLOPs" a
 scheme that needs less goes on until it has spent what the default spends.
 

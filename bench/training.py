@@ -109,12 +109,12 @@ def _square(cut: Windows, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def ours(
-    work: Work, threads: int, optimiser: str, feed_repeats: int, profile: bool = False
+    work: Work, threads: int, optimizer: str, feed_repeats: int, profile: bool = False
 ) -> process.Spent:
     """Steps of ours, in the environment that runs this file."""
     rates = {"learning_rate": 1e-3, "matrix_rate": 1e-3, "tokens": 1e6, "precision": "bf16"}
     given = {
-        "settings": {**SHAPE, **rates, "optimiser": optimiser, "row_tokens": 2 * CONTEXT},
+        "settings": {**SHAPE, **rates, "optimizer": optimizer, "row_tokens": 2 * CONTEXT},
         "rows_a_step": work.rows, "threads": threads, "feed_repeats": feed_repeats,
         "profile": profile,
     }  # fmt: skip

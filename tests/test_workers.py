@@ -110,7 +110,7 @@ def test_what_a_function_raises_on_ray_is_raised_here(cluster):
 def test_a_corpus_made_on_ray_with_a_killed_worker_is_the_same_to_the_byte(
     cluster, world_meds, tmp_path, monkeypatch
 ):
-    """The whole tokenisation in small shards; one worker dies in the middle of the second pass."""
+    """The whole tokenization in small shards; one worker dies in the middle of the second pass."""
     out = {name: tmp_path / name for name in ("local", "ray")}
     for folder in out.values():
         folder.mkdir()

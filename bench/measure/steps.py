@@ -1,6 +1,6 @@
 """Steps of `sequela train` one after another, timed: our side of bench/training.py.
 
-    python steps.py CORPUS STEPS.npz '{"optimiser": "muon", "precision": "bf16", ...}'
+    python steps.py CORPUS STEPS.npz '{"optimizer": "muon", "precision": "bf16", ...}'
 
 The last line is JSON: the seconds of each step after the first, on the wall and of the processor, the mean loss in nats
 a token, the peak of matrix products in FLOP/s, the exact FLOPs of each of these steps, and, of steps that repeat one

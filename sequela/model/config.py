@@ -41,7 +41,7 @@ SHAPES = {
 class ModelConfig:
     """A pre-norm decoder with RMSNorm, SwiGLU and rotary positions.
 
-    The families differ in two places: Qwen2 has a bias on queries, keys and values; Qwen3 normalises queries and keys
+    The families differ in two places: Qwen2 has a bias on queries, keys and values; Qwen3 normalizes queries and keys
     per head; Llama has neither.
     """
 

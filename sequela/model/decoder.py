@@ -28,7 +28,7 @@ class Decoder(nn.Module):
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
 
-    def initialise(self, seed: int) -> "Decoder":
+    def initialize(self, seed: int) -> "Decoder":
         """Normal weights of deviation 0.02, as Qwen2; what writes to the stream is scaled down by sqrt(2 * layers)."""
         random = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():

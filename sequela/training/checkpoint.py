@@ -1,6 +1,6 @@
 """Checkpoints of a run under way: whole or not there, checked when read, the last two kept.
 
-`step-00001234/` holds the weights and what the optimisers remember of them, as safetensors that
+`step-00001234/` holds the weights and what the optimizers remember of them, as safetensors that
 `torch.distributed.checkpoint` writes and reads, each process its own part, so that any number of processes goes on
 from what any other number saved; and `state.json`, the plain numbers of the run and the hash of every file. None is a
 pickle.
@@ -49,7 +49,7 @@ def save(
         folder: `checkpoints` in the folder of the run.
         step: steps done.
         objective: its weights are saved; the module itself, not what wraps it.
-        steppers: the optimisers of these weights.
+        steppers: the optimizers of these weights.
         facts: everything else that the run goes on from, in plain values that JSON holds.
         same: what makes a run the same run; another one does not go on from this checkpoint.
         world: the processes of the run.
@@ -128,7 +128,7 @@ def discard(folder: Path, world: ProcessGroup) -> None:
 
 
 def _held(objective: nn.Module, steppers: list[Optimizer]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The tensors of a run, as "weight" and "weight/what the optimiser remembers", and its numbers in the same way."""
+    """The tensors of a run, as "weight" and "weight/what the optimizer remembers", and its numbers in the same way."""
     tensors: dict[str, Tensor] = {name: weight.detach() for name, weight in objective.named_parameters()}
     names: dict[Tensor, str] = {weight: name for name, weight in objective.named_parameters()}
     numbers: dict[str, float] = {}
@@ -163,7 +163,7 @@ def _room(name: str, weights: dict[str, nn.Parameter]) -> Tensor:
 def _remember(
     stepper: Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor], numbers: dict[str, float]
 ) -> None:
-    """Give an optimiser its memory back."""
+    """Give an optimizer its memory back."""
     own = [names[weight] for group in stepper.param_groups for weight in group["params"]]
     places = {name: place for place, name in enumerate(own)}
     memory: dict[int, dict[str, Tensor]] = {}

@@ -4,7 +4,7 @@ A setting that is given is kept; the others are derived from it. Model sizes fol
 CoMET found optimal, 1,000 tokens a parameter, as far as the corpus goes in four passes. Batch and learning rates follow
 from the compute, C FLOPs: B = 0.292 C^0.3271 tokens and 0.3118 C^-0.125 (DeepSeek LLM, arXiv 2401.02954, figure 3),
 the rates times sqrt(batch / B) where the batch is another. Muon's updates are scaled to AdamW's, so both take the same
-rate. How near the optimum this is: docs/records/optimiser.md.
+rate. How near the optimum this is: docs/records/optimizer.md.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Resolved:
         return [
             f"{name.replace('_', ' '):<16}{_written(value):<16}{self.origins[name]}"
             for name, value in self.values.items()
-            if name != "matrix_rate" or self.settings.optimiser == "muon"
+            if name != "matrix_rate" or self.settings.optimizer == "muon"
         ]
 
 

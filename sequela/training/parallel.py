@@ -1,7 +1,7 @@
 """One run by many processes: what they share, and how a module is spread over them. The model does not know.
 
 torchrun starts the processes (`torchrun --nproc-per-node 2 -m sequela train corpus/ model/`). Each passes its own rows
-through the module. Their gradients are averaged, weights and optimisers stay the same everywhere ("ddp"), or lie in
+through the module. Their gradients are averaged, weights and optimizers stay the same everywhere ("ddp"), or lie in
 pieces, one a process ("fsdp": FSDP2, arXiv 2304.11277).
 """
 
@@ -123,10 +123,10 @@ def joined() -> Generator[ProcessGroup]:
     dist.destroy_process_group()
 
 
-def parallelise(objective: nn.Module, kind: str | None, world: ProcessGroup) -> nn.Module:
+def parallelize(objective: nn.Module, kind: str | None, world: ProcessGroup) -> nn.Module:
     """The module to call instead of `objective`, so that gradients are averaged over the ranks.
 
-    FSDP2 replaces the weights of `objective` by pieces, so optimisers come after this.
+    FSDP2 replaces the weights of `objective` by pieces, so optimizers come after this.
 
     Args:
         objective: all of the model's work happens in its `forward`; `objective.decoder.blocks` are sharded one by one.

@@ -24,8 +24,8 @@ from sequela.training.data import Inputs, Sampler, Step, feed, padded_to
 from sequela.training.derive import Resolved, context_of, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.next_token import NextToken
-from sequela.training.optimizer import optimisers, schedule
-from sequela.training.parallel import ProcessGroup, accumulating, clip, parallelise
+from sequela.training.optimizer import optimizers, schedule
+from sequela.training.parallel import ProcessGroup, accumulating, clip, parallelize
 from sequela.training.score import windows
 from sequela.training.settings import TrainSettings
 
@@ -56,7 +56,7 @@ class RunPlan:
         cut = windows(data, context_of(settings))
         if len(cut) == 0:
             raise InputError(
-                f"{corpus} has no training patient: tokenise a larger dataset or change the split."
+                f"{corpus} has no training patient: tokenize a larger dataset or change the split."
             )
         tokenizer = data.tokenizer
         resolved = resolve(settings, len(tokenizer.vocabulary), int(cut.lengths.sum()))
@@ -121,14 +121,14 @@ class Run:
             )
         self.plan, self.world = plan, world
         self.precision = precision.choose(settings.precision, world.device, plan.config.hidden_size)
-        decoder = Decoder(plan.config).initialise(settings.seed)
+        decoder = Decoder(plan.config).initialize(settings.seed)
         self.objective = NextToken(decoder, self.precision).to(world.device)
         if world.device.type == "cuda":
             self.objective.compile_blocks()
-        self.module = parallelise(self.objective, settings.parallel, world)  # may replace the weights
+        self.module = parallelize(self.objective, settings.parallel, world)  # may replace the weights
         alone = self.module is self.objective and world.device.type == "cpu"
         self.abreast = Abreast(self.objective) if alone else None
-        self.steppers = optimisers(self.objective.decoder, settings)
+        self.steppers = optimizers(self.objective.decoder, settings)
         self.peaks = [stepper.param_groups[0]["lr"] for stepper in self.steppers]
         self.steps, self.position = 0, plan.batches().state()
         self.flops, self.seconds = 0, 0.0
@@ -178,7 +178,7 @@ class Run:
         return feed(batches, self.plan.windows, device, share=self.world.share, multiple=multiple)
 
     def take(self, step: Step, passes: list[tuple[Inputs, float]]) -> tuple[float, float]:
-        """One step: the gradient of its mean loss, row by row, then the optimisers.
+        """One step: the gradient of its mean loss, row by row, then the optimizers.
 
         Returns:
             nats: the loss of this process's rows, summed.

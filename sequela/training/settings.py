@@ -10,7 +10,7 @@ from sequela.model.config import SHAPES
 SIZES = ("depth", "layers", "width", "heads", "kv_heads", "head_dim", "intermediate")
 HOW = ("parallel", "checkpoint_minutes", "checks", "log", "ignore_spikes")
 ONE_OF = {
-    "optimiser": ("muon", "adamw"),
+    "optimizer": ("muon", "adamw"),
     "precision": ("auto", "bf16", "fp32"),
     "log": ("none", "tensorboard", "mlflow"),
 }
@@ -62,14 +62,14 @@ class TrainSettings:
     row_tokens: int | None = None
     """Tokens of whole windows in one pass; a step takes as many passes as it needs."""
     batch_tokens: int | None = None
-    """Tokens per optimiser step, rounded to whole rows."""
+    """Tokens per optimizer step, rounded to whole rows."""
     epochs: float | None = None
     """Passes over the training patients."""
     tokens: float | None = None
     """Tokens to train on, instead of epochs."""
     tokens_per_parameter: float | None = None
     """Tokens to train on for each parameter, instead of epochs."""
-    optimiser: str = "muon"
+    optimizer: str = "muon"
     """muon (for the matrices inside the blocks; AdamW for the rest) or adamw (for all)."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW."""

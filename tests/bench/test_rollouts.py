@@ -66,7 +66,7 @@ class Growing:
 def test_pytorch_counts_the_same_of_our_decoder(decoding, shape):
     """Pass by pass: the history token by token, so that nothing is computed that is masked out afterwards."""
     config = config_of(shape)
-    model, attention = Decoder(config).initialise(0), Growing()
+    model, attention = Decoder(config).initialize(0), Growing()
     counted = []
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:

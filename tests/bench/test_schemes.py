@@ -1,4 +1,4 @@
-"""The study of tokenisations: its parts are exact, and a tiny run ends in the JSON object and is not run twice."""
+"""The study of tokenizations: its parts are exact, and a tiny run ends in the JSON object and is not run twice."""
 
 import json
 import subprocess

@@ -11,7 +11,7 @@ from sequela.model.decoder import Decoder
 def model(seed=0):
     return Decoder(
         ModelConfig(50, hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64)
-    ).initialise(seed)
+    ).initialize(seed)
 
 
 def test_no_position_sees_what_comes_after_it():
@@ -35,7 +35,7 @@ def test_embeddings_are_tied():
 
 def test_a_model_that_reads_time_from_positions_wants_them():
     plain, ids = model(), torch.arange(6)[None]
-    timed = Decoder(replace(plain.config, time="rotary")).initialise(0)
+    timed = Decoder(replace(plain.config, time="rotary")).initialize(0)
     with pytest.raises(InputError, match="give them"):
         timed.logits(ids)
     assert torch.equal(timed.logits(ids, torch.arange(6)[None]), plain.logits(ids))

@@ -29,7 +29,7 @@ def config_of(shape: dict) -> ModelConfig:
 
 def counted(config: ModelConfig, attention, *, backward: bool) -> int:
     """What PyTorch counts; attention as plain products, which compute the whole square of pairs."""
-    model = Decoder(config).initialise(0)
+    model = Decoder(config).initialize(0)
     ids = torch.randint(0, 101, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss = model.logits(ids, None, attention).square().sum()

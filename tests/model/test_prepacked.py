@@ -11,7 +11,7 @@ from sequela.model.prepacked import PackedHalves, PackedLinear, packed
 @pytest.fixture
 def model():
     config = ModelConfig(40, hidden_size=64, heads=4, kv_heads=2, head_dim=16, intermediate_size=128)
-    return Decoder(config).initialise(0).eval()
+    return Decoder(config).initialize(0).eval()
 
 
 def test_the_copy_computes_the_same(model):
@@ -19,7 +19,7 @@ def test_the_copy_computes_the_same(model):
     with torch.inference_mode():
         ready = packed(model)
         assert torch.allclose(ready.logits(ids), model.logits(ids), atol=1e-5)
-        other = packed(Decoder(model.config).initialise(1))
+        other = packed(Decoder(model.config).initialize(1))
         assert not torch.allclose(other.logits(ids), model.logits(ids), atol=1e-3)  # negative control
 
 

@@ -14,7 +14,7 @@ def test_the_names_are_those_of_the_package_meds():
     assert (meds.train_split, meds.tuning_split, meds.held_out_split) == layout.SPLITS
 
 
-def test_tokenising_imports_no_schemas():
+def test_tokenizing_imports_no_schemas():
     heavy = "{'meds', 'jsonschema', 'pandas', 'torch'}"
     code = f"import sys, sequela.tokens.ehr.fit; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -95,7 +95,7 @@ def test_another_model_in_the_same_folder_is_another_model(world_meds, model, tm
     frames = []
     for name in ("before", "same", "after"):
         if name == "after":
-            other = checkpoint.load(tmp_path / "model").initialise(7)
+            other = checkpoint.load(tmp_path / "model").initialize(7)
             checkpoint.save(other, tmp_path / "model")
         (tmp_path / name).mkdir()
         simulate(
@@ -153,7 +153,7 @@ def rough(world_corpus, tmp_path_factory):
         len(tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64,
         layers=1, context=64, vocabulary=tokenizer.vocabulary.hash,
     )  # fmt: skip
-    decoder = Decoder(config).initialise(0)
+    decoder = Decoder(config).initialize(0)
     with torch.no_grad():
         for weight in decoder.parameters():
             if weight.dim() > 1:

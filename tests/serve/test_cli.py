@@ -61,7 +61,7 @@ def test_tokenizing_a_small_dataset_imports_nothing_slow(world_meds: Path, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["tokenise", "a", "b"], 'Unknown command "tokenise". Did you mean "tokenize"?'),
+        (["tokenize", "a", "b"], 'Unknown command "tokenize". Did you mean "tokenize"?'),
         (["tokenize", "nowhere", "out"], "nowhere does not exist"),
         (["tokenize", "a"], "OUT"),
         (["train", "a", "b", "--depth", "two"], '"two" into int'),

@@ -14,8 +14,8 @@ from sequela.tokens.packing import Batch
 from sequela.training import checkpoint as state
 from sequela.training.data import Inputs, inputs
 from sequela.training.objectives.next_token import NextToken
-from sequela.training.optimizer import optimisers
-from sequela.training.parallel import ProcessGroup, accumulating, clip, joined, parallelise, whole
+from sequela.training.optimizer import optimizers
+from sequela.training.parallel import ProcessGroup, accumulating, clip, joined, parallelize, whole
 from sequela.training.settings import TrainSettings
 
 STEPS, SAVED = 6, 3
@@ -37,20 +37,20 @@ def rows_of(step: int, world: ProcessGroup) -> list[Inputs]:
     return [row(random, length, world) for length in lengths]
 
 
-def small(optimiser: str, world: ProcessGroup, kind: str) -> tuple[nn.Module, NextToken, list]:
-    """The module to call, the objective inside it and its optimisers."""
+def small(optimizer: str, world: ProcessGroup, kind: str) -> tuple[nn.Module, NextToken, list]:
+    """The module to call, the objective inside it and its optimizers."""
     config = ModelConfig.of_depth(2, 50, 64)
-    objective = NextToken(Decoder(config).initialise(0)).to(world.device)
-    module = parallelise(objective, kind, world)
-    settings = TrainSettings(optimiser=optimiser, learning_rate=6e-3, matrix_rate=6e-3)
-    return module, objective, optimisers(objective.decoder, settings)
+    objective = NextToken(Decoder(config).initialize(0)).to(world.device)
+    module = parallelize(objective, kind, world)
+    settings = TrainSettings(optimizer=optimizer, learning_rate=6e-3, matrix_rate=6e-3)
+    return module, objective, optimizers(objective.decoder, settings)
 
 
 def run(
-    kind: str, optimiser: str, world: ProcessGroup, folder: Path, *, resume: bool = False, means: bool = False
+    kind: str, optimizer: str, world: ProcessGroup, folder: Path, *, resume: bool = False, means: bool = False
 ) -> dict:
     """Losses, gradient norms and last weights of the steps, with a checkpoint after SAVED; `means`: the wrong mean."""
-    module, objective, steppers = small(optimiser, world, kind)
+    module, objective, steppers = small(optimizer, world, kind)
     facts = state.restore(folder, objective, steppers, SAME, world) if resume else {"step": 0}
     losses, norms = [], []
     for step in range(facts["step"], STEPS):
@@ -80,11 +80,11 @@ def main(out: Path) -> None:
     torch.set_num_threads(1)
     found: dict = {}
     with joined() as world:
-        for kind, optimiser in WAYS:
-            name = f"{kind}-{optimiser}"
-            found[name] = run(kind, optimiser, world, out / name)
-            found[f"{name} resumed"] = run(kind, optimiser, world, out / name, resume=True)
-            found[f"{name} from one"] = run(kind, optimiser, world, out / f"none-{optimiser}", resume=True)
+        for kind, optimizer in WAYS:
+            name = f"{kind}-{optimizer}"
+            found[name] = run(kind, optimizer, world, out / name)
+            found[f"{name} resumed"] = run(kind, optimizer, world, out / name, resume=True)
+            found[f"{name} from one"] = run(kind, optimizer, world, out / f"none-{optimizer}", resume=True)
         found["means"] = run("ddp", "adamw", world, out / "means", means=True)
         if world.leads:
             (out / "found.json").write_text(json.dumps(found))

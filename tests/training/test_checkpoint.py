@@ -50,15 +50,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
-def test_a_run_goes_on_bit_for_bit(tmp_path, optimiser):
-    whole = run("none", optimiser, ONE, tmp_path)
-    resumed = run("none", optimiser, ONE, tmp_path, resume=True)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_goes_on_bit_for_bit(tmp_path, optimizer):
+    whole = run("none", optimizer, ONE, tmp_path)
+    resumed = run("none", optimizer, ONE, tmp_path, resume=True)
     assert resumed["losses"] == whole["losses"][3:]
     assert resumed["weights"] == whole["weights"]
     for path in tmp_path.rglob("*.safetensors"):
         with safe_open(path, "pt") as tensors:
-            assert any("/" in name for name in tensors.keys()), "the optimiser's memory"  # noqa: SIM118
+            assert any("/" in name for name in tensors.keys()), "the optimizer's memory"  # noqa: SIM118
 
 
 def test_facts_come_back_as_they_were(tmp_path):

@@ -23,7 +23,7 @@ def one_thread_a_product():
 
 def objective():
     config = ModelConfig(50, hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64)
-    return NextToken(Decoder(config).initialise(3))
+    return NextToken(Decoder(config).initialize(3))
 
 
 def rows(seed=0):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sequela.errors import InputError
-from sequela.training.parallel import ProcessGroup, parallelise
+from sequela.training.parallel import ProcessGroup, parallelize
 from tests.training.ranks import SAVED, STEPS, WAYS, run, small
 
 ROOT = Path(__file__).parents[2]
@@ -31,14 +31,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(out: Path) -> dict[str, dict]:
-    """What one process does, by optimiser; its checkpoints are in `out`."""
+    """What one process does, by optimizer; its checkpoints are in `out`."""
     return {name: run("none", name, ONE, out / f"none-{name}") for name in ("adamw", "muon")}
 
 
 @pytest.fixture(scope="module")
 def two(out: Path, one: dict) -> dict[str, dict]:
     """What two processes do."""
-    done = torchrun(ROOT / "tests/train/ranks.py", out)
+    done = torchrun(ROOT / "tests/training/ranks.py", out)
     assert done.returncode == 0, done.stderr
     return json.loads((out / "found.json").read_text())
 
@@ -53,12 +53,12 @@ def off(found: list[float], expected: list[float]) -> float:
 NEAR = {"adamw": 2e-6, "muon": 5e-4}
 
 
-@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
-def test_losses_and_gradients_are_those_of_one_process(one, two, kind, optimiser):
-    found, expected = two[f"{kind}-{optimiser}"], one[optimiser]
+@pytest.mark.parametrize(("kind", "optimizer"), WAYS)
+def test_losses_and_gradients_are_those_of_one_process(one, two, kind, optimizer):
+    found, expected = two[f"{kind}-{optimizer}"], one[optimizer]
     assert len(found["losses"]) == STEPS
-    assert off(found["losses"], expected["losses"]) < NEAR[optimiser]
-    assert off(found["norms"], expected["norms"]) < 20 * NEAR[optimiser]
+    assert off(found["losses"], expected["losses"]) < NEAR[optimizer]
+    assert off(found["norms"], expected["norms"]) < 20 * NEAR[optimizer]
     assert expected["norms"][0] > 0.5, "clipping has to have something to do"
 
 
@@ -67,23 +67,23 @@ def test_the_mean_of_the_ranks_means_is_another_loss(one, two):
     assert off(two["means"]["losses"], one["adamw"]["losses"]) > 1e-2
 
 
-@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
-def test_a_checkpoint_of_two_goes_on_with_two_bit_for_bit(two, kind, optimiser):
-    whole, resumed = two[f"{kind}-{optimiser}"], two[f"{kind}-{optimiser} resumed"]
+@pytest.mark.parametrize(("kind", "optimizer"), WAYS)
+def test_a_checkpoint_of_two_goes_on_with_two_bit_for_bit(two, kind, optimizer):
+    whole, resumed = two[f"{kind}-{optimizer}"], two[f"{kind}-{optimizer} resumed"]
     assert resumed["losses"] == whole["losses"][SAVED:]
     assert resumed["weights"] == whole["weights"]
 
 
-@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
-def test_a_checkpoint_of_two_goes_on_with_one(out, one, two, kind, optimiser):
-    resumed = run("none", optimiser, ONE, out / f"{kind}-{optimiser}", resume=True)
-    assert off(resumed["losses"], one[optimiser]["losses"][SAVED:]) < NEAR[optimiser]
+@pytest.mark.parametrize(("kind", "optimizer"), WAYS)
+def test_a_checkpoint_of_two_goes_on_with_one(out, one, two, kind, optimizer):
+    resumed = run("none", optimizer, ONE, out / f"{kind}-{optimizer}", resume=True)
+    assert off(resumed["losses"], one[optimizer]["losses"][SAVED:]) < NEAR[optimizer]
 
 
-@pytest.mark.parametrize(("kind", "optimiser"), WAYS)
-def test_a_checkpoint_of_one_goes_on_with_two(one, two, kind, optimiser):
-    resumed = two[f"{kind}-{optimiser} from one"]
-    assert off(resumed["losses"], one[optimiser]["losses"][SAVED:]) < NEAR[optimiser]
+@pytest.mark.parametrize(("kind", "optimizer"), WAYS)
+def test_a_checkpoint_of_one_goes_on_with_two(one, two, kind, optimizer):
+    resumed = two[f"{kind}-{optimizer} from one"]
+    assert off(resumed["losses"], one[optimizer]["losses"][SAVED:]) < NEAR[optimizer]
 
 
 def test_each_process_writes_its_own_pieces(out, two):
@@ -154,4 +154,4 @@ def test_what_does_not_go_together_is_an_error(kind, world, message):
 
 def test_one_process_trains_the_objective_itself():
     module = torch.nn.Linear(2, 2)
-    assert parallelise(module, None, ONE) is module
+    assert parallelize(module, None, ONE) is module

@@ -16,7 +16,7 @@ from sequela.training.score import losses, score, windows
 
 def decoder(data: Corpus) -> Decoder:
     """An untrained model, its weights larger than usual so that tokens differ in what they cost."""
-    model = Decoder(ModelConfig.of_depth(1, len(data.tokenizer.vocabulary), 256)).initialise(0)
+    model = Decoder(ModelConfig.of_depth(1, len(data.tokenizer.vocabulary), 256)).initialize(0)
     with torch.no_grad():
         model.embedding.weight.mul_(20)
     return model

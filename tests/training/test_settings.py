@@ -9,7 +9,7 @@ def test_defaults_are_plain_values():
     assert all(isinstance(field.default, int | float | str | None) for field in fields(TrainSettings))
 
 
-@pytest.mark.parametrize("name", ["optimiser", "precision", "log"])
+@pytest.mark.parametrize("name", ["optimizer", "precision", "log"])
 def test_an_unknown_name_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be .* or .*, not 'sgd'"):
         TrainSettings(**{name: "sgd"})

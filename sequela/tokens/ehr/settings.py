@@ -1,4 +1,4 @@
-"""The choices of a tokenisation, saved with every corpus and every checkpoint."""
+"""The choices of a tokenization, saved with every corpus and every checkpoint."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Everything that turns timelines into integers and back, fitted on training patients only.
 
 A patient is `BOS, sex, race, age band, calendar period, events ...`; an event is `[time tokens] [age band] [calendar
-period] code part(s) [quantile]`, age and calendar where they changed (arXiv 2508.12104, section on tokenisation). Time
+period] code part(s) [quantile]`, age and calendar where they changed (arXiv 2508.12104, section on tokenization). Time
 stamps are not kept: elapsed time is the time tokens. The end of follow-up is time tokens up to it.
 """
 
@@ -74,7 +74,7 @@ class Tokenizer:
         if not kept:
             raise InputError(
                 f"No code occurs in {settings.min_patients} or more training patients: lower min_patients "
-                "or tokenise a larger dataset."
+                "or tokenize a larger dataset."
             )
         bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(kept)
         intervals = Intervals.guess(settings.interval_edges)

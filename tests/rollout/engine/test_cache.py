@@ -15,7 +15,7 @@ def decoder(family="qwen2", kv_heads=2):
     config = ModelConfig(
         V, family=family, hidden_size=32, heads=4, kv_heads=kv_heads, head_dim=8, intermediate_size=64
     )
-    model = Decoder(config).initialise(0)
+    model = Decoder(config).initialize(0)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:

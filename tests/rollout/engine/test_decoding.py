@@ -75,7 +75,7 @@ def lane_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
     config = ModelConfig(
         V, hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64, context=context
     )
-    decoder = Decoder(config).initialise(0).eval()
+    decoder = Decoder(config).initialize(0).eval()
     random = np.random.default_rng(0)
     asked = Prompts(
         Ragged.of([random.integers(1, V, length + p) for p in range(count)]), np.zeros(count, np.int64),

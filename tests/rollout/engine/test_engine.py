@@ -27,7 +27,7 @@ def model(seed=0, scale=6.0, context=1024):
     config = ModelConfig(
         V, hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64, context=context
     )
-    decoder = Decoder(config).initialise(seed)
+    decoder = Decoder(config).initialize(seed)
     with torch.no_grad():
         for weight in decoder.parameters():
             if weight.dim() > 1:

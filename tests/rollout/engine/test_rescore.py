@@ -34,7 +34,7 @@ class Case:
         config = ModelConfig(
             size, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64, context=CONTEXT
         )
-        self.model = Decoder(config).initialise(0)
+        self.model = Decoder(config).initialize(0)
         with torch.no_grad():
             for weight in self.model.parameters():
                 if weight.dim() > 1:
@@ -151,7 +151,7 @@ def test_another_model_or_other_windows_are_seen(case):
     """Negative controls of the test above."""
     engine = case.engine()
     out = engine.extend(case.prompts, FixedBudget(8), case.stop, case.watch)
-    reader, other = case.reader(engine), Decoder(case.model.config).initialise(1).eval()
+    reader, other = case.reader(engine), Decoder(case.model.config).initialize(1).eval()
     for wrong in (replace(reader, model=other), replace(reader, reach=CONTEXT)):
         ended = [
             one

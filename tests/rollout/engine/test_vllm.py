@@ -49,7 +49,7 @@ def model(context=64):
     config = ModelConfig(
         V, hidden_size=64, heads=2, kv_heads=2, head_dim=32, intermediate_size=64, context=context
     )
-    decoder = Decoder(config).initialise(0)
+    decoder = Decoder(config).initialize(0)
     with torch.no_grad():
         for weight in decoder.parameters():
             if weight.dim() > 1:

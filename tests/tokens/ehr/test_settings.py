@@ -16,6 +16,6 @@ def test_comet_has_thirteen_intervals():
 @pytest.mark.parametrize(
     "wrong", [{"age_band_years": 0}, {"thin_minutes": -5}, {"quantiles": 1}, {"min_patients": 0}]
 )
-def test_what_cannot_be_tokenised_is_refused(wrong):
+def test_what_cannot_be_tokenized_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TokenSettings(**wrong)

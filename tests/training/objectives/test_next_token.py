@@ -23,7 +23,7 @@ PATIENTS = rows([1, 5, 9, 4, 7], [1, 6, 6], [1, 3, 8, 2])
 
 def model(tied=True, family="qwen2"):
     sizes = {"hidden_size": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "intermediate_size": 64}
-    return Decoder(ModelConfig(12, family=family, tied_embeddings=tied, **sizes)).initialise(0)
+    return Decoder(ModelConfig(12, family=family, tied_embeddings=tied, **sizes)).initialize(0)
 
 
 def alone(decoder, ids):
@@ -117,9 +117,9 @@ from sequela.training.objectives.next_token import NextToken
 random = np.random.default_rng(0)
 torch._dynamo.config.recompile_limit = 1
 torch._dynamo.config.fail_on_recompile_limit_hit = True
-objective = NextToken(Decoder(ModelConfig(12)).initialise(0))
+objective = NextToken(Decoder(ModelConfig(12)).initialize(0))
 objective.compile_blocks(backend="eager")
-plain = Decoder(objective.decoder.config).initialise(0)
+plain = Decoder(objective.decoder.config).initialize(0)
 with torch.no_grad():
     for _ in range(3):
         segments = np.sort(random.integers(0, 4, (1, 256)))
