@@ -46,7 +46,9 @@ def modules_of(folder: Path) -> list[str]:
 def unlisted(root: Path) -> list[str]:
     """Folders and modules at the root of the package that no floor accounts for."""
     known = {*FLOORS, *(f"{name}.py" for name in ROOT_MODULES), "__init__.py", "__main__.py", "py.typed"}
-    return sorted(path.name for path in (root / "sequela").iterdir() if path.name not in {*known, "__pycache__"})
+    return sorted(
+        path.name for path in (root / "sequela").iterdir() if path.name not in {*known, "__pycache__"}
+    )
 
 
 def drawn(text: str) -> str | None:
