@@ -43,6 +43,7 @@ from measure.process import Failed, Spent
 
 from sequela.model.config import ModelConfig
 from sequela.record.dataset import read_events
+from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.settings import SimulateSettings
 from sequela.task.task import load_task
 
@@ -125,7 +126,7 @@ def ours(work: Work, folder: Path, model: Path, flags: list[str]) -> Side:
         }
         given = [part for name, one in asked.items() for part in (f"--{name}", str(one))]
         spent = process.run(process.sequela("simulate", model, work.meds, out, *given, *flags, "--quiet"))
-        about = pl.read_parquet(out / "rollouts.parquet")
+        about = SimulatedFolder(out).rollouts()
         return Made(spent, about["subject_id"].n_unique(), len(about), int(about["tokens"].sum()))
 
     return Side(run, ModelConfig.load(model).parameters)

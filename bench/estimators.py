@@ -48,12 +48,14 @@ from measure.curves import SURE, Mean, Truth, batches, half_a_case, matches, sha
 
 import sequela
 from sequela.record.dataset import read_events, write_dataset
+from sequela.record.questions import QUESTION
 from sequela.record.worlds.markov import MarkovWorld
 from sequela.rollout.estimators import answers as answers_of
 from sequela.rollout.estimators import interval
+from sequela.rollout.folder import SimulatedFolder, score_column
 from sequela.rollout.settings import SimulateSettings
-from sequela.task.answers.estimate import answers, estimate, read_maps, read_rollouts
-from sequela.task.label import KEY, labels
+from sequela.task.answers.estimate import answers, estimate
+from sequela.task.label import labels
 from sequela.task.task import Task, load_task
 from sequela.tokens.maps.recode import recoded_events
 from sequela.training.settings import TrainSettings
@@ -161,7 +163,7 @@ def known_world(work: Path, study: Study, patients: int | None) -> Asked:
 
 def matrix(questions: pl.DataFrame, rollouts: pl.DataFrame, *columns: str) -> list[np.ndarray]:
     """Columns of one row a rollout as [Q, N]; NaN where null."""
-    placed = rollouts.join(questions.with_row_index("question"), on=KEY[:2])
+    placed = rollouts.join(questions.with_row_index("question"), on=QUESTION)
     at = placed["question"].to_numpy(), placed["rollout"].to_numpy()
     out = []
     for column in columns:
@@ -173,11 +175,12 @@ def matrix(questions: pl.DataFrame, rollouts: pl.DataFrame, *columns: str) -> li
 
 def pools_of(task: Task, ordinary: Path, avoiding: Path) -> tuple[pl.DataFrame, dict[str, Pool]]:
     """The questions, and the pool of each estimator."""
-    plain, avoids = read_rollouts(ordinary), read_rollouts(avoiding)
-    questions = plain.select(KEY[:2]).unique().sort(KEY[:2])
-    hazard, tokens = matrix(questions, plain, f"scope//{task.name}", "tokens")
-    (votes,) = matrix(questions, answers(task, ordinary, plain), "label")
-    reached, avoiding_tokens = matrix(questions, avoids, f"reach//{task.name}", "tokens")
+    folder = SimulatedFolder(ordinary)
+    plain, avoids = folder.rollouts(), SimulatedFolder(avoiding).rollouts()
+    questions = plain.select(QUESTION).unique().sort(QUESTION)
+    hazard, tokens = matrix(questions, plain, score_column(SCOPE, task.name), "tokens")
+    (votes,) = matrix(questions, answers(task, folder, plain), "label")
+    reached, avoiding_tokens = matrix(questions, avoids, score_column(REACH, task.name), "tokens")
     return questions, {
         MC: Pool(votes, tokens),
         SMOOTH: Pool(votes, tokens, half_a_case),
@@ -188,7 +191,7 @@ def pools_of(task: Task, ordinary: Path, avoiding: Path) -> tuple[pl.DataFrame, 
 
 def truth_of(asked: Asked, task: Task, folder: Path, questions: pl.DataFrame) -> Truth:
     """What the records say of the questions."""
-    events = recoded_events(read_events(asked.meds, patients=questions["subject_id"]), read_maps(folder))
+    events = recoded_events(read_events(asked.meds, patients=questions["subject_id"]), SimulatedFolder(folder).maps())
     found = labels(task, events, questions)
     risk = None
     if asked.world is not None:
@@ -394,8 +397,9 @@ def automatic(
         name = " ".join(f"{key} {value}" for key, value in aim.items())
         folder = work / name.replace(" ", "-")
         seconds = asked.simulate(folder, "auto", 256, 1, **aim)
-        said = estimate(task, folder, read_rollouts(folder), "auto")
-        said = questions.join(said, on=KEY[:2], how="left", maintain_order="left")
+        simulated = SimulatedFolder(folder)
+        said = estimate(task, simulated, simulated.rollouts(), "auto")
+        said = questions.join(said, on=QUESTION, how="left", maintain_order="left")
         risk = said["prediction"].fill_null(np.nan).to_numpy()
         both = np.isfinite(risk) & np.isfinite(variance)
         n = float(said["tokens"].sum()) / len(said) / pool.length
@@ -490,7 +494,7 @@ def study_of(asked: Asked, work: Path, study: Study) -> dict:
     )
     print(f"pools of {study.ordinary} ordinary rollouts and {study.avoiding} that avoid it\n")
     facts = {
-        name: json.loads((work / name / "simulate.json").read_text()) for name in ("ordinary", "avoiding")
+        name: SimulatedFolder(work / name).summary() for name in ("ordinary", "avoiding")
     }
     for name, one in facts.items():
         print(f"{name}: reasons {one['reasons']}, probability removed {one['probability_removed']:.2e}")

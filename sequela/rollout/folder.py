@@ -1,8 +1,10 @@
-"""Rollouts as timelines on disk: in parts while they are made, then one file for each rollout number.
+"""The simulated folder, written and read: rollouts as timelines on disk, in parts while they are made.
 
-A file holds one future of every question, in the MEDS schema with `prediction_time`, as the package
-MEDS-trajectory-evaluation reads it, and `rollout`. Each future ends with FOLLOW_UP//END, as real records do: until then
-it is known.
+`data/<rollout number>.parquet` holds one simulated future of every question, in the MEDS schema plus `prediction_time`
+(the layout that the package MEDS-trajectory-evaluation reads) and `rollout`. Every future ends with FOLLOW_UP//END, as
+real records do: it is known up to then. Futures sampled with an outcome excluded are kept apart, in
+`avoiding/<task>`, because they are not what the model expects. `rollouts.parquet` has one row per rollout,
+`questions.parquet` the questions of each task, and `simulate.json` the settings, counts and code maps.
 """
 
 from __future__ import annotations
@@ -10,27 +12,156 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from sequela.errors import InputError
+from sequela.record.questions import QUESTION
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.rollout.engine.engine import Rollouts
-from sequela.rollout.engine.queue import Prompts
-from sequela.rollout.tracker import REASONS
+from sequela.record.validate import read_parquet
+from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
+from sequela.rollout.request import Request
 from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import MINUTE
 from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.maps.code_map import CodeMap
+from sequela.tokens.maps.recode import load_same_maps
+
+if TYPE_CHECKING:  # readers of a folder need no torch
+    from sequela.rollout.engine.engine import Rollouts
+    from sequela.rollout.engine.queue import Prompts
 
 PARTS = "parts"
 FACTS = "part.json"
 TABLE = "rollouts.parquet"
 DATA = "data"
 AVOIDING = "avoiding"
-KEY = ("subject_id", "prediction_time", "rollout")
+QUESTIONS = "questions.parquet"
+SUMMARY = "simulate.json"
+KEY = (*QUESTION, "rollout")
+
+
+@dataclass(frozen=True)
+class SimulatedFolder:
+    """A folder that `sequela simulate` wrote, read."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a finished simulation."""
+        return (self.path / TABLE).exists()
+
+    def rollouts(self) -> pl.DataFrame:
+        """One row per rollout: `KEY`, `end`, `reason`, `avoids`, `tokens`, and a `score_column` per task and estimator.
+
+        Raises:
+            InputError: if the table is missing, cannot be read, or lacks a column.
+        """
+        path = self.path / TABLE
+        rollouts = _read(path, "one row per rollout, as `sequela simulate` writes it")
+        for column in (*KEY, "end", "reason"):
+            if column not in rollouts.columns:
+                raise InputError(
+                    f"{path} has no column '{column}': make the folder again with `sequela simulate`."
+                )
+        absent = {"avoids": pl.String, "tokens": pl.Int32}
+        return rollouts.with_columns(
+            pl.lit(None, dtype).alias(name) for name, dtype in absent.items() if name not in rollouts.columns
+        )
+
+    def questions(self, task: str) -> pl.DataFrame | None:
+        """The questions that were simulated for a task: `subject_id`, `prediction_time`.
+
+        None if the folder does not list that task, or was made by version 0.1, which listed none.
+        """
+        path = self.path / QUESTIONS
+        if not path.exists():
+            return None
+        questions = read_parquet(path).filter(pl.col("task") == task).select(QUESTION)
+        return None if questions.is_empty() else questions
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there are futures that exclude no outcome."""
+        return any((self.path / DATA).glob("*.parquet"))
+
+    def events(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+        """The simulated events of the futures that exclude no outcome.
+
+        Args:
+            columns: only these; None for all.
+            where: only the rows for which it is true, an expression of those columns.
+
+        Raises:
+            InputError: if there are none, or a file cannot be read.
+        """
+        files = sorted((self.path / DATA).glob("*.parquet"))
+        what = "simulated events, as `sequela simulate` writes them"
+        if not files:
+            raise InputError(f"{self.path / DATA} holds no {what}: name another folder.")
+        frames = (_read(file, what, columns) for file in files)
+        return pl.concat(frame if where is None else frame.filter(where) for frame in frames)
+
+    def maps(self) -> tuple[CodeMap, ...]:
+        """The code maps that lead to the codes of the simulated events; empty if the folder names none.
+
+        Whatever is compared with simulated events has to be translated by them first (`recoded_events`).
+
+        Raises:
+            InputError: if a map is missing or was edited.
+        """
+        return load_same_maps(self.summary().get("maps", {}), self.path)
+
+    def edits(self) -> dict[str, int]:
+        """What was changed in the histories before simulating, and in how many of them; empty for nothing."""
+        return self.summary().get("edits", {})
+
+    def estimator(self) -> str | None:
+        """The estimator that the rollouts were made for; None if the folder does not say."""
+        return self.summary().get("settings", {}).get("estimator")
+
+    def budget(self) -> RolloutBudget:
+        """How many rollouts each question got, which decides how they are weighted."""
+        plan = self.summary().get("plan")
+        return AdaptiveBudget(**plan) if plan else FixedBudget(1)
+
+    def summary(self) -> dict[str, Any]:
+        """What `simulate.json` holds; empty if it is missing."""
+        path = self.path / SUMMARY
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def score_column(estimator: str, task: str) -> str:
+    """The column of `rollouts.parquet` that holds the scores of "scope" or "reach" for a task.
+
+    >>> score_column("scope", "death_5y")
+    'scope//death_5y'
+    """
+    return f"{estimator}//{task}"
+
+
+def write_questions(out: Path, requests: Sequence[Request]) -> None:
+    """Write the questions of every request into a simulated folder, one row per task and question."""
+    frames = [
+        request.times.select(pl.lit(request.name, pl.String).alias("task"), *QUESTION) for request in requests
+    ]
+    pl.concat(frames).write_parquet(out / QUESTIONS)
+
+
+def _read(path: Path, what: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    if not path.exists():
+        raise InputError(f"{path} is not there: it should hold {what}.")
+    return read_parquet(path, None if columns is None else list(columns))
 
 
 def events_of(
@@ -68,6 +199,8 @@ def table_of(
             the rollout was cut before it was settled.
         avoids: the outcome that was not sampled, if any.
     """
+    from sequela.rollout.tracker import REASONS
+
     asked = times[rollouts.prompt]
     end = asked["prediction_time"].to_physical().to_numpy() + rollouts.clock * MINUTE
     unknown = rollouts.watched & (rollouts.reason == REASONS.index("limit"))[:, None]
@@ -83,7 +216,7 @@ def table_of(
         windows=pl.Series(rollouts.windows.astype(np.int32)),
         removed=pl.Series(rollouts.removed),
         **{
-            f"{score}//{name}": pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
+            score_column(score, name): pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
             for name, k in scored.items()
         },
     )

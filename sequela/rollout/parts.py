@@ -30,7 +30,15 @@ from sequela.rollout.engine.engine import Engine, Rollouts
 from sequela.rollout.engine.processes import Lanes
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.engine.vllm import VllmEngine, vllm_sampler
-from sequela.rollout.folder import events_of, join_parts, part_folder, table_of, write_part
+from sequela.rollout.folder import (
+    SUMMARY,
+    events_of,
+    join_parts,
+    part_folder,
+    table_of,
+    write_part,
+    write_questions,
+)  # fmt: skip
 from sequela.rollout.outcomes import stop_of, watch_of
 from sequela.rollout.prompts import prompts_of
 from sequela.rollout.request import Request
@@ -400,7 +408,8 @@ def _finished(
     }
     if about_edits is not None:
         summary |= {"edits": about_edits, "changed": sum(part["changed"] for part in parts)}
-    (out / "simulate.json").write_text(json.dumps(summary, indent=1))
+    write_questions(out, requests)
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1))
     return summary
 
 

@@ -325,12 +325,13 @@ def predict(
     Raises:
         InputError: for an unknown task or estimator, or a folder of another kind.
     """
-    from sequela.task.answers.estimate import ESTIMATORS, read_estimator
+    from sequela.rollout.folder import SimulatedFolder
+    from sequela.rollout.settings import ESTIMATORS
 
     simulated, first = Path(model), rollouts
-    ready = (simulated / "rollouts.parquet").exists()
+    ready = SimulatedFolder(simulated).exists
     if estimator is None and settings is None and ready:
-        estimator = read_estimator(simulated)
+        estimator = SimulatedFolder(simulated).estimator()
     settings = settings or SimulateSettings()
     estimator = estimator or settings.estimator
     if estimator not in ESTIMATORS:

@@ -6,9 +6,8 @@ import polars as pl
 
 from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
+from sequela.rollout.folder import KEY
 from sequela.task.task import Task, matches
-
-KEY = ("subject_id", "prediction_time", "rollout")
 
 
 def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:

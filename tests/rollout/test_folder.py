@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,7 +12,9 @@ import polars as pl
 import pytest
 from meds import DataSchema
 
+from sequela.errors import InputError
 from sequela.record.schema import FOLLOW_UP_END
+from sequela.rollout.budget import AdaptiveBudget, FixedBudget
 from sequela.rollout.engine.engine import Rollouts
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.folder import (
@@ -18,13 +22,17 @@ from sequela.rollout.folder import (
     FACTS,
     KEY,
     PARTS,
+    SUMMARY,
     TABLE,
+    SimulatedFolder,
     events_of,
     join_parts,
     part_folder,
     table_of,
     write_part,
+    write_questions,
 )  # fmt: skip
+from sequela.rollout.request import Request
 from sequela.rollout.tracker import REASONS
 from sequela.tokens.ragged import Ragged
 from tests.tokens.ehr.grammar.test_grammar import told
@@ -159,7 +167,7 @@ def test_a_part_that_is_half_written_never_counts(tmp_path, monkeypatch):
     def fails(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sequela.rollout.imagined.json.dumps", fails)
+    monkeypatch.setattr("sequela.rollout.folder.json.dumps", fails)
     with pytest.raises(KeyboardInterrupt):
         write_part(part_folder(tmp_path, 3, 4), [part([1, 2], 2)], {})
     assert not part_folder(tmp_path, 3, 4).exists()
@@ -250,3 +258,66 @@ def test_parts_without_futures_are_joined_too(tmp_path):
 def test_facts_are_json(tmp_path):
     write_part(part_folder(tmp_path, 0, 1), [part([1], 1)], {"reasons": {"end": 1}})
     assert json.loads((part_folder(tmp_path, 0, 1) / FACTS).read_text()) == {"reasons": {"end": 1}}
+
+
+def requests_of(**patients):
+    return [
+        Request(name, times_of(*several), ("MEDS_DEATH",), (), None) for name, several in patients.items()
+    ]
+
+
+def test_a_folder_is_read_as_it_was_written(tmp_path):
+    joined(tmp_path)
+    write_questions(tmp_path, requests_of(death=(1, 2), stroke=(2, 5, 8)))
+    folder = SimulatedFolder(tmp_path)
+    assert folder.exists and folder.has_events and str(folder) == str(tmp_path)
+    assert folder.rollouts().equals(pl.read_parquet(tmp_path / TABLE))
+    assert folder.events(["subject_id", "rollout"], pl.col("rollout") == 2).equals(
+        pl.read_parquet(tmp_path / DATA / "0002.parquet", columns=["subject_id", "rollout"])
+    )
+    assert folder.questions("stroke").equals(times_of(2, 5, 8)) and folder.questions("other") is None
+    (tmp_path / SUMMARY).write_text(
+        json.dumps(
+            {
+                "edits": {"add X": 3},
+                "settings": {"estimator": "auto"},
+                "plan": {"estimator": "mc", "target": 0.1},
+            }
+        )
+    )
+    assert folder.edits() == {"add X": 3} and folder.estimator() == "auto" and folder.maps() == ()
+    assert folder.budget() == AdaptiveBudget("mc", target=0.1)
+
+
+def test_folders_of_the_first_version_are_read_too(tmp_path):
+    """They list no questions, and the oldest tell no cost and avoid nothing."""
+    joined(tmp_path)
+    old = pl.read_parquet(tmp_path / TABLE).drop("avoids", "tokens")
+    old.write_parquet(tmp_path / TABLE)
+    folder = SimulatedFolder(tmp_path)
+    assert folder.rollouts()["avoids"].null_count() == len(old) == folder.rollouts()["tokens"].null_count()
+    assert folder.questions("death") is None and folder.budget() == FixedBudget(1)
+    assert (folder.edits(), folder.estimator(), folder.maps()) == ({}, None, ())
+
+
+def test_broken_folders_are_refused(tmp_path):
+    folder = SimulatedFolder(tmp_path)
+    assert not folder.exists and not folder.has_events
+    with pytest.raises(InputError, match=r"rollouts\.parquet is not there"):
+        folder.rollouts()
+    with pytest.raises(InputError, match="data holds no simulated events"):
+        folder.events()
+    joined(tmp_path)
+    with pytest.raises(InputError, match=r"0000\.parquet cannot be read"):
+        folder.events(["no_such_column"])
+    (tmp_path / DATA / "0001.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(InputError, match=r"0001\.parquet cannot be read"):
+        folder.events()
+    pl.read_parquet(tmp_path / TABLE).drop("reason").write_parquet(tmp_path / TABLE)
+    with pytest.raises(InputError, match="no column 'reason'"):
+        folder.rollouts()
+
+
+def test_a_folder_is_read_without_torch():
+    code = "import sys, sequela.rollout.folder; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,8 +11,8 @@ import polars as pl
 from sequela.record.dataset import read_events
 from sequela.record.duration import DAY
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.rollout.folder import SimulatedFolder
 from sequela.serve.pages.chart import COLOURS, Lane, Mark, lanes
-from sequela.task.answers.estimate import read_maps, read_rollouts
 from sequela.task.answers.prediction import SIMULATION
 from sequela.task.task import Task, matches_code
 from sequela.tokens.maps.recode import recoded_events
@@ -52,16 +52,15 @@ def examples(
     Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them. None where
     all futures avoid an outcome: they are not what the model expects.
     """
-    if not any((simulated / "data").rglob("*.parquet")):
+    folder = SimulatedFolder(simulated)
+    if not folder.has_events:
         return [], {}
     task = next((one for one in tasks if one.kind == "binary"), tasks[0])
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
-    real = recoded_events(read_events(meds, patients=patients), read_maps(simulated))
-    imagined = _read_imagined(simulated, patients)
-    rollouts = read_rollouts(simulated).filter(
-        pl.col("subject_id").is_in(patients), pl.col("avoids").is_null()
-    )
+    real = recoded_events(read_events(meds, patients=patients), folder.maps())
+    imagined = folder.events(where=pl.col("subject_id").is_in(patients))
+    rollouts = folder.rollouts().filter(pl.col("subject_id").is_in(patients), pl.col("avoids").is_null())
     kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())
     colours = dict(zip(_ordered(kinds), ("var(--ink)", *COLOURS), strict=False))
     colours |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
@@ -108,13 +107,6 @@ def _example(
     axis = f"{drawing.unit} from the moment of prediction; left of 0 is what the model was shown"
     picture = lanes(rows, drawing.colours, start, stop, axis, horizon)
     return Example(_words(drawing, row, events), picture)
-
-
-def _read_imagined(simulated: Path, patients: Sequence[int]) -> pl.DataFrame:
-    files = sorted((simulated / "data").rglob("*.parquet"))
-    return pl.concat(
-        [pl.scan_parquet(file).filter(pl.col("subject_id").is_in(patients)).collect() for file in files]
-    )
 
 
 def _kinds(tasks: Sequence[Task], codes: Sequence[str]) -> dict[str, str]:

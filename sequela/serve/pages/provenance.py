@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from sequela.rollout.folder import SimulatedFolder
 from sequela.serve.folder import manifest
 from sequela.task.answers.prediction import SIMULATION, read_parquet
 
-FILE = "simulate.json"
 FACTS = (
     "histories", "rollouts", "tokens", "reasons", "windows", "events_of_several_tokens",
     "invalid_events_of_several_tokens", "probability_removed",
@@ -47,9 +46,8 @@ def simulation(folders: Iterable[Path]) -> dict:
             if isinstance(told, dict) and "estimator" in told and path.exists():
                 answers[task] = {"estimator": told["estimator"], **_cost(path)}
         simulated = manifest.source(folder, "simulated") if folder.is_dir() else None
-        path = None if simulated is None else simulated / FILE
-        if path is not None and path.exists():
-            about = json.loads(path.read_text())
+        if simulated is not None:
+            about = SimulatedFolder(simulated).summary()
             if all(name in about for name in FACTS):
                 kept = {"well_formed": about["settings"]["well_formed"]}
                 futures[str(simulated)] = {name: about[name] for name in FACTS} | kept

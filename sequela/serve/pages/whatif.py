@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from sequela.errors import InputError
+from sequela.rollout.folder import SimulatedFolder
 from sequela.task.answers.contrast import MEANING, contrast, summary
-from sequela.task.answers.estimate import read_edits
 from sequela.task.task import Task
 
 WIDTH = 120  # at least; narrower terminals wrap
@@ -50,7 +50,7 @@ def write_contrasts(
         found[task.name] = summary(one, task.kind, everyone=everyone, seed=seed)
     whole = pl.concat(frames)
     whole.write_parquet(folder / PARQUET)
-    edits = read_edits(what_if)
+    edits = SimulatedFolder(what_if).edits()
     facts = {"meaning": MEANING, "edits": edits, "everyone": everyone, "tasks": found}
     (folder / JSON).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return {name: sum(one[name] for one in found.values()) for name in ("patients", "changed")}

@@ -22,12 +22,12 @@ import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
-from sequela.task.answers.estimate import read_plan, read_rollouts, scores
-from sequela.task.label import KEY
+from sequela.record.questions import QUESTION
+from sequela.rollout.folder import SimulatedFolder
+from sequela.task.answers.estimate import scores
 from sequela.task.scoring.bootstrap import Estimate, interval, resamples
 from sequela.task.task import Task
 
-QUESTION = list(KEY[:2])
 DRAWS = 200  # of rollout numbers, for the errors of medians
 UNITS = {"binary": "risk", "time": "days", "count": "events", "value": "its unit"}
 MEANING = (
@@ -60,11 +60,12 @@ def contrast(
         InputError: where the arms have no question in common, or were simulated in different ways.
     """
     arms, used = [], []
-    for folder in (as_recorded, what_if):
-        found, name = scores(task, folder, read_rollouts(folder), estimator)
+    folders = SimulatedFolder(as_recorded), SimulatedFolder(what_if)
+    for folder in folders:
+        found, name = scores(task, folder, folder.rollouts(), estimator)
         arms.append(found)
         used.append(name)
-    plans = read_plan(as_recorded), read_plan(what_if)
+    plans = folders[0].budget(), folders[1].budget()
     if used[0] != used[1] or plans[0] != plans[1]:
         raise InputError(f"{as_recorded} and {what_if} were simulated in different ways: simulate both anew.")
     asked = times.select(QUESTION).sort(QUESTION)
@@ -86,7 +87,7 @@ def contrast(
     if task.kind == "binary":
         columns |= {name: np.clip(columns[name], 0, 1) for name in ("as_recorded", "what_if")}
     both = ~np.isnan(recorded_QN) & ~np.isnan(edited_QN)
-    return _marked(asked, read_rollouts(what_if)).with_columns(
+    return _marked(asked, folders[1].rollouts()).with_columns(
         *(pl.Series(name, _finite(values)).fill_nan(None) for name, values in columns.items()),
         rollouts=pl.Series(both.sum(1).astype(np.int32)),
         estimator=pl.lit(used[0]),

@@ -2,91 +2,55 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
+from sequela.record.questions import QUESTION
 from sequela.rollout import estimators
-from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
+from sequela.rollout.budget import RolloutBudget
+from sequela.rollout.folder import KEY, score_column
 from sequela.rollout.settings import ESTIMATORS
 from sequela.task.answers.incidence import LEVEL, order_statistics
-from sequela.task.answers.prediction import read_parquet
-from sequela.task.label import KEY, labels
+from sequela.task.label import labels
 from sequela.task.task import Task, matches
-from sequela.tokens.maps.code_map import CodeMap
-from sequela.tokens.maps.recode import load_same_maps
 
 
-def read_rollouts(folder: Path) -> pl.DataFrame:
-    """One row a rollout, from a folder of imagined timelines.
+class Simulation(Protocol):
+    """Rollouts with their events, from a folder or from memory."""
 
-    Raises:
-        InputError: where the folder is none.
-    """
-    path = folder / "rollouts.parquet"
-    rollouts = read_parquet(path, "one row a rollout, such as `sequela simulate` writes")
-    for column in (*KEY, "end", "reason"):
-        if column not in rollouts.columns:
-            raise InputError(
-                f"{path} has no column '{column}': make the folder again with `sequela simulate`."
-            )
-    absent = {"avoids": pl.String, "tokens": pl.Int32}
-    return rollouts.with_columns(
-        pl.lit(None, kind).alias(name) for name, kind in absent.items() if name not in rollouts.columns
-    )
+    def rollouts(self) -> pl.DataFrame:
+        """One row per rollout (see `SimulatedFolder.rollouts`)."""
+        ...
 
+    def events(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+        """The simulated events of the futures that exclude no outcome."""
+        ...
 
-def read_maps(folder: Path) -> tuple[CodeMap, ...]:
-    """The code maps that lead to the codes of the imagined events in `folder`; none where it tells of none.
-
-    What is compared with the imagined events must be translated by them first (`recoded_events`).
-
-    Raises:
-        InputError: where a map is missing or was edited.
-    """
-    return load_same_maps(_facts(folder).get("maps", {}), folder)
-
-
-def read_edits(folder: Path) -> dict[str, int]:
-    """What was changed in the histories before these futures were imagined, and in how many; empty for nothing."""
-    return _facts(folder).get("edits", {})
-
-
-def read_estimator(folder: Path) -> str | None:
-    """What the futures were imagined for; None where the folder does not tell."""
-    return _facts(folder).get("settings", {}).get("estimator")
-
-
-def read_plan(folder: Path) -> RolloutBudget:
-    """How many rollouts each question got, which tells how they count."""
-    plan = _facts(folder).get("plan")
-    return AdaptiveBudget(**plan) if plan else FixedBudget(1)
-
-
-def _facts(folder: Path) -> dict:
-    path = folder / "simulate.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    def budget(self) -> RolloutBudget:
+        """How many rollouts each question got, which decides how they are weighted."""
+        ...
 
 
 def estimate(
-    task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str, level: float = LEVEL
+    task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str, level: float = LEVEL
 ) -> pl.DataFrame:
     """The answers that imagined futures give to `task`.
 
     Binary tasks: "scope" is the mean over the rollouts of their summed hazards, at most 1; "reach" that of the chance
     that the outcome came, over rollouts that avoid it; "mc" the share of rollouts with the outcome among those that
-    decide it (arXiv 2602.03730); see `sequela.rollout.estimators`. "auto", and what the folder holds no rollouts for,
+    decide it (arXiv 2602.03730); see `sequela.rollout.estimators`. "auto", and what there are no rollouts for,
     takes what there is; a task without hazards (`Task.has_hazard`) takes "mc" in any case: one simulation serves tasks
     of all sorts. Numbers: the median of the rollouts for "time" and "value", their mean for "count", which is the
     expected count. A rollout that is not known to have reached the outcome of kind "time", because it ended, passed the
     horizon or was cut off, counts as later than any other.
 
     Args:
-        folder: where the rollouts and their events come from.
-        rollouts: the rows of `read_rollouts` that belong to the cohort.
+        simulation: where the rollouts and their events come from.
+        rollouts: the rows of `simulation.rollouts()` that belong to the cohort.
         level: for numbers, the share of the rollouts between `low` and `high`.
 
     Returns:
@@ -97,12 +61,12 @@ def estimate(
         `estimator`, the one that was used: "scope", "mc", "reach", "median" or "mean".
 
     Raises:
-        InputError: for an unknown estimator or level, or where the hazards of this task were not recorded.
+        InputError: for an unknown estimator or level, or if the hazards of this task were not recorded.
     """
     _known(estimator)
     if task.has_hazard and estimator != "mc":
-        return _summed_hazards(task, folder, rollouts, estimator)
-    answered = answers(task, folder, _ordinary(task, folder, rollouts))
+        return _summed_hazards(task, simulation, rollouts, estimator)
+    answered = answers(task, simulation, _ordinary(task, simulation, rollouts))
     number = pl.col("label")
     if task.kind == "time":
         known, later = pl.col("decided") != "censored", number.fill_null(float("inf")).sort()
@@ -123,14 +87,14 @@ def estimate(
         return _summarise(
             answered, "mean", number.mean(), _error_of_mean(number), known, _span(_sorted(), level)
         )
-    return _risk(answered, number, "mc", read_plan(folder))
+    return _risk(answered, number, "mc", simulation.budget())
 
 
-def scores(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> tuple[pl.DataFrame, str]:
+def scores(task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str) -> tuple[pl.DataFrame, str]:
     """What each rollout says to `task`, by the estimator that `estimate` would use, and the name of that one.
 
     Args:
-        folder, rollouts, estimator: as for `estimate`.
+        simulation, rollouts, estimator: as for `estimate`.
 
     Returns:
         `KEY` and `score` (Float64): what is averaged or of which the median is taken. Null where the rollout decides
@@ -141,22 +105,22 @@ def scores(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> 
     """
     _known(estimator)
     if task.has_hazard and estimator != "mc":
-        own, column, used = _pool(task, folder, rollouts, estimator)
+        own, column, used = _pool(task, simulation, rollouts, estimator)
         return own.select(*KEY, score=pl.col(column).cast(pl.Float64)), used
-    answered = answers(task, folder, _ordinary(task, folder, rollouts))
+    answered = answers(task, simulation, _ordinary(task, simulation, rollouts))
     label = pl.col("label").fill_null(float("inf")) if task.kind == "time" else pl.col("label")
     return answered.select(*KEY, score=label.cast(pl.Float64)), {"binary": "mc", "count": "mean"}.get(
         task.kind, "median"
     )
 
 
-def _ordinary(task: Task, folder: Path, rollouts: pl.DataFrame) -> pl.DataFrame:
+def _ordinary(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.DataFrame:
     """The rollouts that avoid nothing."""
     own = rollouts.filter(pl.col("avoids").is_null())
     if own.is_empty() and not rollouts.is_empty():
         raise InputError(
-            f"{folder} holds only futures without the outcome of '{task.name}', whose events tell nothing of how often "
-            "it comes: predict with --estimator reach, or simulate with --estimator mc."
+            f"{simulation} holds only futures without the outcome of '{task.name}', whose events do not show how often "
+            "it comes: predict with the estimator reach, or simulate with the estimator mc."
         )
     return own
 
@@ -166,29 +130,29 @@ def _known(estimator: str) -> None:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
 
 
-def _summed_hazards(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> pl.DataFrame:
+def _summed_hazards(task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str) -> pl.DataFrame:
     """The answers of "scope" or "reach", whichever is asked for, or else there."""
-    own, column, used = _pool(task, folder, rollouts, estimator)
-    return _risk(own, pl.col(column), used, read_plan(folder))
+    own, column, used = _pool(task, simulation, rollouts, estimator)
+    return _risk(own, pl.col(column), used, simulation.budget())
 
 
-def _pool(task: Task, folder: Path, rollouts: pl.DataFrame, estimator: str) -> tuple[pl.DataFrame, str, str]:
+def _pool(task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str) -> tuple[pl.DataFrame, str, str]:
     """The rollouts that answer by "scope" or "reach", the column with their scores, and which of the two it is."""
     pools = {"scope": pl.col("avoids").is_null(), "reach": pl.col("avoids") == task.name}
-    there = [name for name in pools if f"{name}//{task.name}" in rollouts.columns]
+    there = [name for name in pools if score_column(name, task.name) in rollouts.columns]
     if not there:
         raise InputError(
-            f"{folder / 'rollouts.parquet'} has no column 'scope//{task.name}': simulate again with "
+            f"{simulation} has no rollouts with the column '{score_column('scope', task.name)}': simulate again with "
             f"--task {task.name}, or predict with the estimator mc."
         )
     used = estimator if estimator in there else there[0]
-    return rollouts.filter(pools[used]), f"{used}//{task.name}", used
+    return rollouts.filter(pools[used]), score_column(used, task.name), used
 
 
 def _risk(rollouts: pl.DataFrame, score: pl.Expr, estimator: str, plan: RolloutBudget) -> pl.DataFrame:
     """The mean of the scores of each question, as the plan weighs them."""
-    questions = rollouts.select(KEY[:2]).unique().sort(KEY[:2]).with_row_index("question")
-    placed = rollouts.select(*KEY, "tokens", score=score.cast(pl.Float64)).join(questions, on=KEY[:2])
+    questions = rollouts.select(QUESTION).unique().sort(QUESTION).with_row_index("question")
+    placed = rollouts.select(*KEY, "tokens", score=score.cast(pl.Float64)).join(questions, on=QUESTION)
     at = placed["question"].to_numpy(), placed["rollout"].to_numpy()
     shape = len(questions), int(at[1].max(initial=-1)) + 1
     scores, tokens = np.full(shape, np.nan), np.zeros(shape, np.int64)
@@ -198,7 +162,7 @@ def _risk(rollouts: pl.DataFrame, score: pl.Expr, estimator: str, plan: RolloutB
     low, high = estimators.interval(answer, estimator)
     columns = {"prediction": answer.risk, "standard_error": answer.standard_error, "low": low, "high": high}
     cost = tokens.sum(1) if placed["tokens"].null_count() == 0 else [None] * len(questions)
-    return questions.select(KEY[:2]).with_columns(
+    return questions.select(QUESTION).with_columns(
         *(pl.Series(name, values).fill_nan(None) for name, values in columns.items()),
         rollouts=pl.Series(answer.rollouts),
         undecidable_rollouts=pl.Series(answer.undecidable),
@@ -207,21 +171,15 @@ def _risk(rollouts: pl.DataFrame, score: pl.Expr, estimator: str, plan: RolloutB
     )
 
 
-def answers(task: Task, folder: Path, rollouts: pl.DataFrame) -> pl.DataFrame:
+def answers(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.DataFrame:
     """The answer that each imagined future gives to `task`: `rollouts` with the columns of `labels`."""
-    return labels(task, _read_outcomes(folder, task), rollouts)
+    return labels(task, _outcomes(simulation, task), rollouts)
 
 
-def _read_outcomes(folder: Path, task: Task) -> pl.DataFrame:
-    """The imagined events that decide `task`."""
-    files = sorted((folder / "data").glob("*.parquet"))
-    if not files:
-        raise InputError(
-            f"{folder / 'data'} holds no imagined events, such as `sequela simulate` writes: name another folder."
-        )
+def _outcomes(simulation: Simulation, task: Task) -> pl.DataFrame:
+    """The simulated events that decide `task`."""
     columns = [*KEY, "time", "code", *(["numeric_value"] if task.by_value else [])]
-    what = "imagined events, such as `sequela simulate` writes"
-    return pl.concat([read_parquet(file, what, columns).filter(matches(task.decided_by())) for file in files])
+    return simulation.events(columns, matches(task.decided_by()))
 
 
 def _summarise(
@@ -237,7 +195,7 @@ def _summarise(
         "undecidable_rollouts": (~known).sum(),
         "tokens": pl.col("tokens").cast(pl.Int64).sum(),
     }
-    summary = answered.group_by(KEY[:2]).agg(
+    summary = answered.group_by(QUESTION).agg(
         prediction=prediction, standard_error=standard_error, **(span or {}), **counts
     )
     return summary.with_columns(estimator=pl.lit(estimator))

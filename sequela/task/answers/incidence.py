@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
-from sequela.task.label import KEY
+from sequela.record.questions import QUESTION
 
 LEVEL = 0.95  # of the interval of the time
 CELLS = 1 << 20  # rollouts worked on at once
@@ -226,7 +226,7 @@ def _questions(answered: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, _Curves]]
     """The questions in order, some at a time, with their curves."""
     if answered.is_empty():
         raise InputError("there are no rollouts to read an incidence from: simulate first.")
-    key = list(KEY[:2])
+    key = list(QUESTION)
     ordered = answered.sort(key).select(*key, "until_days", "decided")
     asked = ordered.group_by(key, maintain_order=True).len()
     count_P = asked["len"].to_numpy().astype(np.int64)

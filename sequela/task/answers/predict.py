@@ -12,8 +12,10 @@ from sequela.errors import InputError
 from sequela.progress import Progress, silent
 from sequela.record.dataset import read_events, read_frames
 from sequela.record.duration import MINUTE
+from sequela.record.questions import QUESTION
+from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.request import Request
-from sequela.task.answers.estimate import estimate, read_edits, read_maps, read_rollouts
+from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.prediction import SIMULATION, write_predictions
 from sequela.task.baselines.features import Features, build_features
@@ -21,8 +23,6 @@ from sequela.task.label import labels
 from sequela.task.task import Task
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
-
-QUESTION = ["subject_id", "prediction_time"]
 
 
 def requests(
@@ -108,9 +108,9 @@ def predict(
     Raises:
         InputError: where the folder holds no rollouts for a task, or those of edited histories.
     """
-    folder = Path(simulated)
-    rollouts, maps = read_rollouts(folder), read_maps(folder)
-    if read_edits(folder):
+    folder = SimulatedFolder(Path(simulated))
+    rollouts, maps = folder.rollouts(), folder.maps()
+    if folder.edits():
         raise InputError(
             f"{folder} holds futures of edited histories, which cannot be held against what happened: simulate the "
             "histories as recorded."
@@ -135,19 +135,22 @@ def predict(
     return report
 
 
-def _first(rollouts: pl.DataFrame, count: int, folder: Path) -> pl.DataFrame:
+def _first(rollouts: pl.DataFrame, count: int, folder: SimulatedFolder) -> pl.DataFrame:
     there = rollouts["rollout"].n_unique()
     if not 1 <= count <= there:
         raise InputError(f"{folder} has {there} rollouts a patient, not {count}: ask for 1 to {there}.")
     return rollouts.filter(pl.col("rollout") < count)
 
 
-def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Path) -> pl.DataFrame:
+def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: SimulatedFolder) -> pl.DataFrame:
     """`subject_id`, `prediction_time` and the answers by `labels` of the patients who were simulated for this task."""
-    asked = task.prediction_times(events).join(rollouts, on=QUESTION, how="semi", maintain_order="left")
+    questions = folder.questions(task.name)
+    if questions is None:
+        questions = task.prediction_times(events)
+    asked = questions.join(rollouts, on=QUESTION, how="semi", maintain_order="left")
     if asked.is_empty():
         raise InputError(
-            f"{folder / 'rollouts.parquet'} has no rollouts at the prediction times of '{task.name}': "
+            f"{folder} has no rollouts at the prediction times of '{task.name}': "
             f"simulate with --task {task.name}, from the same MEDS dataset."
         )
     return labels(task, events, asked)

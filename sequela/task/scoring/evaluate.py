@@ -12,13 +12,13 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from sequela.errors import InputError
+from sequela.record.questions import QUESTION
 from sequela.task.answers.prediction import SIMULATION, read_predictions
 from sequela.task.scoring import metric
 from sequela.task.scoring.bootstrap import RESAMPLES, Estimate, interval, resamples
 from sequela.task.scoring.censoring import censoring_weights
 from sequela.task.scoring.verdict import HEADLINE, verdict
 
-QUESTION = ["subject_id", "prediction_time"]
 METRICS: dict[str, dict[str, Callable]] = {
     "binary": {
         "auroc": metric.auroc,

@@ -7,7 +7,8 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.duration import DAY
 from sequela.record.timeline import timelines
-from sequela.task.answers.estimate import estimate, read_rollouts
+from sequela.rollout.folder import SimulatedFolder
+from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import order_statistics
 from tests.task.conftest import at_day, make_events, make_task
 
@@ -42,7 +43,7 @@ def write_simulated(folder: Path, rollouts: list[dict], events: list[tuple] = ()
 
 
 def answers(folder: Path, estimator: str, **task) -> dict[int, dict]:
-    frame = estimate(make_task(**task), folder, read_rollouts(folder), estimator)
+    frame = estimate(make_task(**task), SimulatedFolder(folder), SimulatedFolder(folder).rollouts(), estimator)
     return {row["subject_id"]: row for row in frame.to_dicts()}
 
 
@@ -243,16 +244,16 @@ def test_what_cannot_be_estimated_is_said(tmp_path):
         answers(folder, "scope", name="other")
     with pytest.raises(InputError, match="no estimator 'guess'"):
         answers(folder, "guess")
-    avoiding = read_rollouts(folder).with_columns(avoids=pl.lit("stroke_10d"))
+    avoiding = SimulatedFolder(folder).rollouts().with_columns(avoids=pl.lit("stroke_10d"))
     with pytest.raises(InputError, match="only futures without the outcome"):
-        estimate(make_task(), folder, avoiding, "mc")
+        estimate(make_task(), SimulatedFolder(folder), avoiding, "mc")
     with pytest.raises(InputError, match="level of an interval is 95"):
-        estimate(make_task(kind="count"), folder, read_rollouts(folder), "mc", level=95)
+        estimate(make_task(kind="count"), SimulatedFolder(folder), SimulatedFolder(folder).rollouts(), "mc", level=95)
     with pytest.raises(InputError, match="is not there"):
-        read_rollouts(tmp_path)
+        SimulatedFolder(tmp_path).rollouts()
     pl.read_parquet(folder / "rollouts.parquet").drop("reason").write_parquet(folder / "rollouts.parquet")
     with pytest.raises(InputError, match="no column 'reason'"):
-        read_rollouts(folder)
+        SimulatedFolder(folder).rollouts()
     (folder / "rollouts.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(InputError, match="cannot be read"):
-        read_rollouts(folder)
+        SimulatedFolder(folder).rollouts()

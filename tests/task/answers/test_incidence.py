@@ -4,7 +4,8 @@ import pytest
 from statsmodels.duration.survfunc import CumIncidenceRight
 
 from sequela.errors import InputError
-from sequela.task.answers.estimate import answers, estimate, read_rollouts
+from sequela.rollout.folder import SimulatedFolder
+from sequela.task.answers.estimate import answers, estimate
 from sequela.task.answers.incidence import incidence, incidences, time_span, time_spans
 from tests.task.answers.test_estimate import AT, rollout, write_simulated
 from tests.task.conftest import make_task
@@ -185,14 +186,15 @@ def test_from_simulated_futures(tmp_path):
             if draw.random() < 0.1:
                 events.append((patient, number, draw.uniform(1, 12), "MEDS_DEATH"))
     folder = write_simulated(tmp_path / "s", rows, events)
-    task, rollouts = make_task(kind="time"), read_rollouts(folder)
-    spans = time_spans(answers(task, folder, rollouts), level=0.7).sort("subject_id")
-    predicted = estimate(task, folder, rollouts, "mc", level=0.7).sort("subject_id")
+    simulated = SimulatedFolder(folder)
+    task, rollouts = make_task(kind="time"), simulated.rollouts()
+    spans = time_spans(answers(task, simulated, rollouts), level=0.7).sort("subject_id")
+    predicted = estimate(task, simulated, rollouts, "mc", level=0.7).sort("subject_id")
     for name, column in {"median": "prediction", "low": "low", "high": "high"}.items():
         assert spans[name].to_list() == pytest.approx(predicted[column].to_list())
     assert spans["median"].null_count() in range(1, 6)
-    risk = incidences(answers(make_task(), folder, rollouts), [10])
-    shares = estimate(make_task(), folder, rollouts, "mc").sort("subject_id")
+    risk = incidences(answers(make_task(), simulated, rollouts), [10])
+    shares = estimate(make_task(), simulated, rollouts, "mc").sort("subject_id")
     np.testing.assert_allclose(risk["risk"], shares["prediction"])
 
 
