@@ -1,8 +1,8 @@
 """Events on disk: a MEDS dataset, written by us or by anyone, checked where it is read.
 
 In memory events are a polars frame sorted by patient and time: `subject_id` Int64, `time` Datetime[us] (null for
-static events, which come first), `code` String, `numeric_value` Float32 (null for none) and, where the data has
-free text, `text_value` String.
+static events, which come first), `code` String, `numeric_value` Float32 (null for none) and, if any event has one,
+`text_value` String (free text) and `media` String (the path of a file relative to the dataset's folder).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ each kind in the order in which it was asked for. Codes are those of the events 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,7 +156,7 @@ def edited(columns: Events, at: np.ndarray, edits: Edits) -> tuple[Events, np.nd
             found[place, patients] = True
         else:
             found[place] = _takes(columns, owner, at, edit)
-    kept = Events(columns.patient[keep], columns.time[keep], columns.code[keep], number[keep], columns.names)
+    kept = replace(columns, number=number).take(keep)
     takers = found[len(edits.in_order) - len(edits.add) :]
     return _with_additions(kept, columns.patient[columns.starts], at, edits.add, takers), found
 
@@ -197,10 +197,12 @@ def _with_additions(
         code.append(np.full(many, names.index(addition.code), np.int32))
         number.append(np.full(many, np.nan if addition.value is None else addition.value, np.float32))
     patient, time = np.concatenate(patient), np.concatenate(time)
-    order = np.lexsort((time, patient))
-    return Events(
-        patient[order], time[order], np.concatenate(code)[order], np.concatenate(number)[order], names
+    added = len(patient) - len(columns)
+    payload = (
+        None if column is None else column.extend_constant(None, added) for column in (columns.text, columns.media)
     )
+    every = Events(patient, time, np.concatenate(code), np.concatenate(number), names, *payload)
+    return every.take(np.lexsort((time, patient)))
 
 
 def _named(columns: Events, pattern: str) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from sequela.record.schema import BIRTH
-from sequela.record.timeline import STATIC
+from sequela.record.schema import BIRTH, MEDIA, TEXT
+from sequela.record.timeline import STATIC, payload_of
 
 NEVER = int(np.iinfo(np.int64).max)
 
@@ -24,6 +24,9 @@ class Events:
         code: int32 [N], rows of `names`.
         number: float32 [N], NaN where the event has no numeric value.
         names: the distinct codes; some may have no event.
+        text: String [N], null where the event has no text; None if no event has one.
+        media: String [N], the path of a file relative to the dataset's folder, null where the event has none; None if
+            no event has one.
     """
 
     patient: np.ndarray
@@ -31,6 +34,8 @@ class Events:
     code: np.ndarray
     number: np.ndarray
     names: tuple[str, ...]
+    text: pl.Series | None = None
+    media: pl.Series | None = None
 
     @staticmethod
     def of(events: pl.DataFrame) -> Events:
@@ -43,12 +48,15 @@ class Events:
             code.to_numpy() if len(names) else np.zeros(0, np.int32),
             events["numeric_value"].cast(pl.Float32).fill_null(np.nan).to_numpy(),
             tuple(names),
+            payload_of(events.get_column(TEXT, default=None)),
+            payload_of(events.get_column(MEDIA, default=None)),
         )
 
     def frame(self) -> pl.DataFrame:
-        """As a MEDS frame (see `sequela.record.dataset`)."""
+        """As a MEDS frame (see `sequela.record.dataset`), with the columns of those payloads that there are."""
         names = pl.Series(self.names, dtype=pl.String)
         static = pl.Series(self.time == STATIC)
+        payload = {TEXT: self.text, MEDIA: self.media}
         return pl.DataFrame(
             {
                 "subject_id": self.patient,
@@ -56,6 +64,7 @@ class Events:
                 "code": names.gather(self.code),
                 "numeric_value": pl.Series(self.number, dtype=pl.Float32).fill_nan(None),
             }
+            | {name: column for name, column in payload.items() if column is not None}
         )
 
     def __len__(self) -> int:
@@ -63,7 +72,15 @@ class Events:
 
     def take(self, rows: np.ndarray) -> Events:
         """The given rows: indices [M], or bool [N]."""
-        return Events(self.patient[rows], self.time[rows], self.code[rows], self.number[rows], self.names)
+        return Events(
+            self.patient[rows],
+            self.time[rows],
+            self.code[rows],
+            self.number[rows],
+            self.names,
+            _taken(self.text, rows),
+            _taken(self.media, rows),
+        )
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -71,21 +88,27 @@ class Events:
         return np.flatnonzero(np.append(True, self.patient[1:] != self.patient[:-1])[: len(self)])
 
     def recoded(self, targets: list[tuple[str, ...]]) -> Events:
-        """Every event of code i as one event for each of `targets[i]`, at the same time with the same value."""
+        """Every event of code i as one event for each of `targets[i]`; time, value and payload stay."""
         names = sorted({name for several in targets for name in several})
         place = {name: row for row, name in enumerate(names)}
         first = np.array([place[several[0]] if several else -1 for several in targets], np.int32)
         count = np.array([len(several) for several in targets], np.int64)
         if (count == 1).all():
             code = first[self.code] if len(self) else self.code
-            return Events(self.patient, self.time, code, self.number, tuple(names))
+            return replace(self, code=code, names=tuple(names))
         flat = np.array([place[name] for several in targets for name in several], np.int32)
         offset = np.cumsum(count) - count
         times = count[self.code]
         rows = np.repeat(np.arange(len(self)), times)
         nth = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
         code = flat[offset[self.code[rows]] + nth]
-        return Events(self.patient[rows], self.time[rows], code, self.number[rows], tuple(names))
+        return replace(self.take(rows), code=code, names=tuple(names))
+
+
+def _taken(column: pl.Series | None, rows: np.ndarray) -> pl.Series | None:
+    if column is None:
+        return None
+    return payload_of(column.filter(pl.Series(rows)) if rows.dtype == bool else column.gather(rows))
 
 
 def births(columns: Events) -> np.ndarray:

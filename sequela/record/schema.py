@@ -12,6 +12,10 @@ TRAIN, TUNING, HELD_OUT = SPLITS = ("train", "tuning", "held_out")
 FRACTIONS = (0.7, 0.1, 0.2)  # of the patients, in the splits, unless somebody says otherwise
 
 
+# The payload of an event, both optional: free text (MEDS 0.4), and, a column of our own, the path of a file below the
+# dataset's folder (an image, a signal).
+TEXT, MEDIA = PAYLOAD = ("text_value", "media")
+
 BIRTH = "MEDS_BIRTH"
 DEATH = "MEDS_DEATH"
 # The record is complete until this event and silent after it (censoring). It is known to labels and to the

@@ -12,13 +12,12 @@ import pyarrow.parquet as pq
 
 from sequela.errors import InputError
 from sequela.record.events import Events
-from sequela.record.schema import DATA
-from sequela.record.timeline import STATIC
+from sequela.record.schema import DATA, PAYLOAD
+from sequela.record.timeline import STATIC, payload_of
 from sequela.record.validate import cells, check_births, check_cells, check_schema, unreadable
 
 ROWS = 1 << 20
 COLUMNS = ("subject_id", "time", "code", "numeric_value")
-TEXT = "text_value"
 
 
 @dataclass(frozen=True)
@@ -62,28 +61,35 @@ def _shards_of_file(path: Path, rows: int) -> list[Shard]:
     return [*shards, Shard(path, first, about.num_row_groups, held)] if held else shards
 
 
-def read_shard(shard: Shard) -> Events:
+def read_shard(shard: Shard, *, payload: bool = True) -> Events:
     """The events of the patients who begin in the shard, sorted by patient and time, static ones first.
 
     Events of a patient at the same time keep the order they have on disk.
 
+    Args:
+        payload: whether to read texts and media too; without them, notes take neither time nor memory.
+
     Raises:
-        InputError: where a cell is missing or no finite number, or an event is before its patient's birth.
+        InputError: where a cell is missing or no finite number, a media path leads out of the dataset, or an event is
+            before its patient's birth.
     """
-    return _read(shard, COLUMNS)[0]
+    table, before = _rows(shard, (*COLUMNS, *PAYLOAD) if payload else COLUMNS)
+    events = _events(table)
+    order = _order(events)
+    row = np.arange(len(table)) if order is None else order
+    if order is not None:
+        events = events.take(order)
+    check_births(events, before + 1 + row, shard.path)
+    return events
 
 
 def read_frame(shard: Shard) -> pl.DataFrame:
-    """The same as a MEDS frame (see `sequela.record.dataset`), with the texts.
+    """The same as a MEDS frame (see `sequela.record.dataset`).
 
     Raises:
         InputError: see `read_shard`.
     """
-    columns, table = _read(shard, (*COLUMNS, TEXT))
-    frame = columns.frame()
-    if TEXT not in table.column_names:
-        return frame
-    return frame.with_columns(pl.Series(TEXT, table[TEXT].cast(pa.string())))
+    return read_shard(shard).frame()
 
 
 def patients_of(shard: Shard) -> np.ndarray:
@@ -93,18 +99,6 @@ def patients_of(shard: Shard) -> np.ndarray:
         InputError: where a row has no patient.
     """
     return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pl.Int64))
-
-
-def _read(shard: Shard, names: tuple[str, ...]) -> tuple[Events, pa.Table]:
-    """The events of a shard, and its columns `names` as they are in the file, both in order."""
-    table, before = _rows(shard, names)
-    columns = _columns(table)
-    order = _order(columns)
-    row = np.arange(len(table)) if order is None else order
-    if order is not None:
-        columns, table = columns.take(order), table.take(order)
-    check_births(columns, before + 1 + row, shard.path)
-    return columns, table
 
 
 def _rows(shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
@@ -149,14 +143,17 @@ def _numbers(table: pa.Table, column: str, kind: pl.DataType | type[pl.DataType]
     return cells(table[column]).cast(kind).to_physical().fill_null(absent).to_numpy()
 
 
-def _columns(table: pa.Table) -> Events:
+def _events(table: pa.Table) -> Events:
     time = _numbers(table, "time", pl.Datetime("us"), STATIC)
     if "numeric_value" in table.column_names:
         number = _numbers(table, "numeric_value", pl.Float32, np.nan)
     else:
         number = np.full(len(table), np.nan, np.float32)
     names, code = _coded(table["code"])
-    return Events(_numbers(table, "subject_id", pl.Int64), time, code, number, names)
+    payload = (
+        payload_of(cells(table[column])) if column in table.column_names else None for column in PAYLOAD
+    )
+    return Events(_numbers(table, "subject_id", pl.Int64), time, code, number, names, *payload)
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -175,9 +172,9 @@ def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(names), np.concatenate(code) if code else np.zeros(0, np.int32)
 
 
-def _order(columns: Events) -> np.ndarray | None:
+def _order(events: Events) -> np.ndarray | None:
     """How to sort the events; None where they are sorted."""
-    patient, time = columns.patient, columns.time
+    patient, time = events.patient, events.time
     same = patient[1:] == patient[:-1]
     if ((patient[1:] > patient[:-1]) | (same & (time[1:] >= time[:-1]))).all():
         return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from sequela.record.schema import FOLLOW_UP_END
+from sequela.record.schema import FOLLOW_UP_END, PAYLOAD
 
 STATIC = int(np.iinfo(np.int64).min)  # the time of events without one (sex, race): before everything else
 
@@ -23,6 +23,9 @@ class Timeline:
         code: str objects [N].
         number: float32 [N], NaN where the event has no numeric value.
         end: microseconds; the record is complete until then. None where nothing is dated.
+        text: str objects [N], None where an event has no text; None if none has.
+        media: str objects [N], the path of a file relative to the dataset's folder, None where an event has none;
+            None if none has.
     """
 
     patient: int
@@ -30,6 +33,8 @@ class Timeline:
     code: np.ndarray
     number: np.ndarray
     end: int | None
+    text: np.ndarray | None = None
+    media: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert len(self.time) == len(self.code) == len(self.number)
@@ -56,11 +61,36 @@ class Timeline:
             np.concatenate([self.code, other.code]),
             np.concatenate([self.number, other.number]),
             self.end if other.end is None else other.end,
+            _joined(self.text, other.text, len(self), len(other)),
+            _joined(self.media, other.media, len(self), len(other)),
         )
 
     def _slice(self, start: int, stop: int, end: int | None) -> Timeline:
-        keep = slice(start, stop)
-        return replace(self, time=self.time[keep], code=self.code[keep], number=self.number[keep], end=end)
+        rows = slice(start, stop)
+        text, media = _sliced(self.text, rows), _sliced(self.media, rows)
+        return Timeline(
+            self.patient, self.time[rows], self.code[rows], self.number[rows], end, text, media
+        )
+
+
+def _sliced(payload: np.ndarray | None, rows: slice) -> np.ndarray | None:
+    return None if payload is None else payload[rows]
+
+
+def _joined(
+    first: np.ndarray | None, second: np.ndarray | None, before: int, after: int
+) -> np.ndarray | None:
+    """The payloads of `before` events and then of `after` events."""
+    if first is None and second is None:
+        return None
+    first = np.full(before, None, object) if first is None else first
+    second = np.full(after, None, object) if second is None else second
+    return np.concatenate([first, second])
+
+
+def payload_of(column: pl.Series | None) -> pl.Series | None:
+    """A payload column as String; None if it is not there, or no event has a cell in it."""
+    return None if column is None or column.null_count() == len(column) else column.cast(pl.String)
 
 
 def timelines(events: pl.DataFrame) -> Iterator[Timeline]:
@@ -74,12 +104,14 @@ def timelines(events: pl.DataFrame) -> Iterator[Timeline]:
     time = events["time"].cast(pl.Datetime("us")).to_physical().fill_null(STATIC).to_numpy()
     code = events["code"].to_numpy()
     number = events["numeric_value"].cast(pl.Float32).fill_null(np.nan).to_numpy()
+    payload = (payload_of(events.get_column(column, default=None)) for column in PAYLOAD)
+    text, media = (None if column is None else column.to_numpy() for column in payload)
     stated_end = np.where((events["code"] == FOLLOW_UP_END).to_numpy(), time, STATIC)
     starts = np.flatnonzero(np.r_[True, patient[1:] != patient[:-1]])
     ends = np.maximum.reduceat(stated_end, starts)
     for start, stop, end in zip(starts, np.r_[starts[1:], len(patient)], ends, strict=True):
         last = end if end != STATIC else time[stop - 1]
         rows = slice(start, stop)
-        yield Timeline(
-            int(patient[start]), time[rows], code[rows], number[rows], None if last == STATIC else int(last)
-        )
+        known_until = None if last == STATIC else int(last)
+        payload = _sliced(text, rows), _sliced(media, rows)
+        yield Timeline(int(patient[start]), time[rows], code[rows], number[rows], known_until, *payload)

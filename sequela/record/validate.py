@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sequela.errors import InputError
 from sequela.record.events import NEVER, Events, births
-from sequela.record.schema import BIRTH
+from sequela.record.schema import BIRTH, MEDIA, TEXT
 from sequela.record.timeline import STATIC
 
 T = TypeVar("T")
@@ -25,8 +25,12 @@ ACCEPTED = {
     "time": ((pl.Datetime, pl.Date), "timestamps"),
     "code": (_TEXTS, "text"),
     "numeric_value": (_NUMBERS, "numbers"),
-    "text_value": ((*_TEXTS, pl.Null), "text"),
+    TEXT: ((*_TEXTS, pl.Null), "text"),
+    MEDIA: ((*_TEXTS, pl.Null), "text"),
 }
+# Regular expression, for polars and DuckDB: a path that may lead out of the folder it is relative to. It is empty or
+# absolute, starts with a drive or a scheme, or has a component "..".
+OUTSIDE = r"^$|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)"
 
 
 def check_schema(path: Path) -> None:
@@ -70,7 +74,7 @@ def _parquet(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def check_cells(table: pa.Table, path: Path, before: int) -> None:
-    """Every event has a patient and a code, and its value, if any, is finite.
+    """Every event has a patient and a code; its value, if any, is finite; its media lie in the dataset's folder.
 
     Args:
         table: rows of the file at `path` that lie together there, behind `before` others.
@@ -86,6 +90,18 @@ def check_cells(table: pa.Table, path: Path, before: int) -> None:
             raise InputError(
                 f"{path}, row {row}: 'numeric_value' is infinite; give a number, or leave it empty."
             )
+    if MEDIA in table.column_names:
+        outside = cells(table[MEDIA]).cast(pl.String).str.contains(OUTSIDE).fill_null(False)
+        if outside.any():
+            raise outside_error(f"{path}, row {before + 1 + outside.arg_max()}")
+
+
+def outside_error(position: str) -> InputError:
+    """The error for a media path, at `position`, that may lead out of the dataset's folder."""
+    return InputError(
+        f"{position}: '{MEDIA}' is not a relative path inside the dataset's folder; write one such as images/1.png, "
+        "without '..', or leave it empty."
+    )
 
 
 def cells(column: pa.Array | pa.ChunkedArray) -> pl.Series:

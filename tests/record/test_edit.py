@@ -50,6 +50,15 @@ def test_no_edits_change_nothing():
     assert rows == ROWS and found.shape == (0, 3) and not NO_EDITS
 
 
+def test_payloads_stay_with_their_events_and_an_addition_has_none():
+    noted = frame().with_columns(text_value=pl.format("{}", pl.int_range(pl.len())))
+    edits = Edits.parse(add=["DRUG//Z @ 12 hours"], remove=["DRUG//X"], set=["LAB//B = 8"])
+    events, _ = edited(Events.of(noted), AT, edits)
+    assert events.text.to_list() == ["0", "1", "2", "4", "5", None, "6", "7", "8", "9", None, "10", "11", "12"]
+    codes = [code for _, _, code, *_ in rows_of(events.take(events.text.is_not_null().to_numpy()))]
+    assert codes == [ROWS[int(text)][2] for text in events.text.drop_nulls()]
+
+
 def test_an_addition_lies_before_the_prediction_time_of_those_who_have_a_history():
     rows, found = edit(add=["DRUG//Z @ 12 hours", "LAB//A = 9.5 @ 2 days"])
     assert (

@@ -41,6 +41,26 @@ def test_a_frame_becomes_columns_and_nothing_is_lost():
     assert len(Events.of(frame())) == 0 and Events.of(frame()).starts.tolist() == []
 
 
+def payload(*cells):
+    return pl.Series(cells, dtype=pl.String)
+
+
+def test_payloads_survive_and_are_none_where_no_event_has_one():
+    whole = frame(*ROWS).with_columns(
+        text_value=payload(None, "note", None, "other"), media=payload(None, None, "a/1.png", None)
+    )
+    events = Events.of(whole)
+    assert events.frame().equals(whole)
+    assert events.take(np.array([3, 1])).text.to_list() == ["other", "note"]
+    second = events.take(np.array([False, False, True, False]))
+    assert second.media.to_list() == ["a/1.png"] and second.text is None
+    recoded = events.recoded([("X", "Y"), ("B",), ()])
+    assert recoded.text.to_list() == ["note", "note", None, "other", "other"]
+    assert recoded.media.to_list() == [None, None, "a/1.png", None, None]
+    bare = Events.of(whole.with_columns(text_value=payload(None, None, None, None)).drop("media"))
+    assert bare.text is None and bare.media is None and bare.frame().equals(frame(*ROWS))
+
+
 def test_a_code_with_several_targets_becomes_several_events_and_one_without_none():
     columns = Events.of(frame(*ROWS))
     recoded = columns.recoded([("X", "Y"), (), ("GENDER//F",)])

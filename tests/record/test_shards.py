@@ -76,6 +76,7 @@ def test_a_dataset_without_values_is_read(tmp_path):
         (frame((1, 5, "A", None), (1, 5, None, None)), "row 2: 'code' is missing"),
         (frame((1, 5, "A", float("inf"))), "row 1: 'numeric_value' is infinite"),
         (frame((1, 5, BIRTH, None), (1, 4, "A", None)), "row 2: the event is before its patient's birth"),
+        (frame((1, 5, "A", None)).with_columns(media=pl.lit(7)), "column 'media' holds Int32: convert it to text"),
         (frame((1, 5, "A", None)).drop("time"), "has no column 'time'"),
         (frame((1, 5, "A", None)).with_columns(time=pl.lit("today")), "convert it to timestamps"),
     ],
@@ -104,6 +105,8 @@ def test_a_frame_is_the_same_with_the_texts_and_in_the_same_order(tmp_path):
     read = read_frame(shard)
     assert read.equals(events[[2, 3, 1, 0]]) and read.schema == events.schema
     assert rows_of(Events.of(read)) == rows_of(read_shard(shard))
+    assert read_shard(shard).text.to_list() == ["y", None, "x", "w"]
+    assert read_shard(shard, payload=False).text is None
     assert patients_of(shard).tolist() == [1, 2]
 
 

@@ -1,6 +1,7 @@
 """Timelines: cutting, joining, and where they end."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -55,6 +56,15 @@ def test_joining_in_the_wrong_order_is_refused():
         timeline([1]).then(timeline([2], patient=8))
 
 
+def test_payloads_are_cut_and_joined_with_their_events():
+    noted = replace(timeline([1, 2], end=9), text=np.array(["a", None], object))
+    seen = replace(timeline([3], end=9), media=np.array(["1.png"], object))
+    joined = noted.then(seen)
+    assert joined.text.tolist() == ["a", None, None] and joined.media.tolist() == [None, None, "1.png"]
+    assert joined.until(2).text.tolist() == ["a"] and joined.since(3).media.tolist() == ["1.png"]
+    assert timeline([1]).then(timeline([2])).text is None
+
+
 def test_a_frame_becomes_one_timeline_a_patient():
     day = dt.datetime(2020, 1, 1)
     events = pl.DataFrame(
@@ -79,4 +89,7 @@ def test_a_frame_becomes_one_timeline_a_patient():
     assert first.end == stamp + 31 * 86_400_000_000
     assert static_only.end is None
     assert last.end == stamp + 86_400_000_000, "without FOLLOW_UP//END: the last event"
+    assert first.text is None and first.media is None
+    noted = events.with_columns(text_value=pl.Series(["x", None, None, None, "y", None]))
+    assert [one.text.tolist() for one in timelines(noted)] == [["x", None, None], [None], ["y", None]]
     assert list(timelines(events.clear())) == []

@@ -122,6 +122,18 @@ def test_truncated_file(dataset):
     refused(dataset, str(path), "cannot be read")
 
 
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "../1.png", "a/../../1.png", "a/..", "..\\1.png", "~/1.png", "C:/1.png",
+             "https://example.org/1.png", "\\\\server\\1.png", ""],
+)  # fmt: skip
+def test_media_outside_the_dataset_are_refused(dataset, path):
+    second = lambda cell: pl.when(pl.int_range(pl.len()) == 1).then(pl.lit(cell))  # noqa: E731
+    file = rewrite(dataset, lambda frame: frame.with_columns(media=second("a..b/.c/1.png")))
+    assert read_events(dataset)["media"].drop_nulls().to_list() == ["a..b/.c/1.png"]
+    rewrite(dataset, lambda frame: frame.with_columns(media=second(path)))
+    refused(dataset, f"{file}, row 2", "'media'", "relative path")
+
+
 def test_not_a_number_is_no_value_and_infinity_is_refused(dataset):
     def with_first(value):
         number = pl.when(pl.int_range(pl.len()) == 0).then(value).otherwise(pl.col("numeric_value"))

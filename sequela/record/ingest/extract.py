@@ -49,7 +49,7 @@ class Gathered:
         tables: name -> what was read.
         meanings: code -> description, for people.
         events: how many they are.
-        texts: whether any of them has a text.
+        payload: which of the columns `PAYLOAD` any of them has.
         name, metadata: of the dataset.
         leaks: what is known only at the end of a stay.
         parents: code -> parent codes, where the source says so.
@@ -60,7 +60,7 @@ class Gathered:
     tables: dict[str, Read]
     meanings: dict[str, str]
     events: int
-    texts: bool
+    payload: frozenset[str]
     name: str
     metadata: dict
     leaks: Leaks = field(default_factory=Leaks)
@@ -87,8 +87,8 @@ def gather(
     tables = {name: _read(name, loaded[name], mapping, found, unread) for name in loaded}
     meanings = {code: text for number in sorted(found) for code, text in found[number].meanings.items()}
     events = sum(one.selected - sum(one.dropped.values()) for one in found.values())
-    texts = any(one.texts for one in found.values())
-    return Gathered(spill, tables, meanings, events, texts, mapping.name, mapping.metadata, mapping.leaks)
+    payload = frozenset().union(*(one.payload for one in found.values()))
+    return Gathered(spill, tables, meanings, events, payload, mapping.name, mapping.metadata, mapping.leaks)
 
 
 def _rules(mapping: Mapping) -> list[tuple[int, Rule, str]]:

@@ -13,9 +13,9 @@ from sequela.record.ingest.leakage import Leaks, move_leaks
 from sequela.record.ingest.plausibility import count_odd
 from sequela.record.ingest.report import Account
 from sequela.record.ingest.spill import EVENT
-from sequela.record.schema import BIRTH, FOLLOW_UP_END
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD
 
-ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", "text_value", "unit")
+ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", *PAYLOAD, "unit")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Part:
         splits: rows (subject_id, split), where the source says whose split is whose; others go by a hash.
         out: the dataset's folder.
         counts: the folder for what is counted by code and by patient.
-        texts: whether the dataset has the column `text_value`.
+        payload: which of the columns `PAYLOAD` the dataset has.
         leaks: what is known only at the end of a stay, and is moved there.
     """
 
@@ -38,7 +38,7 @@ class Part:
     out: Path
     counts: Path
     fractions: tuple[float, float, float]
-    texts: bool
+    payload: frozenset[str]
     leaks: Leaks = field(default_factory=Leaks)
 
 
@@ -55,7 +55,7 @@ def settle(part: Part) -> Account:
     splits = _splits(events["subject_id"].unique().sort(), part)
     _write_counts(events, splits, part)
     odd = count_odd(events)
-    columns = [column for column in EVENT if column != "text_value" or part.texts]
+    columns = [column for column in EVENT if column not in PAYLOAD or column in part.payload]
     write_shard(events.select(columns), splits, part.out, part.number)
     time = pl.col("time")
     dated = events.group_by("rule").agg(pl.len(), first=time.min(), last=time.max()).sort("rule")
@@ -111,7 +111,7 @@ def _judged(events: pl.DataFrame) -> pl.DataFrame:
 def _repeated(events: pl.DataFrame) -> pl.Series:
     """Whether the same event of the same patient stands before it, in sorted events."""
     same = ["subject_id", "time", "_code", "numeric_value"]
-    same += ["text_value"] if events["text_value"].count() else []
+    same += [column for column in PAYLOAD if events[column].count()]
     # Those of one rule stand side by side, unless the source has an order of its own; only the others need a search.
     beside = pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in same)
     repeated = events.select(beside.fill_null(False))[:, 0].to_numpy().copy()

@@ -110,6 +110,8 @@ class Rule:
         patient: the patient's number.
         time: when it happened; None makes a static event.
         value: the numeric value; None for events without one.
+        text: free text that belongs to the event.
+        media: the path of a file that belongs to it (an image, a signal), relative to the dataset's folder.
         keep_without_value: True if an event whose `value` is null is still an event.
         range: lowest and highest plausible value, both included.
         drop: reason -> condition; rows that fulfil it are dropped and counted under the reason.
@@ -130,6 +132,7 @@ class Rule:
     time: str | None = None
     value: str | None = None
     text: str | None = None
+    media: str | None = None
     keep_without_value: bool = False
     range: tuple[str, str] | None = None
     drop: dict[str, str] = field(default_factory=dict)

@@ -80,6 +80,7 @@ RULE = {
     "time": str,
     "value": str,
     "text": str,
+    "media": str,
     "keep_without_value": bool,
     "range": list,
     "missing_times": (int, float),

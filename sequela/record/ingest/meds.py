@@ -19,12 +19,13 @@ from sequela.record.ingest.extract import Gathered, Read, Ruled
 from sequela.record.ingest.rule import LARGEST
 from sequela.record.ingest.spill import Spill, database_in, parts_for
 from sequela.record.ingest.tables.sql import literal, quoted
-from sequela.record.schema import BIRTH, DATA, DEATH, FACTS_FILE, SPLITS
-from sequela.record.validate import check_types, schema_of
+from sequela.record.schema import BIRTH, DATA, DEATH, FACTS_FILE, MEDIA, PAYLOAD, SPLITS
+from sequela.record.validate import OUTSIDE, check_types, outside_error, schema_of
 
 # The word of MEDS 0.4 -> those of versions before it
 COLUMNS = {"subject_id": ("subject_id", "patient_id"), "time": ("time",), "code": ("code",),
-           "numeric_value": ("numeric_value",), "text_value": ("text_value", "text"), "unit": ("unit",)}  # fmt: skip
+           "numeric_value": ("numeric_value",), "text_value": ("text_value", "text"), "media": ("media",),
+           "unit": ("unit",)}  # fmt: skip
 # Birth and death as MEDS 0.1 and 0.2 coded them
 RENAMED = {"SNOMED/184099003": BIRTH, "SNOMED/419620001": DEATH}
 SPLIT_FILES = ("subject_splits.parquet", "patient_splits.parquet")
@@ -63,13 +64,13 @@ def gather_meds(folder: Path, scratch: Path, memory: str, events_a_part: int, pr
         spill = Spill(scratch / "events", parts_for(rows, events_a_part))
         progress(1, 2, stage="read events")
         _query(con, spill.write(_events(files), "rule=1"), folder)
-        read, texts = _account(con, spill, files, folder, rows)
+        read, payload = _account(con, spill, files, folder, rows)
         splits = _write_splits(con, spill, files, folder)
     meanings, parents = _codes(folder)
     name, metadata = _facts(folder)
     events = rows - sum(read.rules[0].dropped.values())
     return Gathered(
-        spill, {"events": read}, meanings, events, texts, name, metadata, parents=parents, splits=splits
+        spill, {"events": read}, meanings, events, payload, name, metadata, parents=parents, splits=splits
     )
 
 
@@ -96,10 +97,9 @@ def _file(path: Path) -> _File:
             raise InputError(f"{path} has a column '{name}', a name that is needed here: rename it.")
     columns = {}
     for word, names in COLUMNS.items():
-        # "text" is a word of some, but no word of MEDS: another type than text is something else
-        own = next(
-            (name for name in names if name in types and (name != "text" or types[name] == pl.String)), None
-        )
+        # "text" and "media" are words of some, but no words of MEDS: another type than text is something else
+        meant = (name for name in names if name not in ("text", "media") or types.get(name) == pl.String)
+        own = next((name for name in meant if name in types), None)
         if own is not None:
             columns[word] = own
     check_types(path, {word: types[own] for word, own in columns.items()})
@@ -143,24 +143,41 @@ def _select(file: _File) -> str:
     return (
         f"{own['subject_id']}::BIGINT AS subject_id, {time} AS time, {code} AS code, "
         f"CASE WHEN abs({value}::DOUBLE) <= {LARGEST} THEN {value}::FLOAT END AS numeric_value, "
-        f"{own.get('text_value', 'NULL')}::VARCHAR AS text_value, {own.get('unit', 'NULL')}::VARCHAR AS unit"
+        f"{own.get('text_value', 'NULL')}::VARCHAR AS text_value, "
+        f"nullif({own.get('media', 'NULL')}::VARCHAR, '') AS media, {own.get('unit', 'NULL')}::VARCHAR AS unit"
     )
 
 
 def _account(
     con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_File], folder: Path, rows: int
-) -> tuple[Read, bool]:
-    """What was read, and whether any event has a text."""
-    made = spill.all("rule=1") or "(SELECT NULL::VARCHAR AS reason, NULL AS text_value WHERE false)"
+) -> tuple[Read, frozenset[str]]:
+    """What was read, and which of the columns `PAYLOAD` any event has."""
+    none = "(SELECT NULL::VARCHAR AS reason, NULL AS text_value, NULL AS media WHERE false)"
+    made = spill.all("rule=1") or none
     reasons = con.sql(
-        f"SELECT reason, count(*), count(text_value) FROM {made} GROUP BY 1 ORDER BY 1"
+        f"SELECT reason, count(*), {', '.join(f'count({column})' for column in PAYLOAD)} FROM {made} "
+        "GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    dropped = {reason: count for reason, count, _ in reasons if reason}
+    dropped = {reason: count for reason, count, *_ in reasons if reason}
+    payload = frozenset(
+        column for _, _, *counts in reasons for column, count in zip(PAYLOAD, counts, strict=True) if count
+    )
+    if MEDIA in payload:
+        _check_media(con, made, files)
     used = {own for file in files for own in file.columns.values()}
     left = sorted({column for file in files for column in file.types} - used)
     facts = {"columns_left_out": left} if left else {}
     names = tuple(path.path.relative_to(folder).as_posix() for path in files)
-    return Read(names, rows, (Ruled(1, "code", rows, dropped),), facts), any(texts for *_, texts in reasons)
+    return Read(names, rows, (Ruled(1, "code", rows, dropped),), facts), payload
+
+
+def _check_media(con: duckdb.DuckDBPyConnection, rows: str, files: list[_File]) -> None:
+    """No path leads out of the dataset's folder."""
+    sql = f"SELECT min(position) FROM {rows} WHERE regexp_matches({MEDIA}, {literal(OUTSIDE)})"
+    position = con.sql(sql).fetchall()[0][0]
+    if position is not None:
+        number, row = divmod(position, ROWS_A_FILE)
+        raise outside_error(f"{files[number].path}, row {row}")
 
 
 def _write_splits(con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_File], folder: Path) -> bool:

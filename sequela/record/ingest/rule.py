@@ -11,8 +11,10 @@ from sequela.record.ingest.mapping import Rule
 from sequela.record.ingest.spill import Spill
 from sequela.record.ingest.tables.load import Loaded, place_of
 from sequela.record.ingest.tables.sql import literal, quoted, run_sql
+from sequela.record.schema import MEDIA, PAYLOAD
+from sequela.record.validate import OUTSIDE, outside_error
 
-EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "description", "unit")
+EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "media", "description", "unit")
 NO_TIME, UNREADABLE_TIME = "no time", "unreadable time"
 LARGEST = 3.4028234e38  # of the numbers that a value of 32 bits can hold
 
@@ -27,7 +29,7 @@ class Found:
         dropped: reason -> how many of the selected rows make no event.
         counted: words -> how many of its events the rule's `count` counts under them.
         meanings: code -> description, for people.
-        texts: whether any event has a text.
+        payload: which of the columns `PAYLOAD` any of its events has.
     """
 
     name: str
@@ -35,7 +37,7 @@ class Found:
     dropped: dict[str, int]
     counted: dict[str, int]
     meanings: dict[str, str]
-    texts: bool
+    payload: frozenset[str]
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> int:
@@ -60,25 +62,28 @@ def find_events(
     name = f"rule={number}"
     made = (
         "_patient AS subject_id, _time AS time, _code AS code, _value::FLOAT AS numeric_value, _text AS text_value, "
-        f"_unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, {_reason(rule)} AS reason, _row AS row, "
-        "_counted AS counted, _meaning AS meaning"
+        f"_media AS media, _unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, "
+        f"{_reason(rule)} AS reason, _row AS row, _counted AS counted, _meaning AS meaning"
     )
     run_sql(con, spill.write(f"SELECT {made} FROM ({_candidates(rule)})", name), place)
     rows = spill.all(name)
     if rows is None:
-        return Found(name, 0, {}, dict.fromkeys(rule.count, 0), {}, False)
-    reasons = con.sql(
-        f"SELECT reason, count(*), min(row), count(text_value) FROM {rows} GROUP BY 1 ORDER BY 1"
-    ).fetchall()
+        return Found(name, 0, {}, dict.fromkeys(rule.count, 0), {}, frozenset())
+    counts = ", ".join(f"count({column})" for column in PAYLOAD)
+    sql = f"SELECT reason, count(*), min(row), {counts} FROM {rows} GROUP BY 1 ORDER BY 1"
+    reasons = con.sql(sql).fetchall()
     dropped = {reason: count for reason, count, *_ in reasons if reason}
     selected = sum(count for _, count, *_ in reasons)
     if rule.join:
         _check_join(con, rows, selected, place)
-    first = min((row for reason, _, row, _ in reasons if reason in (NO_TIME, UNREADABLE_TIME)), default=None)
+    first = min((row for reason, _, row, *_ in reasons if reason in (NO_TIME, UNREADABLE_TIME)), default=None)
     _check_times(con, rule, table, dropped, selected, first, place)
-    texts = any(count for reason, *_, count in reasons if reason is None)
+    counts = next((counts for reason, _, _, *counts in reasons if reason is None), [])
+    payload = frozenset(column for column, count in zip(PAYLOAD, counts, strict=False) if count)
+    if rule.media:
+        _check_media(con, rule, rows, place)
     meanings = _meanings(con, rows) if rule.description else {}
-    return Found(name, selected, dropped, _counted(con, rows, rule), meanings, texts)
+    return Found(name, selected, dropped, _counted(con, rows, rule), meanings, payload)
 
 
 def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, ...], place: str) -> int:
@@ -159,6 +164,7 @@ def _candidates(rule: Rule) -> str:
         "_given": f"CAST(({rule.value or 'NULL'}) AS DOUBLE)",
         "_value": f"CASE WHEN abs(_given) <= {LARGEST} THEN _given END",
         "_text": f"CAST(({rule.text or 'NULL'}) AS VARCHAR)",
+        "_media": f"nullif(CAST(({rule.media or 'NULL'}) AS VARCHAR), '')",
         "_low": f"CAST(({low}) AS DOUBLE)",
         "_high": f"CAST(({high}) AS DOUBLE)",
         "_unit": f"CAST(({rule.unit or 'NULL'}) AS VARCHAR)",
@@ -204,6 +210,14 @@ def _check_join(con: duckdb.DuckDBPyConnection, rows: str, selected: int, place:
         raise InputError(
             f"{place}: its join makes {selected} rows of {once}; join on a key that is unique in the other table."
         )
+
+
+def _check_media(con: duckdb.DuckDBPyConnection, rule: Rule, rows: str, place: str) -> None:
+    """No path leads out of the dataset's folder."""
+    sql = f"SELECT min(row) FROM {rows} WHERE reason IS NULL AND regexp_matches({MEDIA}, {literal(OUTSIDE)})"
+    row = con.sql(sql).fetchall()[0][0]
+    if row is not None:
+        raise outside_error(f"{place}, from {place_of(con, rule.table, row)}")
 
 
 def _check_times(

@@ -98,8 +98,8 @@ def _parts(gathered: Gathered, out: Path, scratch: Path, fractions: tuple[float,
         files = spill.part("rule=*", number)
         splits = spill.part("splits", number) if gathered.splits else ()
         if files:
-            counts, texts, leaks = scratch / "counts", gathered.texts, gathered.leaks
-            parts.append(Part(number, files, splits, out, counts, fractions, texts, leaks))
+            counts, payload, leaks = scratch / "counts", gathered.payload, gathered.leaks
+            parts.append(Part(number, files, splits, out, counts, fractions, payload, leaks))
     return parts
 
 

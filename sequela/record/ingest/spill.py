@@ -1,6 +1,6 @@
 """Events on their way from the tables to the timelines: rows in Parquet, in parts that hold whole patients.
 
-Every source writes the same columns: `subject_id`, `time`, `code`, `numeric_value`, `text_value`; `unit`, for
+Every source writes the same columns: `subject_id`, `time`, `code`, `numeric_value`, `text_value`, `media`; `unit`, for
 people; `rule`, which rule of the mapping made the row; `position`, the row's place among equals where the source has an
 order of its own, else 0; `reason`, why the row is no event, null where it is one; `row`, its place in its table.
 """
@@ -17,9 +17,10 @@ import duckdb
 
 from sequela.errors import InputError
 from sequela.record.ingest.tables.sql import literal
+from sequela.record.schema import PAYLOAD
 
 EVENTS_A_PART = 4_000_000
-EVENT = ("subject_id", "time", "code", "numeric_value", "text_value")
+EVENT = ("subject_id", "time", "code", "numeric_value", *PAYLOAD)
 
 
 @dataclass(frozen=True)

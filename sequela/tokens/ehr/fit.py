@@ -250,7 +250,7 @@ def _notes(jobs: list[Job], kind: str) -> Iterator[dict]:
 
 def _read(job: Job) -> tuple[Events, np.ndarray]:
     """The events of a shard, and the row in `SPLITS` of each of its patients."""
-    columns = read_shard(job.shard)
+    columns = read_shard(job.shard, payload=False)
     patients = columns.patient[columns.starts]
     assigned = Assignment.open(job.work)
     if assigned is not None:

@@ -21,7 +21,7 @@ def gathered(clinic, tmp_path):
 
 def test_rows_become_events_in_the_spill(gathered):
     found = gathered()
-    assert (found.name, found.events, found.texts, found.splits) == ("clinic", 13, False, False)
+    assert (found.name, found.events, found.payload, found.splits) == ("clinic", 13, frozenset(), False)
     assert found.meanings["LAB//HB"] == "Test hb [g/dL]"
     assert found.tables["visits"].files == ("visits.csv",)
     (rule,) = found.tables["visits"].rules

@@ -11,19 +11,19 @@ from sequela.record.ingest.finalize import Part, settle
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32,
-          "text_value": pl.String, "unit": pl.String, "rule": pl.Int16, "position": pl.Int64,
+          "text_value": pl.String, "media": pl.String, "unit": pl.String, "rule": pl.Int16, "position": pl.Int64,
           "reason": pl.String}  # fmt: skip
 
 
 @pytest.fixture
 def settled(tmp_path):
-    def run(rows: list[tuple], splits: dict[int, str] | None = None, texts: bool = False):
-        """Rows are (patient, day, code, value, rule), and perhaps text, unit, position, reason."""
+    def run(rows: list[tuple], splits: dict[int, str] | None = None, payload: tuple[str, ...] = ()):
+        """Rows are (patient, day, code, value, rule), and perhaps text, unit, position, reason, media."""
         full = []
         for patient, day, code, value, rule, *more in rows:
-            text, unit, position, reason = [*more, *(None, None, 0, None)[len(more) :]]
+            text, unit, position, reason, media = [*more, *(None, None, 0, None, None)[len(more) :]]
             time = None if day is None else DAY + dt.timedelta(days=day)
-            full.append((patient, time, code, value, text, unit, rule, position, reason))
+            full.append((patient, time, code, value, text, media, unit, rule, position, reason))
         half = len(full) // 2
         for name, some in (("a", full[half:]), ("b", full[:half])):
             pl.DataFrame(some, SCHEMA, orient="row").write_parquet(tmp_path / f"{name}.parquet")
@@ -33,7 +33,7 @@ def settled(tmp_path):
             pl.DataFrame({"subject_id": list(splits), "split": list(splits.values())}).write_parquet(said[0])
         files = (tmp_path / "a.parquet", tmp_path / "b.parquet")
         shares = (1.0, 0.0, 0.0)
-        return settle(Part(0, files, said, tmp_path / "out", tmp_path / "counts", shares, texts))
+        return settle(Part(0, files, said, tmp_path / "out", tmp_path / "counts", shares, frozenset(payload)))
 
     return run
 
@@ -83,10 +83,17 @@ def test_reasons(settled, tmp_path):
 
 def test_texts_tell_events_apart(settled, tmp_path):
     account = settled(
-        [(1, 0, "A", None, 1, "x"), (1, 0, "A", None, 1, "y"), (1, 0, "A", None, 1, "y")], texts=True
+        [(1, 0, "A", None, 1, "x"), (1, 0, "A", None, 1, "y"), (1, 0, "A", None, 1, "y")],
+        payload=("text_value",),
     )
     assert account.dropped == {(1, "duplicate"): 1}
     assert read_events(tmp_path / "out")["text_value"].to_list() == ["x", "y"]
+
+
+def test_media_tell_events_apart(settled, tmp_path):
+    rows = [(1, 0, "A", None, 1, "x", None, 0, None, name) for name in ("2.png", "1.png", "2.png", None)]
+    assert settled(rows, payload=("text_value", "media")).dropped == {(1, "duplicate"): 1}
+    assert read_events(tmp_path / "out")["media"].to_list() == [None, "1.png", "2.png"]
 
 
 def test_counts_by_code_and_unit(settled, tmp_path):

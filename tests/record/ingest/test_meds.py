@@ -110,6 +110,19 @@ def test_other_types_and_further_columns(made, tmp_path):
     assert codes["unit"].to_list() == ["mg"]
 
 
+def test_payloads_are_kept_and_a_column_that_is_no_path_is_left_out(made, tmp_path):
+    noted = PATIENTS.with_columns(
+        text_value=pl.when(pl.col("code") == "Z").then(pl.lit("a note")),
+        media=pl.when(pl.col("code") == "A").then(pl.format("ecg/{}.dat", "subject_id")),
+    )
+    made({"data/a.parquet": noted[:70], "data/b.parquet": PATIENTS[70:].with_columns(media=pl.lit(1))})
+    read = read_events(tmp_path / "out")
+    assert read[:70].equals(noted[:70]) and read[70:, :4].equals(PATIENTS[70:])
+    assert read[70:]["media"].null_count() == 70
+    with pytest.raises(InputError, match=r"b\.parquet, row 5: 'media' is not a relative path"):
+        made({"data/b.parquet": noted[70:].with_columns(media=pl.when(pl.col("code") == "A").then(pl.lit("/a")))})
+
+
 def test_a_date_without_a_clock_ends_its_day_and_a_birth_opens_it(made, tmp_path):
     made({"events.parquet": PATIENTS[:7].with_columns(pl.col("time").cast(pl.Date))})
     hours = dict(read_events(tmp_path / "out").select("code", pl.col("time").dt.time()).rows())

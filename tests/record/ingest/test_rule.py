@@ -7,6 +7,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.ingest.mapping import Rule
 from sequela.record.ingest.rule import count_unread
+from sequela.record.shards import read_frame, read_shard, shards_of
 
 
 def refused(clinic, *words: str) -> None:
@@ -88,6 +89,44 @@ def test_text_and_events_without_value_can_be_kept(clinic):
     kept = clinic.events().filter(pl.col("code") == "LAB//HB")
     assert kept["numeric_value"].to_list() == [13.5, 9.0, None]
     assert kept["text_value"].to_list() == ["hb", "hb", "hb"]
+
+
+def with_notes(clinic) -> None:
+    """The clinic writes a note, and names an image, at some visits."""
+    clinic.mapping = clinic.mapping.replace('value = "number" }', 'value = "number", note = "text", scan = "text" }')
+    clinic.mapping = clinic.mapping.replace(
+        'value = "value"', 'value = "value"\ntext = "note"\nmedia = "\'scans/\' || scan"'
+    )
+    header, *rows = clinic.visits.splitlines()
+    notes = ["pale,1.png", "pale,1.png", ",", '"tired, said so",', ",2.png"]
+    clinic.visits = "\n".join([f"{header},note,scan", *map(",".join, zip(rows, notes, strict=True))]) + "\n"
+
+
+def test_notes_and_images_are_found_again(clinic, balanced):
+    with_notes(clinic)
+    clinic.visits += "2,2020-03-01,hb,9,,2.png\n" * 2  # the same result with an image is another event, once
+    report = clinic.ingest()
+    assert balanced(report)
+    columns = ["subject_id", "code", "text_value", "media"]
+    expected = [
+        (1, "LAB//HB", "pale", "scans/1.png"), (1, "VITAL//HR", "pale", "scans/1.png"),
+        (2, "VITAL//HR", "tired, said so", None), (2, "LAB//HB", None, None), (2, "LAB//HB", None, "scans/2.png"),
+    ]  # fmt: skip
+    kept = clinic.events().filter(pl.col("code").str.contains("^LAB|^VITAL"))
+    assert kept.select(columns).rows() == expected
+    payloads = [pl.read_parquet(file) for file in (clinic.folder / "out/data").rglob("*.parquet")]
+    assert sorted(pl.concat(payloads)["media"].drop_nulls()) == ["scans/1.png", "scans/1.png", "scans/2.png"]
+    for shard in shards_of(clinic.folder / "out"):
+        events = read_shard(shard)
+        assert events.frame().equals(read_frame(shard)) and len(events.media) == len(events)
+
+
+@pytest.mark.parametrize("cell", ["../../SECRET.png", "a/../SECRET.png"])
+def test_a_file_outside_the_dataset_is_refused(clinic, cell):
+    with_notes(clinic)
+    clinic.ingest()
+    clinic.visits = clinic.visits.replace("2.png", "3.png").replace(",13.5,pale,1.png", f",13.5,pale,{cell}")
+    refused(clinic, "events 3", "visits.csv, row 1", "'media'", "relative path")
 
 
 def test_a_few_unreadable_times_are_dropped_and_the_first_is_named(clinic, rule_of):
