@@ -33,6 +33,9 @@ check: setup ## style (ruff), floors (import-linter) and types of the public API
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/ty check sequela/__init__.py sequela/serve
 
+picture: setup ## draw docs/picture.svg from the folder of a demo (OUT=demo-output)
+	$(BIN)/python -m docs.picture $(OUT)
+
 tree: ## draw the package's tree into README.md and docs/ARCHITECTURE.md
 	python3 docs/tree.py
 
@@ -43,4 +46,4 @@ bench: setup ## every benchmark in bench/, each in its quick form (ARGS= for the
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) demo-output build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test test-all check tree bench clean
+.PHONY: help setup demo test test-all check picture tree bench clean
