@@ -1,22 +1,34 @@
-"""The one error that people are meant to see, and a help for writing it."""
+"""The one exception meant for users, and suggestions for misspelled words."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user can mend.
+    """A problem that the user can fix.
 
-    The message is one sentence that names the file, the row or column, what is wrong and what to do. The
-    command line prints it on stderr and exits with 2; every other exception is a defect of ours.
+    The message is one sentence: it names the file and the row or column, says what is wrong, and what to do about it.
+    The command line prints it to stderr and exits with code 2. Every other exception is a bug of ours.
     """
 
     def __init__(self, message: str) -> None:
-        """`message` becomes one line: what it quotes (a name, a library's words) may hold several."""
+        """Join the lines of `message`: a quoted name or a library's own message may span several."""
         super().__init__(" ".join(message.splitlines()))
 
 
+def closest(word: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """At most `most` distinct known words similar to `word`, best first.
+
+    Args:
+        cutoff: the least similarity (Ratcliff and Obershelp's ratio, in [0, 1]).
+
+    >>> closest("nafdl", ["mimic4", "nafld"])
+    ['nafld']
+    """
+    return difflib.get_close_matches(word, list(dict.fromkeys(known)), n=most, cutoff=cutoff)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Words for a message: " (did you mean 'X'?)" where a known word is close to `word`, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    """The suggestion " (did you mean 'X'?)" for an error message; empty if no known word is similar to `word`."""
+    similar = closest(word, known)
+    return f" (did you mean '{similar[0]}'?)" if similar else ""

@@ -1,7 +1,7 @@
-"""The same function over many shards: in this process, in processes of this machine, or on a Ray cluster.
+"""Runs one function over many shards: in this process, in several local processes, or on a Ray cluster.
 
-A function takes one item, writes its own files and returns something small. It must be defined at the top level of a
-module, and give the same result wherever and however often it runs: on Ray a shard whose worker was lost runs again.
+The function takes one item, writes its own files and returns something small. It must be defined at the top level of a
+module and be deterministic: on Ray, the shard of a lost worker is run again elsewhere.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from sequela.progress import Progress, silent
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ENGINES = ("local", "ray")
+EXECUTORS = ("local", "ray")
 RETRIES = 10  # of a shard whose Ray worker was lost
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Where the shards are worked on."""
+    """Where shards are processed."""
 
-    engine: str = "local"
-    """local: processes of this machine; ray: a Ray cluster, which must see the same files."""
+    executor: str = "local"
+    """local: processes on this machine; ray: a Ray cluster that sees the same files."""
     processes: int = 0
-    """How many work at once; 0: one for each core of this machine, or of the cluster, if there is work enough."""
+    """Number of worker processes; 0: one per core of this machine or cluster, as far as there is work for them."""
     address: str | None = None
-    """The address of the Ray cluster; none starts one on this machine."""
+    """Address of the Ray cluster; without one, Ray is started on this machine."""
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if self.executor not in EXECUTORS:
+            raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, not {self.executor!r}")
         if self.processes < 0:
             raise ValueError(f"processes must be 0 or more, not {self.processes}")
 
@@ -48,17 +48,17 @@ def run(
     *,
     progress: Progress = silent,
 ) -> list[Result]:
-    """`[function(item) for item in items]`, several at once.
+    """`[function(item) for item in items]`, in parallel.
 
     Raises:
-        InputError: where the engine is not to be had; whatever `function` raises, for the first item in order.
+        InputError: if the executor is not available; also whatever `function` raises, for the first such item in order.
     """
-    with at_work(workers, len(items)) as each:
-        return each(function, items, progress=progress)
+    with worker_pool(workers, len(items)) as run_all:
+        return run_all(function, items, progress=progress)
 
 
-class Each(Protocol):
-    """`run` with workers that are already there."""
+class WorkerPool(Protocol):
+    """`run` on workers that have already been started."""
 
     def __call__(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, progress: Progress = silent
@@ -67,17 +67,17 @@ class Each(Protocol):
 
 
 @contextmanager
-def at_work(workers: Workers | None, most: int) -> Iterator[Each]:
-    """Workers for several runs over at most so many items: they are started once.
+def worker_pool(workers: Workers | None, most: int) -> Iterator[WorkerPool]:
+    """Start workers once for several runs over at most `most` items each.
 
     Raises:
-        InputError: where the engine is not to be had.
+        InputError: if the executor is not available.
     """
     workers = workers or Workers()
-    start = _ray if workers.engine == "ray" else _processes
+    start = _ray if workers.executor == "ray" else _processes
     with start(workers, most) as mapped:
 
-        def each(
+        def run_all(
             function: Callable[[Item], Result], items: Sequence[Item], *, progress: Progress = silent
         ) -> list[Result]:
             results: list[Result] = []
@@ -86,7 +86,7 @@ def at_work(workers: Workers | None, most: int) -> Iterator[Each]:
                 progress(len(results), len(items))
             return results
 
-        yield each
+        yield run_all
 
 
 @contextmanager
@@ -95,26 +95,26 @@ def _processes(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]
     if processes < 2:
         yield map
         return
-    # Imported here: one process alone does without, and is spared a share of its start.
+    # Imported here because a single process does not need them and would start more slowly.
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    # Spawned, not forked: a fork copies the locks of threads that do not live on in the child.
+    # Spawn, not fork: a fork copies locks held by threads that do not exist in the child.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread)
     try:
         yield pool.map
     except BrokenProcessPool as error:
         raise InputError(
-            "a worker process died, perhaps for want of memory: run again with fewer --processes."
+            "a worker process died, possibly because memory ran out: run again with fewer `processes`."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _one_thread() -> None:
-    """One thread a process: with as many processes as cores, more would only wait for each other."""
+    """Use one thread per process: with one process per core, more threads would only compete."""
     os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")
 
 
@@ -123,7 +123,7 @@ def _ray(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("the engine 'ray' is not installed: pip install 'sequela[ray]'.") from error
+        raise InputError("the executor 'ray' is not installed: pip install 'sequela[ray]'.") from error
     _check_reachable(workers.address)
     started = not ray.is_initialized()
     if started:
@@ -134,13 +134,13 @@ def _ray(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    # A lost worker's shard runs again, elsewhere; what the function itself raises does not.
+    # Ray retries the shard of a lost worker, but not a shard whose function raised.
     remote = ray.remote(max_retries=RETRIES)(_call)
 
     def mapped(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        for asked in [remote.remote(function, item) for item in items]:
+        for reference in [remote.remote(function, item) for item in items]:
             try:
-                yield ray.get(asked)
+                yield ray.get(reference)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
 
@@ -156,7 +156,7 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Somebody listens at HOST:PORT: Ray itself would wait for minutes."""
+    """Check that something listens at HOST:PORT, because Ray itself would wait for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
@@ -164,5 +164,5 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise InputError(
-            f"there is no Ray cluster at {address} ({error.strerror or error}): start one, or leave --address out."
+            f"no Ray cluster at {address} ({error.strerror or error}): start one, or leave out `address`."
         ) from error

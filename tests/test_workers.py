@@ -76,7 +76,7 @@ def test_the_first_failure_is_raised(processes):
         run(partial(fails_at, {2, 5}), range(7), Workers(processes=processes))
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "spark"}, {"processes": -1}])
+@pytest.mark.parametrize("wrong", [{"executor": "spark"}, {"processes": -1}])
 def test_unknown_workers_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Workers(**wrong)
@@ -87,7 +87,7 @@ def cluster():
     """A real Ray cluster with two worker processes."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'sequela[ray]'")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield Workers(engine="ray")
+    yield Workers(executor="ray")
     ray.shutdown()
 
 
@@ -123,6 +123,11 @@ def test_a_corpus_made_on_ray_with_a_killed_worker_is_the_same_to_the_byte(
     assert bytes_of(out["local"]) == bytes_of(out["ray"])
 
 
+def test_a_process_that_dies_gets_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="worker process died, possibly because memory ran out"):
+        run(partial(killed_once, tmp_path), range(6), Workers(processes=2))
+
+
 def test_a_cluster_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
-        run(square, [1, 2], Workers(engine="ray", address="127.0.0.1:1"))
+        run(square, [1, 2], Workers(executor="ray", address="127.0.0.1:1"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from sequela.errors import InputError
+from sequela.errors import InputError, closest
 from sequela.record.dataset import read_frames
 from sequela.record.edit import Addition, Edits, Replacement, edited
 from sequela.rollout.engine.queue import Prompts
@@ -53,7 +52,7 @@ def _near(tokenizer: Tokenizer, code: str) -> str:
     if led:
         return f", which speaks of it as {' and '.join(led)}: use that"
     names = [*tokenizer.bins.codes, *tokenizer.codes]
-    near = list(dict.fromkeys(difflib.get_close_matches(code, names, n=2 * SHOWN, cutoff=0.5)))[:SHOWN]
+    near = closest(code, names, SHOWN, cutoff=0.5)
     return f" (near it: {', '.join(near)}): use a code of the training data" if near else ": use one it knows"
 
 

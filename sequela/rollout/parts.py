@@ -138,12 +138,12 @@ def simulate(
     watch_of(tokenizer, grammar, list(requests))
     refuse_unknown(tokenizer, edits)
     about = survey(tokenizer, meds, _times(requests), edits) if edits else None
-    here = crew is None and (workers is None or workers.engine == "local")
+    here = crew is None and (workers is None or workers.executor == "local")
     jobs = [
         replace(job, edits=edits) for job in _jobs(model, meds, out, requests, settings, LEAST if here else 0)
     ]
     own = jobs if crew is None else jobs[crew.rank :: crew.size]
-    if workers is not None and workers.engine != "local":
+    if workers is not None and workers.executor != "local":
         run(make_part, own, workers, progress=progress)
     else:
         questions = [len(job.times) for job in own]

@@ -301,7 +301,7 @@ def simulate(
 
     The model sees what was known strictly before the prediction time and
     nothing else. Run again, it goes on where it stopped; several machines share
-    it by torchrun or --engine ray.
+    it by torchrun or --executor ray.
 
     Example: sequela simulate model/ meds/ simulated/ --task death_5y --task
     new_diabetes_5y

@@ -427,7 +427,7 @@ def whatif(
 
     if launch.launched():
         raise InputError(
-            "sequela whatif is not started by torchrun: share it by --processes or --engine ray."
+            "sequela whatif is not started by torchrun: share it by --processes or --executor ray."
         )
     settings, folder = settings or SimulateSettings(), Path(out)
     edits = Edits.parse(*([one] if isinstance(one, str) else one for one in (add, remove, set)))

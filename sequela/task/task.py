@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from sequela.errors import InputError
+from sequela.errors import InputError, closest
 from sequela.record.duration import DAY, parse_duration
 from sequela.record.schema import DEATH, FOLLOW_UP_END
 from sequela.record.timeline import Timeline
@@ -201,7 +200,7 @@ def load_task(name_or_path: str | Path) -> Task:
         return _read(path)
     known = sorted(path.stem for path in CATALOG.glob("*.yaml"))
     if text not in known:
-        near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+        near = closest(text, known, cutoff=0.5)
         guess = f" Did you mean '{near[0]}'?" if near else ""
         raise InputError(
             f"there is no task '{text}':{guess} choose one of {', '.join(known)}, or give the path of a .yaml file."

@@ -33,7 +33,7 @@ from sequela.tokens.ehr.tokenizer import FILE as VOCABULARY
 from sequela.tokens.ehr.tokenizer import Tokenizer
 from sequela.tokens.maps.code_map import CodeMap, check_names, load_map, translate
 from sequela.tokens.maps.recode import load_maps, recoded, save_maps
-from sequela.workers import Workers, at_work
+from sequela.workers import Workers, worker_pool
 
 WORK = "work"
 COUNTED, ENCODED = "counted.json", "encoded.json"  # the notes of the two passes
@@ -114,8 +114,8 @@ def tokenize(
     names = tuple(one.name for one in code_maps)
     jobs = [Job(number, shard, dataset, out, settings, names, kept) for number, shard in enumerate(shards)]
 
-    with at_work(workers, len(jobs)) as each:
-        each(count_job, jobs, progress=partial(_stage, progress, 0))
+    with worker_pool(workers, len(jobs)) as run_all:
+        run_all(count_job, jobs, progress=partial(_stage, progress, 0))
         check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
         if not any(note["train"] for note in _notes(jobs, COUNTED)):
             raise InputError(
@@ -126,7 +126,7 @@ def tokenize(
             tokenizer.save(out)
         else:
             kept.tokenizer = tokenizer
-        each(encode_job, jobs, progress=partial(_stage, progress, 1))
+        run_all(encode_job, jobs, progress=partial(_stage, progress, 1))
     gaps = np.zeros((len(settings.interval_edges), 2), np.int64)
     for note in _notes(jobs, ENCODED):
         if TRAIN in note:
@@ -173,7 +173,7 @@ def _enough(
 ) -> tuple[Workers, Kept | None]:
     """One process for a small dataset, unless somebody asked for more: starting others would take longer."""
     workers = workers or Workers()
-    small = workers.engine == "local" and sum(shard.rows for shard in shards) < SMALL
+    small = workers.executor == "local" and sum(shard.rows for shard in shards) < SMALL
     if small and workers.processes < 2:
         return replace(workers, processes=1), Kept(maps)
     return workers, None
