@@ -21,7 +21,7 @@ from sequela.record.dataset import write_dataset
 from sequela.record.schema import DEATH
 from sequela.record.worlds.markov import MarkovWorld
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.loop import train
 from sequela.training.settings import TrainSettings
 

@@ -35,13 +35,13 @@ from pathlib import Path
 
 import numpy as np
 from measure import process, synthetic
-from measure.bits import CODE, TIME, VALUE, bits, events_of, gaps_of, interval_of_ratio, kinds_of, left_open
+from measure.bits import CODE, TIME, VALUE, bits, events_of, gaps_of, interval_of_ratio, left_open, types_of
 
 from sequela.model import checkpoint
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.ehr.code import IN_PARTS
-from sequela.tokens.ehr.fit import tokenize
 from sequela.tokens.ehr.settings import ETHOS_EDGES, TokenSettings
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.loop import train
 from sequela.training.score import score
 from sequela.training.settings import TrainSettings
@@ -108,7 +108,7 @@ class Study:
                 spent = train(corpus, Path(name), settings)
                 model = checkpoint.load(Path(name))
             held_out = Corpus.load(corpus, "held_out")
-            found = score(model, held_out, kinds_of(held_out.tokenizer))
+            found = score(model, held_out, types_of(held_out.tokenizer))
             facts = {key: spent[key] for key in ("parameters", "steps", "tokens", "flops", "seconds")}
             body = facts | {
                 "epochs": settings.epochs,

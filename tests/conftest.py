@@ -36,7 +36,7 @@ def world_meds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def world_corpus(world_meds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus of `world_meds`."""
-    from sequela.tokens.ehr.fit import tokenize
+    from sequela.tokens.ehr.tokenize import tokenize
 
     out = tmp_path_factory.mktemp("world") / "corpus"
     out.mkdir()

@@ -8,7 +8,7 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record import shards
-from sequela.tokens.ehr import fit as tokenize
+from sequela.tokens.ehr import tokenize
 from sequela.workers import Workers, run
 
 ENCODE = tokenize.encode_job  # before a test puts another in its place
@@ -24,7 +24,7 @@ def fails_at(bad, x):
     return x
 
 
-def encode_and_die_once(folder: Path, job: tokenize.Job) -> dict:
+def encode_and_die_once(folder: Path, job: tokenize.ShardJob) -> dict:
     """The second pass over one shard; the worker that gets the third one kills itself, the first time."""
     mark = folder / "killed"
     if job.number == 2 and not mark.exists():

@@ -7,22 +7,22 @@ import math
 import numpy as np
 
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.ehr import token_types as kinds
+from sequela.tokens.ehr import scheme
 from sequela.tokens.ehr.clock import Intervals
-from sequela.tokens.ehr.token_types import Kinds
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.ragged import Ragged
+from sequela.tokens.token_types import TokenTypes
 
 NAMES = ("time", "code", "value")
 TIME, CODE, VALUE = range(3)
 
 
-def kinds_of(tokenizer: Tokenizer) -> Kinds:
+def types_of(tokenizer: EhrTokenizer) -> TokenTypes:
     """Time tokens; codes, age and demographics; quantiles. Of a fused token the code first, then the value."""
-    fine = kinds.kinds_of(tokenizer)
-    coarse = np.array([{kinds.TIME: TIME, kinds.VALUE: VALUE}.get(name, CODE) for name in fine.names])
+    fine = tokenizer.types
+    coarse = np.array([{scheme.TIME: TIME, scheme.VALUE: VALUE}.get(name, CODE) for name in fine.names])
     beyond = None if fine.beyond is None else np.where(fine.beyond >= 0, VALUE, -1)
-    return Kinds(coarse[fine.token], NAMES, group=fine.group, beyond=beyond)
+    return TokenTypes(coarse[fine.token], NAMES, group=fine.group, beyond=beyond)
 
 
 def events_of(corpus: Corpus) -> np.ndarray:

@@ -13,14 +13,14 @@ from sequela.record.dataset import read_frames
 from sequela.record.edit import Addition, Edits, Replacement, edited
 from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.prompts import histories, prediction_times
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import translate
 
 KEY = ["subject_id", "prediction_time"]
 SHOWN = 3  # codes that come near to one that is not known
 
 
-def refuse_unknown(tokenizer: Tokenizer, edits: Edits) -> None:
+def refuse_unknown(tokenizer: EhrTokenizer, edits: Edits) -> None:
     """Refuse edits that the model could not see: it has tokens for what is put in, and for its values.
 
     A code whose values the model knows is put in with one, as it has seen it.
@@ -42,11 +42,11 @@ def refuse_unknown(tokenizer: Tokenizer, edits: Edits) -> None:
         if edit.value is None and valued:
             raise InputError(
                 f"{edit}: the model knows {edit.code} with values: give one, such as "
-                f"'{edit.code} = {np.median(tokenizer.bins.centres[tokenizer.bins.rows[edit.code]]):.4g}'."
+                f"'{edit.code} = {np.median(tokenizer.bins.centers[tokenizer.bins.rows[edit.code]]):.4g}'."
             )
 
 
-def _near(tokenizer: Tokenizer, code: str) -> str:
+def _near(tokenizer: EhrTokenizer, code: str) -> str:
     """Words for what may have been meant: what the code maps make of it, or names like it."""
     led = [one for one in translate([code], tokenizer.maps)[0][0] if one != code and tokenizer.known(one)]
     if led:
@@ -56,7 +56,7 @@ def _near(tokenizer: Tokenizer, code: str) -> str:
     return f" (near it: {', '.join(near)}): use a code of the training data" if near else ": use one it knows"
 
 
-def survey(tokenizer: Tokenizer, meds: Path, times: pl.DataFrame, edits: Edits) -> dict[str, int]:
+def survey(tokenizer: EhrTokenizer, meds: Path, times: pl.DataFrame, edits: Edits) -> dict[str, int]:
     """How many histories each edit finds something to do in, by the edit in words.
 
     Reads the dataset once, so that what cannot be done is refused before anything is simulated.

@@ -27,9 +27,9 @@ from sequela.record.schema import FOLLOW_UP_END
 from sequela.record.validate import read_parquet
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.request import Request
-from sequela.tokens.ehr.decode import decode
+from sequela.tokens.ehr.decode import decode, ends
 from sequela.tokens.ehr.encode import MINUTE
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import load_same_maps
 
@@ -165,25 +165,25 @@ def _read(path: Path, what: str, columns: Sequence[str] | None = None) -> pl.Dat
 
 
 def events_of(
-    tokenizer: Tokenizer, times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts
+    tokenizer: EhrTokenizer, times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts
 ) -> pl.DataFrame:
     """The imagined events of R rollouts, in their order."""
     asked = times[rollouts.prompt].with_columns(rollout=pl.Series(rollouts.number.astype(np.int32)))
     at = asked["prediction_time"].to_physical().to_numpy()
     start = at + prompts.clock[rollouts.prompt] * MINUTE
-    events, end = decode(tokenizer, rollouts.tokens, start)
+    events = decode(tokenizer, rollouts.tokens, start).frame().rename({"subject_id": "row"})
     # As on the engine's clock: a first interval shorter than the time known to have passed without an event is "now".
-    late = at + rollouts.clock * MINUTE - end
+    late = at + rollouts.clock * MINUTE - ends(tokenizer, rollouts.tokens, start)
     events = events.with_columns(
         time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us"))
     )
-    ends = pl.DataFrame({
+    last = pl.DataFrame({
         "row": pl.Series(np.arange(len(asked)), dtype=events.schema["row"]),
         "time": pl.Series(at + rollouts.clock * MINUTE).cast(pl.Datetime("us")),
         "code": FOLLOW_UP_END,
         "numeric_value": pl.Series([None] * len(asked), dtype=pl.Float32),
     })  # fmt: skip
-    events = pl.concat([events, ends]).sort("row", maintain_order=True)
+    events = pl.concat([events, last]).sort("row", maintain_order=True)
     return events.hstack(asked[events["row"]]).select(
         "subject_id", "time", "code", "numeric_value", "prediction_time", "rollout"
     )

@@ -10,7 +10,7 @@ from sequela.rollout.request import Request
 from sequela.rollout.tracker import Stop, Watch
 from sequela.tokens.ehr.code import join_parts
 from sequela.tokens.ehr.grammar.grammar import Grammar
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
 FOREVER = 100 * 525_960  # minutes: a hundred years
 
@@ -21,7 +21,7 @@ class Outcomes:
     A code in parts matches a pattern from the part on with which all codes that go on from there match.
     """
 
-    def __init__(self, tokenizer: Tokenizer, grammar: Grammar):
+    def __init__(self, tokenizer: EhrTokenizer, grammar: Grammar):
         self.tokenizer, self.grammar = tokenizer, grammar
         size = len(tokenizer.vocabulary)
         starts = np.flatnonzero((tokenizer.place == 0) | (tokenizer.place == 1))
@@ -73,7 +73,7 @@ class Outcomes:
         return tokens, pairs
 
 
-def watch_of(tokenizer: Tokenizer, grammar: Grammar, requests: list[Request]) -> Watch:
+def watch_of(tokenizer: EhrTokenizer, grammar: Grammar, requests: list[Request]) -> Watch:
     """What the engine watches for the requests, in their order.
 
     Raises:
@@ -107,7 +107,7 @@ def watch_of(tokenizer: Tokenizer, grammar: Grammar, requests: list[Request]) ->
     )
 
 
-def stop_of(tokenizer: Tokenizer, watch: Watch, limit: int) -> Stop:
+def stop_of(tokenizer: EhrTokenizer, watch: Watch, limit: int) -> Stop:
     """A future ends at death, when every question about it is settled, or after `limit` tokens."""
     death = np.array([code == DEATH for code in tokenizer.codes])
     return Stop(death, int(watch.horizon.max()), limit)

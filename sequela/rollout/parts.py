@@ -44,8 +44,9 @@ from sequela.rollout.prompts import prompts_of
 from sequela.rollout.request import Request
 from sequela.rollout.settings import NO_AVOIDING, SimulateSettings
 from sequela.rollout.tracker import REASONS
+from sequela.tokens.ehr.grammar.fit import load_grammar
 from sequela.tokens.ehr.grammar.grammar import Grammar
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.recode import save_maps
 from sequela.tokens.packing import newest
 from sequela.workers import Workers, run
@@ -173,9 +174,9 @@ def _times(requests: Sequence[Request]) -> pl.DataFrame:
     return pl.concat([one.times for one in requests]).unique().sort("subject_id", "prediction_time")
 
 
-def _check(model: Path, settings: SimulateSettings) -> tuple[Tokenizer, Grammar]:
+def _check(model: Path, settings: SimulateSettings) -> tuple[EhrTokenizer, Grammar]:
     """What can be refused before anything is computed."""
-    config, tokenizer = checkpoint.ModelConfig.load(model), Tokenizer.load(model)
+    config, tokenizer = checkpoint.ModelConfig.load(model), EhrTokenizer.load(model)
     if config.vocabulary != tokenizer.vocabulary.hash:
         raise InputError(
             f"{model}: config.json and vocabulary.json belong to different runs (vocabulary "
@@ -192,7 +193,7 @@ def _check(model: Path, settings: SimulateSettings) -> tuple[Tokenizer, Grammar]
             f"{model} has a context of {config.context} tokens, too few for a history and its future: train with a "
             f"--context of {SHORTEST} or more."
         )
-    return tokenizer, Grammar.load(model, tokenizer)
+    return tokenizer, load_grammar(model, tokenizer)
 
 
 def _jobs(
@@ -223,9 +224,9 @@ def _version(model: Path) -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=1)
-def _words(model: Path, version: tuple) -> tuple[Tokenizer, Grammar]:
-    tokenizer = Tokenizer.load(model)
-    return tokenizer, Grammar.load(model, tokenizer)
+def _words(model: Path, version: tuple) -> tuple[EhrTokenizer, Grammar]:
+    tokenizer = EhrTokenizer.load(model)
+    return tokenizer, load_grammar(model, tokenizer)
 
 
 @lru_cache(maxsize=1)
@@ -241,10 +242,10 @@ def _own_engine(model: Path, asked: str, well_formed: bool) -> Engine:
     decoder, (tokenizer, grammar) = checkpoint.load(model, device), _words(model, _version(model))
     return Engine(
         decoder,
-        tokenizer.minutes,
+        tokenizer.minutes_V,
         grammar=grammar,
         well_formed=well_formed,
-        cut=lambda ids, length: newest(ids, tokenizer.head_tokens, tokenizer.carried_tokens, length),
+        cut=lambda ids, length: newest(ids, tokenizer.head, tokenizer.carried, length),
         precision=precision.choose(asked, device, decoder.config.hidden_size),
     )
 
@@ -381,7 +382,7 @@ def _grammar_facts(grammar: Grammar, rollouts: Rollouts, prompts: Prompts) -> di
 
 def _finished(
     out: Path,
-    tokenizer: Tokenizer,
+    tokenizer: EhrTokenizer,
     settings: SimulateSettings,
     requests: Sequence[Request],
     parts: list[dict],

@@ -13,12 +13,12 @@ from sequela.rollout.engine.sampling import keys
 from sequela.tokens.ehr.clock import TIME_PREFIX
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.grammar.grammar import Grammar
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.ragged import Ragged
 
 
 def prompts_of(
-    tokenizer: Tokenizer,
+    tokenizer: EhrTokenizer,
     grammar: Grammar,
     events: pl.DataFrame,
     times: pl.DataFrame,
@@ -61,7 +61,7 @@ def prompts_of(
     return times, Prompts(ids, -rest, first, keys(seed, times["subject_id"].to_numpy(), at), bits)
 
 
-def histories(tokenizer: Tokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Events:
+def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Events:
     """What was known before each of Q prediction times, in the codes that the tokenizer knows.
 
     Each (patient, time) is a patient of its own here, whose number is its row in `times`.

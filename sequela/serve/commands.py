@@ -111,7 +111,7 @@ def tokenize(
     settings = settings or TokenSettings()
 
     def make(work: Path) -> dict:
-        from sequela.tokens.ehr.fit import tokenize as run
+        from sequela.tokens.ehr.tokenize import tokenize as run
 
         return run(Path(meds), work, settings, tuple(maps), workers, progress=progress)
 
@@ -261,9 +261,9 @@ def simulate(
             from sequela.record.edit import NO_EDITS
             from sequela.rollout.parts import simulate as run
             from sequela.task.answers.predict import requests
-            from sequela.tokens.ehr.tokenizer import Tokenizer
+            from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
-            maps = Tokenizer.load(Path(model)).maps
+            maps = EhrTokenizer.load(Path(model)).maps
             return run(
                 Path(model),
                 Path(meds),
@@ -448,9 +448,9 @@ def whatif(
     def make(work: Path) -> dict:
         from sequela.serve.pages.whatif import write_contrasts
         from sequela.task.answers.predict import requests
-        from sequela.tokens.ehr.tokenizer import Tokenizer
+        from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
-        maps = Tokenizer.load(Path(model)).maps
+        maps = EhrTokenizer.load(Path(model)).maps
         times = [one.times for one in requests(asked, Path(meds), split, patients, maps)]
         return write_contrasts(
             work, asked, times, **inputs, estimator=settings.estimator, everyone=everyone, seed=settings.seed

@@ -1,19 +1,22 @@
-"""A corpus: one tokenizer and, per split, the token rows of its patients, in memory-mapped shards."""
+"""A corpus on disk: a tokenizer and, for each split, the token rows of its patients in memory-mapped shards."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sequela.errors import InputError
-from sequela.tokens.ehr.encode import Encoded
-from sequela.tokens.ehr.tokenizer import Tokenizer
-from sequela.tokens.ragged import Ragged, Stacked
+from sequela.record.events import Events
+from sequela.record.schema import SPLITS
+from sequela.tokens.ragged import Ragged, StackedRows
+from sequela.tokens.tokenizer import Encoded, Tokenizer, load
+from sequela.tokens.vocabulary import Vocabulary
 
 FILE = "corpus.json"
 
@@ -25,79 +28,88 @@ class Corpus:
     Attributes:
         patients: int64 [P].
         tokens: [P, length].
-        clock: [P, length], minutes since the patient's first event at each token; None unless time is rotary.
-        events: how many they hold.
+        clock: [P, length], minutes since the patient's first event at each token; None unless positions come from it
+            (`Tokenizer.positions_from_clock`).
+        events: number of events in the rows.
     """
 
     tokenizer: Tokenizer
     patients: np.ndarray
-    tokens: Stacked
-    clock: Stacked | None
+    tokens: StackedRows
+    clock: StackedRows | None
     events: int
 
     @staticmethod
     def load(folder: Path, split: str) -> Corpus:
         """Open one split, memory-mapped.
 
-        Raises InputError when the folder is no corpus, is damaged, or was made with another vocabulary.
+        Raises:
+            InputError: if the folder is no corpus, is damaged, or was made with another vocabulary.
         """
         folder = Path(folder)
-        tokenizer = Tokenizer.load(folder)
+        tokenizer = load(folder)
         try:
-            about = json.loads((folder / FILE).read_text())
-            facts = about["splits"][split]
-            shards = [_Files(folder / split, one["shard"]) for one in facts["shards"]]
+            index = json.loads((folder / FILE).read_text())
+            summary = index["splits"][split]
+            shards = [_ShardFiles(folder / split, shard["shard"]) for shard in summary["shards"]]
             _allow_files(2 * len(shards))
-            arrays = [shard.load(rotary=tokenizer.settings.time == "rotary") for shard in shards]
+            arrays = [shard.load(clock=tokenizer.positions_from_clock) for shard in shards]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{folder} holds no whole {split!r} corpus ({error}): run `sequela tokenize` again."
             ) from error
-        if about["vocabulary"] != tokenizer.vocabulary.hash:
+        if index["vocabulary"] != tokenizer.vocabulary.hash:
             raise InputError(
-                f"{folder / FILE} was made with vocabulary {about['vocabulary']}, but vocabulary.json is "
+                f"{folder / FILE} was made with vocabulary {index['vocabulary']}, but vocabulary.json is "
                 f"{tokenizer.vocabulary.hash}: run `sequela tokenize` again."
             )
-        for shard, one, held in zip(shards, facts["shards"], arrays, strict=True):
-            if _hash(held) != one["sha256"]:
+        for shard, written, held in zip(shards, summary["shards"], arrays, strict=True):
+            if _hash(held) != written["sha256"]:
                 raise InputError(f"{shard.path('*')} are damaged: run `sequela tokenize` again.")
-        rows = {
-            kind: Stacked(tuple(Ragged(held[kind], held["offsets"]) for held in arrays))
-            for kind in ("tokens", "clock")
-            if all(kind in held for held in arrays)
-        }
+
+        def rows(name: str) -> StackedRows:
+            return StackedRows(tuple(Ragged(held[name], held["offsets"]) for held in arrays))
+
         patients = np.concatenate([np.zeros(0, np.int64), *(held["patients"] for held in arrays)])
-        clock = rows["clock"] if tokenizer.settings.time == "rotary" else None
-        return Corpus(tokenizer, patients, rows["tokens"], clock, facts["events"])
+        clock = rows("clock") if tokenizer.positions_from_clock else None
+        return Corpus(tokenizer, patients, rows("tokens"), clock, summary["events"])
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The files of one shard."""
+def write_corpus(tokenizer: Tokenizer, splits: Mapping[str, Iterable[Events]], out: Path) -> dict:
+    """Write the corpus of a tokenizer that is fitted already, from events in memory.
 
-    folder: Path
-    shard: str
+    Args:
+        splits: the events of each split ("train", "tuning", "held_out"), some whole patients at a time, one shard
+            each; a split that is missing is empty.
 
-    def path(self, kind: str) -> Path:
-        return self.folder / f"{self.shard}.{kind}.npy"
-
-    def load(self, *, rotary: bool) -> dict[str, np.ndarray]:
-        large = ("tokens", "clock") if rotary else ("tokens",)
-        small = {kind: np.load(self.path(kind)) for kind in ("patients", "offsets")}
-        return small | {kind: np.load(self.path(kind), mmap_mode="r") for kind in large}
+    Returns:
+        The contents of `corpus.json`.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    summaries = {}
+    for split in SPLITS:
+        shards, dropped = [], Counter()
+        for number, events in enumerate(splits.get(split, ())):
+            encoded = tokenizer.encode(events)
+            shards.append(write_shard(encoded, out / split, f"{number:05d}"))
+            dropped.update(encoded.dropped)
+        summaries[split] = split_summary(shards, dropped)
+    return write_index(out, tokenizer.vocabulary, summaries)
 
 
 def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
-    """Write the token rows of some patients of a split; returns what `corpus.json` says of them."""
-    files = _Files(folder, shard)
+    """Write the token rows of some patients of a split; returns their entry for `corpus.json`."""
+    files = _ShardFiles(folder, shard)
     arrays = {
         "patients": encoded.patients,
         "offsets": encoded.tokens.offsets,
         "tokens": encoded.tokens.flat,
     } | ({"clock": encoded.clock.flat} if encoded.clock else {})
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, array in arrays.items():
-        np.save(files.path(kind), array)
+    for name, array in arrays.items():
+        np.save(files.path(name), array)
     return {
         "shard": shard,
         "patients": len(encoded.patients),
@@ -107,14 +119,48 @@ def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
     }
 
 
+def split_summary(shards: list[dict], dropped: Mapping[str, int]) -> dict:
+    """The entry of a split for `corpus.json`: totals, events without a token by code, and its shards."""
+    totals = {key: sum(shard[key] for shard in shards) for key in ("patients", "events", "tokens")}
+    return {**totals, "dropped_events": dict(sorted(dropped.items())), "shards": shards}
+
+
+def write_index(out: Path, vocabulary: Vocabulary, splits: Mapping[str, dict], **more: object) -> dict:
+    """Write `corpus.json`, which completes a corpus, and return its contents; `more` is what the fit has to report."""
+    index = {
+        "vocabulary": vocabulary.hash,
+        "tokens_in_vocabulary": len(vocabulary),
+        **more,
+        "splits": dict(splits),
+    }
+    (out / FILE).write_text(json.dumps(index, indent=1))
+    return index
+
+
 def rows_of(folder: Path, shard: str) -> Ragged:
     """The token rows of one shard that `write_shard` wrote, memory-mapped."""
-    held = _Files(folder, shard).load(rotary=False)
+    held = _ShardFiles(folder, shard).load(clock=False)
     return Ragged(held["tokens"], held["offsets"])
 
 
+@dataclass(frozen=True)
+class _ShardFiles:
+    """The files of one shard of a split."""
+
+    folder: Path
+    shard: str
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{self.shard}.{name}.npy"
+
+    def load(self, *, clock: bool) -> dict[str, np.ndarray]:
+        large = ("tokens", "clock") if clock else ("tokens",)
+        small = {name: np.load(self.path(name)) for name in ("patients", "offsets")}
+        return small | {name: np.load(self.path(name), mmap_mode="r") for name in large}
+
+
 def _allow_files(number: int) -> None:
-    """Let this process hold so many more files open, as far as the system allows it."""
+    """Raise this process's limit on open files by `number`, as far as the system allows."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -129,14 +175,14 @@ def _allow_files(number: int) -> None:
 def _hash(arrays: dict[str, np.ndarray]) -> str:
     """The SHA-256 of all arrays of a shard."""
     digest = hashlib.sha256()
-    for kind in sorted(arrays):
-        digest.update(kind.encode())
-        for block in _blocks(arrays[kind]):
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        for block in _blocks(arrays[name]):
             digest.update(block)
     return digest.hexdigest()
 
 
 def _blocks(array: np.ndarray, size: int = 1 << 22) -> Iterator[np.ndarray]:
-    """A memory-mapped array a few megabytes at a time."""
+    """A memory-mapped array, a few megabytes at a time."""
     for start in range(0, len(array), size):
         yield np.ascontiguousarray(array[start : start + size])

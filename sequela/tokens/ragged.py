@@ -38,7 +38,7 @@ class Ragged:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Ragged:
-        """The given rows, in that order, a row as often as it is named."""
+        """The given rows, in the given order, repeated as often as given."""
         lengths = self.lengths[rows]
         return Ragged(
             self.flat[np.repeat(self.offsets[:-1][rows], lengths) + within(lengths)], offsets_of(lengths)
@@ -46,8 +46,8 @@ class Ragged:
 
 
 @dataclass(frozen=True)
-class Stacked:
-    """The rows of several ragged arrays, one below the other."""
+class StackedRows:
+    """The rows of several ragged arrays, one array after another."""
 
     parts: tuple[Ragged, ...]
 
@@ -74,7 +74,7 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 
 
 def within(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, .. of each row, rows one after another.
+    """The index of each element within its row: 0, 1, .. for every row.
 
     >>> within(np.array([2, 0, 3])).tolist()
     [0, 1, 0, 1, 2]
@@ -83,10 +83,10 @@ def within(lengths: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Column:
-    """Tokens for some rows of a table: `tokens` (one, or one for each of `rows`) in each of `rows` (None: all).
+class TokenColumn:
+    """Tokens for some rows of a table: `tokens` (one, or one per row) in each of `rows` (increasing; None: all rows).
 
-    `rows` rise; `times` says how often each token is repeated, once where it is None.
+    `times` says how often each token is repeated; None: once.
     """
 
     tokens: np.ndarray | int
@@ -94,11 +94,12 @@ class Column:
     times: np.ndarray | None = None
 
 
-def interleave(columns: list[Column], rows: int, kind: type = np.int64) -> Ragged:
-    """Columns joined row by row: row r holds its tokens of the first column, then of the second, and so on.
+def interleave(columns: list[TokenColumn], rows: int, dtype: type = np.int64) -> Ragged:
+    """Join columns row by row: row r holds its tokens of the first column, then of the second, and so on.
 
-    >>> second, twice = Column(9, np.array([1])), Column(7, np.array([0]), np.array([2]))
-    >>> joined = interleave([Column(np.array([1, 2])), second, twice], 2)
+    >>> second = TokenColumn(9, np.array([1]))
+    >>> twice = TokenColumn(7, np.array([0]), np.array([2]))
+    >>> joined = interleave([TokenColumn(np.array([1, 2])), second, twice], 2)
     >>> [joined[0].tolist(), joined[1].tolist()]
     [[1, 7, 7], [2, 9]]
     """
@@ -106,20 +107,20 @@ def interleave(columns: list[Column], rows: int, kind: type = np.int64) -> Ragge
     for column in columns:
         lengths[_all_of(column)] += 1 if column.times is None else column.times
     offsets = offsets_of(lengths)
-    flat = np.empty(offsets[-1], kind)
-    place = offsets[:-1].copy()
+    flat = np.empty(offsets[-1], dtype)
+    position = offsets[:-1].copy()
     for column in columns:
-        at = place[_all_of(column)]
+        at = position[_all_of(column)]
         if column.times is None:
             flat[at] = column.tokens
-            place[_all_of(column)] += 1
+            position[_all_of(column)] += 1
         else:
             flat[np.repeat(at, column.times) + within(column.times)] = (
                 np.repeat(column.tokens, column.times) if np.ndim(column.tokens) else column.tokens
             )
-            place[_all_of(column)] += column.times
+            position[_all_of(column)] += column.times
     return Ragged(flat, offsets)
 
 
-def _all_of(column: Column) -> np.ndarray | slice:
+def _all_of(column: TokenColumn) -> np.ndarray | slice:
     return slice(None) if column.rows is None else column.rows

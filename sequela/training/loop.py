@@ -13,8 +13,6 @@ from pathlib import Path
 from sequela.errors import InputError
 from sequela.model import checkpoint
 from sequela.progress import Progress, silent
-from sequela.tokens.ehr.grammar import grammar
-from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.training import checkpoint as state
 from sequela.training import monitor as watch
 from sequela.training.data import Step
@@ -229,19 +227,11 @@ def _finish(run: Run, out: Path, shown: _Shown) -> dict:
             "curve_bits_per_token": run.curve.bits_per_token,
         }
         checkpoint.save(decoder, out)
-        plan.data.tokenizer.save(out)
-        _grammar(plan).save(out)
+        plan.data.tokenizer.hand_over(plan.corpus, plan.data.tokens.parts, out)
         work = out / f".{LOG}"
         work.write_text(json.dumps(about, indent=1))
         work.rename(out / LOG)  # last, so that it says that all is there
     return run.world.tell(about)
-
-
-def _grammar(plan: RunPlan) -> Grammar:
-    """The grammar of the corpus; fitted now where the corpus was made before there were grammars."""
-    if (plan.corpus / grammar.FILE).exists():
-        return Grammar.load(plan.corpus, plan.data.tokenizer)
-    return Grammar.fit(plan.data.tokenizer, plan.data.tokens.parts)
 
 
 def _finished(out: Path, plan: RunPlan) -> dict | None:

@@ -60,7 +60,8 @@ class RunPlan:
             )
         tokenizer = data.tokenizer
         resolved = resolve(settings, len(tokenizer.vocabulary), int(cut.lengths.sum()))
-        config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=tokenizer.settings.time)
+        time = "rotary" if tokenizer.positions_from_clock else "intervals"
+        config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=time)
         return RunPlan(corpus, data, tuning, cut, resolved, config)
 
     @property

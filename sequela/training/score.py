@@ -10,10 +10,9 @@ import torch
 
 from sequela.model.decoder import Decoder
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.ehr.family import FAMILIES
-from sequela.tokens.ehr.token_types import Kinds, kinds_of
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import within
+from sequela.tokens.token_types import TokenTypes
 from sequela.training.data import Sampler, padded_to
 from sequela.training.derive import ROW_TOKENS
 from sequela.training.objectives.next_token import Scored, scored
@@ -25,7 +24,7 @@ class Score:
 
     Attributes:
         nats: float64 [P, K], by patient and kind; they add up to -ln p of the patient's tokens after the first.
-        things: int64 [P, K], how many things of each kind (see `Kinds.counts`).
+        things: int64 [P, K], how many things of each kind (see `TokenTypes.counts`).
         tokens: int64 [P], tokens predicted: all but each patient's first.
     """
 
@@ -37,13 +36,13 @@ class Score:
 def windows(data: Corpus, context: int) -> Windows:
     """The patients of a split in windows of at most `context` tokens."""
     tokenizer = data.tokenizer
-    return Windows.of(data.tokens, tokenizer.head_tokens, tokenizer.carried_tokens, context, data.clock)
+    return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock)
 
 
 def score(
     model: Decoder,
     data: Corpus,
-    kinds: Kinds | None = None,
+    kinds: TokenTypes | None = None,
     *,
     context: int | None = None,
     patients: np.ndarray | None = None,
@@ -61,7 +60,7 @@ def score(
     context = context or model.config.context
     cut = windows(data, context)
     chosen = np.arange(len(cut)) if patients is None else np.flatnonzero(np.isin(cut.patient, patients))
-    kinds = kinds or Kinds(np.zeros(len(data.tokenizer.vocabulary), np.int64), ("all",))
+    kinds = kinds or TokenTypes.single(len(data.tokenizer.vocabulary))
     tally = _Tally(len(data.patients), kinds, model.embedding.weight.device)
     if len(chosen) == 0:
         return tally.score
@@ -81,7 +80,7 @@ def score(
 class _Tally:
     """Adds up what is scored."""
 
-    def __init__(self, patients: int, kinds: Kinds, device: torch.device):
+    def __init__(self, patients: int, kinds: TokenTypes, device: torch.device):
         shape = (patients, len(kinds.names))
         self.score = Score(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(patients, np.int64))
         self.kinds = kinds
@@ -110,14 +109,14 @@ def losses(model: Decoder, data: Corpus, patients: np.ndarray | None = None) -> 
     "bits_per_token" of what is predicted; "bits_per_event" of the patients' events; and in "kinds" for each kind that
     occurs "events" (how many things of that kind), "bits_per_event" of them, and "share" of all bits.
     """
-    kinds = kinds_of(data.tokenizer)
+    kinds = data.tokenizer.types or TokenTypes.single(len(data.tokenizer.vocabulary))
     found = score(model, data, kinds, patients=patients)
     bits, things = found.nats.sum(0) / math.log(2), found.things.sum(0)
     if not found.tokens.any():
         return None
     return {
         "bits_per_token": float(bits.sum() / found.tokens.sum()),
-        "bits_per_event": float(bits.sum() / things[: len(FAMILIES)].sum()),
+        "bits_per_event": float(bits.sum() / things[slice(None) if kinds.events is None else kinds.events].sum()),
         "kinds": {
             name: {"events": int(many), "bits_per_event": float(own / many), "share": float(own / bits.sum())}
             for name, own, many in zip(kinds.names, bits, things, strict=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.ehr.fit import tokenize
 from sequela.tokens.ehr.settings import ETHOS_EDGES, TokenSettings
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.tokens.ragged import Ragged
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -83,7 +83,7 @@ def test_finer_intervals_leave_less_open(measured, corpora):
 
 
 def test_kinds_of_fused_tokens(measured, corpora):
-    kinds = measured.kinds_of(corpora["fused"].tokenizer)
+    kinds = measured.types_of(corpora["fused"].tokenizer)
     tokens = corpora["fused"].tokenizer.vocabulary.tokens
     fused = [row for row, token in enumerate(tokens) if "=Q" in token]
     bare = [token.partition("=")[0] for token in tokens]
@@ -93,9 +93,9 @@ def test_kinds_of_fused_tokens(measured, corpora):
         for row in fused
         for other in fused
     )
-    plain = measured.kinds_of(corpora["default"].tokenizer)
-    kinds_of = dict(zip(corpora["default"].tokenizer.vocabulary.tokens, plain.token, strict=True))
-    assert kinds_of["Q//1"] == measured.VALUE and kinds_of["BOS"] == measured.CODE and plain.group is None
+    plain = measured.types_of(corpora["default"].tokenizer)
+    types_of = dict(zip(corpora["default"].tokenizer.vocabulary.tokens, plain.token, strict=True))
+    assert types_of["Q//1"] == measured.VALUE and types_of["BOS"] == measured.CODE and plain.group is None
 
 
 def test_the_interval_of_a_ratio_covers_it(measured):

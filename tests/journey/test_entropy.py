@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sequela.record.worlds.zipf import ZipfWorld
-from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.loop import train
 from sequela.training.settings import TrainSettings
 

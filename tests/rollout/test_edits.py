@@ -14,9 +14,10 @@ from sequela.rollout.edits import changed, refuse_unknown, survey
 from sequela.rollout.prompts import histories, prediction_times, prompts_of
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.fit import fit
+from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
 START = datetime(2000, 1, 1)
 
@@ -38,10 +39,10 @@ def small() -> pl.DataFrame:
 
 
 @pytest.fixture
-def fitted() -> tuple[Tokenizer, Grammar]:
+def fitted() -> tuple[EhrTokenizer, Grammar]:
     columns = Events.of(small())
     tokenizer = fit(columns, TokenSettings(min_patients=1))
-    return tokenizer, Grammar.fit(tokenizer, [encode(tokenizer, columns).tokens])
+    return tokenizer, fit_grammar(tokenizer, [encode(tokenizer, columns).tokens])
 
 
 def asked(patients=range(20), days=(5,)) -> pl.DataFrame:

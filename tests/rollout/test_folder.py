@@ -44,7 +44,7 @@ AT = datetime(2001, 1, 1)
 
 
 def minutes(*names):
-    return int(sum(TOKENIZER.minutes[INDEX[name]] for name in names))
+    return int(sum(TOKENIZER.minutes_V[INDEX[name]] for name in names))
 
 
 def times_of(*patients):

@@ -27,9 +27,9 @@ from sequela.rollout.parts import simulate
 from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
 from sequela.tokens.ehr.fit import fit
-from sequela.tokens.ehr.grammar.grammar import Grammar
+from sequela.tokens.ehr.grammar.fit import load_grammar
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.recode import load_same_maps
 from sequela.tokens.vocabulary import Vocabulary
 from sequela.training.loop import train
@@ -68,7 +68,7 @@ def test_futures_are_written_from_the_prediction_time_on(world_meds, model, tmp_
     assert set(rollouts["reason"]) <= {"end", "horizon", "limit"}
     maps = json.loads((tmp_path / "simulate.json").read_text())["maps"]
     assert (
-        list(maps) == ["mimic-meds", "gem"] and load_same_maps(maps, tmp_path) == Tokenizer.load(model).maps
+        list(maps) == ["mimic-meds", "gem"] and load_same_maps(maps, tmp_path) == EhrTokenizer.load(model).maps
     )
     died = events.filter(pl.col("code") == DEATH).select("subject_id", "rollout")
     stopped = rollouts.filter(pl.col("reason") == "end").select("subject_id", "rollout")
@@ -120,7 +120,7 @@ def test_a_model_with_another_vocabulary_is_refused(world_meds, model, tmp_path,
     events, _ = small()
     other = fit(Events.of(events), TokenSettings(min_patients=1))
     if same_size:
-        ours = Tokenizer.load(model)
+        ours = EhrTokenizer.load(model)
         other = replace(ours, vocabulary=Vocabulary((*ours.vocabulary.tokens[:-1], "SOMETHING//ELSE")))
     other.save(tmp_path / "mixed")
     with pytest.raises(InputError, match="different runs"):
@@ -146,9 +146,9 @@ def test_nobody_lives_on_after_death(world_meds, model, tmp_path):
 def rough(world_corpus, tmp_path_factory):
     """A model that was never trained: it says anything at any time."""
     out = tmp_path_factory.mktemp("rough")
-    tokenizer = Tokenizer.load(world_corpus)
+    tokenizer = EhrTokenizer.load(world_corpus)
     tokenizer.save(out)
-    Grammar.load(world_corpus, tokenizer).save(out)
+    load_grammar(world_corpus, tokenizer).save(out)
     config = ModelConfig(
         len(tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64,
         layers=1, context=64, vocabulary=tokenizer.vocabulary.hash,

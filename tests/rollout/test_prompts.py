@@ -8,7 +8,7 @@ from sequela.record.events import Events
 from sequela.rollout.prompts import prompts_of
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.fit import fit
-from sequela.tokens.ehr.grammar.grammar import Grammar
+from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import TokenSettings
 
 
@@ -30,7 +30,7 @@ def small():
 def fitted(events):
     """The tokenizer and the grammar of these events."""
     tokenizer = fit(Events.of(events), TokenSettings(min_patients=1))
-    return tokenizer, Grammar.fit(tokenizer, [encode(tokenizer, Events.of(events)).tokens])
+    return tokenizer, fit_grammar(tokenizer, [encode(tokenizer, Events.of(events)).tokens])
 
 
 def test_nothing_at_or_after_the_prediction_time_is_in_a_prompt():

@@ -11,7 +11,7 @@ from sequela.record.events import Events
 from sequela.record.worlds.markov import MarkovWorld
 from sequela.tokens.corpus import Corpus, rows_of
 from sequela.tokens.ehr.encode import encode
-from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.tokenize import tokenize
 
 
 def test_every_patient_of_a_split_has_its_row(world_meds, world_corpus):

@@ -2,20 +2,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequela.tokens.ragged import Column, Ragged, Stacked, interleave, within
+from sequela.tokens.ragged import Ragged, StackedRows, TokenColumn, interleave, within
 
 rows = st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=3, max_size=3)
 
 
 def times(cells):
     """Every row, the row's number as its token, as often as the row has cells."""
-    return Column(np.arange(3), np.arange(3), np.array([len(row) for row in cells]))
+    return TokenColumn(np.arange(3), np.arange(3), np.array([len(row) for row in cells]))
 
 
 @given(st.lists(rows, min_size=1, max_size=4), st.sets(st.integers(0, 2)))
 def test_interleave_joins_row_by_row(columns, some):
     chosen = np.array(sorted(some), int)
-    joined = interleave([*map(times, columns), Column(np.array([7, 8, 9])), Column(5, chosen)], 3)
+    joined = interleave([*map(times, columns), TokenColumn(np.array([7, 8, 9])), TokenColumn(5, chosen)], 3)
     for r in range(3):
         repeated = [r for column in columns for _ in column[r]]
         assert joined[r].tolist() == [*repeated, 7 + r, *([5] if r in some else [])]
@@ -29,7 +29,7 @@ def test_take_repeats_and_reorders_rows(items, chosen):
 
 @given(st.lists(st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3), max_size=4))
 def test_stacked_rows_are_those_of_the_parts_one_after_another(parts):
-    stacked = Stacked(tuple(Ragged.of(part) for part in parts))
+    stacked = StackedRows(tuple(Ragged.of(part) for part in parts))
     every = [row for part in parts for row in part]
     assert [stacked[row].tolist() for row in range(len(stacked))] == every
     assert stacked.lengths.tolist() == [len(row) for row in every]

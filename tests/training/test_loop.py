@@ -9,7 +9,7 @@ import torch
 from sequela.errors import InputError
 from sequela.model import checkpoint
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.training.loop import train
 from sequela.training.run import RunPlan
 from sequela.training.settings import TrainSettings
@@ -33,7 +33,7 @@ def test_training_learns_and_the_folder_loads(world_corpus, tmp_path):
     assert about["tuning"]["bits_per_token"] < 0.7 * about["curve_bits_per_token"][0]
     assert about["train_bits_per_token"] == pytest.approx(about["tuning"]["bits_per_token"], rel=0.3)
     model = checkpoint.load(tmp_path / "model")
-    assert len(Tokenizer.load(tmp_path / "model").vocabulary) == model.config.vocab_size
+    assert len(EhrTokenizer.load(tmp_path / "model").vocabulary) == model.config.vocab_size
     assert json.loads((tmp_path / "model" / "train.json").read_text()) == about
     assert about["parameters"] == model.config.parameters
     assert not (tmp_path / "model" / "checkpoints").exists()

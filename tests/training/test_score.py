@@ -8,9 +8,10 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.ehr.clock import TIME_PREFIX
-from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.scheme import TYPES
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.tokens.ehr.token_types import NAMES, Kinds, kinds_of
+from sequela.tokens.ehr.tokenize import tokenize
+from sequela.tokens.token_types import TokenTypes
 from sequela.training.score import losses, score, windows
 
 
@@ -51,7 +52,7 @@ def test_kinds_add_up(data):
     time = np.zeros(len(vocabulary), np.int64)
     time[vocabulary.matching(TIME_PREFIX)] = 1
     by_kind, whole = (
-        score(model, data, Kinds(time, ("other", "time"))),
+        score(model, data, TokenTypes(time, ("other", "time"))),
         score(model, data),
     )
     np.testing.assert_allclose(by_kind.nats.sum(1), whole.nats[:, 0], rtol=1e-6)
@@ -73,14 +74,14 @@ def test_a_window_repeats_the_demographics_but_does_not_score_them(data):
 
 
 def test_losses_of_each_kind_are_those_of_its_tokens(data):
-    model, kinds = decoder(data), kinds_of(data.tokenizer)
+    model, kinds = decoder(data), data.tokenizer.types
     some = np.array([3, 8])
     found = losses(model, data, some)
     told = [(alone(model, data.tokens[row]), kinds.token[data.tokens[row]][1:]) for row in some]
     nats, kind = (np.concatenate(part) for part in zip(*told, strict=True))
     assert sum(one["share"] for one in found["kinds"].values()) == pytest.approx(1)
     for name, one in found["kinds"].items():
-        own = nats[kind == NAMES.index(name)]
+        own = nats[kind == TYPES.index(name)]
         assert one["events"] == len(own) > 0
         assert one["bits_per_event"] == pytest.approx(own.mean() / np.log(2), rel=1e-4)
     assert len(found["kinds"]) == len(set(kind.tolist()))
@@ -98,7 +99,7 @@ def test_fused_tokens_are_told_as_code_and_value(world_meds, tmp_path):
     model, codes = decoder(data), data.tokenizer.codes
     group = np.unique(codes, return_inverse=True)[1]
     zero = np.zeros(len(codes), np.int64)
-    kinds = Kinds(zero, ("code", "value"), group=group, beyond=zero + 1)
+    kinds = TokenTypes(zero, ("code", "value"), group=group, beyond=zero + 1)
     found = score(model, data, kinds)
     np.testing.assert_allclose(found.nats.sum(1), score(model, data).nats[:, 0], rtol=1e-5)
     ids = data.tokens[0].astype(np.int64)

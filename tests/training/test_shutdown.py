@@ -15,7 +15,7 @@ import pytest
 from sequela.record.dataset import write_dataset
 from sequela.record.worlds.markov import MarkovWorld
 from sequela.serve import commands
-from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.settings import TrainSettings
 from sequela.training.shutdown import Interrupted, stopping
 

@@ -1,4 +1,10 @@
-"""Numeric values as ten shared quantile tokens, with cut points per code."""
+"""Numeric values: counted per code in bounded memory, then cut into quantile bins that all codes share as tokens.
+
+Values are counted exactly while a code has at most `CELLS` distinct ones. Beyond that the lowest bits of the values are
+dropped, one after another, until few enough are left: a cell then holds the values of one short interval, of relative
+width 2 ** (level - 23). The level that a union needs is never below the level of a part, so merging is associative and
+commutative, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +13,20 @@ from functools import cached_property
 
 import numpy as np
 
-from sequela.tokens.ehr.values import Values
+CELLS = 4096
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Cut points and centres per code: `cuts` [C, Q-1], `centres` [C, Q], in the unit of the code."""
+    """Cut points and centers per code: `cuts` [C, Q-1], `centers` [C, Q], in the unit of the code."""
 
     codes: tuple[str, ...]
     cuts: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
 
     @staticmethod
-    def fit(names: tuple[str, ...], values: Values, quantiles: int) -> Bins:
-        """Fit on the counted values of training events: cuts at 1/Q .. (Q-1)/Q, centre = mean of a bin.
+    def fit(names: tuple[str, ...], values: ValueCounts, quantiles: int) -> Bins:
+        """Fit on the counted values of training events: cuts at 1/Q .. (Q-1)/Q, center = mean of a bin.
 
         Codes without a value have no bins. Exact where the values were counted exactly.
         """
@@ -37,15 +43,15 @@ class Bins:
         shape = (len(valued), quantiles)
         count = np.bincount(which, weights=values.count, minlength=len(valued) * quantiles).reshape(shape)
         total = np.bincount(which, weights=number * values.count, minlength=count.size).reshape(shape)
-        # An empty bin (ties) is never encoded; its centre only matters if a model samples it, so: the nearest cut.
+        # An empty bin (ties) is never encoded; its center only matters if a model samples it, so: the nearest cut.
         near = np.hstack([cuts[:, :1], (cuts[:, :-1] + cuts[:, 1:]) / 2, cuts[:, -1:]])
-        centres = np.where(count > 0, total / np.maximum(count, 1), near)
-        return Bins(tuple(names[row] for row in valued), cuts, centres)
+        centers = np.where(count > 0, total / np.maximum(count, 1), near)
+        return Bins(tuple(names[row] for row in valued), cuts, centers)
 
     def only(self, codes: set[str]) -> Bins:
         """The bins of the given codes."""
         rows = [row for row, code in enumerate(self.codes) if code in codes]
-        return Bins(tuple(self.codes[row] for row in rows), self.cuts[rows], self.centres[rows])
+        return Bins(tuple(self.codes[row] for row in rows), self.cuts[rows], self.centers[rows])
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -86,3 +92,85 @@ def _quantiles(
     below = x[np.searchsorted(upto, before + low, side="right")]
     above = x[np.searchsorted(upto, before + np.minimum(low + 1, last), side="right")]
     return np.where(rest > 0, below + (above - below) * rest, below)
+
+
+@dataclass(frozen=True, eq=False)
+class ValueCounts:
+    """Counted cells, sorted by code and value.
+
+    Attributes:
+        code: int32 [K].
+        cell: uint32 [K], the values' bits in an order that is that of the numbers; the lowest `level` bits are 0.
+        count: int64 [K].
+        level: uint8 [C], for each code.
+    """
+
+    code: np.ndarray
+    cell: np.ndarray
+    count: np.ndarray
+    level: np.ndarray
+
+    @staticmethod
+    def of(code: np.ndarray, number: np.ndarray, codes: int) -> ValueCounts:
+        """Count `number` float32 [N] (no NaN) under `code` int32 [N], each below `codes`."""
+        key = np.sort(code.astype(np.uint64) << np.uint64(32) | _bits(number))
+        first = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+        count = np.diff(np.append(first, len(key)))
+        return _fitted(key[first], count, np.zeros(codes, np.uint8))
+
+    @staticmethod
+    def merge(parts: list[ValueCounts], rows: list[np.ndarray], codes: int) -> ValueCounts:
+        """The union; code i of part p is code `rows[p][i]` of the result."""
+        level = np.zeros(codes, np.uint8)
+        for part, row in zip(parts, rows, strict=True):
+            level[row] = np.maximum(level[row], part.level)
+        key = np.concatenate([_key(row[part.code], part.cell) for part, row in zip(parts, rows, strict=True)])
+        count = np.concatenate([part.count for part in parts])
+        return _fitted(*_summed(_coarse(key, level), count), level)
+
+    def numbers(self) -> np.ndarray:
+        """The value that each cell stands for, float64 [K]: itself where a code is counted exactly, else its middle."""
+        level = self.level[self.code].astype(np.uint32)
+        half = np.where(level > 0, np.uint32(1) << np.maximum(level, 1) - np.uint32(1), 0).astype(np.uint32)
+        return _floats(self.cell | half).astype(np.float64)
+
+    def bounds(self) -> np.ndarray:
+        """Where the cells of each code begin and end, int64 [C + 1]."""
+        return np.searchsorted(self.code, np.arange(len(self.level) + 1))
+
+
+def _bits(number: np.ndarray) -> np.ndarray:
+    bits = (number.astype(np.float32) + np.float32(0)).view(np.uint32)  # + 0 makes -0 the same as 0
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _floats(cell: np.ndarray) -> np.ndarray:
+    return np.where(cell >> 31, cell ^ np.uint32(1 << 31), ~cell).astype(np.uint32).view(np.float32)
+
+
+def _key(code: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    return code.astype(np.uint64) << np.uint64(32) | cell
+
+
+def _coarse(key: np.ndarray, level: np.ndarray) -> np.ndarray:
+    drop = level[(key >> np.uint64(32)).astype(np.int64)].astype(np.uint64)
+    return key >> drop << drop
+
+
+def _summed(key: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Equal keys as one, sorted."""
+    order = np.argsort(key, kind="stable")  # a few sorted runs: merged, not sorted from scratch
+    key, count = key[order], count[order]
+    first = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+    return key[first], np.add.reduceat(count, first) if len(first) else count
+
+
+def _fitted(key: np.ndarray, count: np.ndarray, level: np.ndarray) -> ValueCounts:
+    """Raise the level of each code with too many cells until they are few enough."""
+    while True:
+        code = (key >> np.uint64(32)).astype(np.int32)
+        crowded = np.bincount(code, minlength=len(level)) > CELLS
+        if not crowded.any():
+            return ValueCounts(code, key.astype(np.uint32), count, level)
+        level = level + crowded.astype(np.uint8)
+        key, count = _summed(_coarse(key, level), count)

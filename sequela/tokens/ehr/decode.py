@@ -1,60 +1,67 @@
-"""Token rows to timelines."""
+"""Token rows to events."""
 
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 
+from sequela.record.events import Events
 from sequela.tokens.ehr.code import join_parts
 from sequela.tokens.ehr.encode import MINUTE
-from sequela.tokens.ehr.tokenizer import QUANTILE, Tokenizer
+from sequela.tokens.ehr.scheme import QUANTILE, EhrScheme
 from sequela.tokens.ragged import Ragged
 
 
-def decode(tokenizer: Tokenizer, rows: Ragged, start: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:
-    """Token rows [R] and the microsecond at which each starts [R] -> (events, end of each row's clock [R]).
+def decode(scheme: EhrScheme, rows: Ragged, start: np.ndarray) -> Events:
+    """Token rows [R] that begin at microseconds `start` [R] -> their events; `patient` is the number of the row.
 
-    Events have columns row, time, code, numeric_value (float32, the centre of the bin). Only what binning must lose
-    is lost: a time inside its interval, a value inside its quantile. Tokens that form no event (a quantile after
-    no numeric code, a later part without its first) are skipped.
+    Only what binning must lose is lost: a time within its interval, a value within its quantile (it becomes the center
+    of the bin). Tokens that form no event (a quantile after a code without values, a later part without its first) are
+    skipped.
     """
     token, row = rows.flat, np.repeat(np.arange(len(rows)), rows.lengths)
-    passed = np.append(0, np.cumsum(tokenizer.minutes[token]))
+    passed = _passed(scheme, rows)
     clock = passed[1:] - passed[rows.offsets[:-1]][row]
-    place = tokenizer.place[token]
-    event = np.cumsum((place == 0) | (place == 1)) - 1
+    place = scheme.place[token]
+    opens = (place == 0) | (place == 1)
+    event = np.cumsum(opens) - 1
     previous = np.append(-1, place[:-1])
-    # Nothing reaches over from the row before
+    # Nothing carries over from the row before.
     previous[np.minimum(rows.offsets[:-1], max(len(token) - 1, 0))] = -1
-    starts = np.flatnonzero((place == 0) | (place == 1))
+    starts = np.flatnonzero(opens)
     second = (place == 2) & (previous == 1)
     third = (place == 3) & (previous == 2) & np.append(False, second[:-1])[: len(token)]
-    key = np.full((len(starts), 3), -1)
-    key[:, 0] = token[starts]
-    key[event[second], 1] = token[second]
-    key[event[third], 2] = token[third]
-    kinds, kind = np.unique(key, axis=0, return_inverse=True) if len(key) else (key, np.zeros(0, np.int64))
-    kind = kind.ravel()
-    codes = _codes(tokenizer, kinds)
+    parts = np.full((len(starts), 3), -1)
+    parts[:, 0] = token[starts]
+    parts[event[second], 1] = token[second]
+    parts[event[third], 2] = token[third]
+    names, code = _codes(scheme, parts)
 
-    bins = np.array([tokenizer.bins.rows.get(code, -1) for code in codes], np.int64)
-    quantile = tokenizer.quantile[token[starts]]  # of fused tokens
-    told = np.flatnonzero((place == QUANTILE) & np.isin(previous, (0, 1, 2, 3)))
-    quantile[event[told]] = tokenizer.quantile[token[told]]
-    value = np.full(len(starts), np.nan, np.float32)
-    valued = np.flatnonzero((quantile >= 0) & (bins[kind] >= 0)) if len(starts) else starts
-    value[valued] = tokenizer.bins.centres[bins[kind[valued]], quantile[valued]]
-    frame = pl.DataFrame({
-        "row": row[starts],
-        "time": pl.Series(start[row[starts]] + clock[starts] * MINUTE, dtype=pl.Int64).cast(pl.Datetime("us")),
-        "code": pl.Series(codes[kind].tolist() if len(codes) else [], dtype=pl.String),
-        "numeric_value": pl.Series(value, dtype=pl.Float32).fill_nan(None),
-    })  # fmt: skip
-    return frame, start + (passed[rows.offsets[1:]] - passed[rows.offsets[:-1]]) * MINUTE
+    quantile = scheme.quantile[token[starts]]  # of fused tokens
+    valued = np.flatnonzero((place == QUANTILE) & np.isin(previous, (0, 1, 2, 3)))
+    quantile[event[valued]] = scheme.quantile[token[valued]]
+    bins = np.array([scheme.bins.rows.get(name, -1) for name in names], np.int64)[code]
+    number = np.full(len(starts), np.nan, np.float32)
+    known = np.flatnonzero((quantile >= 0) & (bins >= 0))
+    number[known] = scheme.bins.centers[bins[known], quantile[known]]
+    return Events(row[starts], start[row[starts]] + clock[starts] * MINUTE, code, number, names)
 
 
-def _codes(tokenizer: Tokenizer, kinds: np.ndarray) -> np.ndarray:
-    """Token triples [K, 3] (-1: none) -> codes [K]."""
-    names = [tuple(tokenizer.codes[token] for token in kind if token >= 0) for kind in kinds.tolist()]
-    whole = tokenizer.settings.joint
-    return np.array([name[0] if whole else join_parts(name) for name in names], object)
+def ends(scheme: EhrScheme, rows: Ragged, start: np.ndarray) -> np.ndarray:
+    """Token rows [R] that begin at microseconds `start` [R] -> the microsecond at which each row's clock stops [R]."""
+    passed = _passed(scheme, rows)
+    return start + (passed[rows.offsets[1:]] - passed[rows.offsets[:-1]]) * MINUTE
+
+
+def _passed(scheme: EhrScheme, rows: Ragged) -> np.ndarray:
+    """Minutes passed before each token, and after the last one, over all rows, int64 [tokens + 1]."""
+    return np.append(0, np.cumsum(scheme.minutes_V[rows.flat]))
+
+
+def _codes(scheme: EhrScheme, parts: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The tokens of events [N, 3] (-1: none) -> distinct codes, sorted, and the row of each event's code [N]."""
+    distinct, which = np.unique(parts, axis=0, return_inverse=True)
+    tokens = [tuple(scheme.codes[token] for token in row if token >= 0) for row in distinct.tolist()]
+    codes = [name[0] if scheme.settings.joint else join_parts(name) for name in tokens]
+    names = sorted(set(codes))
+    index = {name: row for row, name in enumerate(names)}
+    return tuple(names), np.array([index[code] for code in codes], np.int32)[which.ravel()]

@@ -11,34 +11,12 @@ from sequela.record.schema import FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.clock import age_band, period_edges
 from sequela.tokens.ehr.order import in_token_order, moving
-from sequela.tokens.ehr.tokenizer import Tokenizer
-from sequela.tokens.ragged import Column, Ragged, interleave
+from sequela.tokens.ehr.scheme import EhrScheme
+from sequela.tokens.ragged import Ragged, TokenColumn, interleave
+from sequela.tokens.tokenizer import Encoded
 from sequela.tokens.vocabulary import BOS
 
 MINUTE = 60_000_000  # microseconds
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token rows of P patients, in the order of their ids.
-
-    Attributes:
-        patients: int64 [P], those who have an event with a token.
-        tokens: ragged [P, length], in the narrowest type that holds the vocabulary.
-        clock: ragged [P, length], minutes since the patient's first event at each token; None unless time is rotary.
-        last: int64 [P], microsecond of each patient's last event with a token.
-        events: number of events with tokens.
-        dropped: number of events without a token, by code.
-        gaps: int64 [I, 2], minutes and number of the gaps of each interval class.
-    """
-
-    patients: np.ndarray
-    tokens: Ragged
-    clock: Ragged | None
-    last: np.ndarray
-    events: int
-    dropped: dict[str, int]
-    gaps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -49,16 +27,16 @@ class _Known:
     bins: np.ndarray
 
 
-def encode(tokenizer: Tokenizer, columns: Events, *, translated: bool = False) -> Encoded:
+def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> Encoded:
     """Token rows of all patients who have an event with a token; `translated` says that the code maps were applied.
 
     Static events are sex and race; others are ignored. A hierarchical code whose later part is unknown is cut
     there; a code without a known first part is dropped and counted.
     """
     if not translated:
-        columns = tokenizer.translated(columns)
-    known = _look_up(tokenizer, columns.names)
-    events = moving(columns, tokenizer.settings)
+        columns = scheme.translated(columns)
+    known = _look_up(scheme, columns.names)
+    events = moving(columns, scheme.settings)
     kept = known.parts[:, 0] >= 0
     lost = np.bincount(events.code, minlength=len(kept)) * ~kept
     if lost.any():
@@ -74,21 +52,21 @@ def encode(tokenizer: Tokenizer, columns: Events, *, translated: bool = False) -
     passed[starts] = 0
     moved = np.flatnonzero((passed != 0) | first)  # age and period change only where time does
 
-    spent, gaps = _intervals(tokenizer, passed)
-    tail = _tails(tokenizer, columns, owner, events.time[last])
+    spent, gaps = _intervals(scheme, passed)
+    tail = _tails(scheme, columns, owner, events.time[last])
     columns_of = [
-        Column(BOS, starts),
-        *_heads(tokenizer, columns, owner, starts),
+        TokenColumn(BOS, starts),
+        *_heads(scheme, columns, owner, starts),
         *spent,
-        *_carried(tokenizer, columns, events, owner, moved),
-        *_codes(tokenizer, known, events),
-        Column(tokenizer.vocabulary.index.get(tokenizer.intervals.names[-1], 0), last, tail),
+        *_carried(scheme, columns, events, owner, moved),
+        *_codes(scheme, known, events),
+        TokenColumn(scheme.vocabulary.index.get(scheme.intervals.names[-1], 0), last, tail),
     ]
-    width = np.uint16 if len(tokenizer.vocabulary) <= 1 << 16 else np.uint32
+    width = np.uint16 if len(scheme.vocabulary) <= 1 << 16 else np.uint32
     laid = interleave(columns_of, len(events), width)
     offsets = laid.offsets[np.append(starts, len(events))]
     clock = None
-    if tokenizer.settings.time == "rotary":
+    if scheme.positions_from_clock:
         minutes = (events.time - np.repeat(events.time[starts], last + 1 - starts)) // MINUTE
         minutes = np.minimum(minutes, np.iinfo(np.int32).max).astype(np.int32)
         clock = Ragged(np.repeat(minutes, np.diff(laid.offsets)), offsets)
@@ -100,48 +78,48 @@ def encode(tokenizer: Tokenizer, columns: Events, *, translated: bool = False) -
         events.time[last],
         len(events),
         dropped,
-        gaps,
+        {"gaps": gaps},
     )
 
 
-def _look_up(tokenizer: Tokenizer, names: tuple[str, ...]) -> _Known:
+def _look_up(scheme: EhrScheme, names: tuple[str, ...]) -> _Known:
     parts = np.full((len(names), 3), -1, np.int64)
     bins = np.full(len(names), -1, np.int64)
     for row, name in enumerate(names):
-        own = tokenizer.known(name)
+        own = scheme.known(name)
         parts[row, : len(own)] = own
-        bins[row] = tokenizer.bins.rows.get(name, -1)
+        bins[row] = scheme.bins.rows.get(name, -1)
     return _Known(parts, bins)
 
 
-def _intervals(tokenizer: Tokenizer, passed: np.ndarray) -> tuple[list[Column], np.ndarray]:
+def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn], np.ndarray]:
     """The time tokens before each event, from the microseconds passed since the one before."""
-    intervals = tokenizer.intervals
+    intervals = scheme.intervals
     rows = np.flatnonzero(passed >= intervals.edges[0] * MINUTE)
     minutes = passed[rows] // MINUTE
     repeats, kind = intervals.encode(minutes)
     gaps = intervals.counted(kind, minutes % intervals.edges[-1])
-    if tokenizer.settings.time == "rotary":
+    if scheme.positions_from_clock:
         return [], gaps
-    first = tokenizer.vocabulary.index[intervals.names[0]]
+    first = scheme.vocabulary.index[intervals.names[0]]
     long, short = repeats > 0, kind >= 0
     return [
-        Column(first + len(intervals.edges) - 1, rows[long], repeats[long]),
-        Column(first + kind[short], rows[short]),
+        TokenColumn(first + len(intervals.edges) - 1, rows[long], repeats[long]),
+        TokenColumn(first + kind[short], rows[short]),
     ], gaps
 
 
-def _tails(tokenizer: Tokenizer, columns: Events, owner: np.ndarray, last: np.ndarray) -> np.ndarray:
+def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarray) -> np.ndarray:
     """How many longest intervals each patient was followed up for after the last event [P]."""
-    if tokenizer.settings.time == "rotary" or FOLLOW_UP_END not in columns.names:
+    if scheme.positions_from_clock or FOLLOW_UP_END not in columns.names:
         return np.zeros(len(last), np.int64)
     end = np.full(len(columns.starts), STATIC)
     rows = np.flatnonzero(columns.code == columns.names.index(FOLLOW_UP_END))
     np.maximum.at(end, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
-    return tokenizer.intervals.tail((np.maximum(end[owner], last) - last) // MINUTE)
+    return scheme.intervals.tail((np.maximum(end[owner], last) - last) // MINUTE)
 
 
-def _heads(tokenizer: Tokenizer, columns: Events, owner: np.ndarray, starts: np.ndarray) -> list[Column]:
+def _heads(scheme: EhrScheme, columns: Events, owner: np.ndarray, starts: np.ndarray) -> list[TokenColumn]:
     """Sex and race, in the row of each patient's first event; of several the first by name."""
     out = []
     static = np.flatnonzero(columns.time == STATIC)
@@ -150,51 +128,51 @@ def _heads(tokenizer: Tokenizer, columns: Events, owner: np.ndarray, starts: np.
         rows = static[own[columns.code[static]]] if own.any() else static[:0]
         code = np.full(len(columns.starts), len(columns.names))
         np.minimum.at(code, np.searchsorted(columns.starts, rows, side="right") - 1, columns.code[rows])
-        token = np.array([tokenizer.vocabulary.index.get(name, -1) for name in columns.names] + [-1])[
+        token = np.array([scheme.vocabulary.index.get(name, -1) for name in columns.names] + [-1])[
             code[owner]
         ]
-        out.append(Column(token[token >= 0], starts[token >= 0]))
+        out.append(TokenColumn(token[token >= 0], starts[token >= 0]))
     return out
 
 
 def _carried(
-    tokenizer: Tokenizer, columns: Events, events: Events, owner: np.ndarray, moved: np.ndarray
-) -> list[Column]:
+    scheme: EhrScheme, columns: Events, events: Events, owner: np.ndarray, moved: np.ndarray
+) -> list[TokenColumn]:
     """Age band and calendar period, where they are not those of the patient's event before."""
     row = np.searchsorted(events.starts, moved, side="right") - 1
     opens = np.append(True, row[1:] != row[:-1])[: len(row)]
     time = events.time[moved]
     born = births(columns)[owner[row]]
-    band = age_band(time - np.where(born == NEVER, time, born), tokenizer.settings.age_band_years)
-    out = [_changes(np.where(born == NEVER, -1, tokenizer.age_tokens[0] + band), opens, moved)]
-    if len(tokenizer.period_tokens):
-        names = [tokenizer.vocabulary.tokens[token] for token in tokenizer.period_tokens]
+    band = age_band(time - np.where(born == NEVER, time, born), scheme.settings.age_band_years)
+    out = [_changes(np.where(born == NEVER, -1, scheme.age_tokens[0] + band), opens, moved)]
+    if len(scheme.period_tokens):
+        names = [scheme.vocabulary.tokens[token] for token in scheme.period_tokens]
         period = np.searchsorted(period_edges(names), time, side="right")
-        out.append(_changes(tokenizer.period_tokens[0] + period, opens, moved))
+        out.append(_changes(scheme.period_tokens[0] + period, opens, moved))
     return out
 
 
-def _changes(token: np.ndarray, opens: np.ndarray, rows: np.ndarray) -> Column:
+def _changes(token: np.ndarray, opens: np.ndarray, rows: np.ndarray) -> TokenColumn:
     new = (opens | (np.diff(token, prepend=-2) != 0)) & (token >= 0)
-    return Column(token[new], rows[new])
+    return TokenColumn(token[new], rows[new])
 
 
-def _codes(tokenizer: Tokenizer, known: _Known, events: Events) -> list[Column]:
+def _codes(scheme: EhrScheme, known: _Known, events: Events) -> list[TokenColumn]:
     """The parts of each code and its quantile, or a fused token for both."""
-    quantile = tokenizer.bins.encode(known.bins[events.code], events.number)
+    quantile = scheme.bins.encode(known.bins[events.code], events.number)
     valued = np.flatnonzero(quantile >= 0)
     head = known.parts[:, 0][events.code]
-    if tokenizer.fused_base:
-        base = np.array([tokenizer.fused_base.get(name, -1) for name in events.names])[events.code[valued]]
+    if scheme.fused_base:
+        base = np.array([scheme.fused_base.get(name, -1) for name in events.names])[events.code[valued]]
         fused = valued[base >= 0]
         head[fused] = base[base >= 0] + quantile[fused]
         valued = valued[base < 0]
-    columns = [Column(head)]
+    columns = [TokenColumn(head)]
     for place in (1, 2):
         token = known.parts[:, place]
         if (token >= 0).any():
             rows = np.flatnonzero((token >= 0)[events.code])
-            columns.append(Column(token[events.code[rows]], rows))
+            columns.append(TokenColumn(token[events.code[rows]], rows))
     if len(valued):
-        columns.append(Column(tokenizer.vocabulary.index["Q//1"] + quantile[valued], valued))
+        columns.append(TokenColumn(scheme.vocabulary.index["Q//1"] + quantile[valued], valued))
     return columns

@@ -1,150 +1,26 @@
-"""A MEDS dataset to a corpus, in two passes over its shards: count, then encode.
-
-Each pass maps a function over the shards. It writes its result as files and, last of all, a note that says it is done;
-a run that goes on where another was cut short skips the shards with a note. Nothing here grows with the number of
-patients but their ids: some twenty bytes each, for a moment. A small dataset is worked on by one process, which keeps
-in memory what it would else write and read again.
-"""
+"""Fitting a tokenizer: which codes get a token, and the tokens, bins and intervals that follow."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
+import polars as pl
 
 from sequela.errors import InputError
-from sequela.progress import Progress, silent
 from sequela.record.events import Events
-from sequela.record.schema import FACTS_FILE, SPLITS, TRAIN
-from sequela.record.shards import Shard, read_shard, shards_of
-from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
-from sequela.tokens.corpus import FILE, rows_of, write_shard
+from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
+from sequela.tokens.ehr.bins import Bins
+from sequela.tokens.ehr.clock import LAST_YEAR, Intervals, age_names, period_names, year_of
+from sequela.tokens.ehr.code import PROCEDURE_UNKNOWN, families, part_place, split_code
 from sequela.tokens.ehr.encode import encode
-from sequela.tokens.ehr.grammar.grammar import Grammar
-from sequela.tokens.ehr.settings import MAPS, TokenSettings
-from sequela.tokens.ehr.statistics import Statistics
-from sequela.tokens.ehr.tokenizer import FILE as VOCABULARY
-from sequela.tokens.ehr.tokenizer import Tokenizer
-from sequela.tokens.maps.code_map import CodeMap, check_names, load_map, translate
-from sequela.tokens.maps.recode import load_maps, recoded, save_maps
-from sequela.workers import Workers, worker_pool
-
-WORK = "work"
-COUNTED, ENCODED = "counted.json", "encoded.json"  # the notes of the two passes
-MERGED_AT_ONCE = 8
-SMALL = 2 << 20  # events; each takes 24 bytes in memory
-
-
-@dataclass
-class Kept:
-    """What one process keeps from one job to the next, instead of reading again what it read or wrote before.
-
-    Attributes:
-        maps: the code maps.
-        tokenizer: fitted after the first pass.
-        events: the translated events of each shard and the splits of its patients (see `_events`), by number.
-    """
-
-    maps: tuple[CodeMap, ...]
-    tokenizer: Tokenizer | None = None
-    events: dict[int, tuple[Events, np.ndarray]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One shard of a dataset, and where the corpus is being made; `kept` only where one process does a small one."""
-
-    number: int
-    shard: Shard
-    dataset: Path
-    out: Path
-    settings: TokenSettings
-    maps: tuple[str, ...]
-    kept: Kept | None = None
-
-    @property
-    def work(self) -> Path:
-        """The folder of what is only needed until the corpus is complete."""
-        return self.out / WORK
-
-    def file(self, kind: str) -> Path:
-        """A file of this shard there."""
-        return self.work / f"{self.number:05d}.{kind}"
-
-
-def tokenize(
-    dataset: Path,
-    out: Path,
-    settings: TokenSettings | None = None,
-    maps: tuple[str | Path, ...] = MAPS,
-    workers: Workers | None = None,
-    *,
-    progress: Progress = silent,
-) -> dict:
-    """Fit a tokenizer and a grammar on training patients of a MEDS dataset; write the corpus of every split into `out`.
-
-    The result is the same, to the byte, for any number and kind of workers. What an earlier run with the same
-    arguments left in `out` is used.
-
-    Args:
-        maps: code maps, applied in that order (see `sequela.tokens.maps.code_map.load_map`).
-
-    Returns:
-        What `corpus.json` says: the vocabulary, what the code maps did, and per split the patients, events, tokens,
-        events without a token, and shards.
-
-    Raises:
-        InputError: where the dataset is no valid MEDS or has no training patient, or two code maps have one name.
-    """
-    settings, dataset, out = settings or TokenSettings(), Path(dataset), Path(out)
-    shards = shards_of(dataset)
-    code_maps = tuple(load_map(source) for source in maps)
-    check_names(code_maps)
-    (out / WORK).mkdir(exist_ok=True)
-    Assignment.write(dataset, out / WORK)
-    workers, kept = _enough(workers, shards, code_maps)
-    if kept is None:
-        save_maps(code_maps, out)
-    names = tuple(one.name for one in code_maps)
-    jobs = [Job(number, shard, dataset, out, settings, names, kept) for number, shard in enumerate(shards)]
-
-    with worker_pool(workers, len(jobs)) as run_all:
-        run_all(count_job, jobs, progress=partial(_stage, progress, 0))
-        check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
-        if not any(note["train"] for note in _notes(jobs, COUNTED)):
-            raise InputError(
-                f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
-            )
-        tokenizer = Tokenizer.fit(_merged(jobs), settings, code_maps, dated=_dated(dataset))
-        if kept is None:
-            tokenizer.save(out)
-        else:
-            kept.tokenizer = tokenizer
-        run_all(encode_job, jobs, progress=partial(_stage, progress, 1))
-    gaps = np.zeros((len(settings.interval_edges), 2), np.int64)
-    for note in _notes(jobs, ENCODED):
-        if TRAIN in note:
-            gaps += np.array(note[TRAIN]["gaps"], np.int64)
-    tokenizer = tokenizer.timed(gaps)
-    tokenizer.save(out)
-    trained = (note[TRAIN]["shard"]["shard"] for note in _notes(jobs, ENCODED) if TRAIN in note)
-    Grammar.fit(tokenizer, (rows_of(out / TRAIN, shard) for shard in trained)).save(out)
-    about = {
-        "vocabulary": tokenizer.vocabulary.hash,
-        "tokens_in_vocabulary": len(tokenizer.vocabulary),
-        "maps": _map_account(jobs, code_maps),
-        "patients_without_split": sum(note["without_split"] for note in _notes(jobs, COUNTED)),
-        "splits": {split: _of_split(jobs, split) for split in SPLITS},
-    }
-    (out / FILE).write_text(json.dumps(about, indent=1))
-    shutil.rmtree(out / WORK)
-    return about
+from sequela.tokens.ehr.scheme import FUSED, QUANTILE_PREFIX, RESERVED
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.ehr.statistics import CodeStatistics
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
+from sequela.tokens.maps.code_map import CodeMap
+from sequela.tokens.maps.recode import recoded
+from sequela.tokens.vocabulary import SPECIAL, Vocabulary
 
 
 def fit(
@@ -153,151 +29,115 @@ def fit(
     maps: tuple[CodeMap, ...] = (),
     *,
     dated: bool = True,
-) -> Tokenizer:
+) -> EhrTokenizer:
     """A tokenizer fitted on the events of training patients in memory, as `tokenize` fits one on shards.
 
     Raises:
-        InputError: see `Tokenizer.fit`.
+        InputError: see `fit_statistics`.
     """
     settings = settings or TokenSettings()
-    bare = Tokenizer.fit(Statistics.of(recoded(columns, maps), settings), settings, maps, dated=dated)
-    return bare.timed(encode(bare, columns).gaps)
+    bare = fit_statistics(CodeStatistics.of(recoded(columns, maps), settings), settings, maps, dated=dated)
+    return bare.timed(encode(bare, columns).sums["gaps"])
 
 
-def _stage(progress: Progress, number: int, done: float, total: float, **facts: object) -> None:
-    progress(done + number * total, 2 * total, stage=("count", "encode")[number], **facts)
+def fit_statistics(
+    statistics: CodeStatistics, settings: TokenSettings, maps: tuple[CodeMap, ...] = (), *, dated: bool = True
+) -> EhrTokenizer:
+    """Fit on the counts over training patients; the interval means are still guesses (see `timed`).
+
+    Args:
+        maps: what the codes were translated by before they were counted.
+        dated: whether the dataset's dates are real, so that calendar periods mean something.
+
+    Raises:
+        InputError: where no code is frequent enough to get a token, or a code has the name of another token.
+    """
+    kept, parts = chosen_codes(statistics, settings)
+    _check_names(parts, settings)
+    if not kept:
+        raise InputError(
+            f"No code occurs in {settings.min_patients} or more training patients: lower min_patients "
+            "or tokenize a larger dataset."
+        )
+    bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(kept)
+    intervals = Intervals.guess(settings.interval_edges)
+    enough = statistics.static >= settings.min_patients  # once a patient
+    static = [name for name, many in zip(statistics.names, enough, strict=True) if many]
+    # A code in parts keeps its value apart.
+    whole = set(bins.codes) & set(parts) if settings.fused else set()
+    apart = settings.quantiles if set(bins.codes) - whole else 0
+    periods = settings.calendar_years if dated and year_of(statistics.last) <= LAST_YEAR else 0
+    names = [
+        *SPECIAL,
+        *(intervals.names if settings.time == "intervals" else []),
+        *age_names(settings.age_band_years),
+        *period_names(periods, statistics.first, statistics.last),
+        *[f"{QUANTILE_PREFIX}{i}" for i in range(1, apart + 1)],
+        *[code for code in static if code.startswith(SEX_PREFIX)],
+        *[code for code in static if code.startswith(RACE_PREFIX)],
+        *parts,
+        *[f"{code}{FUSED}{i}" for code in sorted(whole) for i in range(1, settings.quantiles + 1)],
+    ]
+    return EhrTokenizer(settings, Vocabulary(tuple(names)), intervals, bins, maps)
 
 
-def _enough(
-    workers: Workers | None, shards: list[Shard], maps: tuple[CodeMap, ...]
-) -> tuple[Workers, Kept | None]:
-    """One process for a small dataset, unless somebody asked for more: starting others would take longer."""
-    workers = workers or Workers()
-    small = workers.executor == "local" and sum(shard.rows for shard in shards) < SMALL
-    if small and workers.processes < 2:
-        return replace(workers, processes=1), Kept(maps)
-    return workers, None
+def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[set[str], list[str]]:
+    """The codes that have a token, at least for their first part, and the names of all tokens of codes, sorted.
 
-
-def _merged(jobs: list[Job]) -> Statistics:
-    """The counts over all shards; a few at once, so that memory does not grow with their number."""
-    merged: list[Statistics] = []
-    for job in jobs:
-        merged.append(Statistics.load(job.file("counts.npz")))
-        if len(merged) == MERGED_AT_ONCE:
-            merged = [Statistics.merge(merged)]
-    return Statistics.merge(merged)
-
-
-def _dated(dataset: Path) -> bool:
-    """Whether dates are real; a dataset whose dates are shifted or made up says `"real_dates": false`."""
-    path = dataset / FACTS_FILE
-    return not path.exists() or json.loads(path.read_text()).get("real_dates", True) is not False
-
-
-def count_job(job: Job) -> None:
-    """The first pass over one shard."""
-    if job.file(COUNTED).exists():
-        return
-    columns, split = _read(job)
-    np.save(job.file("patients.npy"), columns.patient[columns.starts])
-    maps = job.kept.maps if job.kept else load_maps(job.maps, job.out)
-    reached = frozenset().union(*(one.systems for one in maps))
-    times = np.bincount(columns.code, minlength=len(columns.names))
-    events = recoded(columns, maps)
-    train = _of(events, split, SPLITS.index(TRAIN))
-    Statistics.of(train, job.settings).save(job.file("counts.npz"))
-    if job.kept:
-        job.kept.events[job.number] = events, split
-    facts = {
-        "train": int((split == SPLITS.index(TRAIN)).sum()),
-        "without_split": int((split == NONE).sum()),
-        "mapped": {
-            name: int(count)
-            for name, count in zip(columns.names, times, strict=True)
-            if count and name.partition("//")[0].upper() in reached
+    A hierarchical code is as frequent as its first part, and each later part by itself.
+    """
+    carriers = dict(zip(statistics.parts, statistics.part_carriers.tolist(), strict=True))
+    # Sex and race are tokens of the head; where a source dates them they are no events.
+    head = np.array([name.startswith((SEX_PREFIX, RACE_PREFIX)) for name in statistics.names], bool)
+    rows = np.flatnonzero(np.where(head, 0, statistics.events))
+    codes = [statistics.names[row] for row in rows]
+    first = [code if settings.joint else split_code(code)[0] for code in codes]
+    counts = pl.DataFrame(
+        {
+            "code": codes,
+            "events": statistics.events[rows],
+            "patients": [carriers[part] for part in first],
         },
-    }
-    _leave_note(job.file(COUNTED), facts)
+        schema_overrides={"code": pl.String, "patients": pl.Int64},
+    )
+    limits = {"lab": settings.labs, "procedure": settings.procedures}
+    kept, unknown = within_budget(counts, limits, settings.min_patients)
+    held = set(kept)
+    names = {part for part, code in zip(first, codes, strict=True) if code in held}
+    if not settings.joint:
+        names |= {
+            part for part, many in carriers.items() if part_place(part) > 1 and many >= settings.min_patients
+        }
+    return held, sorted(names | ({PROCEDURE_UNKNOWN} if unknown else set()))
 
 
-def encode_job(job: Job) -> None:
-    """The second pass over one shard."""
-    if job.file(ENCODED).exists():
-        return
-    tokenizer = job.kept.tokenizer if job.kept else _tokenizer(job.out)
-    events, split = _events(job, tokenizer)
-    facts = {}
-    for number in np.flatnonzero(np.bincount(split, minlength=NONE)[:NONE]):
-        encoded = encode(tokenizer, _of(events, split, number), translated=True)
-        name = SPLITS[number]
-        written = write_shard(encoded, job.out / name, f"{job.number:05d}")
-        facts[name] = {"shard": written, "dropped": encoded.dropped, "gaps": encoded.gaps.tolist()}
-    _leave_note(job.file(ENCODED), facts)
+def within_budget(
+    counts: pl.DataFrame, limits: Mapping[str, int], min_patients: int
+) -> tuple[list[str], list[str]]:
+    """Which codes get a token of their own, and which become `PROCEDURE_UNKNOWN`; both in the order of names.
+
+    `counts` has one row a code: code, events, patients (of the training split). A code needs `min_patients` patients,
+    and in a family with a limit it must be among that many with the most events; of equals the first by name. What
+    procedures leave over becomes `PROCEDURE_UNKNOWN`; other codes that are not kept have no token.
+    """
+    codes = counts.with_columns(family=families(counts["code"])).sort("code")
+    if codes["code"].is_duplicated().any():
+        raise ValueError("counts must have one row a code")
+    enough = codes.filter(pl.col("patients") >= min_patients)
+    ranked = enough.sort("events", "code", descending=[True, False])
+    limit = pl.col("family").replace_strict(dict(limits), default=None, return_dtype=pl.Int64)
+    rank = pl.int_range(pl.len()).over("family")
+    kept = ranked.filter(limit.is_null() | (rank < limit))["code"].sort()
+    rest = codes.filter(pl.col("family") == "procedure")
+    unknown = rest.join(kept.to_frame(), on="code", how="anti", maintain_order="left")
+    return kept.to_list(), unknown["code"].to_list()
 
 
-def _leave_note(note: Path, facts: dict) -> None:
-    """Say that this shard is done, whole or not at all."""
-    unfinished = note.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(facts))
-    unfinished.rename(note)
-
-
-def _notes(jobs: list[Job], kind: str) -> Iterator[dict]:
-    """What each shard left, one at a time: all of them together would grow with the data."""
-    return (json.loads(job.file(kind).read_text()) for job in jobs)
-
-
-def _read(job: Job) -> tuple[Events, np.ndarray]:
-    """The events of a shard, and the row in `SPLITS` of each of its patients."""
-    columns = read_shard(job.shard, payload=False)
-    patients = columns.patient[columns.starts]
-    assigned = Assignment.open(job.work)
-    if assigned is not None:
-        return columns, assigned.of(patients)
-    return columns, np.full(len(patients), split_of_folder(job.shard, job.dataset), np.uint8)
-
-
-def _events(job: Job, tokenizer: Tokenizer) -> tuple[Events, np.ndarray]:
-    """The translated events of a shard, and the row in `SPLITS` of each of its patients."""
-    if job.kept and job.number in job.kept.events:
-        return job.kept.events.pop(job.number)
-    columns, split = _read(job)
-    return tokenizer.translated(columns), split
-
-
-def _of(columns: Events, split: np.ndarray, number: int) -> Events:
-    """The events of the patients of one split."""
-    own = split == number
-    if own.all():
-        return columns
-    return columns.take(np.repeat(own, np.diff(np.append(columns.starts, len(columns)))))
-
-
-def _tokenizer(out: Path) -> Tokenizer:
-    return _tokenizer_at(out, (out / VOCABULARY).stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _tokenizer_at(out: Path, _written: int) -> Tokenizer:
-    return Tokenizer.load(out)
-
-
-def _map_account(jobs: list[Job], maps: tuple[CodeMap, ...]) -> dict:
-    """What the maps did to the events of all patients (see `sequela.tokens.maps.code_map.translate`)."""
-    reached: Counter[str] = Counter()
-    for note in _notes(jobs, COUNTED):
-        reached.update(note["mapped"])
-    names = sorted(reached)
-    return translate(names, maps, [reached[name] for name in names])[1]
-
-
-def _of_split(jobs: list[Job], split: str) -> dict:
-    dropped: Counter[str] = Counter()
-    shards = []
-    for note in _notes(jobs, ENCODED):
-        if split in note:
-            dropped.update(note[split]["dropped"])
-            shards.append(note[split]["shard"])
-    total = {key: sum(shard[key] for shard in shards) for key in ("patients", "events", "tokens")}
-    return {**total, "dropped_events": dict(sorted(dropped.items())), "shards": shards}
+def _check_names(parts: list[str], settings: TokenSettings) -> None:
+    for code in parts:
+        if code in SPECIAL or code.startswith(RESERVED) or (settings.fused and FUSED in code):
+            raise InputError(
+                f"The code {code!r} has the name of a token of another kind: rename it, for instance in the "
+                f"mapping of its source; codes may not begin with {', '.join(RESERVED)}"
+                + (f", nor hold {FUSED}." if settings.fused else ".")
+            )

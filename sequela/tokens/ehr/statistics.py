@@ -10,14 +10,14 @@ import numpy as np
 
 from sequela.record.events import Events
 from sequela.record.timeline import STATIC
+from sequela.tokens.ehr.bins import ValueCounts
 from sequela.tokens.ehr.code import split_code
 from sequela.tokens.ehr.order import moving
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.tokens.ehr.values import Values
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class CodeStatistics:
     """Counts over the events of whole patients.
 
     Attributes:
@@ -38,12 +38,12 @@ class Statistics:
     static: np.ndarray
     parts: tuple[str, ...]
     part_carriers: np.ndarray
-    values: Values
+    values: ValueCounts
     first: int
     last: int
 
     @staticmethod
-    def of(columns: Events, settings: TokenSettings) -> Statistics:
+    def of(columns: Events, settings: TokenSettings) -> CodeStatistics:
         """Count the events of whole patients."""
         codes = len(columns.names)
         events = moving(columns, settings)
@@ -60,7 +60,7 @@ class Statistics:
         part = _pairs(owner[held >= 0], held[held >= 0], len(parts))[1]
         part_carriers += np.bincount(part, minlength=len(parts))
         valued = ~np.isnan(events.number)
-        return Statistics(
+        return CodeStatistics(
             int(events.starts.size),
             columns.names,
             np.bincount(events.code, minlength=codes),
@@ -68,18 +68,18 @@ class Statistics:
             np.bincount(columns.code[columns.time == STATIC], minlength=codes),
             parts,
             part_carriers,
-            Values.of(events.code[valued], events.number[valued], codes),
+            ValueCounts.of(events.code[valued], events.number[valued], codes),
             int(events.time.min()) if len(events) else STATIC,
             int(events.time.max()) if len(events) else STATIC,
         )
 
     @staticmethod
-    def merge(shards: list[Statistics]) -> Statistics:
+    def merge(shards: list[CodeStatistics]) -> CodeStatistics:
         """The counts over all shards; a patient lies in one shard only."""
         names, rows = _union([one.names for one in shards])
         parts, part_rows = _union([one.parts for one in shards])
         seen = [one for one in shards if one.patients]
-        return Statistics(
+        return CodeStatistics(
             sum(one.patients for one in shards),
             names,
             _total([one.events for one in shards], rows, len(names)),
@@ -87,7 +87,7 @@ class Statistics:
             _total([one.static for one in shards], rows, len(names)),
             parts,
             _total([one.part_carriers for one in shards], part_rows, len(parts)),
-            Values.merge([one.values for one in shards], rows, len(names)),
+            ValueCounts.merge([one.values for one in shards], rows, len(names)),
             min((one.first for one in seen), default=STATIC),
             max((one.last for one in seen), default=STATIC),
         )
@@ -116,11 +116,11 @@ class Statistics:
             )
 
     @staticmethod
-    def load(path: Path) -> Statistics:
+    def load(path: Path) -> CodeStatistics:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
             about = json.loads(data["about"].tobytes())
-            return Statistics(
+            return CodeStatistics(
                 about["patients"],
                 tuple(about["names"]),
                 data["events"],
@@ -128,7 +128,7 @@ class Statistics:
                 data["static"],
                 tuple(about["parts"]),
                 data["part_carriers"],
-                Values(data["code"], data["cell"], data["count"], data["level"]),
+                ValueCounts(data["code"], data["cell"], data["count"], data["level"]),
                 about["first"],
                 about["last"],
             )

@@ -218,5 +218,5 @@ def _key(code: str) -> str:
 
 
 def _system(code: str) -> str:
-    """What stands before the first slash, as in `sequela.tokens.ehr.family`."""
+    """What stands before the first slash, as in `sequela.tokens.ehr.code`."""
     return code.partition("/")[0].upper()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sequela.rollout.engine.constraint import Automaton
-from sequela.tokens.ehr.grammar.grammar import Grammar
+from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ragged import Ragged
 from tests.tokens.ehr.grammar.test_grammar import NAMES, SCHEMES, Slow, encoded, path_of, told
 
@@ -24,7 +24,7 @@ OTHERS = [[(hour, code, 1.0) for hour, code in enumerate(NAMES)]]
 def world(scheme):
     """Grammar, slow grammar, and the rows that both were fitted on."""
     tokenizer, rows = encoded(PEOPLE, scheme, known=OTHERS)
-    return Grammar.fit(tokenizer, [rows]), Slow(tokenizer, [rows[r] for r in range(len(rows))]), rows
+    return fit_grammar(tokenizer, [rows]), Slow(tokenizer, [rows[r] for r in range(len(rows))]), rows
 
 
 def histories(rows, random, count):
@@ -97,7 +97,7 @@ def test_the_checker_sees_an_automaton_of_other_patients(scheme):
         return True
 
     assert agrees(grammar)
-    assert not agrees(Grammar.fit(tokenizer, [other]))
+    assert not agrees(fit_grammar(tokenizer, [other]))
     assert not agrees(grammar, lambda node, bits: (node, torch.zeros_like(bits)))
     assert not agrees(grammar, lambda node, bits: (torch.zeros_like(node), bits))
 

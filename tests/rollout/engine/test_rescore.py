@@ -15,8 +15,8 @@ from sequela.rollout.engine.queue import Prompts
 from sequela.rollout.engine.rescore import Reader, replay
 from sequela.rollout.engine.sampling import keys
 from sequela.rollout.tracker import REASONS, Stop, Watch, Watching
-from sequela.tokens.ehr.grammar.grammar import Grammar
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.grammar.fit import load_grammar
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.ragged import Ragged
 
 CONTEXT, LIMIT = 24, 40  # rollouts of several windows
@@ -27,9 +27,9 @@ class Case:
     """A random, sharpened model of the known world's tokens, prompts of its patients, and outcomes of all sorts."""
 
     def __init__(self, corpus):
-        tokenizer = Tokenizer.load(corpus)
-        self.grammar = Grammar.load(corpus, tokenizer)
-        self.minutes = tokenizer.minutes
+        tokenizer = EhrTokenizer.load(corpus)
+        self.grammar = load_grammar(corpus, tokenizer)
+        self.minutes = tokenizer.minutes_V
         size = len(tokenizer.vocabulary)
         config = ModelConfig(
             size, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64, context=CONTEXT

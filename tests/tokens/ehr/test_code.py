@@ -1,3 +1,4 @@
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,10 +6,14 @@ from hypothesis import strategies as st
 from sequela.tokens.ehr.code import (
     CLOSES,
     DIES,
+    FAMILIES,
+    HEADS,
     OPENS,
     REST,
     WHERE,
     WHY,
+    families,
+    family,
     join_parts,
     order_rank,
     part_place,
@@ -50,3 +55,53 @@ def test_parts_of_different_places_are_different_tokens():
 )
 def test_a_stay_opens_before_and_closes_after_what_happens_in_it(codes, ordered):
     assert [order_rank(code) for code in codes] == ordered
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("GENDER//F", "demographic"),
+        ("MEDS_DEATH", "death"),
+        ("MEDS_DEATH//IN_HOSPITAL", "death"),
+        ("HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM", "encounter"),
+        ("ED_OUT", "encounter"),
+        ("Visit//IP", "encounter"),
+        ("TRANSFER_TO//admit//Medicine", "department"),
+        ("CHIEF_COMPLAINT//1//PAIN", "complaint"),
+        ("ICD10CM/E11.65", "diagnosis"),
+        ("ICD9Proc//5491", "procedure"),
+        ("PROCEDURE//SNOMED//73761001", "procedure"),
+        ("DRG//APR//194//HEART FAILURE", "billing"),
+        ("OBS//LOINC//4548-4", "lab"),
+        ("CHART//220045", "lab"),
+        ("Blood Pressure Standing (1 min)", "vital"),
+        ("Weight (Lbs)", "vital"),
+        ("RxNorm Extension//OMOP4711", "medication"),
+        ("INFUSION_START//220949", "medication"),
+        ("FOLLOW_UP//END", "other"),
+        ("", "other"),
+    ],
+)
+def test_the_family_of_our_own_and_of_foreign_codes(code, expected):
+    assert family(code) == expected
+
+
+def test_no_head_stands_in_two_families():
+    heads = [head for words in HEADS.values() for head in words.split()]
+    assert len(heads) == len(set(heads))
+
+
+@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from(sorted(HEADS["lab"].split())))))
+def test_the_fast_path_agrees_with_the_slow_one(codes):
+    assert families(pl.Series("code", codes, dtype=pl.String)).to_list() == [family(code) for code in codes]
+
+
+def test_a_part_of_a_code_belongs_to_the_family_of_the_code():
+    for code in ("ICD10CM//E1165", "ATC//A10BA02", "CHIEF_COMPLAINT//PAIN//LEFT KNEE"):
+        assert {family(part) for part in split_code(code)} == {family(code)}
+
+
+def test_every_code_of_the_real_demo_has_a_family(shared_data):
+    data = pl.scan_parquet(shared_data / "ehr/mimic4demo_meds_full/data/*/*.parquet")
+    codes = data.select("code").unique().collect()["code"]
+    assert set(families(codes)) <= set(FAMILIES) - {"other"}

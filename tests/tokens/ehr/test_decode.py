@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from sequela.errors import InputError
 from sequela.record.events import Events
 from sequela.record.timeline import STATIC
-from sequela.tokens.ehr.decode import decode
+from sequela.tokens.ehr.decode import decode, ends
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.fit import fit
 from sequela.tokens.ehr.order import in_token_order, moving
@@ -23,7 +23,7 @@ def test_codes_and_quantiles_come_back_in_every_scheme(scheme, population):
     columns = columns_of([*known, *population])
     tokenizer = fit(columns, TokenSettings(min_patients=1, **scheme))
     encoded = encode(tokenizer, columns)
-    back, _ = decode(tokenizer, encoded.tokens, np.zeros(len(encoded.patients), np.int64))
+    back = decode(tokenizer, encoded.tokens, np.zeros(len(encoded.patients), np.int64)).frame()
     true = in_token_order(moving(columns, tokenizer.settings))
     assert back["code"].to_list() == [columns.names[code] for code in true.code]
     rows = np.array([tokenizer.bins.rows.get(code, -1) for code in back["code"]], np.int64)
@@ -35,7 +35,8 @@ def test_the_clock_moves_by_the_mean_of_each_interval():
     lab = CODES.index("LAB//A")
     columns = columns_of([([], [(0, lab, 1.0), (70, lab, 2.0), (180, lab, np.nan)], False)])
     tokenizer = fit(columns, TokenSettings(min_patients=1))
-    back, end = decode(tokenizer, encode(tokenizer, columns).tokens, np.array([7 * MINUTE]))
+    tokens, start = encode(tokenizer, columns).tokens, np.array([7 * MINUTE])
+    back, end = decode(tokenizer, tokens, start).frame(), ends(tokenizer, tokens, start)
     assert back["time"].to_physical().to_list() == [
         7 * MINUTE,
         (7 + 90) * MINUTE,
@@ -55,7 +56,7 @@ def test_a_code_that_holds_the_mark_of_fused_tokens_comes_back_whole():
     )
     tokenizer = fit(columns, TokenSettings(min_patients=1))
     encoded = encode(tokenizer, columns)
-    back, _ = decode(tokenizer, encoded.tokens, np.zeros(1, np.int64))
+    back = decode(tokenizer, encoded.tokens, np.zeros(1, np.int64)).frame()
     assert back["code"].to_list() == list(names) and back["numeric_value"].to_list() == [1.0, 1.0]
     with pytest.raises(InputError, match="rename it"):
         fit(columns, TokenSettings(min_patients=1, fused=True))

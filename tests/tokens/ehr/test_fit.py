@@ -1,207 +1,93 @@
-import json
-import shutil
-from pathlib import Path
-
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 
-from sequela.errors import InputError
-from sequela.record import shards
-from sequela.record.dataset import write_dataset
-from sequela.record.worlds.markov import MarkovWorld
-from sequela.tokens.corpus import Corpus
-from sequela.tokens.ehr import fit as module
-from sequela.tokens.ehr.fit import tokenize
-from sequela.workers import Workers
+from sequela.tokens.ehr.code import family
+from sequela.tokens.ehr.fit import chosen_codes, within_budget
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.ehr.statistics import CodeStatistics
+from tests.tokens.ehr.test_encode import CODES, columns_of
 
 
-def bytes_of(corpus: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(corpus)): file.read_bytes()
-        for file in sorted(corpus.rglob("*"))
-        if file.is_file()
-    }
-
-
-def made(meds: Path, out: Path, **arguments) -> Path:
-    out.mkdir(exist_ok=True)
-    tokenize(meds, out, **arguments)
-    return out
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory) -> Path:
-    """The known world in files of a few row groups of a hundred events: every shard begins inside a patient."""
-    out = tmp_path_factory.mktemp("many") / "meds"
-    write_dataset(MarkovWorld.known().events(300, seed=3), out, name="world", metadata={"real_dates": False})
-    for path in (out / "data").rglob("*.parquet"):
-        pq.write_table(pq.read_table(path), path, row_group_size=100)
-    return out
-
-
-@pytest.fixture
-def small_shards(monkeypatch):
-    """Shards of a few hundred events, in this process."""
-    cut = shards.shards_of
-    monkeypatch.setattr(module, "shards_of", lambda folder: cut(folder, rows=400))
-
-
-def test_shards_hold_together_what_one_file_holds(many, tmp_path, small_shards, monkeypatch):
-    cut = made(many, tmp_path / "cut", workers=Workers(processes=1))
-    monkeypatch.undo()
-    whole = made(many, tmp_path / "whole")
-    assert (
-        len(list((cut / "train").glob("*.tokens.npy"))) > 5
-        and len(list((whole / "train").glob("*.tokens.npy"))) == 1
+def counted(*patients):
+    columns = columns_of(
+        [([], [(m, CODES.index(code), np.nan) for m, code in enumerate(codes)], False) for codes in patients]
     )
-    assert (cut / "vocabulary.json").read_bytes() == (whole / "vocabulary.json").read_bytes()
-    for split in ("train", "tuning", "held_out"):
-        one, other = Corpus.load(cut, split), Corpus.load(whole, split)
-        assert one.patients.tolist() == other.patients.tolist() and one.events == other.events
-        assert all(one.tokens[row].tolist() == other.tokens[row].tolist() for row in range(len(one.patients)))
+    return CodeStatistics.of(columns, TokenSettings())
 
 
-def test_two_processes_write_the_same_bytes_as_one(many, tmp_path, small_shards):
-    one = made(many, tmp_path / "one", workers=Workers(processes=1))
-    two = made(many, tmp_path / "two", workers=Workers(processes=2))
-    assert bytes_of(one) == bytes_of(two)
+def test_a_code_is_as_frequent_as_its_first_part_and_each_later_part_by_itself():
+    statistics = counted(["ICD10CM//E11"], ["ICD10CM//E1165"], ["LAB//A"])
+    kept, names = chosen_codes(statistics, TokenSettings(min_patients=2))
+    assert kept == {"ICD10CM//E11", "ICD10CM//E1165"} and names == ["ICD10CM//1//E11"]
+    kept, names = chosen_codes(statistics, TokenSettings(min_patients=1))
+    assert names == ["ICD10CM//1//E11", "ICD10CM//2//65", "LAB//A"]
 
 
-def test_a_small_dataset_is_read_once_a_large_one_twice_and_codes_are_translated_once(
-    many, tmp_path, small_shards, monkeypatch
-):
-    """The map would rename what it renamed; a dataset in the new names says what must come out."""
-    read = []
-    once = module.read_shard
-    monkeypatch.setattr(module, "read_shard", lambda shard, **options: read.append(shard) or once(shard, **options))
-    codes = set(pl.read_parquet(many / "data/**/*.parquet", columns=["code"])["code"])
-    names = sorted(code for code in codes if not code.startswith(("MEDS_", "FOLLOW_UP", "GENDER", "RACE")))
-    rotated = dict(zip(names, names[1:] + names[:1], strict=True))
-    pl.DataFrame({"from": rotated.keys(), "to": rotated.values()}).write_csv(tmp_path / "rotated.csv")
-    arguments = {"maps": (tmp_path / "rotated.csv",), "workers": Workers(processes=1)}
-    small = made(many, tmp_path / "small", **arguments)
-    assert len(read) == len(set(read)) > 5
-    monkeypatch.setattr(module, "SMALL", 0)
-    large = made(many, tmp_path / "large", **arguments)
-    assert len(read) == 3 * len(set(read))
-    assert bytes_of(small) == bytes_of(large)
-
-    shutil.copytree(many, tmp_path / "renamed")
-    for path in (tmp_path / "renamed" / "data").rglob("*.parquet"):
-        events = pl.read_parquet(path).with_columns(pl.col("code").replace(rotated))
-        pq.write_table(events.to_arrow(), path, row_group_size=100)
-    renamed = made(tmp_path / "renamed", tmp_path / "expected", maps=())
-    tokens = {name: held for name, held in bytes_of(small).items() if name.endswith(".npy")}
-    assert tokens == {name: held for name, held in bytes_of(renamed).items() if name.endswith(".npy")}
-
-
-def test_a_run_that_was_cut_short_goes_on_and_ends_the_same(many, tmp_path, small_shards, monkeypatch):
-    whole = made(many, tmp_path / "whole", workers=Workers(processes=1))
-    done = []
-
-    def dies(tokenizer, columns, **options):
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(1)
-        return module_encode(tokenizer, columns, **options)
-
-    module_encode = module.encode
-    monkeypatch.setattr(module, "encode", dies)
-    with pytest.raises(KeyboardInterrupt):
-        made(many, tmp_path / "resumed", workers=Workers(processes=1))
-    monkeypatch.setattr(
-        module, "encode", lambda *args, **options: done.append(1) or module_encode(*args, **options)
+def test_a_joint_code_stands_alone():
+    statistics = counted(["ICD10CM//E11"], ["ICD10CM//E1165"], ["ICD10CM//E1165"])
+    joint = TokenSettings(min_patients=2, joint=True)
+    columns = columns_of(
+        [([], [(0, CODES.index(code), np.nan)], False) for code in ("ICD10CM//E11", "ICD10CM//E1165") * 2]
     )
-    made(many, tmp_path / "resumed", workers=Workers(processes=1))
-    shards_in_all = sum(
-        len(one["shards"]) for one in json.loads((whole / "corpus.json").read_text())["splits"].values()
+    assert chosen_codes(CodeStatistics.of(columns, joint), joint)[1] == ["ICD10CM//E11", "ICD10CM//E1165"]
+    assert chosen_codes(statistics, TokenSettings(min_patients=3))[1] == ["ICD10CM//1//E11"]
+
+
+def test_the_most_frequent_of_a_family_get_the_tokens_and_the_first_by_name_of_equals():
+    statistics = counted(["LAB//B", "LAB//A", "CPT4//1", "CPT4//2", "CPT4//2"])
+    kept, names = chosen_codes(statistics, TokenSettings(min_patients=1, labs=1, procedures=1))
+    assert kept == {"LAB//A", "CPT4//2"} and names == ["CPT4//2", "LAB//A", "PROCEDURE//UNKNOWN"]
+    assert "PROCEDURE//UNKNOWN" not in chosen_codes(statistics, TokenSettings(min_patients=1))[1]
+
+
+def counts(rows):
+    return pl.DataFrame(rows, schema=["code", "events", "patients"], orient="row")
+
+
+def test_a_limit_keeps_the_most_frequent_and_ties_go_by_name():
+    table = counts(
+        [("LAB//C", 5, 5), ("LAB//B", 5, 5), ("LAB//A", 9, 1), ("LAB//D", 7, 5), ("VITAL//X", 1, 2)]
     )
-    assert len(done) == shards_in_all  # no shard twice
-    assert bytes_of(tmp_path / "resumed") == bytes_of(whole)
+    assert within_budget(table, {"lab": 2}, 2) == (["LAB//B", "LAB//D", "VITAL//X"], [])
+    assert within_budget(table, {"lab": 0}, 1) == (["VITAL//X"], [])
+    assert within_budget(table, {}, 1)[0] == sorted(table["code"])
 
 
-def test_splits_come_from_the_table_and_not_from_the_folder(world_meds, tmp_path):
-    """A single file without folders for splits, as some tools write it."""
-    flat = tmp_path / "flat"
-    (flat / "data").mkdir(parents=True)
-    shutil.copytree(world_meds / "metadata", flat / "metadata")
-    frames = [pl.read_parquet(path) for path in sorted((world_meds / "data").rglob("*.parquet"))]
-    pl.concat(frames).write_parquet(flat / "data" / "all.parquet")
-    one, other = made(world_meds, tmp_path / "one"), made(flat, tmp_path / "other")
-    assert (one / "vocabulary.json").read_bytes() == (other / "vocabulary.json").read_bytes()
-    for split in ("train", "tuning", "held_out"):
-        assert Corpus.load(one, split).patients.tolist() == sorted(
-            Corpus.load(other, split).patients.tolist()
-        )
+def test_only_procedures_have_an_unknown_token():
+    table = counts([("CPT4//1", 9, 9), ("HCPCS//2", 8, 8), ("PROCEDURE//3", 7, 1), ("LAB//4", 6, 1)])
+    assert within_budget(table, {"procedure": 1}, 2) == (["CPT4//1"], ["HCPCS//2", "PROCEDURE//3"])
 
 
-def test_a_patient_in_two_files_is_refused(world_meds, tmp_path):
-    twice = tmp_path / "twice"
-    shutil.copytree(world_meds, twice)
-    shutil.copy(next((twice / "data" / "train").glob("*.parquet")), twice / "data" / "train" / "copy.parquet")
-    with pytest.raises(InputError, match="is also in"):
-        made(twice, tmp_path / "corpus")
-
-
-def test_a_dataset_without_training_patients_is_refused(world_meds, tmp_path):
-    bare = tmp_path / "bare"
-    shutil.copytree(world_meds, bare)
-    shutil.rmtree(bare / "data" / "train")
-    with pytest.raises(InputError, match="no patients in split 'train'"):
-        made(bare, tmp_path / "corpus")
-
-
-def test_codes_are_translated_before_they_are_counted(tmp_path):
-    rows = [(n, 1_000_000_000 * (n + 1), "ICD9CM//25000", None) for n in range(400)]
-    events = pl.DataFrame(
-        rows,
-        schema={
-            "subject_id": pl.Int64,
-            "time": pl.Datetime("us"),
-            "code": pl.String,
-            "numeric_value": pl.Float32,
-        },
-        orient="row",
+def test_the_order_of_the_rows_does_not_matter():
+    rng = np.random.default_rng(0)
+    names = [f"{head}//{i}" for head in ("LAB", "CPT4", "NDC") for i in range(50)]
+    table = counts([(name, int(rng.integers(1, 9)), int(rng.integers(1, 5))) for name in names])
+    limits = {"lab": 20, "procedure": 10}
+    assert within_budget(table, limits, 2) == within_budget(
+        table.sample(fraction=1, shuffle=True, seed=1), limits, 2
     )
-    write_dataset(events, tmp_path / "meds", name="old codes")
-    tokens = Corpus.load(made(tmp_path / "meds", tmp_path / "new"), "train").tokenizer.vocabulary.tokens
-    assert "ICD10CM//1//E11" in tokens and not any(token.startswith("ICD9CM") for token in tokens)
-    about = json.loads((tmp_path / "new" / "corpus.json").read_text())["maps"]["gem"]["ICD9CM"]
-    assert about["events_mapped"] == 400
-    tokens = Corpus.load(
-        made(tmp_path / "meds", tmp_path / "old", maps=()), "train"
-    ).tokenizer.vocabulary.tokens
-    assert "ICD9CM//25000" in tokens  # negative control
 
 
-@pytest.mark.parametrize(("one", "other"), [("a/drugs.csv", "b/drugs.csv"), ("a/Drugs.csv", "b/drugs.csv")])
-def test_two_maps_of_one_name_are_refused_before_anything_is_saved(world_meds, tmp_path, one, other):
-    for name in (one, other):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("from,to\nA//1,B//1\n")
-    with pytest.raises(InputError, match="Two code maps are called 'drugs'"):
-        made(world_meds, tmp_path / "corpus", maps=(tmp_path / one, tmp_path / other))
-    assert not list((tmp_path / "corpus").iterdir())
-    made(world_meds, tmp_path / "corpus", maps=(tmp_path / one,))  # negative control
+@pytest.mark.parametrize("seed", range(5))
+def test_the_naive_loop_keeps_the_same(seed):
+    rng = np.random.default_rng(seed)
+    names = [f"{head}//{i}" for head in ("LOINC", "HCPCS", "ATC") for i in range(30)]
+    rows = [(name, int(rng.integers(1, 9)), int(rng.integers(1, 5))) for name in names]
+    kept, unknown = set(), set()
+    for group, limit in (("lab", 7), ("procedure", 5), ("medication", None)):
+        mine = [row for row in rows if family(row[0]) == group]
+        enough = sorted((row for row in mine if row[2] >= 3), key=lambda row: (-row[1], row[0]))
+        kept |= {row[0] for row in enough[:limit]}
+        unknown |= {row[0] for row in mine if group == "procedure"} - kept
+    assert within_budget(counts(rows), {"lab": 7, "procedure": 5}, 3) == (sorted(kept), sorted(unknown))
 
 
-@pytest.mark.parametrize(("real", "periods"), [(True, True), (False, False)])
-def test_calendar_periods_are_only_for_real_dates(tmp_path, real, periods):
-    write_dataset(
-        MarkovWorld.known().events(100, seed=1), tmp_path / "meds", name="world", metadata={"real_dates": real}
-    )
-    tokens = Corpus.load(made(tmp_path / "meds", tmp_path / "corpus"), "train").tokenizer.vocabulary.tokens
-    assert any(token.startswith("YEAR//") for token in tokens) == periods
+def test_a_code_counted_twice_is_refused():
+    with pytest.raises(ValueError, match="one row a code"):
+        within_budget(counts([("LAB//A", 1, 1), ("LAB//A", 1, 1)]), {}, 1)
 
 
-def test_a_rotary_corpus_has_a_clock_and_no_time_tokens(world_meds, tmp_path):
-    from sequela.tokens.ehr.settings import TokenSettings
-
-    corpus = Corpus.load(
-        made(world_meds, tmp_path / "corpus", settings=TokenSettings(time="rotary")), "train"
-    )
-    assert not any(token.startswith("TIME//") for token in corpus.tokenizer.vocabulary.tokens)
-    assert corpus.clock is not None and (corpus.clock.lengths == corpus.tokens.lengths).all()
-    assert all((np.diff(corpus.clock[row].astype(int)) >= 0).all() for row in range(len(corpus.patients)))
+def test_no_codes_at_all():
+    empty = pl.DataFrame(schema={"code": pl.String, "events": pl.Int64, "patients": pl.Int64})
+    assert within_budget(empty, {"lab": 1}, 1) == ([], [])

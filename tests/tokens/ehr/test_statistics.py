@@ -3,7 +3,7 @@ from hypothesis import given, settings
 
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.tokens.ehr.statistics import Statistics
+from sequela.tokens.ehr.statistics import CodeStatistics
 from tests.tokens.ehr.test_encode import columns_of, people
 
 PLAIN = TokenSettings(min_patients=1)
@@ -26,15 +26,15 @@ def test_the_counts_of_two_shards_merge_to_those_of_both(left, right):
     whole = columns_of([*left, *right])
     cut = int(np.searchsorted(whole.patient, len(left)))
     shards = [whole.take(np.arange(cut)), whole.take(np.arange(cut, len(whole)))]
-    merged = Statistics.merge([Statistics.of(shard, PLAIN) for shard in shards])
-    assert facts(merged) == facts(Statistics.of(whole, PLAIN))
+    merged = CodeStatistics.merge([CodeStatistics.of(shard, PLAIN) for shard in shards])
+    assert facts(merged) == facts(CodeStatistics.of(whole, PLAIN))
 
 
 @settings(deadline=None)
 @given(people)
 def test_carriers_are_patients_and_events_are_events(population):
     columns = columns_of(population)
-    got = Statistics.of(columns, PLAIN)
+    got = CodeStatistics.of(columns, PLAIN)
     for row, name in enumerate(got.names):
         own = (columns.code == row) & (columns.time != STATIC)
         if name in ("MEDS_BIRTH", "FOLLOW_UP//END"):
@@ -46,6 +46,6 @@ def test_carriers_are_patients_and_events_are_events(population):
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
     columns = columns_of([([10], [(3, 12, 1.5), (9, 0, np.nan)], True)])
-    got = Statistics.of(columns, PLAIN)
+    got = CodeStatistics.of(columns, PLAIN)
     got.save(tmp_path / "counts.npz")
-    assert facts(Statistics.load(tmp_path / "counts.npz")) == facts(got)
+    assert facts(CodeStatistics.load(tmp_path / "counts.npz")) == facts(got)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sequela.errors import InputError
 from sequela.record.events import Events
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
-from sequela.tokens.ehr import fit as tokenize
+from sequela.tokens.ehr import fit as fitting
 from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.tokens.ehr.tokenizer import Tokenizer
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
 START = 946_684_800_000_000
 CODES = [
@@ -39,7 +39,7 @@ def events(rows):
 
 def fit(frame, **settings):
     chosen = TokenSettings(**{"min_patients": 1, "calendar_years": 0, **settings})
-    return tokenize.fit(Events.of(frame), chosen)
+    return fitting.fit(Events.of(frame), chosen)
 
 
 def encoded_of(tokenizer, frame):
@@ -72,10 +72,10 @@ def test_decoding_loses_only_what_binning_must_lose(people):
         .agg(pl.col("time").min())
     )
     start = first.sort("subject_id")["time"].to_physical().to_numpy()
-    back, _ = decode(tokenizer, encoded.tokens, start)
+    back = decode(tokenizer, encoded.tokens, start).frame()
     bins = {code: i for i, code in enumerate(tokenizer.bins.codes)}
     for row, number in enumerate(encoded.patients):
-        seen = back.filter(pl.col("row") == row)
+        seen = back.filter(pl.col("subject_id") == row)
         # What was encoded, in token order: times in whole intervals, values in bins.
         true = frame.filter(
             pl.col("subject_id") == number, pl.col("time").is_not_null(), pl.col("code") != BIRTH
@@ -162,7 +162,7 @@ def test_thinning_keeps_the_last_value_of_each_window_and_all_that_has_no_value(
         ],
     )
     tokenizer = fit(events(rows), thin_minutes=240)
-    back, _ = decode(tokenizer, encoded_of(tokenizer, events(rows)).tokens, np.array([START]))
+    back = decode(tokenizer, encoded_of(tokenizer, events(rows)).tokens, np.array([START])).frame()
     assert back["code"].to_list() == ["LAB//A", "ADMISSION//X", "LAB//B", "LAB//A"]
 
 
@@ -171,7 +171,7 @@ def test_thinning_moves_no_value_past_another_event():
         1, [(60, "LAB//A", 1.0), (60, "ADMISSION//X", None), (60, DEATH, None), (60, "LAB//B", 3.0)]
     )
     tokenizer = fit(events(rows), thin_minutes=720)
-    back, _ = decode(tokenizer, encoded_of(tokenizer, events(rows)).tokens, np.array([START]))
+    back = decode(tokenizer, encoded_of(tokenizer, events(rows)).tokens, np.array([START])).frame()
     assert back["code"].to_list() == ["LAB//A", "ADMISSION//X", DEATH, "LAB//B"]
 
 
@@ -204,7 +204,7 @@ def test_tokens_that_form_no_event_are_skipped():
         [index["Q//1"], index["ICD10CM//2//65"], index["LAB//A"]],
         [index["Q//2"], index["ICD10CM//1//E11"], index["Q//3"]],
     ])  # fmt: skip
-    back, _ = decode(tokenizer, bad, np.zeros(2, np.int64))
+    back = decode(tokenizer, bad, np.zeros(2, np.int64)).frame()
     assert back["code"].to_list() == ["LAB//A", "ICD10CM//E11"]
     assert back["numeric_value"].to_list() == [None, None]
 
@@ -213,7 +213,7 @@ def test_saving_and_loading_gives_the_same_tokenizer(tmp_path):
     frame = events(patient(1, [(0, "LAB//A", 1.0), (90, "LAB//A", 2.0), (90, "ATC//A10BA02", None)]))
     tokenizer = fit(frame)
     tokenizer.save(tmp_path)
-    again = Tokenizer.load(tmp_path)
+    again = EhrTokenizer.load(tmp_path)
     assert again.vocabulary == tokenizer.vocabulary and again.settings == tokenizer.settings
     assert (encoded_of(again, frame).tokens.flat == encoded_of(tokenizer, frame).tokens.flat).all()
 
@@ -234,4 +234,4 @@ def test_a_damaged_vocabulary_is_refused(tmp_path, damage):
     else:
         path.write_text(json.dumps({**body, "tokens": [*body["tokens"], "NEW"]}))
     with pytest.raises(InputError, match=r"vocabulary\.json"):
-        Tokenizer.load(tmp_path)
+        EhrTokenizer.load(tmp_path)

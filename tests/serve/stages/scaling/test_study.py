@@ -12,7 +12,7 @@ from sequela.errors import InputError
 from sequela.record.worlds.zipf import ZipfWorld
 from sequela.serve import commands
 from sequela.serve.stages.scaling.study import Study, scale
-from sequela.tokens.ehr.fit import tokenize
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.scaling.settings import ScaleSettings
 from sequela.training.settings import TrainSettings
 

@@ -1,18 +1,14 @@
 """Against a slow grammar that goes token by token through names, and knows nothing of nodes, keys and bits."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequela.errors import InputError
 from sequela.record.events import Events
-from sequela.tokens.corpus import Corpus
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.fit import fit
-from sequela.tokens.ehr.grammar.grammar import FILE, Grammar, Stay, stay_of
+from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ragged import Ragged
 
@@ -173,7 +169,7 @@ def may(grammar, node, bits):
 @given(people, people, st.randoms(use_true_random=False))
 def test_it_agrees_with_a_slow_grammar_on_real_and_on_random_rows(scheme, train, others, random):
     tokenizer, rows = encoded(train, scheme, known=others)
-    grammar, slow = Grammar.fit(tokenizer, [rows]), Slow(tokenizer, [rows[r] for r in range(len(rows))])
+    grammar, slow = fit_grammar(tokenizer, [rows]), Slow(tokenizer, [rows[r] for r in range(len(rows))])
     many = len(tokenizer.vocabulary)
     real = [
         row.tolist()
@@ -209,7 +205,7 @@ def test_it_agrees_with_a_slow_grammar_that_was_fitted_on_noise(random):
     later = np.flatnonzero(tokenizer.place > 0).tolist()
     many = [range(len(tokenizer.vocabulary)), later]
     rows = [[random.choice(random.choice(many)) for _ in range(random.randrange(12))] for _ in range(12)]
-    grammar, slow = Grammar.fit(tokenizer, [Ragged.of(rows[:5]), Ragged.of(rows[5:])]), Slow(tokenizer, rows)
+    grammar, slow = fit_grammar(tokenizer, [Ragged.of(rows[:5]), Ragged.of(rows[5:])]), Slow(tokenizer, rows)
     paths = {path_of(grammar, node) for node in range(len(tokenizer.vocabulary), grammar.nodes)}
     assert paths == slow.continued
     pairs = grammar.pair_key[grammar.pair_child == 0] // len(tokenizer.vocabulary)
@@ -220,8 +216,8 @@ def test_it_agrees_with_a_slow_grammar_that_was_fitted_on_noise(random):
 @given(people)
 def test_what_it_was_fitted_on_has_no_faults_whatever_the_blocks(train):
     tokenizer, rows = encoded(train, {})
-    whole = Grammar.fit(tokenizer, [rows])
-    apart = Grammar.fit(tokenizer, [rows.take(np.array([r])) for r in reversed(range(len(rows)))])
+    whole = fit_grammar(tokenizer, [rows])
+    apart = fit_grammar(tokenizer, [rows.take(np.array([r])) for r in reversed(range(len(rows)))])
     same_fields(whole, apart)
     heads = Ragged.of([row[:1] for row in map(rows.__getitem__, range(len(rows)))])
     rest = Ragged.of([row[1:] for row in map(rows.__getitem__, range(len(rows)))])
@@ -242,7 +238,7 @@ def told(train, scheme=None):
         for patient in train
     ]
     tokenizer, rows = encoded(population, scheme or {}, known=[[(0, code, 1.0) for code in NAMES]])
-    return tokenizer, Grammar.fit(tokenizer, [rows])
+    return tokenizer, fit_grammar(tokenizer, [rows])
 
 
 def faulty(tokenizer, grammar, history, row):
@@ -299,7 +295,7 @@ def test_a_quantile_that_decode_would_not_read_may_not_come():
     columns = Events(patient, np.arange(6) * MINUTE, code.astype(np.int32), value.astype(np.float32), names)
     tokenizer = fit(columns, TokenSettings(min_patients=3))
     tokens = encode(tokenizer, columns).tokens
-    grammar = Grammar.fit(tokenizer, [tokens])
+    grammar = fit_grammar(tokenizer, [tokens])
     after = ["CHIEF_COMPLAINT//1//PAIN", "Q//1", "LAB//A", "Q//1"]
     assert set(after) <= {tokenizer.vocabulary.tokens[token] for token in tokens.flat}
     assert faulty(tokenizer, grammar, [], after) == ["Q//1"]
@@ -319,134 +315,3 @@ def test_an_ill_formed_event_of_several_tokens_counts_once():
     assert counted([E11, "ATC//2//BA", "ATC//3//02", "LAB//A", "Q//1"]) == (1, 2)
     assert counted(["Q//1"], [OF_E11, "LAB//A", "Q//1"], histories=[["LAB//A"], ["LAB//A"]]) == (1, 3)
     assert counted([], [], histories=[[], []]) == (0, 0)
-
-
-@pytest.mark.parametrize(("without", "ruled"), [(0, True), (1, True), (2, False)])
-def test_ends_need_a_start_where_nearly_all_of_them_have_one(without, ruled):
-    visits = ["ED_ADMISSION", "ED_DISCHARGE"] * (1500 - without)
-    tokenizer, grammar = told([visits, *[["ED_DISCHARGE//HOME"]] * without])
-    assert Stay("ED_DISCHARGE", 1500, without) in grammar.stays
-    assert faulty(tokenizer, grammar, [], ["ED_DISCHARGE"]) == ["ED_DISCHARGE"] * ruled
-
-
-def test_a_source_that_tells_ends_only_has_no_rule():
-    tokenizer, grammar = told([["HOSPITAL_DISCHARGE//DIED"], ["LAB//A"]])
-    (stay,) = (one for one in grammar.stays if one.kind == "HOSPITAL_DISCHARGE")
-    assert (stay.ends, stay.without_start, stay.ruled) == (1, 1, False)
-    assert faulty(tokenizer, grammar, [], ["HOSPITAL_DISCHARGE//DIED"]) == []
-
-
-@pytest.mark.parametrize(
-    ("opens", "closes"),
-    [
-        ("ENCOUNTER_START//X", "ENCOUNTER_END//X"),
-        ("ENCOUNTER_START//X//SNOMED//1", "ENCOUNTER_END//X"),
-        ("ENCOUNTER_START", "ENCOUNTER_END"),
-        ("VISIT//X//START", "VISIT//X//END"),
-        ("VISIT//X", "VISIT//X//END"),
-        ("HOSPITAL_ADMISSION//URGENT", "HOSPITAL_DISCHARGE"),
-        ("ed_admission", "ED_DISCHARGE//HOME"),
-        ("ED_REGISTRATION", "ED_OUT"),
-    ],
-)
-def test_what_opens_a_stay_and_what_closes_it_have_one_kind(opens, closes):
-    assert stay_of(opens)[0] == stay_of(closes)[0]
-    assert (stay_of(opens)[1], stay_of(closes)[1]) == (False, True)
-
-
-def test_different_kinds_of_stay_are_kept_apart():
-    codes = [
-        "ENCOUNTER_END//X",
-        "ENCOUNTER_END//Y",
-        "HOSPITAL_DISCHARGE",
-        "ICU_DISCHARGE",
-        "ED_DISCHARGE",
-        "ED_OUT",
-    ]
-    assert len({stay_of(code)[0] for code in codes}) == len(codes)
-    assert stay_of("DEPARTMENT//X") is None and stay_of("INFUSION_END//X") is None
-
-
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_what_is_saved_comes_back(tmp_path, scheme):
-    tokenizer, grammar = told(LIVED, scheme)
-    grammar.save(tmp_path)
-    same_fields(Grammar.load(tmp_path, tokenizer), grammar)
-    body = json.loads((tmp_path / FILE).read_text())
-    assert body["stays"]["ED_DISCHARGE"] == {"ends": 1, "without_start": 0}
-    assert ([E11, OF_E11] in body["in_parts"]) == ("joint" not in scheme)
-
-
-def test_a_file_that_is_missing_damaged_edited_or_foreign_is_refused(tmp_path):
-    tokenizer, grammar = told(LIVED)
-    with pytest.raises(InputError, match=r"is missing.*sequela tokenize"):
-        Grammar.load(tmp_path, tokenizer)
-    grammar.save(tmp_path)
-    path = tmp_path / FILE
-    whole = path.read_text()
-    other, _ = told(LIVED, {"quantiles": 5})
-    with pytest.raises(InputError, match="was made with vocabulary"):
-        Grammar.load(tmp_path, other)
-    for text, word in (
-        (whole[:-40], "is damaged"),
-        ("[]", "is damaged"),
-        (whole.replace("checksum", "sum"), "is damaged"),
-        (whole.replace('"ends": 1', '"ends": 2'), "was edited"),
-        (whole.replace(tokenizer.vocabulary.hash, other.vocabulary.hash), "was edited"),
-    ):
-        assert text != whole
-        path.write_text(text)
-        with pytest.raises(InputError, match=word):
-            Grammar.load(tmp_path, tokenizer)
-    path.write_text(whole)
-    same_fields(Grammar.load(tmp_path, tokenizer), grammar)
-
-
-def test_a_corpus_has_the_grammar_of_its_training_patients(world_corpus):
-    train = Corpus.load(world_corpus, "train")
-    grammar = Grammar.load(world_corpus, train.tokenizer)
-    same_fields(Grammar.fit(train.tokenizer, train.tokens.parts), grammar)
-    rows = Corpus.load(world_corpus, "held_out").tokens
-    head = np.isin(rows.parts[0].flat, train.tokenizer.head_tokens)
-    none = np.zeros(len(rows), np.int64), np.zeros((len(rows), grammar.sets.shape[1]), bool)
-    assert (grammar.faults(rows.parts[0], *none) == head).all()
-    invalid, every = grammar.invalid_multi_token(rows.parts[0], none[0])
-    assert invalid == 0 and every > 100
-    backwards = Ragged(rows.parts[0].flat[::-1], rows.parts[0].flat.size - rows.parts[0].offsets[::-1])
-    assert grammar.invalid_multi_token(backwards, none[0])[0] > 100
-
-
-def test_real_patients_break_it_only_where_their_codes_are_new(shared_data, tmp_path):
-    """MIMIC-IV's demo: the faults of held-out patients are codes in parts that no training patient had."""
-    from sequela.tokens.ehr.fit import tokenize
-
-    folder = shared_data / "ehr" / "mimic4demo_meds_full"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}")
-    tokenize(folder, tmp_path, TokenSettings(min_patients=2))
-    train, held_out = (Corpus.load(tmp_path, split) for split in ("train", "held_out"))
-    grammar, tokenizer = Grammar.load(tmp_path, train.tokenizer), train.tokenizer
-    assert grammar.stays[0].kind == "ED_DISCHARGE" and grammar.stays[0].ruled
-    heads = [
-        1 + np.isin(held_out.tokens[r][1:], tokenizer.head_tokens).sum() for r in range(len(held_out.tokens))
-    ]
-    rest = Ragged.of([held_out.tokens[row][at:] for row, at in enumerate(heads)])
-    wrong = grammar.faults(
-        rest, *grammar.states(Ragged.of([held_out.tokens[row][:at] for row, at in enumerate(heads)]))
-    )
-    assert 0 < wrong.mean() < 0.001
-    same_fields(Grammar.fit(tokenizer, train.tokens.parts), grammar)
-    leaked = Grammar.fit(tokenizer, [*train.tokens.parts, *held_out.tokens.parts])  # negative control
-    assert len(leaked.pair_key) > len(grammar.pair_key)
-
-    def tails(flat):
-        """Each later part with those before it, and where it stands."""
-        place = tokenizer.place[flat]
-        at = np.flatnonzero((place == 2) | (place == 3))
-        return at, [tuple(flat[i - place[i] + 1 : i + 1].tolist()) for i in at]
-
-    known = set(tails(np.concatenate([part.flat for part in train.tokens.parts]))[1])
-    at, codes = tails(rest.flat)
-    assert np.flatnonzero(wrong).tolist() == [
-        i for i, code in zip(at, codes, strict=True) if code not in known
-    ]

@@ -1,0 +1,182 @@
+"""What the tokens of an EHR vocabulary mean.
+
+A patient is `BOS, sex, race, age band, calendar period, events ...`; an event is `[time tokens] [age band] [calendar
+period] code part(s) [quantile]`, with age and calendar only where they changed (arXiv 2508.12104, section on
+tokenization). Timestamps are not kept: time tokens tell how much time passed, up to the end of follow-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sequela.record.events import Events
+from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
+from sequela.tokens.ehr.bins import Bins
+from sequela.tokens.ehr.clock import AGE_PREFIX, PERIOD_PREFIX, TIME_PREFIX, Intervals
+from sequela.tokens.ehr.code import FAMILIES, PROCEDURE_UNKNOWN, family, part_place, split_code
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.maps.code_map import CodeMap
+from sequela.tokens.maps.recode import recoded
+from sequela.tokens.token_types import TokenTypes
+from sequela.tokens.vocabulary import BOS, SPECIAL, Vocabulary
+
+QUANTILE_PREFIX = "Q//"
+QUANTILE = 9  # of `EhrScheme.place`
+FUSED = "=Q"  # LAB//HDL=Q7: a code and its quantile in one token
+# No code may start with these: they tell tokens of different meaning apart.
+RESERVED = (TIME_PREFIX, AGE_PREFIX, PERIOD_PREFIX, QUANTILE_PREFIX, SEX_PREFIX, RACE_PREFIX)
+BACKGROUND, TIME, VALUE = "background", "time", "value"
+TYPES = (*FAMILIES, BACKGROUND, TIME, VALUE)
+"""Events are of a family; background is sex, race, age band and calendar period."""
+
+
+@dataclass(frozen=True)
+class EhrScheme:
+    """The V tokens of a vocabulary and what each of them means: everything that encoding and decoding look up.
+
+    Attributes:
+        settings: the choices of the tokenization.
+        vocabulary: the tokens.
+        intervals: the classes of elapsed time.
+        bins: cut points and centers of the codes that have values.
+        maps: the code maps, applied to events before they are encoded.
+    """
+
+    settings: TokenSettings
+    vocabulary: Vocabulary
+    intervals: Intervals
+    bins: Bins
+    maps: tuple[CodeMap, ...] = ()
+
+    def translated(self, columns: Events) -> Events:
+        """The events with their codes translated by the code maps."""
+        return recoded(columns, self.maps)
+
+    def split(self, code: str) -> tuple[str, ...]:
+        """The token names of a code."""
+        return (code,) if self.settings.joint else split_code(code)
+
+    def known(self, code: str) -> list[int]:
+        """The ids of a code: its parts up to the first that has no token; empty if it has none at all.
+
+        A procedure without a token of its own becomes the unknown procedure, if the vocabulary has that token.
+        """
+        if code not in self._looked_up:
+            self._looked_up[code] = self._look_up(code)
+        return self._looked_up[code]
+
+    def _look_up(self, code: str) -> list[int]:
+        index, out = self._code_index, []
+        for part in self.split(code):
+            if part not in index:
+                break
+            out.append(index[part])
+        if not out and PROCEDURE_UNKNOWN in index and family(code) == "procedure":
+            return [index[PROCEDURE_UNKNOWN]]
+        return out
+
+    @cached_property
+    def _code_index(self) -> dict[str, int]:
+        """Name -> id of the tokens that are codes or parts of codes: no event becomes any other token."""
+        of_code = (self.place >= 0) & (self.quantile < 0)
+        return {token: row for token, row in self.vocabulary.index.items() if of_code[row]}
+
+    @cached_property
+    def _looked_up(self) -> dict[str, list[int]]:
+        return {}
+
+    @cached_property
+    def minutes_V(self) -> np.ndarray:
+        """Minutes by which each token moves the clock, int64 [V]; 0 for all but time tokens."""
+        out = np.zeros(len(self.vocabulary), np.int64)
+        if self.settings.time == "intervals":
+            out[self.vocabulary.matching(TIME_PREFIX)] = self.intervals.means
+        return out
+
+    @cached_property
+    def head(self) -> np.ndarray:
+        """Ids of the tokens that open a patient: the start, and the demographics that do not change."""
+        groups = [self.vocabulary.matching(prefix) for prefix in (SEX_PREFIX, RACE_PREFIX)]
+        return np.concatenate([[BOS], *groups])
+
+    @cached_property
+    def age_tokens(self) -> np.ndarray:
+        """Ids of the age bands, youngest first."""
+        return self.vocabulary.matching(AGE_PREFIX)
+
+    @cached_property
+    def period_tokens(self) -> np.ndarray:
+        """Ids of the calendar periods, earliest first; empty if there are none."""
+        return self.vocabulary.matching(PERIOD_PREFIX)
+
+    @property
+    def carried(self) -> tuple[np.ndarray, ...]:
+        """Groups of ids of which the latest token still holds: age bands, calendar periods."""
+        return tuple(group for group in (self.age_tokens, self.period_tokens) if len(group))
+
+    @cached_property
+    def codes(self) -> tuple[str, ...]:
+        """The code, or part of a code, that each token names [V]: its name, without the quantile of a fused token."""
+        if not self.settings.fused:  # a code itself may contain the mark
+            return self.vocabulary.tokens
+        return tuple(token.partition(FUSED)[0] for token in self.vocabulary.tokens)
+
+    @cached_property
+    def quantile(self) -> np.ndarray:
+        """The quantile that each token stands for, from 0, int64 [V]; -1 for none."""
+        out = np.full(len(self.vocabulary), -1)
+        apart = self.vocabulary.matching(QUANTILE_PREFIX)
+        out[apart] = np.arange(len(apart))
+        for first in self.fused_base.values():
+            out[first : first + self.settings.quantiles] = np.arange(self.settings.quantiles)
+        return out
+
+    @cached_property
+    def fused_base(self) -> dict[str, int]:
+        """Code -> id of its first fused token."""
+        if not self.settings.fused:
+            return {}
+        first = f"{FUSED}1"
+        return {
+            token.removesuffix(first): row
+            for token, row in self.vocabulary.index.items()
+            if token.endswith(first)
+        }
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """int64 [V]: -1 not part of an event, 0 whole code, 1..3 part of a code, 9 quantile."""
+        kinds = [0 if self.settings.joint else part_place(token) for token in self.vocabulary.tokens]
+        place = np.array(kinds, np.int64)
+        for prefix in RESERVED:
+            place[self.vocabulary.matching(prefix)] = -1
+        place[: len(SPECIAL)] = -1
+        place[self.vocabulary.matching(QUANTILE_PREFIX)] = QUANTILE
+        return place
+
+    @property
+    def positions_from_clock(self) -> bool:
+        """Whether a token's position is its place plus the hours passed, and there are no time tokens."""
+        return self.settings.time == "rotary"
+
+    @cached_property
+    def types(self) -> TokenTypes:
+        """One of `TYPES` per token; a code in several tokens counts once, a fused one adds its value to its code."""
+        number = {name: i for i, name in enumerate(TYPES)}
+        token = np.array([number[family(code)] for code in self.codes])
+        token[: len(SPECIAL)] = number["other"]
+        for prefix in RESERVED:
+            token[self.vocabulary.matching(prefix)] = number[BACKGROUND]
+        token[self.vocabulary.matching(TIME_PREFIX)] = number[TIME]
+        valued = self.quantile >= 0
+        apart = valued & ~np.isin(self.place, (0, 1))
+        token[apart] = number[VALUE]
+        counts = ~np.isin(self.place, (2, 3))
+        events = np.isin(TYPES, FAMILIES)
+        if not self.settings.fused:
+            return TokenTypes(token, TYPES, counts, events=events)
+        group = np.unique(self.codes, return_inverse=True)[1]
+        return TokenTypes(token, TYPES, counts, group, np.where(valued & ~apart, number[VALUE], -1), events)
