@@ -1,4 +1,7 @@
-"""Patients in windows, windows in rows: what one pass of a model takes, each window alone in its segment."""
+"""Patients are cut into windows, and windows packed into rows: the input of one forward pass of a model.
+
+Each window is a segment of its own in its row, so that its tokens attend to each other only.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,14 @@ from sequela.tokens.vocabulary import PAD
 
 @dataclass(frozen=True)
 class Batch:
-    """One packed row, T tokens of N windows one after another and less than `multiple` of padding. All int64 [1, T]:
-    `ids`; `positions`, from 0 for each window, see `Windows`; `segments`, the window's number in its row (-1: padding);
-    `targets`, the next token of the same window (-1: none)."""
+    """One packed row: the tokens of its windows one after another, then padding to T tokens.
+
+    Attributes:
+        ids: int64 [1, T].
+        positions: int64 [1, T], starting from 0 in each window (see `Windows.positions`).
+        segments: int64 [1, T], the number of the window in its row; -1 for padding.
+        targets: int64 [1, T], the next token of the same window; -1 for none.
+    """
 
     ids: np.ndarray
     positions: np.ndarray
@@ -26,8 +34,8 @@ class Batch:
     targets: np.ndarray
 
 
-class Rows(Protocol):
-    """Token rows of different lengths, in memory or not."""
+class TokenRows(Protocol):
+    """Token rows of different lengths, in memory or on disk."""
 
     def __len__(self) -> int: ...
 
@@ -40,20 +48,21 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Windows:
-    """The patients in windows of at most `context` tokens: longer ones in several, demographics and age in every one.
+    """Patients cut into W windows of at most `context` tokens.
 
-    Each window after a patient's first starts with the patient's demographics and, of each group in `carried` (age
-    bands, calendar periods), the token last seen before it. Only the cuts and these fronts are held in memory.
+    Each window after a patient's first starts with a front: the tokens that opened the patient (the `head`) and, of
+    each group in `carried`, the latest token before the window. For EHR these are demographics, age band and calendar
+    period; for text there are none. Only the cuts and the fronts are held in memory.
 
     Attributes:
         tokens: the patients.
-        clock: minutes since the patient's first event at each token, where time is told by position; else None.
+        clock: minutes since the patient's first event at each token, if positions come from the clock; else None.
         patient, start, stop: int64 [W], which tokens of which patient each window holds behind its front.
-        fronts: what stands in front of each window.
+        fronts: ragged [W], the front of each window.
     """
 
-    tokens: Rows
-    clock: Rows | None
+    tokens: TokenRows
+    clock: TokenRows | None
     patient: np.ndarray
     start: np.ndarray
     stop: np.ndarray
@@ -61,63 +70,63 @@ class Windows:
 
     @staticmethod
     def of(
-        tokens: Rows,
+        tokens: TokenRows,
         head: np.ndarray,
         carried: tuple[np.ndarray, ...],
         context: int,
-        clock: Rows | None = None,
+        clock: TokenRows | None = None,
     ) -> Windows:
-        """Cut patients longer than `context`. `head`: the tokens that are demographics."""
+        """Cut the patients longer than `context`; `head` and `carried` as in `Tokenizer`."""
         lengths = tokens.lengths
         long = np.flatnonzero(lengths > context)
         cuts = [_cuts(tokens[patient], head, carried, context) for patient in long]
         count = np.ones(len(lengths), np.int64)
-        count[long] = [len(one) for one in cuts]
+        count[long] = [len(windows) for windows in cuts]
         patient = np.repeat(np.arange(len(lengths)), count)
         start, stop, front = np.zeros_like(patient), lengths[patient], np.zeros_like(patient)
         cut = count[patient] > 1
-        flat = [one for of_patient in cuts for one in of_patient]
-        start[cut], stop[cut] = [one[0] for one in flat], [one[1] for one in flat]
-        front[cut] = [len(one[2]) for one in flat]
-        fronts = np.concatenate([np.zeros(0, np.int64), *(one[2] for one in flat)])
+        flat = [window for windows in cuts for window in windows]
+        start[cut], stop[cut] = [window[0] for window in flat], [window[1] for window in flat]
+        front[cut] = [len(window[2]) for window in flat]
+        fronts = np.concatenate([np.zeros(0, np.int64), *(window[2] for window in flat)])
         return Windows(tokens, clock, patient, start, stop, Ragged(fronts, offsets_of(front)))
 
     def __len__(self) -> int:
         return len(self.patient)
 
     def __getitem__(self, window: int) -> np.ndarray:
-        own = self.tokens[self.patient[window]][self.start[window] : self.stop[window]]
-        return np.concatenate([self.fronts[window], own]) if self.start[window] else own
+        held = self.tokens[self.patient[window]][self.start[window] : self.stop[window]]
+        return np.concatenate([self.fronts[window], held]) if self.start[window] else held
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each window, front included, int64 [W]."""
+        """Number of tokens of each window, front included, int64 [W]."""
         return self.stop - self.start + self.fronts.lengths
 
     def positions(self, window: int) -> np.ndarray:
-        """The place of each token of a window: 0, 1, .. and, where time is told by position, plus the hours passed."""
-        place = np.arange(self.lengths[window])
+        """Positions of the tokens of a window: 0, 1, .. and, with a clock, plus the hours since the window began."""
+        steps = np.arange(self.lengths[window])
         if self.clock is None:
-            return place
+            return steps
         minutes = self.clock[self.patient[window]]
         start, stop = self.start[window], self.stop[window]
         hours = (minutes[start:stop] - minutes[start]) // 60
-        return place + np.append(np.zeros(len(place) - len(hours), np.int64), hours)
+        return steps + np.append(np.zeros(len(steps) - len(hours), np.int64), hours)
 
 
 class _Front:
-    """What stands in front of a window of one patient: demographics, and of each carried group the token last seen."""
+    """The fronts of one patient's windows: the head, and of each carried group the latest token."""
 
     def __init__(self, ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...]):
         self.ids = ids
-        self.static = ids[: np.argmin(np.isin(ids, head))]
+        self.head = ids[: np.argmin(np.isin(ids, head))]
         self.groups = [np.flatnonzero(np.isin(ids, group)) for group in carried]
 
     def of(self, start: int) -> np.ndarray:
         """The front of a window that begins at token `start`."""
-        seen = [np.searchsorted(places, start) for places in self.groups]
-        latest = [places[count - 1] for places, count in zip(self.groups, seen, strict=True) if count]
-        return np.concatenate([self.static, self.ids[np.array(latest, np.int64)]])
+        before = [np.searchsorted(at, start) for at in self.groups]
+        latest = [at[count - 1] for at, count in zip(self.groups, before, strict=True) if count]
+        return np.concatenate([self.head, self.ids[np.array(latest, np.int64)]])
 
 
 def _cuts(
@@ -135,7 +144,7 @@ def _cuts(
 
 
 def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], length: int) -> np.ndarray:
-    """The last `length` tokens of one patient, demographics and age band kept in front."""
+    """The last `length` tokens of one patient, with the front of a window (see `Windows`) before them."""
     if len(ids) <= length:
         return ids
     fronts, start = _Front(ids, head, carried), len(ids) - length
@@ -147,28 +156,28 @@ def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], l
 
 
 def best_fit(lengths: np.ndarray, size: int) -> list[list[int]]:
-    """Items of the given lengths into bins of `size`, each into the fullest that takes it.
+    """Pack items of the given lengths into bins of `size`, each into the fullest bin that takes it.
 
-    Items above a quarter of a bin go first, the longest before the others; then the rest as they come. Longest first
-    throughout would fill a little better, but each bin with items of one length.
+    Items longer than a quarter of a bin go first, longest first, then the rest in the order given. Longest first
+    throughout would pack a little tighter, but fill each bin with items of the same length.
     """
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, bin), sorted
     for item in np.argsort(-np.where(4 * lengths > size, lengths, 0), kind="stable"):
         need = int(lengths[item])
-        place = bisect_left(room, (need, -1))
-        if place == len(room):
+        fits = bisect_left(room, (need, -1))
+        if fits == len(room):
             bins.append([int(item)])
             insort(room, (size - need, len(bins) - 1))
         else:
-            free, number = room.pop(place)
+            free, number = room.pop(fits)
             bins[number].append(int(item))
             insort(room, (free - need, number))
     return bins
 
 
 def collate(windows: Windows, row: Sequence[int] | np.ndarray, multiple: int = 8) -> Batch:
-    """The windows of one row, one after another, padded to a multiple of `multiple` tokens."""
+    """Join the windows of one row and pad them to a multiple of `multiple` tokens."""
     lengths = windows.lengths[np.asarray(row, np.int64)]
     filled = int(lengths.sum())
     shape = (1, -(-filled // multiple) * multiple)

@@ -22,7 +22,7 @@ VAGUE = {"one", "own", "found", "said", "told", "some"}
 VAGUE_LINES = 10
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OWNED = {
-    "vocabulary.json": "tokens/tokenizer.py",
+    "vocabulary.json": "tokens/vocabulary.py",
     "corpus.json": "tokens/corpus.py",
     "train.json": "training/loop.py",
     "rollouts.parquet": "rollout/folder.py",

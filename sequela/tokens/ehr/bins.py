@@ -18,7 +18,7 @@ CELLS = 4096
 
 @dataclass(frozen=True)
 class Bins:
-    """Cut points and centers per code: `cuts` [C, Q-1], `centers` [C, Q], in the unit of the code."""
+    """Q bins for each of C codes: `cuts` float64 [C, Q-1] and `centers` float64 [C, Q], in the unit of the code."""
 
     codes: tuple[str, ...]
     cuts: np.ndarray
@@ -26,9 +26,16 @@ class Bins:
 
     @staticmethod
     def fit(names: tuple[str, ...], values: ValueCounts, quantiles: int) -> Bins:
-        """Fit on the counted values of training events: cuts at 1/Q .. (Q-1)/Q, center = mean of a bin.
+        """Fit on the counted values of training events: cut at the quantiles 1/Q .. (Q-1)/Q; a center is a bin's mean.
 
-        Codes without a value have no bins. Exact where the values were counted exactly.
+        Codes without a value get no bins. The fit is exact if the values were counted exactly.
+
+        >>> heights = np.array([150, 160, 170, 180], np.float32)
+        >>> bins = Bins.fit(("HEIGHT",), ValueCounts.of(np.zeros(4, np.int32), heights, 1), quantiles=2)
+        >>> bins.cuts.tolist(), bins.centers.tolist()
+        ([[165.0]], [[155.0, 175.0]])
+        >>> bins.encode(np.array([0, 0, -1]), np.array([149, np.nan, 180], np.float32)).tolist()
+        [0, -1, -1]
         """
         number, bounds = values.numbers(), values.bounds()
         size = np.diff(bounds)
@@ -36,14 +43,14 @@ class Bins:
         cuts = _quantiles(number, values.count, bounds[valued], bounds[valued + 1], quantiles)
         row = np.zeros(len(size), np.int32)
         row[valued] = np.arange(len(valued))
-        own = row[values.code]  # of each cell
-        which = own * np.int32(quantiles)
+        code = row[values.code]  # of each cell
+        which = code * np.int32(quantiles)
         for cut in cuts.T:
-            which += cut[own] < number
+            which += cut[code] < number
         shape = (len(valued), quantiles)
         count = np.bincount(which, weights=values.count, minlength=len(valued) * quantiles).reshape(shape)
         total = np.bincount(which, weights=number * values.count, minlength=count.size).reshape(shape)
-        # An empty bin (ties) is never encoded; its center only matters if a model samples it, so: the nearest cut.
+        # Ties can leave a bin empty. It is never encoded, but a model may sample it: its center is the nearest cut.
         near = np.hstack([cuts[:, :1], (cuts[:, :-1] + cuts[:, 1:]) / 2, cuts[:, -1:]])
         centers = np.where(count > 0, total / np.maximum(count, 1), near)
         return Bins(tuple(names[row] for row in valued), cuts, centers)
@@ -60,12 +67,12 @@ class Bins:
 
     @cached_property
     def _cuts_below(self) -> np.ndarray:
-        """The largest float32 [Q-1, C] at or below each cut: a float32 exceeds the cut exactly if it exceeds this."""
+        """The largest float32 [Q-1, C] at or below each cut: a float32 exceeds a cut if and only if it exceeds this."""
         near = self.cuts.astype(np.float32)
         return np.where(near > self.cuts, np.nextafter(near, np.float32(-np.inf)), near).T.copy()
 
     def encode(self, code: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """Rows of `codes` [N] (-1: has no bins) and values float32 [N] (NaN: none) -> bin 0..Q-1 int64 [N], or -1."""
+        """Rows of `codes` [N] (-1: no bins) and values float32 [N] (NaN: none) -> bins int64 [N], 0 to Q-1 or -1."""
         known = np.flatnonzero((code >= 0) & ~np.isnan(value))
         row, number = code[known], value[known].astype(np.float32)
         which = np.zeros(len(known), np.int64)
@@ -79,16 +86,16 @@ class Bins:
 def _quantiles(
     x: np.ndarray, count: np.ndarray, first: np.ndarray, end: np.ndarray, quantiles: int
 ) -> np.ndarray:
-    """`np.quantile` at 1/Q .. (Q-1)/Q of each of C runs [first, end) of sorted values `x`, which occur `count` times.
+    """`np.quantile` at 1/Q .. (Q-1)/Q of each of C runs [first, end) of the sorted values `x`, as float64 [C, Q-1].
 
-    float64 [C, Q-1].
+    Value `x[i]` occurs `count[i]` times.
     """
     upto = np.cumsum(count)
     before = (upto[first] - count[first])[:, None]
     last = upto[end - 1][:, None] - before - 1
-    place = np.arange(1, quantiles) / quantiles * last
-    low = np.floor(place).astype(np.int64)
-    rest = place - low
+    at = np.arange(1, quantiles) / quantiles * last
+    low = np.floor(at).astype(np.int64)
+    rest = at - low
     below = x[np.searchsorted(upto, before + low, side="right")]
     above = x[np.searchsorted(upto, before + np.minimum(low + 1, last), side="right")]
     return np.where(rest > 0, below + (above - below) * rest, below)
@@ -96,13 +103,13 @@ def _quantiles(
 
 @dataclass(frozen=True, eq=False)
 class ValueCounts:
-    """Counted cells, sorted by code and value.
+    """How often the values of C codes occur: K cells, sorted by code and value.
 
     Attributes:
         code: int32 [K].
-        cell: uint32 [K], the values' bits in an order that is that of the numbers; the lowest `level` bits are 0.
+        cell: uint32 [K], the value's bits, mapped to sort like the numbers; the lowest `level` bits are 0.
         count: int64 [K].
-        level: uint8 [C], for each code.
+        level: uint8 [C], how many bits are dropped, for each code.
     """
 
     code: np.ndarray
@@ -129,13 +136,13 @@ class ValueCounts:
         return _fitted(*_summed(_coarse(key, level), count), level)
 
     def numbers(self) -> np.ndarray:
-        """The value that each cell stands for, float64 [K]: itself where a code is counted exactly, else its middle."""
+        """The value that each cell stands for, float64 [K]: exact at level 0, else the middle of its interval."""
         level = self.level[self.code].astype(np.uint32)
         half = np.where(level > 0, np.uint32(1) << np.maximum(level, 1) - np.uint32(1), 0).astype(np.uint32)
         return _floats(self.cell | half).astype(np.float64)
 
     def bounds(self) -> np.ndarray:
-        """Where the cells of each code begin and end, int64 [C + 1]."""
+        """The cells of code c are `bounds[c]` up to `bounds[c + 1]`; int64 [C + 1]."""
         return np.searchsorted(self.code, np.arange(len(self.level) + 1))
 
 
@@ -158,7 +165,7 @@ def _coarse(key: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def _summed(key: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equal keys as one, sorted."""
+    """Merge equal keys and sort them."""
     order = np.argsort(key, kind="stable")  # a few sorted runs: merged, not sorted from scratch
     key, count = key[order], count[order]
     first = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
@@ -166,7 +173,7 @@ def _summed(key: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _fitted(key: np.ndarray, count: np.ndarray, level: np.ndarray) -> ValueCounts:
-    """Raise the level of each code with too many cells until they are few enough."""
+    """Raise the level of each code that has more than `CELLS` cells until it has not."""
     while True:
         code = (key >> np.uint64(32)).astype(np.int32)
         crowded = np.bincount(code, minlength=len(level)) > CELLS

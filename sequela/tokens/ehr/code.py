@@ -8,10 +8,10 @@ from functools import cache, lru_cache
 import polars as pl
 
 PROCEDURE_UNKNOWN = "PROCEDURE//UNKNOWN"
-"""The one token of all procedures beyond the budget."""
+"""The token that all procedures beyond the budget share."""
 
-# Heads (what stands before the first slash), upper case with _ for other characters: those of our own codes, those of
-# the OMOP vocabularies and tables, and what other tools write into MEDS.
+# Heads (the text before the first slash), in upper case with _ for other characters: those of our own codes, of the
+# OMOP vocabularies and tables, and of what other tools write into MEDS.
 HEADS = {
     "demographic": "GENDER SEX RACE ETHNICITY MARITAL_STATUS LANGUAGE INSURANCE MEDS_BIRTH BIRTH AGE",
     "death": "MEDS_DEATH DEATH",
@@ -28,22 +28,22 @@ HEADS = {
     "procedure": "CPT4 CPT HCPCS ICD10PCS ICD9PROC OPCS4 OPS PROCEDURE PX CDT OMOP_PROCEDURE_OCCURRENCE",
 }
 _FAMILY = {head: family for family, heads in HEADS.items() for head in heads.split()}
-# Bedside measurements that stand without a head, such as MIMIC's "Blood Pressure Standing (1 min)".
+# Bedside measurements without a head, such as MIMIC's "Blood Pressure Standing (1 min)".
 _VITAL_NAMES = ("BLOOD_PRESSURE", "BMI", "WEIGHT", "HEIGHT", "HEART_RATE", "RESPIRATORY_RATE", "TEMPERATURE")
 
 FAMILIES = (*HEADS, "other")
 
 # ICD-10-CM 3|2|2 is the split that reproduces CoMET's 2,429 diagnosis tokens; ATC 3|2|2 its 289 medication tokens.
 WIDTHS = {"ICD10CM": (3, 2, 2), "ATC": (3, 2, 2)}
-# A complaint and, where it is known, its place in the body: two tokens.
+# A complaint and, if known, its place in the body: two tokens.
 COMPLAINT = "CHIEF_COMPLAINT"
 IN_PARTS = (*WIDTHS, COMPLAINT)
-# Among events of one moment: what opens a stay, where, why, everything else, what closes a stay, death.
+# The order of events at one moment: what opens a stay, where, why, everything else, what closes a stay, death.
 OPENS, WHERE, WHY, REST, CLOSES, DIES = range(6)
 
 
 def family(code: str) -> str:
-    """The group of a code, one of `FAMILIES`, by what stands before its first slash, without regard to case.
+    """The family of a code, one of `FAMILIES`, by the text before its first slash, ignoring case.
 
     >>> [family(code) for code in ("ICD10CM//E1165", "ICD10CM//2//65", "DIAGNOSIS//ICD//9//25000")]
     ['diagnosis', 'diagnosis', 'diagnosis']
@@ -54,7 +54,7 @@ def family(code: str) -> str:
 
 
 def families(codes: pl.Series) -> pl.Series:
-    """`family` of every one of `codes` [N]; looks each head up once."""
+    """The `family` of each of `codes` [N]; looks each head up once."""
     head = codes.str.splitn("/", 2).struct.field("field_0")
     known = head.unique()
     return head.replace_strict(known, [_of_head(h) for h in known], return_dtype=pl.String).alias("family")
@@ -72,7 +72,7 @@ def _of_head(head: str) -> str:
 
 @lru_cache(maxsize=1 << 17)
 def split_code(code: str) -> tuple[str, ...]:
-    """The token names of a code; each part carries its position, so parts of different places never mix.
+    """The token names of a code. Each part carries its position, so parts from different positions never mix.
 
     >>> split_code("ICD10CM//E1165")
     ('ICD10CM//1//E11', 'ICD10CM//2//65')
@@ -92,11 +92,11 @@ def split_code(code: str) -> tuple[str, ...]:
         pieces = [rest[:first], rest[first : first + second], rest[first + second :]]
     else:
         return (code,)
-    return tuple(f"{system}//{place}//{piece}" for place, piece in enumerate(pieces, 1) if piece)
+    return tuple(f"{system}//{position}//{piece}" for position, piece in enumerate(pieces, 1) if piece)
 
 
 def join_parts(tokens: tuple[str, ...]) -> str:
-    """The code that `split_code` took apart.
+    """The inverse of `split_code`.
 
     >>> join_parts(("ICD10CM//1//E11", "ICD10CM//2//65"))
     'ICD10CM//E1165'
@@ -122,7 +122,7 @@ def part_place(token: str) -> int:
 
 @lru_cache(maxsize=1 << 17)
 def order_rank(code: str) -> int:
-    """Place of a code among events of one moment.
+    """The rank of a code among the events of one moment.
 
     >>> order_rank("HOSPITAL_ADMISSION//EMERGENCY") < order_rank("LAB//HDL") < order_rank("MEDS_DEATH")
     True

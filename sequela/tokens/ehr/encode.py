@@ -1,4 +1,4 @@
-"""Timelines to token rows."""
+"""Events to token rows."""
 
 from __future__ import annotations
 
@@ -20,27 +20,33 @@ MINUTE = 60_000_000  # microseconds
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What the tokenizer says of the codes of one `Events`: `parts` [C, 3] (-1: none) and `bins` [C] (-1: none)."""
+class _KnownCodes:
+    """What a scheme knows about C codes: the ids of their `parts` [C, 3] and the row of their `bins` [C]; -1: none."""
 
     parts: np.ndarray
     bins: np.ndarray
 
 
 def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> Encoded:
-    """Token rows of all patients who have an event with a token; `translated` says that the code maps were applied.
+    """Token rows of all patients who have an event with a token.
 
-    Static events are sex and race; others are ignored. A hierarchical code whose later part is unknown is cut
-    there; a code without a known first part is dropped and counted.
+    Of the static events only sex and race are encoded. A hierarchical code is cut at its first part without a token; a
+    code whose first part has none is dropped and counted.
+
+    Args:
+        translated: whether the code maps have been applied to the events already.
+
+    Returns:
+        With `sums["gaps"]`, int64 [I, 2]: total minutes and number of the gaps of each interval class.
     """
     if not translated:
         columns = scheme.translated(columns)
-    known = _look_up(scheme, columns.names)
+    codes = _look_up(scheme, columns.names)
     events = moving(columns, scheme.settings)
-    kept = known.parts[:, 0] >= 0
-    lost = np.bincount(events.code, minlength=len(kept)) * ~kept
+    known = codes.parts[:, 0] >= 0
+    lost = np.bincount(events.code, minlength=len(known)) * ~known
     if lost.any():
-        events = events.take(kept[events.code])
+        events = events.take(known[events.code])
     events = in_token_order(events)
 
     starts = events.starts
@@ -50,20 +56,22 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
     owner = np.searchsorted(columns.patient[columns.starts], events.patient[starts])  # row among all patients
     passed = np.diff(events.time, prepend=events.time[:1])
     passed[starts] = 0
-    moved = np.flatnonzero((passed != 0) | first)  # age and period change only where time does
+    moved = np.flatnonzero((passed != 0) | first)  # age and period change only when time does
 
-    spent, gaps = _intervals(scheme, passed)
+    times, gaps = _intervals(scheme, passed)
     tail = _tails(scheme, columns, owner, events.time[last])
-    columns_of = [
-        TokenColumn(BOS, starts),
-        *_heads(scheme, columns, owner, starts),
-        *spent,
-        *_carried(scheme, columns, events, owner, moved),
-        *_codes(scheme, known, events),
-        TokenColumn(scheme.vocabulary.index.get(scheme.intervals.names[-1], 0), last, tail),
-    ]
-    width = np.uint16 if len(scheme.vocabulary) <= 1 << 16 else np.uint32
-    laid = interleave(columns_of, len(events), width)
+    laid = interleave(
+        [
+            TokenColumn(BOS, starts),
+            *_heads(scheme, columns, owner, starts),
+            *times,
+            *_carried(scheme, columns, events, owner, moved),
+            *_codes(scheme, codes, events),
+            TokenColumn(scheme.vocabulary.index.get(scheme.intervals.names[-1], 0), last, tail),
+        ],
+        len(events),
+        np.uint16 if len(scheme.vocabulary) <= 1 << 16 else np.uint32,
+    )
     offsets = laid.offsets[np.append(starts, len(events))]
     clock = None
     if scheme.positions_from_clock:
@@ -82,35 +90,35 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
     )
 
 
-def _look_up(scheme: EhrScheme, names: tuple[str, ...]) -> _Known:
+def _look_up(scheme: EhrScheme, names: tuple[str, ...]) -> _KnownCodes:
     parts = np.full((len(names), 3), -1, np.int64)
     bins = np.full(len(names), -1, np.int64)
     for row, name in enumerate(names):
-        own = scheme.known(name)
-        parts[row, : len(own)] = own
+        ids = scheme.known(name)
+        parts[row, : len(ids)] = ids
         bins[row] = scheme.bins.rows.get(name, -1)
-    return _Known(parts, bins)
+    return _KnownCodes(parts, bins)
 
 
 def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn], np.ndarray]:
-    """The time tokens before each event, from the microseconds passed since the one before."""
+    """The time tokens before each event, from the microseconds since the event before, and `sums["gaps"]`."""
     intervals = scheme.intervals
     rows = np.flatnonzero(passed >= intervals.edges[0] * MINUTE)
     minutes = passed[rows] // MINUTE
-    repeats, kind = intervals.encode(minutes)
-    gaps = intervals.counted(kind, minutes % intervals.edges[-1])
+    repeats, interval = intervals.encode(minutes)
+    gaps = intervals.counted(interval, minutes % intervals.edges[-1])
     if scheme.positions_from_clock:
         return [], gaps
     first = scheme.vocabulary.index[intervals.names[0]]
-    long, short = repeats > 0, kind >= 0
+    long, short = repeats > 0, interval >= 0
     return [
         TokenColumn(first + len(intervals.edges) - 1, rows[long], repeats[long]),
-        TokenColumn(first + kind[short], rows[short]),
+        TokenColumn(first + interval[short], rows[short]),
     ], gaps
 
 
 def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """How many longest intervals each patient was followed up for after the last event [P]."""
+    """For how many longest intervals each patient was followed up after the last event [P]."""
     if scheme.positions_from_clock or FOLLOW_UP_END not in columns.names:
         return np.zeros(len(last), np.int64)
     end = np.full(len(columns.starts), STATIC)
@@ -120,12 +128,12 @@ def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarr
 
 
 def _heads(scheme: EhrScheme, columns: Events, owner: np.ndarray, starts: np.ndarray) -> list[TokenColumn]:
-    """Sex and race, in the row of each patient's first event; of several the first by name."""
+    """Sex and race, in the row of each patient's first event; if a patient has several, the first by name."""
     out = []
     static = np.flatnonzero(columns.time == STATIC)
     for prefix in (SEX_PREFIX, RACE_PREFIX):
-        own = np.array([name.startswith(prefix) for name in columns.names], bool)
-        rows = static[own[columns.code[static]]] if own.any() else static[:0]
+        of_kind = np.array([name.startswith(prefix) for name in columns.names], bool)
+        rows = static[of_kind[columns.code[static]]] if of_kind.any() else static[:0]
         code = np.full(len(columns.starts), len(columns.names))
         np.minimum.at(code, np.searchsorted(columns.starts, rows, side="right") - 1, columns.code[rows])
         token = np.array([scheme.vocabulary.index.get(name, -1) for name in columns.names] + [-1])[
@@ -138,7 +146,7 @@ def _heads(scheme: EhrScheme, columns: Events, owner: np.ndarray, starts: np.nda
 def _carried(
     scheme: EhrScheme, columns: Events, events: Events, owner: np.ndarray, moved: np.ndarray
 ) -> list[TokenColumn]:
-    """Age band and calendar period, where they are not those of the patient's event before."""
+    """Age band and calendar period, where they differ from those at the patient's event before."""
     row = np.searchsorted(events.starts, moved, side="right") - 1
     opens = np.append(True, row[1:] != row[:-1])[: len(row)]
     time = events.time[moved]
@@ -157,19 +165,19 @@ def _changes(token: np.ndarray, opens: np.ndarray, rows: np.ndarray) -> TokenCol
     return TokenColumn(token[new], rows[new])
 
 
-def _codes(scheme: EhrScheme, known: _Known, events: Events) -> list[TokenColumn]:
+def _codes(scheme: EhrScheme, codes: _KnownCodes, events: Events) -> list[TokenColumn]:
     """The parts of each code and its quantile, or a fused token for both."""
-    quantile = scheme.bins.encode(known.bins[events.code], events.number)
+    quantile = scheme.bins.encode(codes.bins[events.code], events.number)
     valued = np.flatnonzero(quantile >= 0)
-    head = known.parts[:, 0][events.code]
+    head = codes.parts[:, 0][events.code]
     if scheme.fused_base:
         base = np.array([scheme.fused_base.get(name, -1) for name in events.names])[events.code[valued]]
         fused = valued[base >= 0]
         head[fused] = base[base >= 0] + quantile[fused]
         valued = valued[base < 0]
     columns = [TokenColumn(head)]
-    for place in (1, 2):
-        token = known.parts[:, place]
+    for part in (1, 2):
+        token = codes.parts[:, part]
         if (token >= 0).any():
             rows = np.flatnonzero((token >= 0)[events.code])
             columns.append(TokenColumn(token[events.code[rows]], rows))

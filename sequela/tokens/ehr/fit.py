@@ -1,4 +1,4 @@
-"""Fitting a tokenizer: which codes get a token, and the tokens, bins and intervals that follow."""
+"""Fit a tokenizer: which codes get a token, and the vocabulary, bins and intervals that follow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fit(
     *,
     dated: bool = True,
 ) -> EhrTokenizer:
-    """A tokenizer fitted on the events of training patients in memory, as `tokenize` fits one on shards.
+    """Fit on the events of training patients in memory; `tokenize` does the same on shards.
 
     Raises:
         InputError: see `fit_statistics`.
@@ -43,27 +43,27 @@ def fit(
 def fit_statistics(
     statistics: CodeStatistics, settings: TokenSettings, maps: tuple[CodeMap, ...] = (), *, dated: bool = True
 ) -> EhrTokenizer:
-    """Fit on the counts over training patients; the interval means are still guesses (see `timed`).
+    """Fit on the counts over training patients; interval means are midpoints until `EhrTokenizer.timed` sets them.
 
     Args:
-        maps: what the codes were translated by before they were counted.
+        maps: the code maps that were applied before counting.
         dated: whether the dataset's dates are real, so that calendar periods mean something.
 
     Raises:
-        InputError: where no code is frequent enough to get a token, or a code has the name of another token.
+        InputError: if no code is frequent enough to get a token, or a code has the name of a token of another kind.
     """
-    kept, parts = chosen_codes(statistics, settings)
+    known, parts = chosen_codes(statistics, settings)
     _check_names(parts, settings)
-    if not kept:
+    if not known:
         raise InputError(
             f"No code occurs in {settings.min_patients} or more training patients: lower min_patients "
             "or tokenize a larger dataset."
         )
-    bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(kept)
+    bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(known)
     intervals = Intervals.guess(settings.interval_edges)
-    enough = statistics.static >= settings.min_patients  # once a patient
-    static = [name for name, many in zip(statistics.names, enough, strict=True) if many]
-    # A code in parts keeps its value apart.
+    frequent = statistics.static >= settings.min_patients  # a static event occurs once per patient
+    static = [name for name, kept in zip(statistics.names, frequent, strict=True) if kept]
+    # A code in parts keeps its value as a separate token.
     whole = set(bins.codes) & set(parts) if settings.fused else set()
     apart = settings.quantiles if set(bins.codes) - whole else 0
     periods = settings.calendar_years if dated and year_of(statistics.last) <= LAST_YEAR else 0
@@ -82,12 +82,12 @@ def fit_statistics(
 
 
 def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[set[str], list[str]]:
-    """The codes that have a token, at least for their first part, and the names of all tokens of codes, sorted.
+    """The codes that get a token, at least for their first part, and the names of all tokens of codes, sorted.
 
-    A hierarchical code is as frequent as its first part, and each later part by itself.
+    A hierarchical code counts as often as its first part; each later part counts by itself.
     """
     carriers = dict(zip(statistics.parts, statistics.part_carriers.tolist(), strict=True))
-    # Sex and race are tokens of the head; where a source dates them they are no events.
+    # Sex and race are tokens of the head, even if a source dates them: they are never events.
     head = np.array([name.startswith((SEX_PREFIX, RACE_PREFIX)) for name in statistics.names], bool)
     rows = np.flatnonzero(np.where(head, 0, statistics.events))
     codes = [statistics.names[row] for row in rows]
@@ -102,29 +102,34 @@ def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[s
     )
     limits = {"lab": settings.labs, "procedure": settings.procedures}
     kept, unknown = within_budget(counts, limits, settings.min_patients)
-    held = set(kept)
-    names = {part for part, code in zip(first, codes, strict=True) if code in held}
+    known = set(kept)
+    names = {part for part, code in zip(first, codes, strict=True) if code in known}
     if not settings.joint:
         names |= {
-            part for part, many in carriers.items() if part_place(part) > 1 and many >= settings.min_patients
+            part
+            for part, patients in carriers.items()
+            if part_place(part) > 1 and patients >= settings.min_patients
         }
-    return held, sorted(names | ({PROCEDURE_UNKNOWN} if unknown else set()))
+    return known, sorted(names | ({PROCEDURE_UNKNOWN} if unknown else set()))
 
 
 def within_budget(
     counts: pl.DataFrame, limits: Mapping[str, int], min_patients: int
 ) -> tuple[list[str], list[str]]:
-    """Which codes get a token of their own, and which become `PROCEDURE_UNKNOWN`; both in the order of names.
+    """The codes that get a token of their own, and those that become `PROCEDURE_UNKNOWN`, both sorted by name.
 
-    `counts` has one row a code: code, events, patients (of the training split). A code needs `min_patients` patients,
-    and in a family with a limit it must be among that many with the most events; of equals the first by name. What
-    procedures leave over becomes `PROCEDURE_UNKNOWN`; other codes that are not kept have no token.
+    A code needs `min_patients` patients; in a family with a limit it must also be among that many with the most events
+    (ties by name). Procedures left over become `PROCEDURE_UNKNOWN`; other codes left over get no token.
+
+    Args:
+        counts: one row per code, with columns code, events and patients (of the training split).
+        limits: family -> the number of its codes that get a token.
     """
     codes = counts.with_columns(family=families(counts["code"])).sort("code")
     if codes["code"].is_duplicated().any():
-        raise ValueError("counts must have one row a code")
-    enough = codes.filter(pl.col("patients") >= min_patients)
-    ranked = enough.sort("events", "code", descending=[True, False])
+        raise ValueError("counts must have one row per code")
+    frequent = codes.filter(pl.col("patients") >= min_patients)
+    ranked = frequent.sort("events", "code", descending=[True, False])
     limit = pl.col("family").replace_strict(dict(limits), default=None, return_dtype=pl.Int64)
     rank = pl.int_range(pl.len()).over("family")
     kept = ranked.filter(limit.is_null() | (rank < limit))["code"].sort()
@@ -138,6 +143,6 @@ def _check_names(parts: list[str], settings: TokenSettings) -> None:
         if code in SPECIAL or code.startswith(RESERVED) or (settings.fused and FUSED in code):
             raise InputError(
                 f"The code {code!r} has the name of a token of another kind: rename it, for instance in the "
-                f"mapping of its source; codes may not begin with {', '.join(RESERVED)}"
-                + (f", nor hold {FUSED}." if settings.fused else ".")
+                f"mapping of its source; codes must not begin with {', '.join(RESERVED)}"
+                + (f", or contain {FUSED}." if settings.fused else ".")
             )

@@ -1,4 +1,4 @@
-"""Which events become tokens, and in which order."""
+"""Which events become tokens, and in what order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sequela.tokens.ehr.settings import TokenSettings
 
 
 def moving(columns: Events, settings: TokenSettings) -> Events:
-    """The events that may become tokens: dated, neither birth nor end of follow-up, thinned."""
+    """The events that may become tokens: dated, neither birth nor end of follow-up, and thinned."""
     silent = np.array([name in (BIRTH, FOLLOW_UP_END) for name in columns.names], bool)
     keep = columns.time != STATIC
     if silent.any():
@@ -23,21 +23,27 @@ def moving(columns: Events, settings: TokenSettings) -> Events:
 
 
 def in_token_order(events: Events) -> Events:
-    """Events of one patient and moment by rank, code and value (none first).
+    """Sort the events of each patient and moment by rank, code and value (no value first).
 
-    `events` are sorted by patient and time.
+    The events are already sorted by patient and time.
+
+    >>> nothing = np.full(3, np.nan, np.float32)
+    >>> names = ("HOSPITAL_ADMISSION", "LAB//HB", "MEDS_DEATH")
+    >>> same_time = Events(np.zeros(3, int), np.zeros(3, int), np.array([2, 1, 0]), nothing, names)
+    >>> [names[code] for code in in_token_order(same_time).code]
+    ['HOSPITAL_ADMISSION', 'LAB//HB', 'MEDS_DEATH']
     """
     rank = [order_rank(name) for name in events.names]
-    place = np.empty(len(rank), np.int64)
-    place[sorted(range(len(rank)), key=lambda row: (rank[row], events.names[row]))] = np.arange(len(rank))
-    order = place[events.code]
+    position = np.empty(len(rank), np.int64)
+    position[sorted(range(len(rank)), key=lambda row: (rank[row], events.names[row]))] = np.arange(len(rank))
+    order = position[events.code]
     tied = (events.patient[1:] == events.patient[:-1]) & (events.time[1:] == events.time[:-1])
     value = np.where(np.isnan(events.number), -np.inf, events.number)
     later = (order[1:] > order[:-1]) | ((order[1:] == order[:-1]) & (value[1:] >= value[:-1]))
     wrong = tied & ~later
     if not wrong.any():
         return events
-    # Only the moments that are out of order are sorted, each in its place.
+    # Only moments that are out of order are sorted, each where it is.
     moment = np.append(0, np.cumsum(~tied))
     mixed = np.zeros(moment[-1] + 1, bool)
     mixed[moment[1:][wrong]] = True
@@ -48,20 +54,20 @@ def in_token_order(events: Events) -> Events:
 
 
 def _sorted_pairs(key: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """`np.lexsort((value, key))` for keys [N] in short runs that rise, and few equal ones: several times faster."""
+    """`np.lexsort((value, key))`, several times faster for keys [N] that come in short rising runs with few ties."""
     out = np.argsort(key, kind="stable")
     key, value = key[out], value[out]
     same = key[1:] == key[:-1]
     if (same & (value[1:] < value[:-1])).any():
-        several = np.append(False, same) | np.append(same, False)
-        out[several] = out[several][np.lexsort((value[several], key[several]))]
+        tied = np.append(False, same) | np.append(same, False)
+        out[tied] = out[tied][np.lexsort((value[tied], key[tied]))]
     return out
 
 
 def _thinned(events: Events, minutes: int) -> Events:
-    """Each code once in every window: without a value the first time, with values the last one.
+    """Keep each code once in every time window: its first mention without a value, its last value otherwise.
 
-    The last values of a window are dated to the latest of them, which saves time tokens. An event without a value ends
+    The values kept in a window are dated to the latest of them, which saves time tokens. An event without a value ends
     a window, so no value is moved past a diagnosis, a discharge or a death.
     """
     frame = pl.DataFrame({

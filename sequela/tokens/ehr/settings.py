@@ -7,13 +7,13 @@ from dataclasses import dataclass
 # CoMET has 13 intervals, from 1-5 minutes to 6 months and more; its exact edges are not public. These are ETHOS's
 # (arXiv 2312.06548) with a 1-5 minute interval added and the two intervals between 1 and 6 months merged.
 COMET_EDGES = (1, 5, 15, 60, 120, 360, 720, 1440, 4320, 10080, 20160, 43200, 259200)
-# The 19 intervals of ETHOS-ARES, read in its code.
+# The 19 intervals of ETHOS-ARES, from its code.
 ETHOS_EDGES = (
     *(5, 15, 45, 75, 120, 180, 300, 480, 720, 1080),
     *(1440, 2880, 5760, 10080, 17280, 28800, 43200, 86400, 259200),
 )  # fmt: skip
 TIMES = ("intervals", "rotary")
-MAPS: tuple[str, ...] = ("mimic-meds", "gem")  # by which codes are translated, unless somebody says otherwise
+MAPS: tuple[str, ...] = ("mimic-meds", "gem")  # the code maps applied by default
 
 
 @dataclass(frozen=True)
@@ -23,25 +23,25 @@ class TokenSettings:
     interval_edges: tuple[int, ...] = COMET_EDGES
     """Lower edges of the time intervals, in minutes; the last one is repeated for longer gaps."""
     time: str = "intervals"
-    """intervals: elapsed time is told in tokens; rotary: in their positions, so that it is known, not predicted."""
+    """intervals: elapsed time is told by tokens; rotary: by their positions, so that it is known, not predicted."""
     quantiles: int = 10
-    """Number of shared quantile tokens for numeric values."""
+    """Number of quantile tokens for numeric values, shared by all codes."""
     fused: bool = False
     """One token for a code and its quantile together, instead of two."""
     joint: bool = False
     """Hierarchical codes as one token each, instead of in parts."""
     min_patients: int = 10
-    """A code seen in fewer training patients gets no token; its events are dropped and counted."""
+    """A code in fewer training patients gets no token; its events are dropped and counted."""
     labs: int = 1000
-    """At most so many laboratory codes get a token, the most frequent ones."""
+    """Maximum number of laboratory codes with a token; the most frequent are kept."""
     procedures: int = 1500
-    """At most so many procedure codes get a token, the most frequent ones; all others share PROCEDURE//UNKNOWN."""
+    """Maximum number of procedure codes with a token of their own; all others share PROCEDURE//UNKNOWN."""
     age_band_years: int = 5
     """Width of an age band, in years."""
     calendar_years: int = 5
-    """Width of a calendar period, in years; 0 for none. A dataset whose dates are not real has none in any case."""
+    """Width of a calendar period, in years; 0 for none. A dataset whose dates are not real never has any."""
     thin_minutes: int = 0
-    """Keep only the last value of each code in every window of so many minutes; 0 keeps all."""
+    """Keep only the last value of each code in every window of this many minutes; 0 keeps all."""
 
     def __post_init__(self) -> None:
         edges = self.interval_edges

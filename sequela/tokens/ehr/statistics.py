@@ -1,4 +1,4 @@
-"""What the vocabulary, the bins and the calendar are fitted on: counts over training patients, mergeable by shard."""
+"""Counts over training patients, mergeable across shards: what the vocabulary, bins and calendar are fitted on."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class CodeStatistics:
 
     Attributes:
         patients: how many have an event with a time.
-        names: the distinct codes [C], sorted.
-        events, carriers: int64 [C], events with a time of each code, and patients who have one.
-        static: int64 [C], events without a time of each code.
-        parts: the distinct token names [T] of those codes, sorted.
-        part_carriers: int64 [T], patients who have one.
+        names: the C distinct codes, sorted.
+        events, carriers: int64 [C], for each code, events with a time and patients who have one.
+        static: int64 [C], for each code, events without a time.
+        parts: the T distinct token names of those codes, sorted.
+        part_carriers: int64 [T], for each token name, patients who have it.
         values: the counted numeric values of each code.
-        first, last: microseconds of the first and the last event; both `STATIC` where there is none.
+        first, last: microsecond of the first and of the last event; both `STATIC` if there is none.
     """
 
     patients: int
@@ -75,26 +75,26 @@ class CodeStatistics:
 
     @staticmethod
     def merge(shards: list[CodeStatistics]) -> CodeStatistics:
-        """The counts over all shards; a patient lies in one shard only."""
-        names, rows = _union([one.names for one in shards])
-        parts, part_rows = _union([one.parts for one in shards])
-        seen = [one for one in shards if one.patients]
+        """The counts over all shards; every patient is in one shard only."""
+        names, rows = _union([shard.names for shard in shards])
+        parts, part_rows = _union([shard.parts for shard in shards])
+        populated = [shard for shard in shards if shard.patients]
         return CodeStatistics(
-            sum(one.patients for one in shards),
+            sum(shard.patients for shard in shards),
             names,
-            _total([one.events for one in shards], rows, len(names)),
-            _total([one.carriers for one in shards], rows, len(names)),
-            _total([one.static for one in shards], rows, len(names)),
+            _total([shard.events for shard in shards], rows, len(names)),
+            _total([shard.carriers for shard in shards], rows, len(names)),
+            _total([shard.static for shard in shards], rows, len(names)),
             parts,
-            _total([one.part_carriers for one in shards], part_rows, len(parts)),
-            ValueCounts.merge([one.values for one in shards], rows, len(names)),
-            min((one.first for one in seen), default=STATIC),
-            max((one.last for one in seen), default=STATIC),
+            _total([shard.part_carriers for shard in shards], part_rows, len(parts)),
+            ValueCounts.merge([shard.values for shard in shards], rows, len(names)),
+            min((shard.first for shard in populated), default=STATIC),
+            max((shard.last for shard in populated), default=STATIC),
         )
 
     def save(self, path: Path) -> None:
         """Write the counts to one file."""
-        about = {
+        header = {
             "patients": self.patients,
             "names": self.names,
             "parts": self.parts,
@@ -104,7 +104,7 @@ class CodeStatistics:
         with path.open("wb") as file:
             np.savez(
                 file,
-                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                header=np.frombuffer(json.dumps(header).encode(), np.uint8),
                 events=self.events,
                 carriers=self.carriers,
                 static=self.static,
@@ -119,49 +119,49 @@ class CodeStatistics:
     def load(path: Path) -> CodeStatistics:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
-            about = json.loads(data["about"].tobytes())
+            header = json.loads(data["header"].tobytes())
             return CodeStatistics(
-                about["patients"],
-                tuple(about["names"]),
+                header["patients"],
+                tuple(header["names"]),
                 data["events"],
                 data["carriers"],
                 data["static"],
-                tuple(about["parts"]),
+                tuple(header["parts"]),
                 data["part_carriers"],
                 ValueCounts(data["code"], data["cell"], data["count"], data["level"]),
-                about["first"],
-                about["last"],
+                header["first"],
+                header["last"],
             )
 
 
 def _pairs(row: np.ndarray, column: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs of `row` [N], which rises, and `column` [N], below `columns`.
+    """The distinct pairs of `row` [N], which increases, and `column` [N], below `columns`.
 
-    By sorting: for whole numbers several times faster than the hashing of `np.unique`, for short ones twice as fast.
+    Found by sorting, which is several times faster than the hashing of `np.unique`, and twice as fast again in 32 bits.
     """
     rows = int(row[-1]) + 1 if len(row) else 0
-    kind = np.uint32 if rows * columns < 1 << 32 else np.int64
-    key = np.sort(row.astype(kind) * kind(columns) + column.astype(kind))
+    dtype = np.uint32 if rows * columns < 1 << 32 else np.int64
+    key = np.sort(row.astype(dtype) * dtype(columns) + column.astype(dtype))
     key = key[np.append(True, key[1:] != key[:-1])[: len(key)]]
-    return np.divmod(key, kind(max(columns, 1)))
+    return np.divmod(key, dtype(max(columns, 1)))
 
 
 def _parts_of(names: tuple[str, ...], joint: bool) -> tuple[tuple[str, ...], np.ndarray]:
     """The token names of all codes, sorted, and those of each code as int64 [C, 3], -1 for none."""
-    every = [(name,) if joint else split_code(name) for name in names]
-    parts = sorted({part for some in every for part in some})
-    place = {part: row for row, part in enumerate(parts)}
+    split = [(name,) if joint else split_code(name) for name in names]
+    parts = sorted({part for tokens in split for part in tokens})
+    index = {part: row for row, part in enumerate(parts)}
     out = np.full((len(names), 3), -1, np.int64)
-    for row, some in enumerate(every):
-        out[row, : len(some)] = [place[part] for part in some]
+    for row, tokens in enumerate(split):
+        out[row, : len(tokens)] = [index[part] for part in tokens]
     return tuple(parts), out
 
 
 def _union(lists: list[tuple[str, ...]]) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """All names, sorted, and where those of each list stand among them."""
-    names = sorted({name for some in lists for name in some})
-    place = {name: row for row, name in enumerate(names)}
-    return tuple(names), [np.array([place[name] for name in some], np.int64) for some in lists]
+    """All distinct names, sorted, and the rows of each list's names among them."""
+    names = sorted({name for listed in lists for name in listed})
+    index = {name: row for row, name in enumerate(names)}
+    return tuple(names), [np.array([index[name] for name in listed], np.int64) for listed in lists]
 
 
 def _total(counts: list[np.ndarray], rows: list[np.ndarray], size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Code maps: other spellings and other code systems, applied to the distinct codes before anything is counted."""
+"""Code maps translate other spellings and code systems; they apply to distinct codes, before anything is counted."""
 
 from __future__ import annotations
 
@@ -23,40 +23,43 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class CodeMap:
-    """What each code becomes. Codes are found without regard to case, and ICD codes with or without dots.
+    """What each code becomes. Codes are looked up regardless of case, ICD codes with or without dots.
 
-    `rows`: pairs (from, to) of whole codes, `ICD9CM//25000`, `ICD10CM//E119`. Several rows with one `from` make several
-    events. A `*` behind a head stands for any text, and in `to` for the same text; the longest `from` that fits counts.
+    Attributes:
+        name: of the map; its file in a folder is named after it.
+        rows: pairs (from, to) of whole codes, `ICD9CM//25000`, `ICD10CM//E119`. Several rows with the same `from` make
+            several events. A `*` after a head stands for any text, and in `to` for the same text; the longest `from`
+            that fits wins.
     """
 
     name: str
     rows: tuple[tuple[str, str], ...]
 
     def targets(self, code: str) -> tuple[str, ...] | None:
-        """The codes that `code` becomes, or None where this map does not know it."""
+        """The codes that `code` becomes, or None if this map does not know it."""
         exact = self._exact.get(_key(code))
         if exact is not None:
             return exact
         for before, behind in self._lengths:
             end = len(code) - behind
             if end > before:
-                found = self._patterns.get((code[:before].upper(), code[end:].upper()))
-                if found is not None:
-                    return tuple(to.replace(STAR, code[before:end], 1) for to in found)
+                targets = self._patterns.get((code[:before].upper(), code[end:].upper()))
+                if targets is not None:
+                    return tuple(to.replace(STAR, code[before:end], 1) for to in targets)
         return None
 
     @cached_property
     def systems(self) -> frozenset[str]:
-        """The heads that this map is about, in upper case."""
+        """The heads that this map covers, in upper case."""
         return frozenset(_system(source) for source, _ in self.rows)
 
     @cached_property
     def identity(self) -> str:
-        """First 16 hex digits of the SHA-256 of the rows: changes when any row does."""
+        """First 16 hex digits of the SHA-256 of the rows."""
         return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
-        """Write the rows as Parquet, which `load_map` reads again."""
+        """Write the rows as Parquet, for `load_map` to read."""
         columns = {"from": [source for source, _ in self.rows], "to": [to for _, to in self.rows]}
         pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).write_parquet(path)
 
@@ -66,7 +69,7 @@ class CodeMap:
 
     @cached_property
     def _starred(self) -> list[tuple[str, str, str]]:
-        """What stands before and behind the star, and the target."""
+        """The text before and after each star, and the target."""
         return [(*source.split(STAR, 1), to) for source, to in self.rows if STAR in source]
 
     @cached_property
@@ -75,16 +78,18 @@ class CodeMap:
 
     @cached_property
     def _lengths(self) -> list[tuple[int, int]]:
-        """Lengths of the texts before and behind the star, longest together first."""
+        """Lengths of the texts before and after the star, longest in total first."""
         lengths = {(len(before), len(behind)) for before, behind, _ in self._starred}
         return sorted(lengths, key=lambda pair: (-sum(pair), -pair[0]))
 
 
 def load_map(source: str | Path) -> CodeMap:
-    """A map that comes with Sequela, by its name, or the CSV or Parquet file at a path, with columns from and to.
+    """A map that ships with Sequela, by name, or a CSV or Parquet file with columns from and to, by path.
 
-    "gem": ICD-9-CM diagnoses to ICD-10-CM; "mimic-meds": how MEDS-Extract spells the codes of MIMIC-IV.
-    Raises InputError where `source` is neither.
+    "gem" translates ICD-9-CM diagnoses to ICD-10-CM; "mimic-meds" the codes that MEDS-Extract writes for MIMIC-IV.
+
+    Raises:
+        InputError: if `source` is neither, or the file is not a valid map.
     """
     if str(source) in BUILT_IN:
         text = files("sequela.tokens").joinpath(f"maps/{source}.csv").read_bytes()
@@ -99,23 +104,29 @@ def load_map(source: str | Path) -> CodeMap:
 
 
 def check_names(maps: Sequence[CodeMap]) -> None:
-    """Raise InputError when two maps have one name, whatever the case: each is a file of its own in the result."""
+    """Raise InputError if two maps have the same name, ignoring case: each becomes a file of the result."""
     seen: set[str] = set()
-    for one in maps:
-        if one.name.casefold() in seen:
-            raise InputError(f"Two code maps are called {one.name!r}: rename the file of one of them.")
-        seen.add(one.name.casefold())
+    for code_map in maps:
+        if code_map.name.casefold() in seen:
+            raise InputError(f"Two code maps are called {code_map.name!r}: rename the file of one of them.")
+        seen.add(code_map.name.casefold())
 
 
 def translate(
     codes: Sequence[str], maps: Sequence[CodeMap], events: Sequence[int] | None = None
 ) -> tuple[list[tuple[str, ...]], dict[str, dict[str, dict]]]:
-    """What each of the distinct `codes` [N] becomes, one map after the other; a code that no map knows stays as it is.
+    """What each of the distinct `codes` [N] becomes after all maps; a code that no map knows stays as it is.
 
-    Returns the codes [N] (several of a tuple are several events at the same time, each once), and an account: map ->
-    head of the codes that reach it -> codes, codes_mapped; with `events` [N] (how often each code occurs) also
-    events, events_mapped, and the most frequent codes that stay, under "unmapped". Heads that a map is not about
-    are left out. Raises InputError when two maps have one name.
+    Args:
+        events: how often each code occurs [N], if known.
+
+    Returns:
+        The targets of each code [N] (several targets are several events at the same time), and an account: map name ->
+        head -> codes and codes_mapped; with `events` also events, events_mapped and, as "unmapped", the most frequent
+        codes that stayed. Heads that a map does not cover are left out.
+
+    Raises:
+        InputError: if two maps have the same name.
     """
     check_names(maps)
     out: list[tuple[str, ...]] = [(code,) for code in codes]
@@ -125,18 +136,17 @@ def translate(
         for now, count in zip(out, events or [0] * len(codes), strict=True):
             for code in now:
                 reached[code] = reached.get(code, 0) + count
-        about = [code for code in reached if _system(code) in code_map.systems]
-        found = {code: code_map.targets(code) for code in about}
-        account[code_map.name] = _account(found, reached, with_events=events is not None)
-        becomes = {code: targets for code, targets in found.items() if targets is not None}
+        targets = {code: code_map.targets(code) for code in reached if _system(code) in code_map.systems}
+        account[code_map.name] = _account(targets, reached, with_events=events is not None)
+        becomes = {code: to for code, to in targets.items() if to is not None}
         out = [_each_once(now, becomes) for now in out]
     return out, account
 
 
-def _account(found: dict[str, tuple[str, ...] | None], events: dict[str, int], *, with_events: bool) -> dict:
-    """Per head: how many codes and events this map knew, and the most frequent ones that it did not."""
+def _account(mapped: dict[str, tuple[str, ...] | None], events: dict[str, int], *, with_events: bool) -> dict:
+    """By head: how many codes and events a map knew, and the most frequent codes that it did not."""
     account: dict[str, dict] = {}
-    for code, targets in found.items():
+    for code, targets in mapped.items():
         row = account.setdefault(
             _system(code), {"codes": 0, "codes_mapped": 0, "events": 0, "events_mapped": 0}
         )
@@ -147,7 +157,7 @@ def _account(found: dict[str, tuple[str, ...] | None], events: dict[str, int], *
             row["events_mapped"] += events[code]
     for head, row in account.items():
         if with_events:
-            rest = [code for code, targets in found.items() if targets is None and _system(code) == head]
+            rest = [code for code, targets in mapped.items() if targets is None and _system(code) == head]
             row["unmapped"] = sorted(rest, key=lambda code: (-events[code], code))[:UNMAPPED_SHOWN]
         else:
             del row["events"], row["events_mapped"]
@@ -191,11 +201,11 @@ def _pairs(table: pl.DataFrame) -> tuple[tuple[str, str], ...]:
 
 
 def _problem(source: str | None, to: str | None) -> str | None:
-    """What is wrong with one row, in words, or None."""
+    """What is wrong with a row, in words, or None."""
     if not source or not to:
-        return "an empty cell; delete the row, or write a code into both columns"
+        return "an empty cell; delete the row, or fill in a code in both columns"
     if source.count(STAR) > 1 or STAR in source.partition("/")[0]:
-        return "from may hold one *, behind the first slash, as in DIAGNOSIS//ICD//10//*"
+        return "from may hold one *, after the first slash, as in DIAGNOSIS//ICD//10//*"
     if to.count(STAR) > source.count(STAR):
         return "to may hold a * only where from holds one"
     return None
@@ -212,11 +222,11 @@ def _grouped(pairs: list[tuple[Key, str]]) -> dict[Key, tuple[str, ...]]:
 
 
 def _key(code: str) -> str:
-    """Under which a whole code is looked up."""
+    """The key under which a whole code is looked up."""
     upper = code.upper()
     return upper.replace(".", "") if upper.startswith("ICD") else upper
 
 
 def _system(code: str) -> str:
-    """What stands before the first slash, as in `sequela.tokens.ehr.code`."""
+    """The text before the first slash, as for families in `sequela.tokens.ehr.code`."""
     return code.partition("/")[0].upper()

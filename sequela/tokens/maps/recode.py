@@ -1,4 +1,4 @@
-"""Code maps at work: on events, and kept in the folder of what was made with them."""
+"""Apply code maps to events, and keep the maps in the folder of whatever was made with them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sequela.tokens.maps.code_map import CodeMap, load_map, translate
 
 
 def recoded(columns: Events, maps: tuple[CodeMap, ...]) -> Events:
-    """The events after all maps, one after the other; `columns` itself where no code is concerned."""
+    """The events after all maps, one after the other; `columns` itself if the maps concern none of its codes."""
     if not _concerned(columns.names, maps):
         return columns
-    known = _translated(tuple(one.identity for one in maps))
+    known = _translated(tuple(code_map.identity for code_map in maps))
     new = [name for name in columns.names if name not in known]
     known.update(zip(new, translate(new, maps)[0], strict=True))
     return columns.recoded([known[name] for name in columns.names])
@@ -26,43 +26,46 @@ def recoded(columns: Events, maps: tuple[CodeMap, ...]) -> Events:
 
 @lru_cache(maxsize=4)
 def _translated(_identities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """What was already translated by the maps of these identities: shards share most of their codes."""
+    """Codes that these maps have translated already: shards share most of their codes."""
     return {}
 
 
 def recoded_events(events: pl.DataFrame, maps: tuple[CodeMap, ...]) -> pl.DataFrame:
-    """`recoded` for a frame with a column `code`: rows and columns keep their order, and a code with several targets
-    becomes several rows that differ in nothing else. `events` itself where no code is concerned."""
+    """`recoded` for a frame with a column `code`.
+
+    Rows and columns keep their order; a code with several targets becomes several rows that differ in nothing else.
+    Returns `events` itself if the maps concern none of its codes.
+    """
     names = events["code"].unique().drop_nulls().cast(pl.String).sort().to_list()
     if not _concerned(names, maps):
         return events
     targets = translate(names, maps)[0]
-    becomes = {name: several for name, several in zip(names, targets, strict=True) if several != (name,)}
+    becomes = {name: codes for name, codes in zip(names, targets, strict=True) if codes != (name,)}
     if not becomes:
         return events
     code = pl.col("code").cast(pl.String)
-    if all(len(several) == 1 for several in becomes.values()):
-        return events.with_columns(code.replace({name: several[0] for name, several in becomes.items()}))
+    if all(len(codes) == 1 for codes in becomes.values()):
+        return events.with_columns(code.replace({name: codes[0] for name, codes in becomes.items()}))
     table = pl.DataFrame(
-        {"code": names, "_several": [list(several) for several in targets]},
-        schema={"code": pl.String, "_several": pl.List(pl.String)},
+        {"code": names, "_targets": [list(codes) for codes in targets]},
+        schema={"code": pl.String, "_targets": pl.List(pl.String)},
     )
-    found = events.with_columns(code).join(table, on="code", how="left", maintain_order="left")
-    return found.with_columns(code="_several").drop("_several").explode("code", empty_as_null=False)
+    joined = events.with_columns(code).join(table, on="code", how="left", maintain_order="left")
+    return joined.with_columns(code="_targets").drop("_targets").explode("code", empty_as_null=False)
 
 
 def save_maps(maps: tuple[CodeMap, ...], folder: Path) -> dict[str, str]:
-    """Write each map to a file of its own in `folder`; returns name -> identity, in the order of the maps."""
-    for one in maps:
-        one.save(_file(folder, one.name))
-    return {one.name: one.identity for one in maps}
+    """Write each map to its own file in `folder`; returns name -> identity, in the order of the maps."""
+    for code_map in maps:
+        code_map.save(_file(folder, code_map.name))
+    return {code_map.name: code_map.identity for code_map in maps}
 
 
 def load_maps(names: tuple[str, ...], folder: Path) -> tuple[CodeMap, ...]:
     """Read what `save_maps` wrote.
 
     Raises:
-        InputError: where a file is missing or is no code map.
+        InputError: if a file is missing or is no code map.
     """
     for name in names:
         if not _file(folder, name).exists():
@@ -77,15 +80,15 @@ def _read(name: str, path: Path, _written: int) -> CodeMap:
 
 
 def load_same_maps(identities: Mapping[str, str], folder: Path) -> tuple[CodeMap, ...]:
-    """Read what `save_maps` wrote, given what it returned.
+    """Read what `save_maps` wrote, checked against the identities it returned.
 
     Raises:
-        InputError: where a file is missing or was edited since.
+        InputError: if a file is missing or was edited since.
     """
     maps = load_maps(tuple(identities), folder)
-    for one in maps:
-        if one.identity != identities[one.name]:
-            raise InputError(f"{_file(folder, one.name)} was edited: make the folder again.")
+    for code_map in maps:
+        if code_map.identity != identities[code_map.name]:
+            raise InputError(f"{_file(folder, code_map.name)} was edited: make the folder again.")
     return maps
 
 
@@ -94,6 +97,6 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _concerned(names: list[str] | tuple[str, ...], maps: tuple[CodeMap, ...]) -> bool:
-    """Whether any of the codes has a head that the maps are about."""
-    systems = frozenset().union(*(one.systems for one in maps))
+    """Whether the maps cover the head of any of the codes."""
+    systems = frozenset().union(*(code_map.systems for code_map in maps))
     return bool(systems) and any(name.partition("/")[0].upper() in systems for name in names)

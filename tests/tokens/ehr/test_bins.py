@@ -77,7 +77,7 @@ def test_few_values_are_counted_exactly(pairs):
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(counted, min_size=1, max_size=4), st.integers(1, 20))
 def test_shards_merge_to_the_same_counts_in_any_order_and_grouping(shards, cells):
     before, module.CELLS = module.CELLS, cells

@@ -84,7 +84,7 @@ def test_the_naive_loop_keeps_the_same(seed):
 
 
 def test_a_code_counted_twice_is_refused():
-    with pytest.raises(ValueError, match="one row a code"):
+    with pytest.raises(ValueError, match="one row per code"):
         within_budget(counts([("LAB//A", 1, 1), ("LAB//A", 1, 1)]), {}, 1)
 
 

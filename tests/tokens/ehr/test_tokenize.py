@@ -75,7 +75,9 @@ def test_a_small_dataset_is_read_once_a_large_one_twice_and_codes_are_translated
     """The map would rename what it renamed; a dataset in the new names says what must come out."""
     read = []
     once = module.read_shard
-    monkeypatch.setattr(module, "read_shard", lambda shard, **options: read.append(shard) or once(shard, **options))
+    monkeypatch.setattr(
+        module, "read_shard", lambda shard, **options: read.append(shard) or once(shard, **options)
+    )
     codes = set(pl.read_parquet(many / "data/**/*.parquet", columns=["code"])["code"])
     names = sorted(code for code in codes if not code.startswith(("MEDS_", "FOLLOW_UP", "GENDER", "RACE")))
     rotated = dict(zip(names, names[1:] + names[:1], strict=True))
