@@ -45,7 +45,7 @@ from sequela.model.config import ModelConfig
 from sequela.record.dataset import read_events
 from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.settings import SimulateSettings
-from sequela.task.task import load_task
+from sequela.task.catalog import load_task
 
 OURS, EIC = "sequela", "MEDS-EIC-AR"
 CONTEXT = 1024

@@ -55,8 +55,9 @@ from sequela.rollout.estimators import interval
 from sequela.rollout.folder import SimulatedFolder, score_column
 from sequela.rollout.settings import SimulateSettings
 from sequela.task.answers.estimate import answers, estimate
+from sequela.task.catalog import load_task
 from sequela.task.label import labels
-from sequela.task.task import Task, load_task
+from sequela.task.task import Task
 from sequela.tokens.maps.recode import recoded_events
 from sequela.training.settings import TrainSettings
 

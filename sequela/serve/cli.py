@@ -500,12 +500,11 @@ def tasks(*, json: bool = False, common: Annotated[CommonWithSeed, FLAT] = Commo
     Args:
         json: One JSON list with every field, for programs.
     """
-    from dataclasses import asdict
     from json import dumps
 
     found = commands.tasks()
     if json:
-        print(dumps([asdict(task) for task in found], indent=2))
+        print(dumps([task.as_dict() for task in found], indent=2))
         return
     for task in found:
         print(f"{task.name:<24} {task.dataset:<14} {task.title}")

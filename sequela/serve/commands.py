@@ -260,7 +260,7 @@ def simulate(
         def make(work: Path) -> dict:
             from sequela.record.edit import NO_EDITS
             from sequela.rollout.parts import simulate as run
-            from sequela.task.answers.predict import requests
+            from sequela.task.cohort import requests
             from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
             maps = EhrTokenizer.load(Path(model)).maps
@@ -277,7 +277,7 @@ def simulate(
             )
 
         def lead(make: launch.Make) -> dict:
-            chosen = {**asdict(settings), "tasks": [asdict(one) for one in asked]}
+            chosen = {**asdict(settings), "tasks": [one.as_dict() for one in asked]}
             if edits:
                 chosen["edits"] = asdict(edits)
             return stage(
@@ -371,7 +371,7 @@ def predict(
         Path(out),
         "predict",
         {
-            "tasks": [asdict(one) for one in asked],
+            "tasks": [one.as_dict() for one in asked],
             "estimator": estimator,
             "rollouts": first,
             "baselines": baselines,
@@ -447,7 +447,7 @@ def whatif(
 
     def make(work: Path) -> dict:
         from sequela.serve.pages.whatif import write_contrasts
-        from sequela.task.answers.predict import requests
+        from sequela.task.cohort import requests
         from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
         maps = EhrTokenizer.load(Path(model)).maps
@@ -457,7 +457,7 @@ def whatif(
         )
 
     chosen = {
-        "tasks": [asdict(one) for one in asked],
+        "tasks": [one.as_dict() for one in asked],
         "split": split,
         "patients": patients,
         "everyone": everyone,
@@ -552,7 +552,7 @@ def load(model: Folder) -> Decoder:
 
 def tasks() -> list[Task]:
     """The tasks that come with the package, by name."""
-    from sequela.task.task import catalog
+    from sequela.task.catalog import catalog
 
     return catalog()
 
@@ -567,7 +567,7 @@ def _refuse_stage(folder: Path) -> None:
 
 
 def _load_tasks(names: str | Iterable[str]) -> list[Task]:
-    from sequela.task.task import load_task
+    from sequela.task.catalog import load_task
 
     return [load_task(name) for name in ([names] if isinstance(names, str) else names)]
 

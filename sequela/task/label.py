@@ -7,7 +7,9 @@ import polars as pl
 from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.rollout.folder import KEY
-from sequela.task.task import Task, matches
+from sequela.task.codes import matches
+from sequela.task.rules import Counting
+from sequela.task.task import Task
 
 
 def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
@@ -37,7 +39,7 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         )
         .filter(pl.col("time").is_between(pl.col("prediction_time"), pl.coalesce("_limit", "time")))
         .group_by(key)
-        .agg(**_found(task))
+        .agg(**_gathered(task))
     )
     complete = (pl.col("end") >= pl.col("_limit")).fill_null(False)
     decided = (
@@ -50,32 +52,16 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         .otherwise(pl.lit("censored"))
     )
     answered = asked.join(after, on=key, how="left", maintain_order="left").with_columns(decided=decided)
-    return answered.select(*times.columns, label=_label(task), until_days=_until_days(), decided="decided")
+    return answered.select(
+        *times.columns, label=task.asks.labels.value, until_days=_until_days(), decided="decided"
+    )
 
 
-def _found(task: Task) -> dict[str, pl.Expr]:
-    """What the events inside the horizon tell of one question: `_ending`, the first end, and of the outcomes `_outcome`
-    (when there were enough), `_number` or `_counted`, as the kind asks."""
-    time, ending = pl.col("time"), pl.col("time").filter(matches(task.ends)).min()
-    counts = matches(task.outcome) & task.admitted() if task.by_value else matches(task.outcome)
-    if task.kind == "count":
-        nothing = pl.lit(None, pl.Datetime("us"))  # no single event decides a count
-        return {
-            "_ending": ending,
-            "_outcome": nothing,
-            "_counted": (counts & (time <= pl.coalesce(ending, time))).sum(),
-        }
-    if task.kind == "value":
-        counts &= pl.col("numeric_value").is_not_nan()  # null, like false, is no outcome
-        number = pl.col("numeric_value").filter(counts).sort_by(time.filter(counts), maintain_order=True)
-        return {
-            "_ending": ending,
-            "_outcome": time.filter(counts).min(),
-            "_number": number.first().cast(pl.Float64),
-        }
-    times = time.filter(counts)
-    enough = times.min() if task.at_least == 1 else times.sort().get(task.at_least - 1, null_on_oob=True)
-    return {"_ending": ending, "_outcome": enough}
+def _gathered(task: Task) -> dict[str, pl.Expr]:
+    """What the events inside the horizon show of one question: `_ending`, and what the kind's rule gathers."""
+    ending = pl.col("time").filter(matches(task.ends)).min()
+    counts = matches(task.outcome) & task.event.admitted() if task.by_value else matches(task.outcome)
+    return {"_ending": ending, **task.asks.labels.gather(Counting(counts, ending, task.event.at_least))}
 
 
 def _limit(task: Task) -> pl.Expr:
@@ -91,17 +77,6 @@ def _ends(events: pl.DataFrame) -> pl.DataFrame:
     return events.group_by("subject_id").agg(end=pl.coalesce(stated, pl.col("time").max()))
 
 
-def _label(task: Task) -> pl.Expr:
-    happened, settled = pl.col("decided") == "outcome", pl.col("decided").is_in(["end", "horizon"])
-    if task.kind == "time":
-        return pl.when(happened).then(_days("_outcome"))
-    if task.kind == "value":
-        return pl.when(happened).then(pl.col("_number"))
-    if task.kind == "count":
-        return pl.when(settled).then(pl.col("_counted").fill_null(0).cast(pl.Float64))
-    return pl.when(happened).then(pl.lit(1.0)).when(settled).then(pl.lit(0.0))
-
-
 def _until_days() -> pl.Expr:
     at, silent = pl.col("prediction_time"), pl.max_horizontal("end", "prediction_time")
     whens = {"outcome": pl.col("_outcome"), "end": pl.col("_ending"), "horizon": pl.col("_limit")}
@@ -109,7 +84,3 @@ def _until_days() -> pl.Expr:
         *(pl.when(pl.col("decided") == how).then(when) for how, when in whens.items()), silent
     )
     return ((until - at).dt.total_microseconds() / DAY).cast(pl.Float64)
-
-
-def _days(column: str) -> pl.Expr:
-    return (pl.col(column) - pl.col("prediction_time")).dt.total_microseconds() / DAY

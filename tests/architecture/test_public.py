@@ -92,9 +92,9 @@ def test_a_field_without_words_is_seen() -> None:
 
 
 def test_stages_that_share_a_name_with_a_floor_can_be_called() -> None:
-    import sequela.task.task
+    import sequela.task.catalog
 
-    assert [task.name for task in sequela.tasks()] == [task.name for task in sequela.task.task.catalog()]
+    assert [task.name for task in sequela.tasks()] == [task.name for task in sequela.task.catalog.catalog()]
     with pytest.raises(sequela.InputError, match="nowhere does not exist"):
         sequela.train("nowhere", "model")
 

@@ -12,7 +12,7 @@ from sequela import TokenSettings
 from sequela.record.dataset import read_events
 from sequela.record.timeline import timelines
 from sequela.record.worlds.markov import MarkovWorld
-from sequela.task.task import load_task
+from sequela.task.catalog import load_task
 from tests.journey.travel import CHANCES, TASK, read, travel
 
 

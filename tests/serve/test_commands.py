@@ -115,7 +115,7 @@ def test_predictions_of_others_are_evaluated_beside_ours(small_demo: Path, tmp_p
 
 def test_bad_input_is_named(small_demo: Path, tmp_path: Path) -> None:
     model, meds = small_demo / "model", small_demo / "meds"
-    with pytest.raises(InputError, match=r"no task 'deth_5y'.*Did you mean 'death_5y'"):
+    with pytest.raises(InputError, match=r"no task 'deth_5y'.*did you mean 'death_5y'"):
         commands.simulate(model, meds, tmp_path / "out", task="deth_5y")
     with pytest.raises(InputError, match="no estimator 'magic': choose one of scope, mc"):
         commands.predict(model, meds, tmp_path / "out", task="death_5y", estimator="magic")

@@ -29,7 +29,7 @@ def make_task(**changes) -> Task:
         "ends": (DEATH,),
         "horizon": 10 * DAY,
     }
-    return Task(**(fields | changes))
+    return Task.of(fields | changes)
 
 
 def at_day(day: float | None) -> int | None:

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from sequela.record.duration import DAY
 from sequela.record.timeline import Timeline, timelines
+from sequela.task.catalog import load_task
+from sequela.task.codes import matches_code
 from sequela.task.label import labels
-from sequela.task.task import Task, load_task, matches_code
+from sequela.task.task import Task
 from tests.task.conftest import at_day, make_events, make_task
 from tests.task.test_task import RULE
 
@@ -40,7 +42,10 @@ others = st.builds(
     horizon=st.sampled_from([2 * DAY, 5 * DAY, 12 * DAY]),
     **bounds,
 )
-repeated = st.builds(replace, others, kind=st.sampled_from(["binary", "time"]), at_least=st.integers(1, 3))
+repeated = st.builds(
+    lambda task, **changes: Task.of(task.as_dict() | changes),
+    others, kind=st.sampled_from(["binary", "time"]), at_least=st.integers(1, 3),
+)  # fmt: skip
 times_of_stay = st.just(make_task(kind="time", outcome=("STROKE", "MEDS_DEATH"), ends=(), horizon=None))
 
 
@@ -105,7 +110,9 @@ def test_a_slightly_different_rule_gives_different_labels(change):
         ]
     )
     times = ask(events, [0])
-    assert labels(replace(task, **change), events, times)["label"].to_list() != oracle(task, events, times)
+    assert labels(Task.of(task.as_dict() | change), events, times)["label"].to_list() != oracle(
+        task, events, times
+    )
 
 
 @settings(max_examples=60, deadline=None)

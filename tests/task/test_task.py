@@ -1,110 +1,17 @@
 from dataclasses import replace
 
-import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sequela.errors import InputError
-from sequela.record.duration import DAY, MINUTE
+from sequela.record.duration import DAY
 from sequela.record.timeline import Timeline, timelines
-from sequela.task.task import CATALOG, catalog, load_task, matches, matches_code
 from tests.task.conftest import at_day, make_events, make_task
 
 AT = at_day(1)
-YAML = """
-name: mine
-title: Mine
-dataset: made
-kind: binary
-at: {after: "ENTRY", offset: 1 day}
-outcome: [MEDS_DEATH]
-"""
 
 
 def one(*rows) -> Timeline:
     """The timeline of patient 1 from (day, code[, number])."""
     return next(timelines(make_events([(1, *row) for row in rows])))
-
-
-def test_the_catalog_holds_the_six_tasks_under_their_own_names():
-    names = [task.name for task in catalog()]
-    assert names == [path.stem for path in sorted(CATALOG.glob("*.yaml"))]
-    assert set(names) == {
-        "death_5y",
-        "new_diabetes_5y",
-        "new_hypertension_5y",
-        "new_cardiovascular_5y",
-        "in_hospital_death",
-        "remaining_stay",
-    }
-
-
-def test_five_years_are_of_mean_length():
-    assert load_task("death_5y").horizon == round(5 * 365.25 * DAY)
-    assert load_task("in_hospital_death").horizon is None
-    assert load_task("in_hospital_death").offset == MINUTE
-
-
-def test_a_task_file_is_read_by_its_path(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(YAML)
-    assert load_task(path) == load_task(str(path))
-    assert load_task(path).outcome == ("MEDS_DEATH",)
-
-
-def test_an_unknown_task_names_the_nearest_and_all_others():
-    with pytest.raises(InputError, match="Did you mean 'death_5y'") as error:
-        load_task("deth_5y")
-    assert all(task.name in str(error.value) for task in catalog())
-
-
-def test_an_unknown_task_far_from_all_gets_no_guess():
-    with pytest.raises(InputError) as error:
-        load_task("zzz")
-    assert "Did you mean" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("kind: binary", "kind: ternary", "kind is 'ternary'"),
-        ("outcome: [MEDS_DEATH]", "outcome: MEDS_DEATH", "give a list of codes"),
-        ("outcome: [MEDS_DEATH]", "outcome: []", "outcome is empty"),
-        ("outcome: [MEDS_DEATH]", "outcome: [FOLLOW_UP//END]", "no event"),
-        ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nends: [MEDS_DEATH]", "an outcome and an end"),
-        ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: 5", "horizon is '5'"),
-        ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: 5 aeons", "such as '5 years'"),
-        ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: -5 days", "such as '5 years'"),
-        ("kind: binary", "kind: count", "kind count needs a horizon"),
-        ("kind: binary", "kind: value", "kind value needs a horizon"),
-        ("kind: binary", "kind: count\nhorizon: 1 year\nat_least: 2", "kinds binary and time; leave it out"),
-        ("kind: binary", "kind: binary\nat_least: 0", "'at_least' is 0"),
-        ("kind: binary", "kind: binary\nat_least: 1.5", "'at_least' is 1.5"),
-        ("kind: binary", "kind: binary\nabove: high", "'above' is 'high'"),
-        ("kind: binary", "kind: binary\nbelow: .nan", "'below' is nan"),
-        ("kind: binary", "kind: binary\nabove: 7\nbelow: 7", "no number is above 7.0 and below 7.0"),
-        ("offset: 1 day", "offset: one day", "offset is 'one day'"),
-        ("after:", "before:", "write at as"),
-        ("title: Mine", "titel: Mine", "'titel' is no field"),
-        ("title: Mine", "", "'title' is None"),
-        ("name: mine", "name: ../mine", "must do as a folder's name"),
-        ("name: mine", "name: [", "is not YAML"),
-    ],
-)
-def test_a_bad_task_file_says_what_to_mend(tmp_path, old, new, words):
-    path = tmp_path / "mine.yaml"
-    assert old in YAML
-    path.write_text(YAML.replace(old, new))
-    with pytest.raises(InputError) as error:
-        load_task(path)
-    assert words in str(error.value)
-    assert str(path) in str(error.value)
-
-
-def test_a_task_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="is not there"):
-        load_task(tmp_path / "none.yaml")
 
 
 # The rule of the label, case by case: asked on day 1 with a horizon of 10 days, so until day 11 included.
@@ -195,16 +102,7 @@ def test_what_a_simulation_may_stop_at_and_sum():
     ]
     for change, *facts in expected:
         task = make_task(**change)
-        assert [task.at_first_code, task.has_hazard, task.numeric] == facts
-
-
-def test_the_fields_of_a_condition_are_read(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(YAML + "at_least: 2\nabove: 6.5\nbelow: 14\n")
-    task = load_task(path)
-    assert (task.at_least, task.above, task.below) == (2, 6.5, 14.0)
-    path.write_text(YAML)
-    assert (load_task(path).at_least, load_task(path).above) == (1, None)
+        assert [task.counted == "first", task.has_hazard, task.asks.numeric] == facts
 
 
 def test_an_imagined_future_is_read_like_a_real_one():
@@ -215,34 +113,3 @@ def test_an_imagined_future_is_read_like_a_real_one():
     nothing = replace(whole.since(at_day(29)), end=at_day(12))
     assert make_task().label(history.then(nothing), AT) == 0
     assert make_task().label(history.then(replace(nothing, end=at_day(6))), AT) is None  # out of tokens
-
-
-def test_the_cohort():
-    events = make_events(
-        [
-            (1, 0, "ENTRY"), (1, 5, "ENTRY"),  # asked once, after the first
-            (2, 0, "LAB//A"),  # never entered
-            (3, 0, "ENTRY"), (3, 0.99, "MI//OLD"),  # excluded by its history
-            (4, 0, "ENTRY"), (4, 1, "MI//OLD"),  # at the prediction time: no history
-            (5, 0, "ENTRY"), (5, 0.5, "MEDS_DEATH"),  # dead before
-            (6, None, "ENTRY"),  # at no time
-            (7, 0, "ENTRY"), (7, None, "MI//OLD"),
-            (8, 0, "ENTRY"), (8, 0.5, "FOLLOW_UP//END"),  # lost before: asked, undecidable
-        ]
-    )  # fmt: skip
-    cohort = make_task(exclude=("MI//*",)).prediction_times(events)
-    assert cohort["subject_id"].to_list() == [1, 4, 8]
-    assert cohort["prediction_time"].to_physical().unique().to_list() == [AT]
-    assert cohort.schema == {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us")}
-
-
-@given(
-    st.lists(st.text("AB/*.", min_size=1, max_size=4), max_size=6),
-    st.lists(
-        st.text("AB/.", min_size=1, max_size=3).flatmap(lambda p: st.sampled_from([p, p + "*"])), max_size=3
-    ),
-)
-def test_frames_and_single_codes_match_alike(codes, patterns):
-    frame = pl.DataFrame({"code": codes}, schema={"code": pl.String})
-    fast = frame.select(matches(tuple(patterns)))["code"].to_list()
-    assert fast == [matches_code(code, tuple(patterns)) for code in codes]

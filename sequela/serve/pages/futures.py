@@ -14,7 +14,8 @@ from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
 from sequela.rollout.folder import SimulatedFolder
 from sequela.serve.pages.chart import COLOURS, Lane, Mark, lanes
 from sequela.task.answers.prediction import SIMULATION
-from sequela.task.task import Task, matches_code
+from sequela.task.codes import matches_code
+from sequela.task.task import Task
 from sequela.tokens.maps.recode import recoded_events
 
 PATIENTS = 4
@@ -55,7 +56,7 @@ def examples(
     folder = SimulatedFolder(simulated)
     if not folder.has_events:
         return [], {}
-    task = next((one for one in tasks if one.kind == "binary"), tasks[0])
+    task = next((one for one in tasks if not one.asks.numeric), tasks[0])
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
     real = recoded_events(read_events(meds, patients=patients), folder.maps())
@@ -80,11 +81,11 @@ def _choose(task: Task, predictions: Path) -> list[dict]:
 
 
 def _score(task: Task) -> str:
-    return "predicted_boolean_probability" if task.kind == "binary" else "predicted_float_value"
+    return "predicted_float_value" if task.asks.numeric else "predicted_boolean_probability"
 
 
 def _truth(task: Task) -> str:
-    return "boolean_value" if task.kind == "binary" else "float_value"
+    return "float_value" if task.asks.numeric else "boolean_value"
 
 
 def _example(
@@ -198,14 +199,7 @@ def _words(drawing: _Drawing, row: dict, events: pl.DataFrame) -> str:
 
 
 def _outcome(task: Task, row: dict) -> str:
-    predicted, observed = row[_score(task)], row[_truth(task)]
-    if task.kind == "time":
-        return f"{predicted:.1f} days predicted, {observed:.1f} observed"
-    if task.numeric:
-        return f"{round(predicted, 2):,g} predicted, {round(observed, 2):,g} observed"
-    error = row.get("standard_error")
-    doubt = f" (± {196 * error:.1f} from simulating)" if error is not None else ""
-    return f"risk {100 * predicted:.1f} %{doubt}; {'it happened' if observed else 'it did not happen'}"
+    return task.asks.words.example(row[_score(task)], row[_truth(task)], row.get("standard_error"))
 
 
 def _first(events: pl.DataFrame, prefix: str) -> str:

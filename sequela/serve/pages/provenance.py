@@ -7,9 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from sequela.record.validate import read_parquet
 from sequela.rollout.folder import SimulatedFolder
 from sequela.serve.folder import manifest
-from sequela.task.answers.prediction import SIMULATION, read_parquet
+from sequela.task.answers.prediction import SIMULATION
 
 FACTS = (
     "histories", "rollouts", "tokens", "reasons", "windows", "events_of_several_tokens",
@@ -56,7 +57,7 @@ def simulation(folders: Iterable[Path]) -> dict:
 
 def _cost(path: Path) -> dict[str, float | None]:
     """Means over the patients."""
-    told = read_parquet(path, "predictions, such as `sequela predict` writes")
+    told = read_parquet(path)
     rollouts, tokens = told.select(
         (pl.col("rollouts") + pl.col("undecidable_rollouts")).mean(), pl.col("tokens").mean()
     ).row(0)

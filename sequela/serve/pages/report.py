@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -17,32 +16,18 @@ from sequela.serve.pages.chart import Curve, unit_plot
 from sequela.serve.pages.futures import examples
 from sequela.serve.pages.page import render
 from sequela.serve.pages.provenance import in_words, sentences, simulation
-from sequela.serve.pages.terminal import interval, ours_first
+from sequela.serve.pages.terminal import in_unit, interval, ours_first
 from sequela.serve.progress import duration
 from sequela.serve.stages.presets import PRESETS
 from sequela.task.answers.prediction import SIMULATION as OURS
+from sequela.task.catalog import catalog
+from sequela.task.kinds import KINDS
 from sequela.task.scoring.curves import calibration, read_scored, roc
-from sequela.task.task import Task, catalog
+from sequela.task.task import Task
 
 PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first four that were scored
 CALIBRATED = 2
 LIMITS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the axes of a calibration plot
-COLUMNS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "oe": "O/E",
-    "calibration_slope": "slope",
-    "ece": "ECE",
-    "brier": "Brier",
-    "mae": "mean error",
-    "rmsle": "RMSLE",
-}
-UNITS = {"time": "days", "value": "the unit of the value"}  # of numbers; counts have none
-WITHOUT = {  # why there is no number to score, although nobody was lost
-    "time": "without the outcome in time",
-    "value": "without a value in time",
-}
-
 
 def read_metrics(folder: Path) -> dict:
     """The scores in a folder of `sequela evaluate`.
@@ -98,36 +83,19 @@ def _tasks(metrics: dict, predictions: Sequence[Path]) -> dict[str, Task]:
     known = {task.name: task for task in catalog()}
     for folder in predictions:
         for fields in (manifest.read(folder) or {"settings": {}})["settings"].get("tasks", []):
-            task = _task(fields)
+            task = Task.of(fields)
             known[task.name] = task
     return {name: known[name] for name in metrics["tasks"] if name in known}
-
-
-def _task(fields: dict[str, Any]) -> Task:
-    """A task out of a manifest, where JSON has turned tuples into lists."""
-    frozen: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    return Task(**frozen)
 
 
 def _headline(metrics: dict, tasks: dict[str, Task]) -> str:
     """One sentence about the first task that has a score of ours."""
     for name, scores in metrics["tasks"].items():
-        ours = scores["models"].get(OURS, {})
-        title = tasks[name].title if name in tasks else name
-        if (ours.get("auroc") or {}).get("value") is not None:
-            hundred = round(100 * ours["auroc"]["value"])
-            return (
-                f"{title}: of two patients the model has never seen, one with and one without this outcome, simulated "
-                f"futures gave the higher risk to the right one in {hundred} of 100 pairs."
-            )
-        if (ours.get("mae") or {}).get("value") is not None:
-            unit = {"time": " days", "value": " (in the unit of the value)"}.get(scores["kind"], "")
-            digits = 1 if scores["kind"] == "time" else 2
-            return (
-                f"{title}: simulated futures are off by {ours['mae']['value']:.{digits}f}{unit} on average."
-            )
+        kind = KINDS[scores["kind"]]
+        score = scores["models"].get(OURS, {}).get(kind.headline.name) or {}
+        if score.get("value") is not None:
+            title = tasks[name].title if name in tasks else name
+            return f"{title}: {kind.words.score(score['value'])}"
     return "No simulation was scored here; the table shows the models that were."
 
 
@@ -135,7 +103,12 @@ def _section(
     name: str, scores: dict, task: Task | None, predictions: Sequence[Path], answer: dict | None
 ) -> dict:
     """What the page shows of one task."""
-    columns = [key for key in COLUMNS if any(model.get(key) for model in scores["models"].values())]
+    kind = KINDS[scores["kind"]]
+    columns = [
+        metric
+        for metric in kind.metrics
+        if any(model.get(metric.name) for model in scores["models"].values())
+    ]
     return {
         "name": name,
         "title": task.title if task else name,
@@ -143,17 +116,13 @@ def _section(
         "estimated": "" if answer is None else f"Simulation takes the {in_words(answer)}.",
         "undecidable": scores["undecidable"],
         "verdict": scores.get("verdict", ""),
-        "columns": [_heading(key, scores["kind"]) for key in columns],
+        "columns": [in_unit(metric.page_title or metric.title, metric, kind) for metric in columns],
         "models": [
-            (model, model == OURS, [interval(values.get(key)) for key in columns])
+            (model, model == OURS, [interval(values.get(metric.name)) for metric in columns])
             for model, values in ours_first(scores["models"]).items()
         ],
         "plots": [Markup(plot) for plot in _plots(name, scores, predictions)],
     }
-
-
-def _heading(metric: str, kind: str) -> str:
-    return f"{COLUMNS[metric]}, {UNITS[kind]}" if metric == "mae" and kind in UNITS else COLUMNS[metric]
 
 
 def _counts(scores: dict) -> str:
@@ -163,7 +132,7 @@ def _counts(scores: dict) -> str:
         without = scores["decidable"] - scores["positives"]
         parts += [f"{scores['positives']:,} with the outcome", f"{without:,} without"]
     elif scores.get("without"):
-        words = WITHOUT.get(scores["kind"], "without an answer")
+        words = KINDS[scores["kind"]].words.without
         parts.append(f"{scores['without']:,} {words}, who are left out of the scores")
     parts.append(
         f"{scores['undecidable']:,} undecidable, because their record ends before the question is settled"

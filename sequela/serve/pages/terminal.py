@@ -10,15 +10,11 @@ from rich.table import Table
 
 from sequela.serve.pages.provenance import in_words, sentences
 from sequela.task.answers.prediction import SIMULATION as OURS
+from sequela.task.kinds import KINDS, Kind
+from sequela.task.scoring.metric import Metric
 
 WIDTH = 100  # at least; narrower terminals wrap
 TITLE = "Held-out patients; 95 % intervals by bootstrap over patients"
-COLUMNS = {
-    "binary": {"auroc": "AUROC", "oe": "O/E"},
-    "time": {"mae": "MAE, days"},
-    "count": {"mae": "MAE", "rmsle": "RMSLE"},
-    "value": {"mae": "MAE, unit of the value"},
-}
 COUNTS = {"n": "n", "positives": "events", "without": "without", "undecidable": "undecidable"}
 
 
@@ -26,8 +22,8 @@ def print_summary(metrics: dict) -> None:
     """Print the scores of every task and model on stdout, and where simulation loses."""
     console = Console()
     console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
-    for kind in COLUMNS:
-        tasks = {name: task for name, task in metrics["tasks"].items() if task["kind"] == kind}
+    for name, kind in KINDS.items():
+        tasks = {title: task for title, task in metrics["tasks"].items() if task["kind"] == name}
         if tasks:
             console.print(table(tasks, kind))
     for name, task in metrics["tasks"].items():
@@ -40,12 +36,12 @@ def print_summary(metrics: dict) -> None:
         console.print(line, highlight=False)
 
 
-def table(tasks: dict[str, dict], kind: str) -> Table:
+def table(tasks: dict[str, dict], kind: Kind) -> Table:
     """A row a task with its counts, and below it a row a model with its scores; simulation comes first."""
     result = Table(title=TITLE, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("task, model", no_wrap=True)
-    counted = [name for name in COUNTS if name != ("without" if kind == "binary" else "positives")]
-    for column in (*(COUNTS[name] for name in counted), *COLUMNS[kind].values()):
+    counted = [name for name in COUNTS if name != ("positives" if kind.numeric else "without")]
+    for column in (*(COUNTS[name] for name in counted), *(heading(metric, kind) for metric in kind.summary)):
         result.add_column(column, justify="right", no_wrap=True)
     nothing = [""] * len(counted)
     for name, task in tasks.items():
@@ -53,9 +49,24 @@ def table(tasks: dict[str, dict], kind: str) -> Table:
         result.add_row(f"[bold]{name}[/]", *("" if count is None else f"{count:,}" for count in counts))
         for model, scores in ours_first(task["models"]).items():
             label = f"  [bold]{model}[/]" if model == OURS else f"  {model}"
-            result.add_row(label, *nothing, *(interval(scores.get(key)) for key in COLUMNS[kind]))
+            result.add_row(label, *nothing, *(interval(scores.get(metric.name)) for metric in kind.summary))
         result.add_section()
     return result
+
+
+def heading(metric: Metric, kind: Kind) -> str:
+    """The heading of a column of scores, with the unit of the kind if the metric has it.
+
+    >>> from sequela.task.scoring import metric
+    >>> heading(metric.MAE, KINDS["time"]), heading(metric.AUROC, KINDS["binary"])
+    ('MAE, days', 'AUROC')
+    """
+    return in_unit(metric.title, metric, kind)
+
+
+def in_unit(title: str, metric: Metric, kind: Kind) -> str:
+    """A title with the unit of the kind, if the metric has it."""
+    return f"{title}, {kind.words.heading}" if metric.in_units and kind.words.heading else title
 
 
 def print_losses(losses: dict) -> None:

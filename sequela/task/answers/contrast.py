@@ -25,11 +25,12 @@ from sequela.errors import InputError
 from sequela.record.questions import QUESTION
 from sequela.rollout.folder import SimulatedFolder
 from sequela.task.answers.estimate import scores
+from sequela.task.answers.statistic import MEDIAN
+from sequela.task.kinds import KINDS
 from sequela.task.scoring.bootstrap import Estimate, interval, resamples
 from sequela.task.task import Task
 
 DRAWS = 200  # of rollout numbers, for the errors of medians
-UNITS = {"binary": "risk", "time": "days", "count": "events", "value": "its unit"}
 MEANING = (
     "This is what the model associates with such a record. It is not the effect of doing it: in the records that the "
     "model learned from, those who were given a drug or had such a value differed in other ways too, which may not be "
@@ -77,14 +78,14 @@ def contrast(
         )
     count = 1 + max(int(arm["rollout"].max() or 0) for arm in arms)
     recorded_QN, edited_QN = (_matrix(asked, arm, count) for arm in arms)
-    if used[0] == "median":
+    if used[0] == MEDIAN.name:
         answers = _of_medians(recorded_QN, edited_QN)
     else:
         weights = plans[0].weights(recorded_QN), plans[1].weights(edited_QN)
         answers = _of_means(recorded_QN, edited_QN, *weights)
     names = ("as_recorded", "what_if", "difference", "standard_error", "unpaired_error")
     columns = dict(zip(names, answers, strict=True))
-    if task.kind == "binary":
+    if not task.asks.numeric:
         columns |= {name: np.clip(columns[name], 0, 1) for name in ("as_recorded", "what_if")}
     both = ~np.isnan(recorded_QN) & ~np.isnan(edited_QN)
     return _marked(asked, folders[1].rollouts()).with_columns(
@@ -120,7 +121,7 @@ def summary(
     every = errors.height == known.height > 0
     return {
         "kind": kind,
-        "unit": UNITS[kind],
+        "unit": KINDS[kind].words.unit,
         "estimator": contrasts["estimator"][0] if contrasts.height else None,
         "patients": contrasts.height,
         "changed": int(contrasts["changed"].sum()),

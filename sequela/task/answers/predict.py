@@ -10,11 +10,9 @@ import polars as pl
 
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
-from sequela.record.dataset import read_events, read_frames
-from sequela.record.duration import MINUTE
+from sequela.record.dataset import read_events
 from sequela.record.questions import QUESTION
 from sequela.rollout.folder import SimulatedFolder
-from sequela.rollout.request import Request
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.prediction import SIMULATION, write_predictions
@@ -23,55 +21,6 @@ from sequela.task.label import labels
 from sequela.task.task import Task
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
-
-
-def requests(
-    tasks: list[Task],
-    meds: Path,
-    split: str = "held_out",
-    patients: int | None = None,
-    maps: tuple[CodeMap, ...] = (),
-) -> list[Request]:
-    """What a simulation has to be asked so that `predict` can answer `tasks` about the patients of a split.
-
-    Args:
-        maps: the code maps of the model that will be asked; tasks speak of the codes that they lead to.
-        patients: at most so many, the first ones by number who are in the cohort of any task; None for all.
-
-    Raises:
-        InputError: where a task has no cohort in this split.
-    """
-    if patients is not None and patients < 1:
-        raise InputError(f"--patients must be 1 or more, not {patients}; leave it out to ask about everyone.")
-    parts: dict[str, list[pl.DataFrame]] = {task.name: [] for task in tasks}
-    for some in read_frames(meds, split):
-        events = recoded_events(some, maps)
-        for task in tasks:
-            parts[task.name].append(task.prediction_times(events))
-    cohorts = {name: pl.concat(times).sort("subject_id") for name, times in parts.items()}
-    for task in tasks:
-        if cohorts[task.name].is_empty():
-            raise InputError(
-                f"{meds}: nobody in the split '{split}' can be asked '{task.name}', whose cohort begins with the event "
-                f"{task.after}: choose a task for this data (`sequela tasks` lists them), or another split."
-            )
-    chosen = (
-        pl.concat([cohort["subject_id"] for cohort in cohorts.values()])
-        .unique()
-        .sort()
-        .head(1 << 62 if patients is None else patients)
-    )
-    return [
-        Request(
-            task.name,
-            cohorts[task.name].filter(pl.col("subject_id").is_in(chosen.implode())),
-            task.outcome,
-            task.ends,
-            None if task.horizon is None else -(-task.horizon // MINUTE),
-            task.counted,
-        )
-        for task in tasks
-    ]
 
 
 def predict(
@@ -151,7 +100,7 @@ def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: Sim
     if asked.is_empty():
         raise InputError(
             f"{folder} has no rollouts at the prediction times of '{task.name}': "
-            f"simulate with --task {task.name}, from the same MEDS dataset."
+            f"simulate the task {task.name}, from the same MEDS dataset."
         )
     return labels(task, events, asked)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from sequela.errors import InputError
-from sequela.task.task import NUMERIC
+from sequela.record.questions import QUESTION
+from sequela.record.validate import read_parquet
+from sequela.task.kinds import KINDS, kind_of_numbers, kind_of_probabilities
 
 SIMULATION = "sequela"  # the name of the model that simulates, among the names of the baselines
 BINARY = {
@@ -49,7 +51,8 @@ def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
             who has no label was lost), `prediction`, and where the model simulates `standard_error`, `rollouts`,
             `undecidable_rollouts`, for numbers `low` and `high`.
     """
-    if kind in NUMERIC:
+    spec = KINDS[kind]
+    if spec.numeric:
         typed = answers.with_columns(float_value="label", predicted_float_value="prediction")
     else:
         typed = answers.with_columns(
@@ -60,9 +63,9 @@ def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
     lost = pl.col("decided") == "censored" if "decided" in answers.columns else pl.col("label").is_null()
     typed = typed.with_columns(lost=lost)
     missing = [pl.lit(None).alias(column) for column in EXTRA if column not in typed.columns]
-    schema = {**(NUMBER if kind in NUMERIC else BINARY), **EXTRA}
+    schema = {**(NUMBER if spec.numeric else BINARY), **EXTRA}
     columns = [pl.col(column).cast(dtype) for column, dtype in schema.items()]
-    if kind in NUMERIC:
+    if not spec.unmarked:
         columns.append(pl.lit(kind).alias(KIND))
     path.parent.mkdir(parents=True, exist_ok=True)
     typed.with_columns(missing).select(columns).write_parquet(path)
@@ -77,9 +80,13 @@ def read_predictions(path: Path) -> tuple[str, pl.DataFrame]:
     Raises:
         InputError: for a file that is none, or predictions that are none.
     """
-    frame = read_parquet(path, "predictions, such as `sequela predict` writes")
+    if not path.exists():
+        raise InputError(
+            f"{path} is not there: it should hold predictions, as `sequela predict` writes them."
+        )
+    frame = read_parquet(path)
     kind = _kind(frame, path)
-    schema = NUMBER if kind in NUMERIC else BINARY
+    schema = NUMBER if KINDS[kind].numeric else BINARY
     label, prediction = list(schema)[2], list(schema)[-1]
     for column in ("subject_id", "prediction_time", label, prediction):
         if column not in frame.columns:
@@ -100,53 +107,34 @@ def read_predictions(path: Path) -> tuple[str, pl.DataFrame]:
 
 
 def _kind(frame: pl.DataFrame, path: Path) -> str:
-    if "predicted_float_value" not in frame.columns:
-        return "binary"
-    kinds = frame[KIND].unique().to_list() if KIND in frame.columns else ["time"]
-    if frame.is_empty():
-        return "time"
-    if len(kinds) > 1 or kinds[0] not in NUMERIC:
-        raise InputError(f"{path}: '{KIND}' is {kinds}; give one of {', '.join(NUMERIC)} in every row.")
-    return kinds[0]
-
-
-# of a prediction, by kind: the least, the greatest, and how to say so
-SOUND = {
-    "binary": (0.0, 1.0, "a probability from 0 to 1"),
-    "time": (0.0, float("inf"), "a number of days"),
-    "count": (0.0, float("inf"), "a count, 0 or more"),
-    "value": (float("-inf"), float("inf"), "a number"),
-}
+    """The kind that the file names; without a name, numbers are days and probabilities of kind binary."""
+    names = frame[KIND].unique().to_list() if KIND in frame.columns else []
+    if "predicted_float_value" in frame.columns:
+        kind = kind_of_numbers(names)
+        choices = [name for name, spec in KINDS.items() if spec.numeric]
+    else:
+        kind = kind_of_probabilities(names)
+        choices = [name for name, spec in KINDS.items() if not spec.numeric]
+    if kind is None:
+        raise InputError(f"{path}: '{KIND}' is {names}; give one of {', '.join(choices)} in every row.")
+    return kind
 
 
 def _check(answers: pl.DataFrame, kind: str, column: str, path: Path) -> None:
-    lowest, highest, words = SOUND[kind]
-    sound = pl.col("prediction").is_between(lowest, highest) & pl.col("prediction").is_finite()
+    valid = KINDS[kind].valid
+    sound = pl.col("prediction").is_between(valid.low, valid.high) & pl.col("prediction").is_finite()
     wrong = answers.with_row_index("row").filter(~sound)
     if wrong.height:
         row, value = wrong.select("row", "prediction").row(0)
-        raise InputError(f"{path}, row {row + 1}: '{column}' is {value}; give {words}, or null for none.")
-    twice = answers.filter(pl.struct("subject_id", "prediction_time").is_duplicated())
+        raise InputError(
+            f"{path}, row {row + 1}: '{column}' is {value}; give {valid.words}, or null for none."
+        )
+    twice = answers.filter(pl.struct(QUESTION).is_duplicated())
     if twice.height:
-        patient, time = twice.select("subject_id", "prediction_time").row(0)
+        patient, time = twice.select(QUESTION).row(0)
         raise InputError(f"{path}: patient {patient} at {time} is predicted twice; keep one row a question.")
 
 
 def for_meds_evaluation(predictions: pl.DataFrame) -> pl.DataFrame:
     """What the package meds-evaluation accepts of a predictions file: rows with an answer, columns of its schema."""
     return predictions.filter(pl.col("boolean_value").is_not_null()).select(list(BINARY))
-
-
-def read_parquet(path: Path, what: str, columns: list[str] | None = None) -> pl.DataFrame:
-    """The parquet file `path`, which should hold `what`.
-
-    Raises:
-        InputError: where it is not there or cannot be read.
-    """
-    try:
-        return pl.read_parquet(path, columns=columns)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there: it should hold {what}.") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{path} cannot be read ({reason}): it should hold {what}.") from error

@@ -70,39 +70,23 @@ one_thread = threadpool_limits.wrap(limits=1)
 
 @one_thread
 def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
-    """The baselines that `task` allows, by name, fitted on `train`.
-
-    Binary: prevalence, age_sex, logistic, trees, and cox where a horizon and censoring make it a survival problem.
-    Numbers: median (for counts the mean too), ridge, trees; of those who have one. Fewer where there are hardly any
-    answers to learn from.
-    """
-    decided = train.outcome[train.decided]
-    if len(decided) < 2 * FEWEST:
+    """The baselines of the task's kind, by name, fitted on `train`; those that it is too small for are left out."""
+    if train.decided.sum() < 2 * FEWEST:
         return {}
-    if task.numeric:
-        return _fit_numbers(task.kind, train, seed)
-    models = {"prevalence": _prevalence(train)}
-    if min(decided.sum(), (1 - decided).sum()) < FEWEST:
-        return models
-    models["age_sex"] = _logistic(train, columns=slice(0, 2))
-    models["logistic"] = _logistic(train, columns=slice(None))
-    models["trees"] = _trees(train, seed)
-    if task.horizon is not None and not train.decided.all():
-        models["cox"] = _cox(train, task.horizon / DAY)
-    return models
+    horizon_days = None if task.horizon is None else task.horizon / DAY
+    fitted = {
+        name: FITTERS[fitter](train, seed, horizon_days) for name, fitter in task.asks.baselines.items()
+    }
+    return {name: model for name, model in fitted.items() if model is not None}
 
 
-def _fit_numbers(kind: str, train: Sample, seed: int) -> dict[str, Model]:
-    models = {"median": _median(train), "ridge": _ridge(train, logarithmic=kind != "value")}
-    if kind != "count":
-        return models | {"trees": _tree_regression(train, seed, lowest=0.0 if kind == "time" else None)}
-    models = {"mean": _prevalence(train)} | models
-    if train.outcome[train.decided].any():  # of nothing but zeros the Poisson loss is not defined
-        models["trees"] = _tree_regression(train, seed, loss="poisson", lowest=0.0)
-    return models
+def _both_classes(train: Sample) -> bool:
+    """Whether there are enough patients with and without the outcome."""
+    outcome = train.outcome[train.decided]
+    return bool(min(outcome.sum(), (1 - outcome).sum()) >= FEWEST)
 
 
-def _prevalence(train: Sample) -> Model:
+def _mean(train: Sample) -> Model:
     share = np.average(train.outcome[train.decided], weights=train.weights[train.decided])
     return lambda values_NF: np.full(len(values_NF), share)
 
@@ -174,3 +158,34 @@ def _standardiser(values_NF: np.ndarray) -> Model:
     spread_F = np.sqrt(np.where(known, (values_NF - mean_F) ** 2, 0).sum(axis=0) / count_F)
     unit_F = np.where(spread_F > 1e-6 * (1 + np.abs(mean_F)), spread_F, np.inf)
     return lambda rows_NF: np.nan_to_num(np.clip((rows_NF - mean_F) / unit_F, -OUTLIER, OUTLIER))
+
+
+def _survival(train: Sample, horizon_days: float | None) -> Model | None:
+    """Only a horizon and censoring make it a survival problem."""
+    if horizon_days is None or train.decided.all() or not _both_classes(train):
+        return None
+    return _cox(train, horizon_days)
+
+
+def _counting_trees(train: Sample, seed: int) -> Model | None:
+    """The Poisson loss is not defined if all counts are 0."""
+    if not train.outcome[train.decided].any():
+        return None
+    return _tree_regression(train, seed, loss="poisson", lowest=0.0)
+
+
+Fitter = Callable[[Sample, int, float | None], Model | None]
+"""(training patients, seed, horizon in days) -> the fitted model; None if they are too few, or it does not apply."""
+FITTERS: dict[str, Fitter] = {
+    "mean": lambda train, seed, days: _mean(train),
+    "age_sex": lambda train, seed, days: _logistic(train, slice(0, 2)) if _both_classes(train) else None,
+    "logistic": lambda train, seed, days: _logistic(train, slice(None)) if _both_classes(train) else None,
+    "trees": lambda train, seed, days: _trees(train, seed) if _both_classes(train) else None,
+    "cox": lambda train, seed, days: _survival(train, days),
+    "median": lambda train, seed, days: _median(train),
+    "ridge": lambda train, seed, days: _ridge(train, logarithmic=False),
+    "ridge of logarithms": lambda train, seed, days: _ridge(train, logarithmic=True),
+    "trees of numbers": lambda train, seed, days: _tree_regression(train, seed),
+    "positive trees": lambda train, seed, days: _tree_regression(train, seed, lowest=0.0),
+    "counting trees": lambda train, seed, days: _counting_trees(train, seed),
+}

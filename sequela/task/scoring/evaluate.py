@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,35 +13,22 @@ from threadpoolctl import threadpool_limits
 from sequela.errors import InputError
 from sequela.record.questions import QUESTION
 from sequela.task.answers.prediction import SIMULATION, read_predictions
-from sequela.task.scoring import metric
+from sequela.task.kinds import KINDS, Kind
 from sequela.task.scoring.bootstrap import RESAMPLES, Estimate, interval, resamples
 from sequela.task.scoring.censoring import censoring_weights
-from sequela.task.scoring.verdict import HEADLINE, verdict
+from sequela.task.scoring.verdict import verdict
 
-METRICS: dict[str, dict[str, Callable]] = {
-    "binary": {
-        "auroc": metric.auroc,
-        "auprc": metric.auprc,
-        "brier": metric.brier,
-        "ece": metric.ece,
-        "calibration_slope": metric.calibration_slope,
-    },
-    "time": {"mae": metric.mae},
-    "count": {"mae": metric.mae, "rmsle": metric.rmsle},
-    "value": {"mae": metric.mae},
-}
-REPORTED = {kind: (*names, "oe") if kind == "binary" else tuple(names) for kind, names in METRICS.items()}
 Key = tuple[str, str]
 """A model and a metric."""
 OBSERVED: Key = ("", "observed")
 
 
 @dataclass(frozen=True, eq=False)
-class Cohort:
+class SharedAnswers:
     """The patients that all models answered for, and the answers.
 
     Attributes:
-        kind: that of the task.
+        kind: of the task.
         patient: int64 [N].
         outcome: float64 [N], NaN where there is none to score.
         until_days: float64 [N].
@@ -50,7 +36,7 @@ class Cohort:
         predictions: by model, float64 [N].
     """
 
-    kind: str
+    kind: Kind
     patient: np.ndarray
     outcome: np.ndarray
     until_days: np.ndarray
@@ -109,22 +95,21 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
         raise InputError(
             f"{files[min(files)].parent}: there are files of the kinds {', '.join(sorted(kinds))}; keep one kind."
         )
-    kind = kinds.pop()
+    kind = KINDS[kinds.pop()]
     answers = {model: frame for model, (_, frame) in read.items()}
     truth = _truth(answers, files)
     cohort = _cohort(kind, truth, answers, files)
     points, draws = _measure_all(cohort, seed, resample_count)
     estimates = {key: interval(points[key], draws[key]) for key in points}
     nothing = Estimate(np.nan, np.nan, np.nan)
-    models = {
-        model: {key: estimates.get((model, key), nothing) for key in REPORTED[kind]} for model in answers
-    }
-    difference = _differences(points, draws, HEADLINE[kind])
+    names = [metric.name for metric in kind.metrics]
+    models = {model: {name: estimates.get((model, name), nothing) for name in names} for model in answers}
+    difference = _differences(points, draws, kind.headline.name)
     unpredicted = {model: truth.height - frame["prediction"].count() for model, frame in answers.items()}
     return {
-        "kind": kind,
+        "kind": kind.name,
         "n": truth.height,
-        "positives": int((truth["label"] == 1).sum()) if kind == "binary" else None,
+        "positives": int((truth["label"] == 1).sum()) if not kind.numeric else None,
         "decidable": truth["label"].count(),
         "undecidable": int(truth["lost"].sum()),
         "without": truth.filter(pl.col("label").is_null() & ~pl.col("lost")).height,
@@ -136,7 +121,7 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
         "observed": estimates.get(OBSERVED, nothing).as_dict(),
         "models": {model: {key: x.as_dict() for key, x in own.items()} for model, own in models.items()},
         "difference": {model: x.as_dict() for model, x in difference.items()},
-        "verdict": verdict(kind, models, difference, unpredicted.get(SIMULATION, 0)),
+        "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0)),
     }
 
 
@@ -163,8 +148,8 @@ def _truth(answers: dict[str, pl.DataFrame], files: dict[str, Path]) -> pl.DataF
 
 
 def _cohort(
-    kind: str, truth: pl.DataFrame, answers: dict[str, pl.DataFrame], files: dict[str, Path]
-) -> Cohort:
+    kind: Kind, truth: pl.DataFrame, answers: dict[str, pl.DataFrame], files: dict[str, Path]
+) -> SharedAnswers:
     """The questions that every model answered, of the models that answered any."""
     common = truth
     for model, frame in answers.items():
@@ -174,7 +159,7 @@ def _cohort(
     if common.is_empty():
         folder = files[min(files)].parent
         raise InputError(f"{folder}: no patient is predicted by all of {', '.join(files)}; score them apart.")
-    return Cohort(
+    return SharedAnswers(
         kind,
         common["subject_id"].to_numpy(),
         common["label"].fill_null(np.nan).to_numpy(),
@@ -187,7 +172,7 @@ def _cohort(
 # many small products: threads would wait for each other longer than they work
 @threadpool_limits.wrap(limits=1)
 def _measure_all(
-    cohort: Cohort, seed: int, resample_count: int
+    cohort: SharedAnswers, seed: int, resample_count: int
 ) -> tuple[dict[Key, float], dict[Key, np.ndarray]]:
     """Every metric of every model: on the patients as they are, and on each of R resamples of them."""
     if np.isnan(cohort.outcome).all():
@@ -198,7 +183,7 @@ def _measure_all(
     return {key: float(value) for key, value in points.items()}, draws
 
 
-def _measure(cohort: Cohort, copies: np.ndarray) -> dict[Key, np.ndarray]:
+def _measure(cohort: SharedAnswers, copies: np.ndarray) -> dict[Key, np.ndarray]:
     """The metrics when each patient counts `copies` times, [N] or [N, R]; the weights are estimated on those copies."""
     decided = ~np.isnan(cohort.outcome)
     weights = censoring_weights(cohort.until_days, ~cohort.lost, copies)
@@ -206,10 +191,12 @@ def _measure(cohort: Cohort, copies: np.ndarray) -> dict[Key, np.ndarray]:
     outcome, known = np.nan_to_num(cohort.outcome), weights[decided]
     measured = {OBSERVED: outcome @ weights / weights.sum(axis=0)}
     for model, prediction in cohort.predictions.items():
-        for name, measure in METRICS[cohort.kind].items():
-            measured[model, name] = measure(outcome[decided], prediction[decided], known)
-        if cohort.kind == "binary":
-            measured[model, "oe"] = metric.oe(outcome, prediction, weights, copies)
+        for metric in cohort.kind.metrics:
+            measured[model, metric.name] = (
+                metric.measure(outcome, prediction, weights, copies)
+                if metric.whole_cohort
+                else metric.measure(outcome[decided], prediction[decided], known)
+            )
     return measured
 
 

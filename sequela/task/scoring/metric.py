@@ -6,12 +6,38 @@ number or [R]. Weights are those of `censoring_weights`, so undecided rows weigh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.special import expit, logit
 
 BINS = 10
 NEWTON_STEPS = 25
 CLIP = 1e-6  # logits of 0 and 1 are infinite; a rollout share of 0 of 25 is such a 0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, and how it is shown.
+
+    Attributes:
+        name: in metrics.json.
+        measure: (outcome_N, prediction_N, weights) over the rows with a known outcome -> a number or [R]; with
+            `whole_cohort` over all rows, and (.., copies), how often each of them counts, as a fourth argument.
+        title: heading of a column in the terminal.
+        page_title: the same on pages for people; empty: `title`.
+        higher_is_better: else lower is; of metrics by which models are compared.
+        in_units: whether it is in the unit of the outcome.
+        whole_cohort: see `measure`.
+    """
+
+    name: str
+    measure: Callable[..., np.ndarray]
+    title: str
+    page_title: str = ""
+    higher_is_better: bool = False
+    in_units: bool = False
+    whole_cohort: bool = False
 
 
 def auroc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -49,6 +75,8 @@ def calibration_slope(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: 
     1 is right; below 1 the predictions are too extreme, above 1 too timid. NaN where the predictions are all equal,
     where there is one class only, or where the fit runs away because the classes are separable.
     """
+    from scipy.special import logit  # here: who only lists metrics need not load scipy
+
     logit_N = logit(np.clip(prediction_N, CLIP, 1 - CLIP))
     if np.ptp(logit_N) < 1e-9:
         return np.full(weights.shape[1:], np.nan)
@@ -66,6 +94,8 @@ def _newton(
     outcome_N: np.ndarray, x_N: np.ndarray, weights: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weighted logistic regression of the outcome on one variable: intercept and slope, NaN where it has no maximum."""
+    from scipy.special import expit
+
     powers_3N = np.stack([np.ones_like(x_N), x_N, x_N**2])
     observed = (powers_3N[:2] * outcome_N) @ weights
     moved = np.zeros_like(b)
@@ -138,3 +168,13 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """top / bottom, NaN where the bottom is 0."""
     top, bottom = np.broadcast_arrays(top, bottom)
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+
+
+AUROC = Metric("auroc", auroc, "AUROC", higher_is_better=True)
+AUPRC = Metric("auprc", auprc, "AUPRC", higher_is_better=True)
+BRIER = Metric("brier", brier, "Brier")
+ECE = Metric("ece", ece, "ECE")
+CALIBRATION_SLOPE = Metric("calibration_slope", calibration_slope, "slope")
+OE = Metric("oe", oe, "O/E", whole_cohort=True)
+MAE = Metric("mae", mae, "MAE", "mean error", in_units=True)
+RMSLE = Metric("rmsle", rmsle, "RMSLE")

@@ -5,15 +5,8 @@ from __future__ import annotations
 import math
 
 from sequela.task.answers.prediction import SIMULATION
+from sequela.task.kinds import KINDS
 from sequela.task.scoring.bootstrap import Estimate
-
-HEADLINE = {"binary": "auroc", "time": "mae", "count": "mae", "value": "mae"}  # what models are compared by
-WORDS = {  # for it
-    "binary": "AUROC",
-    "time": "a mean error, in days, of",
-    "count": "a mean error of",
-    "value": "a mean error, in the unit of the values, of",
-}
 
 
 def verdict(
@@ -24,16 +17,17 @@ def verdict(
     A difference counts when its 95 % interval does not hold 0.
 
     Args:
-        kind: of the task: "binary" is compared by AUROC, more is better; numbers by the mean absolute error, less is.
+        kind: of the task; models are compared by its headline metric.
         difference: simulation less each other model.
         unpredicted: questions that simulation left without an answer.
     """
     if SIMULATION not in models:
         return "No simulation is among these models."
-    own = models[SIMULATION][HEADLINE[kind]]
-    if math.isnan(own.value):
+    spec = KINDS[kind]
+    score = models[SIMULATION][spec.headline.name]
+    if math.isnan(score.value):
         return "Simulation cannot be scored here: it answered nobody, or the answers known are all alike."
-    sense, digits = (1, 3) if kind == "binary" else (-1, 2)
+    sense, digits = 1 if spec.headline.higher_is_better else -1, spec.words.digits
     gains = {model: sense * x.value for model, x in difference.items()}
     decided = {model: x.low > 0 or x.high < 0 for model, x in difference.items()}
 
@@ -49,7 +43,8 @@ def verdict(
         else ""
     )
     return (
-        f"Simulation reaches {WORDS[kind]} {own.value:.{digits}f} ({own.low:.{digits}f} to {own.high:.{digits}f})."
+        f"Simulation reaches {spec.words.reaches} {score.value:.{digits}f} "
+        f"({score.low:.{digits}f} to {score.high:.{digits}f})."
         + listed([model for model in ranked if decided[model] and gains[model] < 0], "It is beaten by")
         + listed([model for model in ranked if decided[model] and gains[model] > 0], "It beats")
         + (f" It cannot be told from {', '.join(level)} on these patients." if level else "")

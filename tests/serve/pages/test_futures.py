@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from sequela.serve.pages.futures import PATIENTS, SHOWN_ROLLOUTS, examples, plain
-from sequela.task.task import load_task
+from sequela.task.catalog import load_task
+from sequela.task.kinds import KINDS
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import save_maps
 
@@ -46,7 +47,7 @@ def test_numbers_are_no_risks(small_demo: Path, tmp_path: Path, kind: str, words
     number = table.with_columns(float_value=pl.lit(2.0), predicted_float_value=pl.lit(7 / 3))
     (tmp_path / "death_5y").mkdir()
     number.write_parquet(tmp_path / "death_5y" / "sequela.parquet")
-    task = replace(load_task("death_5y"), kind=kind)
+    task = replace(load_task("death_5y"), asks=KINDS[kind])
     shown, _ = examples(small_demo / "simulated", small_demo / "meds", tmp_path, [task])
     assert len(shown) == PATIENTS
     assert all(one.words.endswith(f": {words}.") for one in shown)

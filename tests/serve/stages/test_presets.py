@@ -7,7 +7,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.serve.stages.presets import PRESETS, preset, read_toml, with_file
-from sequela.task.task import load_task
+from sequela.task.catalog import load_task
 from sequela.training.derive import resolve
 
 

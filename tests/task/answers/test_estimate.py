@@ -43,7 +43,9 @@ def write_simulated(folder: Path, rollouts: list[dict], events: list[tuple] = ()
 
 
 def answers(folder: Path, estimator: str, **task) -> dict[int, dict]:
-    frame = estimate(make_task(**task), SimulatedFolder(folder), SimulatedFolder(folder).rollouts(), estimator)
+    frame = estimate(
+        make_task(**task), SimulatedFolder(folder), SimulatedFolder(folder).rollouts(), estimator
+    )
     return {row["subject_id"]: row for row in frame.to_dicts()}
 
 
@@ -248,7 +250,13 @@ def test_what_cannot_be_estimated_is_said(tmp_path):
     with pytest.raises(InputError, match="only futures without the outcome"):
         estimate(make_task(), SimulatedFolder(folder), avoiding, "mc")
     with pytest.raises(InputError, match="level of an interval is 95"):
-        estimate(make_task(kind="count"), SimulatedFolder(folder), SimulatedFolder(folder).rollouts(), "mc", level=95)
+        estimate(
+            make_task(kind="count"),
+            SimulatedFolder(folder),
+            SimulatedFolder(folder).rollouts(),
+            "mc",
+            level=95,
+        )
     with pytest.raises(InputError, match="is not there"):
         SimulatedFolder(tmp_path).rollouts()
     pl.read_parquet(folder / "rollouts.parquet").drop("reason").write_parquet(folder / "rollouts.parquet")

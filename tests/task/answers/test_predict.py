@@ -7,10 +7,11 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events, write_dataset
-from sequela.record.duration import DAY, MINUTE
+from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.task.answers.predict import predict, requests
+from sequela.task.answers.predict import predict
 from sequela.task.answers.prediction import EXTRA
+from sequela.task.cohort import requests
 from sequela.task.scoring.evaluate import evaluate
 from sequela.tokens.maps.code_map import load_map
 from sequela.tokens.maps.recode import save_maps
@@ -176,45 +177,8 @@ def test_patients_that_baselines_learn_from_are_not_predicted(tmp_path, cohort_f
 
 def test_a_task_that_was_not_simulated(tmp_path, cohort_folder, simulated):
     later = make_task(name="later", offset=2 * DAY)
-    with pytest.raises(InputError, match="simulate with --task later"):
+    with pytest.raises(InputError, match="simulate the task later"):
         predict(simulated[0], cohort_folder, tmp_path / "out", [later])
-
-
-def test_requests_ask_for_the_cohort_of_each_task(cohort_folder):
-    other = make_task(name="other", offset=2 * DAY, ends=(), horizon=None)
-    first, second = requests([TASK, other], cohort_folder)
-    held_out = read_events(cohort_folder, "held_out")
-    assert first.times.equals(TASK.prediction_times(held_out))
-    assert second.times.equals(other.prediction_times(held_out))
-    assert (first.outcome, first.ends, first.horizon_minutes) == (TASK.outcome, TASK.ends, 10 * DAY // MINUTE)
-    assert (second.ends, second.horizon_minutes) == ((), None)
-
-
-@pytest.mark.parametrize(
-    ("change", "counted"),
-    [
-        ({}, "first"),
-        ({"kind": "time"}, "first"),
-        ({"kind": "count"}, "all"),
-        ({"kind": "count", "above": 1.0}, "none"),
-        ({"kind": "value"}, "none"),
-        ({"at_least": 2}, "none"),
-        ({"above": 1.0}, "none"),
-    ],
-)
-def test_requests_say_which_outcomes_tell_the_answer(cohort_folder, change, counted):
-    (asked,) = requests([make_task(**change)], cohort_folder)
-    assert (asked.outcome, asked.ends, asked.counted) == (TASK.outcome, TASK.ends, counted)
-
-
-def test_requests_can_be_for_the_first_few_patients(cohort_folder):
-    few = requests([TASK], cohort_folder, patients=7)[0].times["subject_id"].to_list()
-    assert few == TASK.prediction_times(read_events(cohort_folder, "held_out"))["subject_id"].to_list()[:7]
-
-
-def test_requests_for_data_without_the_cohort(cohort_folder):
-    with pytest.raises(InputError, match="cohort begins with the event ARRIVAL"):
-        requests([make_task(after="ARRIVAL")], cohort_folder)
 
 
 AS_ICD10 = {

@@ -8,7 +8,7 @@ from meds_evaluation.schema import PredictionSchema
 
 from sequela.errors import InputError
 from sequela.task.answers.prediction import for_meds_evaluation, read_predictions, write_predictions
-from sequela.task.task import KINDS
+from sequela.task.kinds import KINDS
 
 AT = datetime(2000, 1, 2)
 

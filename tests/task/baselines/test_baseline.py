@@ -7,10 +7,10 @@ from sequela.record.dataset import read_events
 from sequela.record.duration import DAY
 from sequela.task.baselines.baseline import FEWEST, Sample, fit_baselines
 from sequela.task.baselines.features import build_features
+from sequela.task.catalog import load_task
 from sequela.task.label import labels
 from sequela.task.scoring.censoring import censoring_weights
 from sequela.task.scoring.metric import auroc, mae, oe
-from sequela.task.task import load_task
 from tests.task.conftest import make_task
 
 

@@ -1,0 +1,74 @@
+"""Outcome rules: which events are the outcome, until when, and what ends the wait."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from sequela.record.timeline import Timeline
+from sequela.task.codes import matches_code
+from sequela.task.rules import Reading
+
+
+@dataclass(frozen=True)
+class OutcomeRule:
+    """Which events are the outcome. Codes match exactly, or as a prefix if they end with `*`.
+
+    Attributes:
+        codes: any of these is the outcome.
+        ends: codes after which no outcome counts any more (death, discharge).
+        horizon: microseconds; None: until the outcome or an end.
+        at_least: the outcome has happened with that many outcome events.
+        above, below: an outcome event only counts if its number lies strictly above, strictly below; None: any event
+            counts, with a number or without.
+    """
+
+    codes: tuple[str, ...]
+    ends: tuple[str, ...] = ()
+    horizon: int | None = None
+    at_least: int = 1
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the numbers of events decide if they count."""
+        return self.above is not None or self.below is not None
+
+    def read(self, timeline: Timeline, at: int) -> Reading:
+        """What `timeline` shows of the question asked at `at` (microseconds).
+
+        An outcome event at time t counts if at <= t <= at + horizon, no end event comes strictly before it, and its
+        number lies within the bounds. Undated events never count.
+        """
+        limit = math.inf if self.horizon is None else at + self.horizon
+        times, codes, numbers = timeline.time.tolist(), timeline.code, timeline.number
+        inside = [i for i, time in enumerate(times) if at <= time <= limit]
+        ending = next((times[i] for i in inside if matches_code(codes[i], self.ends)), None)
+        last = limit if ending is None else ending
+        counted = [
+            i
+            for i in inside
+            if times[i] <= last and matches_code(codes[i], self.codes) and self.admits(numbers[i])
+        ]
+        settled = ending is not None or (timeline.end is not None and timeline.end >= limit)
+        return Reading(at, [times[i] for i in counted], [numbers[i] for i in counted], settled, self.at_least)
+
+    def admits(self, number: float) -> bool:
+        """Whether an outcome event with this `number` (NaN: none) counts; compared in single precision, as stored."""
+        high = self.above is None or np.float32(number) > np.float32(self.above)
+        low = self.below is None or np.float32(number) < np.float32(self.below)
+        return bool(high and low)
+
+    def admitted(self) -> pl.Expr:
+        """Whether the number in the column `numeric_value` lets an event count: `admits` for frames."""
+        conditions = [pl.lit(True)]
+        number = pl.col("numeric_value").cast(pl.Float32).fill_nan(None)
+        if self.above is not None:
+            conditions.append(number > pl.lit(self.above, pl.Float32))
+        if self.below is not None:
+            conditions.append(number < pl.lit(self.below, pl.Float32))
+        return pl.all_horizontal(conditions).fill_null(False)
