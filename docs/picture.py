@@ -115,6 +115,7 @@ def choose(predictions: pl.DataFrame, events: pl.DataFrame) -> int:
 def tell(demo: Path) -> Story:
     """Simulate `FUTURES` futures of the chosen patient with the model of a demo's output folder."""
     import sequela
+    from sequela.rollout.folder import SimulatedFolder
 
     events = pl.read_parquet(demo / "meds" / "data" / "held_out" / "*.parquet")
     patient = choose(pl.read_parquet(demo / "predictions" / TASK / "sequela.parquet"), events)
@@ -133,7 +134,7 @@ def tell(demo: Path) -> Story:
         )
         sequela.predict(work / "simulated", work / "meds", work / "predictions", task=TASK, baselines=False)
         answer = pl.read_parquet(work / "predictions" / TASK / "sequela.parquet").row(0, named=True)
-        simulated = pl.read_parquet(work / "simulated" / "data" / "*.parquet")
+        simulated = SimulatedFolder(work / "simulated").events()
     at = answer["prediction_time"]
     futures = [
         _future(_since(future, at)) for _, future in simulated.sort("rollout", maintain_order=True).group_by(

@@ -38,7 +38,7 @@ class SimulateSettings:
     rows: int = 128
     """Futures computed at once in each process."""
     backend: str = "own"
-    """What samples: our own engine, or vllm where that is installed (docs/simulate.md)."""
+    """What samples: our own engine, or vllm where that is installed (docs/how-to/predict.md)."""
     seed: int = 0
     """Seed of the futures; each depends on it, its patient, its time and its number alone."""
 

@@ -316,7 +316,7 @@ def predict(
         out: the folder to write: one file a task and model in the meds-evaluation schema.
         task: names of tasks or paths of task files.
         rollouts: how many futures a patient; None takes the one of `settings`, or all that were simulated.
-        estimator: "scope", "mc", "reach" or "auto" (docs/estimators.md); None takes the one of `settings`;
+        estimator: "scope", "mc", "reach" or "auto" (docs/explain/estimators.md); None takes the one of `settings`;
             without settings either, the one that a folder was simulated for. Where that folder holds no such futures,
             those that it holds.
         baselines: also fit and apply the plain models that simulation is measured against.

@@ -1,6 +1,6 @@
 """What a mapping file says: which raw tables there are, and which events a row of them makes.
 
-A mapping is TOML whose expressions are SQL (DuckDB); docs/sources.md teaches how to write one.
+A mapping is TOML whose expressions are SQL (DuckDB); docs/reference/mapping.md teaches how to write one.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _find(source: str | Path, beside: Path = Path()) -> Path:
         raise InputError(f"there is no mapping file {path}: check the path, or name one of {_listed(known)}.")
     raise InputError(
         f"there is no source '{source}'{nearest(str(source), known)}: the sources are {_listed(known)}; "
-        "for another, give the path of a mapping file (.toml, see docs/sources.md)."
+        "for another, give the path of a mapping file (.toml, see docs/reference/mapping.md)."
     )
 
 
@@ -225,7 +225,7 @@ def _check(
             )
     for key in required:
         if key not in said:
-            raise InputError(f"{place}: '{key}' is missing; add it (see docs/sources.md).")
+            raise InputError(f"{place}: '{key}' is missing; add it (see docs/reference/mapping.md).")
 
 
 def _texts(value: str | list, place: str) -> tuple[str, ...]:
@@ -265,7 +265,7 @@ def _file_table(said: dict, place: str, zone: str) -> FileTable:
                 f'the types are {_listed(COLUMN_TYPES)}, or time with formats, as "time %d.%m.%Y | %d.%m.%Y %H:%M".'
             )
         if wrong is not None:
-            raise InputError(f"{place}, column '{column}' {wrong}: see docs/sources.md.")
+            raise InputError(f"{place}, column '{column}' {wrong}: see docs/reference/mapping.md.")
     _check_encoding(said, place)
     lists = {key: _texts(said[key], f"{place}, {key}") for key in ("files", "missing") if key in said}
     own = {"columns": columns, "optional_columns": frozenset(may_be_absent), "timezone": zone}

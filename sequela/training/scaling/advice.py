@@ -53,7 +53,7 @@ class Setting:
 def study(
     runs: Sequence[Run], setting: Setting, budget: float | None = None, *, seed: int = 0
 ) -> dict[str, object]:
-    """Everything that the runs tell, as written to `fit.json`; docs/scaling.md describes it.
+    """Everything that the runs tell, as written to `fit.json`; docs/explain/scaling.md describes it.
 
     Args:
         budget: FLOPs to advise on; without it ten times the largest budget studied.

@@ -144,7 +144,7 @@ def test_progress_reaches_its_total(clinic):
 
 
 def test_the_example_of_the_guide_works(tmp_path, balanced):
-    guide = (Path(__file__).parents[3] / "docs/sources.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs/how-to/data.md").read_text()
     mapping, people, results = re.findall(r"```(?:toml|csv)\n(.*?)```", guide, re.DOTALL)[:3]
     (tmp_path / "clinic.toml").write_text(mapping)
     (tmp_path / "people.csv").write_text(people)
