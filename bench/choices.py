@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from measure import process
 from torch import Tensor
 
+import sequela
 from sequela.model import precision
 from sequela.model.attention import Masked
 from sequela.model.tiles import Tiled
 from sequela.record.cohort import nafld
-from sequela.serve import commands
 from sequela.training.data import Inputs, Step
 from sequela.training.parallel import ProcessGroup
 from sequela.training.run import Run, RunPlan
@@ -98,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sequela-bench-") as folder:
         corpus = given.corpus or Path(folder, "corpus")
         if given.corpus is None:
-            commands.tokenize(nafld(), corpus)
+            sequela.tokenize(nafld(), corpus)
         shape = SMALL if given.quick else SHAPE
         if given.layers and given.width:
             shape = {"layers": given.layers, "width": given.width, "context": shape["context"]}

@@ -36,8 +36,8 @@ from pathlib import Path
 import numpy as np
 from measure import process
 
+import sequela
 from sequela.record.cohort import nafld
-from sequela.serve import commands
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, best_fit, within
 from sequela.training.score import windows
@@ -265,7 +265,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sequela-bench-") as name:
         folder = Path(name)
         if not given.corpus:
-            commands.tokenize(nafld(), folder / "nafld")
+            sequela.tokenize(nafld(), folder / "nafld")
             given.corpus = [folder / "nafld"]
         for corpus in given.corpus:
             work = prepare(corpus, folder / "steps.npz", 3 if given.quick else 5, given.rows)

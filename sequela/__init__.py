@@ -9,58 +9,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sequela.serve.stages import STAGES
 from sequela.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sequela.errors import InputError
-    from sequela.rollout.settings import SimulateSettings
-    from sequela.serve.commands import (
-        evaluate,
-        ingest,
-        load,
-        predict,
-        report,
-        scale,
-        simulate,
-        tasks,
-        tokenize,
-        train,
-        whatif,
-    )
-    from sequela.serve.stages.demo import demo
-    from sequela.tokens.ehr.settings import TokenSettings
-    from sequela.training.scaling.settings import ScaleSettings
-    from sequela.training.settings import TrainSettings
-
-__all__ = [
-    "InputError",
-    "ScaleSettings",
-    "SimulateSettings",
-    "TokenSettings",
-    "TrainSettings",
-    "demo",
-    "evaluate",
-    "ingest",
-    "load",
-    "predict",
-    "report",
-    "scale",
-    "simulate",
-    "tasks",
-    "tokenize",
-    "train",
-    "whatif",
-]
+    from sequela.errors import InputError as InputError
+    from sequela.model.checkpoint import load as load
+    from sequela.rollout.settings import SimulateSettings as SimulateSettings
+    from sequela.serve.stages.demo import demo as demo
+    from sequela.serve.stages.evaluate import evaluate as evaluate
+    from sequela.serve.stages.ingest import ingest as ingest
+    from sequela.serve.stages.predict import predict as predict
+    from sequela.serve.stages.report import report as report
+    from sequela.serve.stages.scale import scale as scale
+    from sequela.serve.stages.simulate import simulate as simulate
+    from sequela.serve.stages.tasks import tasks as tasks
+    from sequela.serve.stages.tokenize import tokenize as tokenize
+    from sequela.serve.stages.train import train as train
+    from sequela.serve.stages.whatif import whatif as whatif
+    from sequela.tokens.ehr.settings import TokenSettings as TokenSettings
+    from sequela.training.scaling.settings import ScaleSettings as ScaleSettings
+    from sequela.training.settings import TrainSettings as TrainSettings
 
 # Where each public name lives. Loaded on first use: importing sequela takes no time and pulls in no torch.
-_HOME = dict.fromkeys(__all__, "sequela.serve.commands") | {
+_HOME = {name: f"sequela.serve.stages.{name}" for name in STAGES} | {
     "InputError": "sequela.errors",
     "ScaleSettings": "sequela.training.scaling.settings",
     "SimulateSettings": "sequela.rollout.settings",
     "TokenSettings": "sequela.tokens.ehr.settings",
     "TrainSettings": "sequela.training.settings",
-    "demo": "sequela.serve.stages.demo",
+    "load": "sequela.model.checkpoint",
 }
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from sequela.progress import Progress, silent
@@ -19,12 +19,15 @@ class Display:
     A moving line on a terminal, a plain line now and then elsewhere (a log file), nothing at all when quiet.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, hear: Callable[[str], None] | None = None) -> None:
+        """`hear` gets the lines that are said, in place of stderr."""
+        self.quiet, self.hear = quiet, hear
 
     def say(self, text: str) -> None:
         """One line about what happened."""
-        if not self.quiet:
+        if self.hear is not None:
+            self.hear(text)
+        elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager

@@ -8,7 +8,8 @@ import pytest
 
 from sequela.record.cohort import nafld
 from sequela.record.dataset import read_events, write_dataset
-from sequela.serve.stages import demo as demo_module
+from sequela.serve.stages.demo import demo
+from sequela.serve.stages.presets import Preset, preset, read_toml, with_file
 
 EVERY = 12  # one in so many patients
 SMALL = """
@@ -53,13 +54,19 @@ def small_config(workplace: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def small(small_config: Path) -> Preset:
+    """The demo's settings with those of `small_config`."""
+    return with_file(preset("nafld"), small_config, read_toml(small_config))
+
+
 @pytest.fixture(scope="session")
 def small_demo(workplace: Path, small_meds: Path, small_config: Path) -> Path:
     """The folder of a finished demo on `small_meds`; read it, do not write into it."""
     folder = workplace / "small-demo"
     with pytest.MonkeyPatch.context() as patch, _only_one(workplace):
-        patch.setattr(demo_module, "nafld", lambda: small_meds)
-        demo_module.demo(out=folder, config=small_config)
+        patch.setattr("sequela.serve.stages.demo.nafld", lambda: small_meds)
+        demo(out=folder, config=small_config)
     return folder
 
 

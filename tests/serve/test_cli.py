@@ -61,7 +61,7 @@ def test_tokenizing_a_small_dataset_imports_nothing_slow(world_meds: Path, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["tokenize", "a", "b"], 'Unknown command "tokenize". Did you mean "tokenize"?'),
+        (["tokenzie", "a", "b"], 'Unknown command "tokenzie". Did you mean "tokenize"?'),
         (["tokenize", "nowhere", "out"], "nowhere does not exist"),
         (["tokenize", "a"], "OUT"),
         (["train", "a", "b", "--depth", "two"], '"two" into int'),
@@ -139,9 +139,9 @@ def test_what_the_user_can_mend_ends_with_its_sentence(tmp_path: Path) -> None:
 
 
 def test_our_bugs_exit_with_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("sequela.serve.commands.tasks", lambda: 1 / 0)
+    monkeypatch.setattr("sequela.task.task.catalog", lambda: 1 / 0)
     assert run(["tasks"]) == 1
-    assert "defect of ours" in capsys.readouterr().err
+    assert "bug in sequela" in capsys.readouterr().err
 
 
 def _raises_interrupt() -> None:
@@ -160,7 +160,7 @@ def test_ctrl_c_is_no_bug_of_ours(
     stopped, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("sequela.serve.commands.tasks", stopped)
+    monkeypatch.setattr("sequela.task.task.catalog", stopped)
     assert run(["tasks"]) == 130
     assert capsys.readouterr().err == "sequela: stopped; run the same command again to go on.\n"
     assert signal.getsignal(signal.SIGINT) is before

@@ -14,7 +14,7 @@ import pytest
 
 from sequela.record.dataset import write_dataset
 from sequela.record.worlds.markov import MarkovWorld
-from sequela.serve import commands
+from sequela.serve.stages.train import train
 from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.settings import TrainSettings
 from sequela.training.shutdown import Interrupted, stopping
@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The weights of a run that nobody disturbs."""
     out = tmp_path_factory.mktemp("whole") / "model"
-    commands.train(corpus, out, settings=SETTINGS)
+    train(corpus, out, settings=SETTINGS)
     return (out / "model.safetensors").read_bytes()
 
 
@@ -109,7 +109,7 @@ def test_stopped_interrupted_killed_and_run_to_the_end(corpus, whole, tmp_path):
         found, said = run.end(how)
         assert found == code and said.endswith(last)
         assert run.checkpoints() and not out.exists()
-    assert not commands.train(corpus, out, settings=SETTINGS)["skipped"]
+    assert not train(corpus, out, settings=SETTINGS)["skipped"]
     assert weights(out) == whole
 
 
@@ -125,7 +125,7 @@ def test_killed_at_any_moment(corpus, whole, tmp_path, seed):
         run.end(signal.SIGKILL)
         if out.exists():  # it was done before
             break
-    commands.train(corpus, out, settings=SETTINGS)
+    train(corpus, out, settings=SETTINGS)
     assert weights(out) == whole
 
 
@@ -156,8 +156,8 @@ def test_taken_up_again_or_begun_anew(corpus, whole, tmp_path, resume):
             terminate()
 
     with pytest.raises(Interrupted, match=r"stopped after .* run the same command again"):
-        commands.train(corpus, out, settings=SETTINGS, progress=in_the_middle)
-    commands.train(corpus, out, settings=SETTINGS, resume=resume, say=said.append)
+        train(corpus, out, settings=SETTINGS, progress=in_the_middle)
+    train(corpus, out, settings=SETTINGS, resume=resume, say=said.append)
     assert bool([line for line in said if "goes on" in line]) == resume
     assert weights(out) == whole
 

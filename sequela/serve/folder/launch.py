@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sequela.serve.folder.work import Make
+
 if TYPE_CHECKING:
     from sequela.training.parallel import ProcessGroup
 
-Make = Callable[[Path], dict]
 LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
@@ -26,7 +27,7 @@ def follows() -> bool:
 
 
 @contextmanager
-def world() -> Generator[ProcessGroup | None]:
+def process_group() -> Generator[ProcessGroup | None]:
     """The processes of this run; None where there is this one only, and torch need not be there yet."""
     if not launched():
         yield None

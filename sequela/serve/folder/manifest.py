@@ -7,8 +7,8 @@ import json
 import os
 from pathlib import Path
 
-import sequela
 from sequela.errors import InputError
+from sequela.version import __version__
 
 FILE = "manifest.json"
 MADE_BY = "sequela"
@@ -42,7 +42,7 @@ def describe(name: str, settings: dict, inputs: dict[str, Path], out: Path) -> d
     """
     return {
         "made_by": MADE_BY,
-        "version": sequela.__version__,
+        "version": __version__,
         "stage": name,
         "settings": json.loads(json.dumps(settings, default=str)),
         "inputs": {

@@ -1,44 +1,65 @@
-"""The main job in one call: real patients in, risks with intervals out."""
+"""`sequela demo`: the main job in one call, real patients in, risks with intervals out."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from sequela.errors import InputError
 from sequela.progress import Progress
 from sequela.record.cohort import nafld
-from sequela.serve import commands
 from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import in_words
-from sequela.serve.folder.stage import copy_whole, stage
-from sequela.serve.progress import Display, duration
-from sequela.serve.stages.presets import Preset, preset, read_toml, with_file
+from sequela.serve.folder.work import copy_whole, make_folder
+from sequela.serve.progress import duration
+from sequela.serve.stage import StageRun, stage
+from sequela.serve.stages.evaluate import evaluate
+from sequela.serve.stages.ingest import ingest
+from sequela.serve.stages.predict import predict
+from sequela.serve.stages.presets import preset, read_toml, with_file
+from sequela.serve.stages.simulate import simulate
+from sequela.serve.stages.tokenize import tokenize
+from sequela.serve.stages.train import train
 
 BUNDLED = ("nafld",)
 
 
+def _show(result: dict, values: Mapping[str, Any]) -> None:
+    from sequela.serve.pages.terminal import print_summary
+
+    print_summary(result)
+    peak = max(part["peak_rss_mb"] for part in result["stages"].values())
+    print(f"Peak memory {peak:,.0f} MB. Open {values['out'] / 'report.html'} to read on.")
+
+
+@stage(line=None, show=_show, steps=True)
 def demo(
-    source: str = "nafld",
-    raw: str | Path | None = None,
-    out: str | Path = "demo-output",
     *,
+    source: str = "nafld",
+    raw: Path | None = None,
+    out: Path = Path("demo-output"),
     seed: int = 0,
-    config: str | Path | None = None,
-    quiet: bool = True,
+    config: Path | None = None,
+    run: StageRun,
 ) -> dict:
-    """Run every stage on real patients and write metrics.json, report.html and all that lies between.
+    """Real patients in, risks with intervals out: every stage, one after the other.
+
+    Learns from the training patients of a real cohort, simulates the futures
+    of patients it has not seen, and compares the risks with what happened and
+    with plain baselines. Run again, it continues where it stopped.
+
+    Example: sequela demo --out demo-output
 
     Args:
-        source: "nafld", which comes with the package, or "physionet2012".
-        raw: the folder of the raw files; not needed for bundled data.
-        out: the folder to write. Stages that are up to date there are skipped.
-        seed: seed of training, simulation and bootstrap.
-        config: a TOML file with sections [tokenize], [train] and [simulate] that change the demo's settings.
-        quiet: show no progress.
+        source: The data: nafld (comes with sequela) or physionet2012.
+        raw: The folder of the raw files; not needed for nafld.
+        out: The folder to write; report.html in it is the result for people.
+        seed: Seed of training, simulation and bootstrap.
+        config: A TOML file with sections [tokenize], [train] and [simulate] that change the demo's settings.
 
     Returns:
         What metrics.json holds: the scores of every task and model, and what each stage took.
@@ -48,94 +69,62 @@ def demo(
     """
     chosen = preset(source)
     if config is not None:
-        chosen = with_file(chosen, Path(config), read_toml(Path(config)))
+        chosen = with_file(chosen, config, read_toml(config))
     chosen = replace(
         chosen, train=replace(chosen.train, seed=seed), simulate=replace(chosen.simulate, seed=seed)
     )
     _check_raw(source, raw)
-    folder = Path(out)
-    _claim(folder, {"source": source, "seed": seed, **asdict(chosen)})
-    display = Display(quiet)
-    meds, corpus, model = folder / "meds", folder / "corpus", folder / "model"
-    simulated, predictions, evaluation = folder / "simulated", folder / "predictions", folder / "evaluation"
+    _mark(out, {"source": source, "seed": seed, **asdict(chosen)})
+    meds, corpus, model = out / "meds", out / "corpus", out / "model"
+    simulated, predictions, evaluation = out / "simulated", out / "predictions", out / "evaluation"
 
-    def run(name: str, work: Callable[[Progress], dict]) -> None:
-        with display.stage(name) as progress:
-            done = work(progress)
+    def step(name: str, work: Callable[..., dict], *folders: Path, **settings: Any) -> None:
+        with run.display.stage(name) as progress:
+            done = work(*folders, **settings, progress=progress)
         took = "up to date" if done["skipped"] else duration(done["seconds"])
-        display.say(f"{name:<9} {took:>12}   {in_words(done)}")
+        run.say(f"{name:<9} {took:>12}   {in_words(done)}")
 
-    run("ingest", lambda progress: _ingest(source, raw, meds, progress))
-    run(
-        "tokenize",
-        lambda progress: commands.tokenize(meds, corpus, settings=chosen.tokenize, progress=progress),
-    )
-    run("train", lambda progress: commands.train(corpus, model, settings=chosen.train, progress=progress))
-    run("simulate", lambda progress: _simulate(model, meds, simulated, chosen, progress))
-    run("predict", lambda progress: _predict(simulated, meds, predictions, chosen, progress))
-    run("evaluate", lambda progress: commands.evaluate(predictions, evaluation, seed=seed, progress=progress))
+    step("ingest", _ingest, meds, source=source, raw=raw)
+    step("tokenize", tokenize, meds, corpus, settings=chosen.tokenize)
+    step("train", train, corpus, model, settings=chosen.train)
+    asked = {"task": chosen.tasks, "settings": chosen.simulate}
+    step("simulate", simulate, model, meds, simulated, patients=chosen.patients, **asked)
+    step("predict", predict, simulated, meds, predictions, **asked)
+    step("evaluate", evaluate, predictions, evaluation, seed=seed)
     for name in ("metrics.json", "report.html"):
-        copy_whole(evaluation / name, folder / name)
-    return json.loads((folder / "metrics.json").read_text())
+        copy_whole(evaluation / name, out / name)
+    return json.loads((out / "metrics.json").read_text())
 
 
-def _check_raw(source: str, raw: str | Path | None) -> None:
+def _check_raw(source: str, raw: Path | None) -> None:
     if raw is None and source not in BUNDLED:
-        raise InputError(
-            f"the data of {source} does not come with the package: give its folder with --raw FOLDER."
-        )
-    if raw is not None and not Path(raw).exists():
-        raise InputError(f"{raw} does not exist: check the path after --raw.")
+        raise InputError(f"the data of {source} does not come with the package: give its folder with `raw`.")
+    if raw is not None and not raw.exists():
+        raise InputError(f"{raw} does not exist: check the path after `raw`.")
 
 
-def _claim(folder: Path, settings: dict) -> None:
+def _mark(folder: Path, settings: dict) -> None:
     """Mark `folder` as a demo's, unless something else is in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        facts = manifest.read(folder) if folder.is_dir() else None
-        if facts is None or facts["stage"] != "demo":
+        written = manifest.read(folder) if folder.is_dir() else None
+        if written is None or written["stage"] != "demo":
             raise InputError(
-                f"{folder} exists and is no demo's folder: move it away or choose another with --out."
+                f"{folder} exists and is no demo's folder: move it away or choose another with `out`."
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         manifest.write(folder, manifest.describe("demo", settings, {}, folder))
     except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written to ({error.strerror}): choose another with --out."
-        ) from error
+        raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another with `out`.") from error
 
 
-def _ingest(source: str, raw: str | Path | None, meds: Path, progress: Progress) -> dict:
+def _ingest(meds: Path, *, source: str, raw: Path | None, progress: Progress) -> dict:
     if raw is not None:
-        return commands.ingest(source, raw, meds, progress=progress)
+        return ingest(source, raw, meds, progress=progress)
     bundled = nafld()
 
     def copy(work: Path) -> dict:
         shutil.copytree(bundled, work, dirs_exist_ok=True)
         return {}
 
-    return stage(meds, "ingest", {"source": source}, {"bundled": bundled}, copy)
-
-
-def _simulate(model: Path, meds: Path, out: Path, chosen: Preset, progress: Progress) -> dict:
-    return commands.simulate(
-        model,
-        meds,
-        out,
-        task=chosen.tasks,
-        patients=chosen.patients,
-        settings=chosen.simulate,
-        progress=progress,
-    )
-
-
-def _predict(simulated: Path, meds: Path, out: Path, chosen: Preset, progress: Progress) -> dict:
-    return commands.predict(
-        simulated,
-        meds,
-        out,
-        task=chosen.tasks,
-        settings=chosen.simulate,
-        seed=chosen.train.seed,
-        progress=progress,
-    )
+    return make_folder(meds, "ingest", {"source": source}, {"bundled": bundled}, copy)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import NoneType
-from typing import get_args, get_origin, get_type_hints
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
+from sequela.serve.keywords import changed
 from sequela.tokens.ehr.settings import TokenSettings
-from sequela.training.settings import EITHER, TrainSettings
+from sequela.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,6 @@ class Preset:
     simulate: SimulateSettings = field(default_factory=SimulateSettings)
     patients: int | None = None
 
-
-Settings = TokenSettings | TrainSettings | SimulateSettings
-WORDS: dict[object, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text in quotes",
-    tuple: "a list of numbers",
-}
 
 # Two layers, 128 wide: what learns these data in a few minutes on two cores. The rates are tuned (docs/records).
 SMALL = TrainSettings(
@@ -116,36 +106,6 @@ def with_file(chosen: Preset, path: Path, sections: dict) -> Preset:
             raise InputError(
                 f"{path}: '{section}' is not one of the sections {', '.join(f'[{one}]' for one in known)}."
             )
-        chosen = replace(
-            chosen, **{section: _replaced(getattr(chosen, section), values, f"{path}, [{section}]")}
-        )
+        where = f"{path}, [{section}]: "
+        chosen = replace(chosen, **{section: changed(getattr(chosen, section), values, where)})
     return chosen
-
-
-def _replaced(settings: Settings, values: dict, where: str) -> Settings:
-    types = get_type_hints(type(settings))
-    clean = {}
-    for name, value in values.items():
-        key = name.replace("-", "_")
-        if key not in types:
-            raise InputError(f"{where}: there is no setting '{name}'; there are {', '.join(types)}.")
-        clean[key] = _of_type(types[key], value, f"{where}: '{name}'")
-    dropped = {
-        other: None for group in EITHER if set(group) & set(clean) for other in group if other in types
-    }
-    try:
-        return replace(settings, **dropped | clean)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}.") from error
-
-
-def _of_type(wanted: object, value: object, where: str) -> object:
-    """`value` as the type of its setting: whole numbers pass for numbers, lists for tuples."""
-    kind = get_args(wanted)[0] if NoneType in get_args(wanted) else get_origin(wanted) or wanted
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is tuple and isinstance(value, list):
-        return tuple(value)
-    if type(value) is not kind:
-        raise InputError(f"{where} is {value!r}: write {WORDS[kind]}.")
-    return value

@@ -14,16 +14,16 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from sequela.serve.folder import launch
-from sequela.serve.folder.stage import stage
+from sequela.serve.folder.work import make_folder
 out = Path(sys.argv[1])
-with launch.world() as world:
+with launch.process_group() as world:
     def make(work):
         (work / f"of-{world.rank}").write_text(str(work))
         world.tell()  # all have written
         return {"by": world.rank}
     for number in range(2):
         def lead(make):
-            return stage(out / "made", "copy", {}, {}, make)
+            return make_folder(out / "made", "copy", {}, {}, make)
         facts = launch.together(world, lead, make)
         (out / f"facts-{number}-{world.rank}").write_text(json.dumps(facts))
 """
@@ -48,7 +48,7 @@ def test_all_work_in_one_folder_and_know_what_became_of_it(tmp_path: Path) -> No
 
 
 def test_one_process_is_a_stage_as_ever() -> None:
-    with launch.world() as world:
+    with launch.process_group() as world:
         assert launch.together(world, lambda make: {"made": make(Path())}, lambda work: {}) == {"made": {}}
 
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from sequela.serve.folder.lineage import counted, in_words, spent
-from sequela.serve.folder.stage import stage
+from sequela.serve.folder.work import make_folder
 
 
 def test_stages_are_found_first_stage_first(tmp_path: Path) -> None:
-    stage(tmp_path / "meds", "ingest", {}, {}, lambda work: {"events": 10})
+    make_folder(tmp_path / "meds", "ingest", {}, {}, lambda work: {"events": 10})
     splits = {"splits": {"train": {"tokens": 7, "sha256": "ab"}, "tuning": {"tokens": 3}}, "curve": [1.0]}
-    stage(tmp_path / "corpus", "tokenize", {}, {"meds": tmp_path / "meds"}, lambda work: splits)
+    make_folder(tmp_path / "corpus", "tokenize", {}, {"meds": tmp_path / "meds"}, lambda work: splits)
     inputs = {"corpus": tmp_path / "corpus", "meds": tmp_path / "meds"}
-    last = stage(
+    last = make_folder(
         tmp_path / "model", "train", {}, inputs, lambda work: {"flops": 1e9, "seconds": 99.0, "ok": True}
     )
     found = spent([tmp_path / "model"])

@@ -6,7 +6,7 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.serve.folder import manifest
-from sequela.serve.folder.stage import stage
+from sequela.serve.folder.work import make_folder
 
 
 def write(text: str):
@@ -43,15 +43,15 @@ def test_names_of_files_count(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_in_our_folder_is_seen(tmp_path: Path) -> None:
-    stage(tmp_path / "a", "copy", {}, {}, write("one"))
+    make_folder(tmp_path / "a", "copy", {}, {}, write("one"))
     before = manifest.fingerprint(tmp_path / "a")
     (tmp_path / "a" / "file").write_text("on")
     assert manifest.fingerprint(tmp_path / "a") != before
 
 
 def test_sources_are_found_after_a_move(tmp_path: Path) -> None:
-    stage(tmp_path / "run" / "a", "copy", {}, {}, write("one"))
-    stage(tmp_path / "run" / "b", "train", {}, {"corpus": tmp_path / "run" / "a"}, write("two"))
+    make_folder(tmp_path / "run" / "a", "copy", {}, {}, write("one"))
+    make_folder(tmp_path / "run" / "b", "train", {}, {"corpus": tmp_path / "run" / "a"}, write("two"))
     (tmp_path / "run").rename(tmp_path / "moved")
     assert manifest.source(tmp_path / "moved" / "b", "corpus") == tmp_path / "moved" / "a"
     assert manifest.source(tmp_path / "moved" / "b", "meds") is None

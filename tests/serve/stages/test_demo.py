@@ -8,8 +8,6 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
-from sequela.serve import commands
-from sequela.serve.stages import demo as demo_module
 from sequela.serve.stages.demo import demo
 from sequela.serve.stages.presets import preset
 
@@ -18,7 +16,7 @@ TASKS = preset("nafld").tasks
 
 @pytest.fixture(autouse=True)
 def small_cohort(monkeypatch: pytest.MonkeyPatch, small_meds: Path) -> None:
-    monkeypatch.setattr(demo_module, "nafld", lambda: small_meds)
+    monkeypatch.setattr("sequela.serve.stages.demo.nafld", lambda: small_meds)
 
 
 def test_every_stage_left_its_folder(small_demo: Path) -> None:
@@ -84,14 +82,9 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 
 def test_data_that_is_not_bundled_has_to_be_given(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match="physionet2012 does not come with the package: give its folder with --raw"
+        InputError, match="physionet2012 does not come with the package: give its folder with `raw`"
     ):
-        demo("physionet2012", out=tmp_path / "out")
-    with pytest.raises(InputError, match="nowhere does not exist: check the path after --raw"):
-        demo("physionet2012", tmp_path / "nowhere", out=tmp_path / "out")
+        demo(source="physionet2012", out=tmp_path / "out")
+    with pytest.raises(InputError, match="nowhere does not exist: check the path after `raw`"):
+        demo(source="physionet2012", raw=tmp_path / "nowhere", out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_report_can_be_made_again(small_demo: Path, tmp_path: Path) -> None:
-    commands.report(small_demo, tmp_path / "report")
-    assert (tmp_path / "report" / "report.html").read_text() == (small_demo / "report.html").read_text()

@@ -227,7 +227,7 @@ def mapping(tmp_path):
 
 
 def test_a_stage_knows_its_duckdb_file(file, mapping, tmp_path):
-    from sequela.serve.commands import ingest
+    from sequela import ingest
 
     first = ingest(mapping, file, tmp_path / "out")
     assert first["result"]["events"] == 1 and not first["skipped"]

@@ -2,7 +2,7 @@ import shutil
 from pathlib import Path
 
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.stages.scaling.downstream import downstream
+from sequela.serve.stages.scaling.downstream import DownstreamSettings, downstream
 
 
 def test_the_best_model_of_each_budget_answers_and_the_best_of_all_with_fewer_rollouts(
@@ -14,9 +14,8 @@ def test_the_best_model_of_each_budget_answers_and_the_best_of_all_with_fewer_ro
     ]
     for row in rows:
         shutil.copytree(small_demo / "model", tmp_path / "runs" / row["run"])
-    found = downstream(
-        tmp_path, rows, small_demo / "meds", ["death_5y"], SimulateSettings(rollouts=5, limit=32), patients=60
-    )
+    ask = DownstreamSettings(small_demo / "meds", ("death_5y",), patients=60)
+    found = downstream(tmp_path, rows, ask, SimulateSettings(rollouts=5, limit=32))
     assert [(one["run"], one["rollouts"]) for one in found] == [("b", 5), ("c", 1), ("c", 2), ("c", 5)]
     assert all(
         0 <= one["auroc"]["low"] <= one["auroc"]["value"] <= one["auroc"]["high"] <= 1 for one in found

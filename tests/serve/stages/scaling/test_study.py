@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import sequela
 from sequela.errors import InputError
 from sequela.record.worlds.zipf import ZipfWorld
-from sequela.serve import commands
 from sequela.serve.stages.scaling.study import Study, scale
 from sequela.tokens.ehr.tokenize import tokenize
 from sequela.training.scaling.settings import ScaleSettings
@@ -168,24 +168,18 @@ def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
     assert not list(out.rglob("*.claim"))
 
 
-def test_bad_input_is_named(corpus, tmp_path, monkeypatch):
+def test_bad_input_is_named(corpus, tmp_path):
     with pytest.raises(InputError, match=r"leave out epochs"):
-        commands.scale(corpus, tmp_path / "a", flops=FLOPS, base=replace(BASE, epochs=2.0))
+        sequela.scale(corpus, tmp_path / "a", flops=FLOPS, base=replace(BASE, epochs=2.0))
     with pytest.raises(InputError, match="--flops needs one or more"):
-        commands.scale(corpus, tmp_path / "b", flops=[-1.0], base=BASE)
-    with pytest.raises(InputError, match="give both --task and --meds"):
-        commands.scale(corpus, tmp_path / "c", flops=FLOPS, base=BASE, task="in_hospital_death")
+        sequela.scale(corpus, tmp_path / "b", flops=[-1.0], base=BASE)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="holds no scaling study"):
-        commands.scale(corpus, tmp_path / "d", flops=FLOPS, base=BASE)
+        sequela.scale(corpus, tmp_path / "d", flops=FLOPS, base=BASE)
     study_of(corpus, tmp_path / "e", Surface(corpus))
     with pytest.raises(InputError, match="with another settings"):
-        commands.scale(corpus, tmp_path / "e", flops=FLOPS, base=replace(BASE, clip=0.5))
+        sequela.scale(corpus, tmp_path / "e", flops=FLOPS, base=replace(BASE, clip=0.5))
     with pytest.raises(ValueError, match="seeds"):
         ScaleSettings(seeds=0)
     assert math.isfinite(ScaleSettings().most_epochs)
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "0")
-    with pytest.raises(InputError, match="not started by torchrun"):
-        commands.scale(corpus, tmp_path / "f", flops=FLOPS, base=BASE)

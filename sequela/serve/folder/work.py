@@ -1,4 +1,4 @@
-"""One stage: folders in, one folder out, which is there whole or not at all.
+"""The folder that a stage writes, which is there whole or not at all.
 
 The work happens in a hidden folder beside the result and is renamed at the end. An error or Ctrl-C removes that
 folder, unless the stage can go on from it; what a killed run left behind is removed, or taken over, by the next one,
@@ -26,14 +26,15 @@ UNFINISHED = ".unfinished-"
 REPLACED = "-replaced"
 BEGUN = "begun.json"
 ALIVE = ".alive"
+Make = Callable[[Path], dict]
 
 
-def stage(
+def make_folder(
     out: Path,
     name: str,
     settings: dict,
     inputs: dict[str, Path],
-    make: Callable[[Path], dict],
+    make: Make,
     *,
     resumable: bool = False,
     fresh: bool = False,

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from sequela.errors import InputError
-from sequela.serve.folder.stage import copy_whole, stage
+from sequela.serve.folder.work import copy_whole, make_folder
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def test_folder_and_manifest(tmp_path: Path, source: Path) -> None:
-    facts = stage(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, copy_rows(source))
+    facts = make_folder(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, copy_rows(source))
     written = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert contents(tmp_path / "out") == ["manifest.json", "rows.csv"]
     assert written["stage"] == "copy"
@@ -55,25 +55,25 @@ def test_folder_and_manifest(tmp_path: Path, source: Path) -> None:
 
 
 def test_up_to_date_is_skipped(tmp_path: Path, source: Path) -> None:
-    stage(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, copy_rows(source))
-    again = stage(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, never)
+    make_folder(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, copy_rows(source))
+    again = make_folder(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, never)
     assert again["skipped"]
 
 
 @pytest.mark.parametrize("change", ["settings", "content", "deeper"])
 def test_what_changed_is_made_anew(tmp_path: Path, source: Path, change: str) -> None:
-    stage(tmp_path / "first", "copy", {}, {"rows": source}, copy_rows(source))
+    make_folder(tmp_path / "first", "copy", {}, {"rows": source}, copy_rows(source))
     out, settings = tmp_path / "out", {"depth": 2}
     inputs = {"rows": tmp_path / "first"}
-    stage(out, "copy", settings, inputs, copy_rows(source))
+    make_folder(out, "copy", settings, inputs, copy_rows(source))
     if change == "settings":
         settings = {"depth": 3}
     if change == "content":
         inputs = {"rows": source}
     if change == "deeper":
         (source / "rows.csv").write_text("a,b\n1,3\n")
-        stage(tmp_path / "first", "copy", {}, {"rows": source}, copy_rows(source))
-    assert not stage(out, "copy", settings, inputs, copy_rows(source))["skipped"]
+        make_folder(tmp_path / "first", "copy", {}, {"rows": source}, copy_rows(source))
+    assert not make_folder(out, "copy", settings, inputs, copy_rows(source))["skipped"]
     assert contents(tmp_path) == ["first", "out", "source"]
 
 
@@ -84,35 +84,35 @@ def test_nothing_half_written(tmp_path: Path, source: Path, error: BaseException
         raise error
 
     with pytest.raises(type(error)):
-        stage(tmp_path / "out", "copy", {}, {"rows": source}, fail)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": source}, fail)
     assert contents(tmp_path) == ["source"]
-    assert not stage(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))["skipped"]
+    assert not make_folder(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))["skipped"]
 
 
 def test_failure_keeps_the_previous_result(tmp_path: Path, source: Path) -> None:
-    stage(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, copy_rows(source))
+    make_folder(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, copy_rows(source))
     with pytest.raises(AssertionError):
-        stage(tmp_path / "out", "copy", {"depth": 3}, {"rows": source}, never)
-    assert stage(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, never)["skipped"]
+        make_folder(tmp_path / "out", "copy", {"depth": 3}, {"rows": source}, never)
+    assert make_folder(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, never)["skipped"]
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path, source: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from sequela.serve.folder.stage import stage\n"
+        "import sys, time; from pathlib import Path; from sequela.serve.folder.work import make_folder\n"
         "def make(work): (work / 'half').write_text('x'); time.sleep(60)\n"
-        "stage(Path(sys.argv[1]), 'copy', {}, {'rows': Path(sys.argv[2])}, make)"
+        "make_folder(Path(sys.argv[1]), 'copy', {}, {'rows': Path(sys.argv[2])}, make)"
     )
     run = subprocess.Popen([sys.executable, "-c", script, tmp_path / "out", source])
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob(".out.unfinished-*/half")) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert list(tmp_path.glob(".out.unfinished-*/half"))
-    other = stage(tmp_path / "other", "copy", {}, {"rows": source}, copy_rows(source))
+    other = make_folder(tmp_path / "other", "copy", {}, {"rows": source}, copy_rows(source))
     assert not other["skipped"]
     assert list(tmp_path.glob(".out.unfinished-*/half")), "a run that is alive keeps its folder"
     run.send_signal(signal.SIGKILL)
     run.wait()
-    stage(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))
+    make_folder(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))
     assert contents(tmp_path) == ["other", "out", "source"]
 
 
@@ -121,40 +121,40 @@ def test_a_foreign_folder_is_never_touched(tmp_path: Path, source: Path) -> None
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match=r"out exists and was not made by sequela: .* choose another"):
-        stage(out, "copy", {}, {"rows": source}, never)
+        make_folder(out, "copy", {}, {"rows": source}, never)
     (out / "manifest.json").write_text('{"name": "some web app"}')
     with pytest.raises(InputError, match="was not made by sequela"):
-        stage(out, "copy", {}, {"rows": source}, never)
+        make_folder(out, "copy", {}, {"rows": source}, never)
     assert (out / "thesis.txt").read_text() == "years of work"
 
 
 def test_an_empty_folder_will_do(tmp_path: Path, source: Path) -> None:
     (tmp_path / "out").mkdir()
-    stage(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))
+    make_folder(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))
     assert contents(tmp_path / "out") == ["manifest.json", "rows.csv"]
 
 
 def test_the_result_of_another_stage_is_not_replaced(tmp_path: Path, source: Path) -> None:
-    stage(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))
+    make_folder(tmp_path / "out", "copy", {}, {"rows": source}, copy_rows(source))
     with pytest.raises(InputError, match="result of `sequela copy`, which `sequela train` will not replace"):
-        stage(tmp_path / "out", "train", {}, {"rows": source}, never)
+        make_folder(tmp_path / "out", "train", {}, {"rows": source}, never)
 
 
 @pytest.mark.parametrize("place", ["source", "source/inside", "."])
 def test_result_and_input_may_not_overlap(tmp_path: Path, source: Path, place: str) -> None:
     with pytest.raises(InputError, match="overlap"):
-        stage(tmp_path / place, "copy", {}, {"rows": source}, never)
+        make_folder(tmp_path / place, "copy", {}, {"rows": source}, never)
 
 
 def test_missing_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
-        stage(tmp_path / "out", "copy", {}, {"rows": tmp_path / "nowhere"}, never)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": tmp_path / "nowhere"}, never)
     assert contents(tmp_path) == []
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path, source: Path) -> None:
     with pytest.raises(InputError, match="cannot be written to"):
-        stage(source / "rows.csv" / "out", "copy", {}, {}, never)
+        make_folder(source / "rows.csv" / "out", "copy", {}, {}, never)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
@@ -169,7 +169,7 @@ def test_a_full_disk_is_named(tmp_path: Path, source: Path, writer: str) -> None
         return {}
 
     with pytest.raises(InputError, match=r"the disk is full: .*out could not be written, \d+ MB are free in"):
-        stage(tmp_path / "out", "copy", {}, {"rows": source}, fill)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": source}, fill)
     assert contents(tmp_path) == ["source"]
 
 
@@ -178,7 +178,7 @@ def test_other_system_errors_are_not_called_a_full_disk(tmp_path: Path, source: 
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with pytest.raises(OSError, match="Input/output error"):
-        stage(tmp_path / "out", "copy", {}, {"rows": source}, fail)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": source}, fail)
 
 
 def half(work: Path) -> dict:
@@ -193,9 +193,9 @@ def half(work: Path) -> dict:
 def test_a_resumable_stage_goes_on_where_it_was_cut_short(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        stage(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
+        make_folder(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
     assert not out.exists()
-    stage(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
+    make_folder(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
     assert sorted(path.name for path in out.iterdir()) == ["first", "manifest.json", "second"]
     assert contents(tmp_path) == ["out", "source"]
 
@@ -206,12 +206,12 @@ def test_what_was_begun_for_another_result_is_not_taken_over(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        stage(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
+        make_folder(out, "copy", {"a": 1}, {"rows": source}, half, resumable=True)
     if change == "input":
         (source / "rows.csv").write_text("other")
     settings = {"a": 2 if change == "settings" else 1}
     with pytest.raises(KeyboardInterrupt):  # begins anew
-        stage(out, "copy", settings, {"rows": source}, half, resumable=change != "not resumable")
+        make_folder(out, "copy", settings, {"rows": source}, half, resumable=change != "not resumable")
 
 
 def test_bad_input_leaves_nothing_of_a_resumable_stage(tmp_path: Path, source: Path) -> None:
@@ -220,7 +220,7 @@ def test_bad_input_leaves_nothing_of_a_resumable_stage(tmp_path: Path, source: P
         raise InputError("no")
 
     with pytest.raises(InputError):
-        stage(tmp_path / "out", "copy", {}, {"rows": source}, refuse, resumable=True)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": source}, refuse, resumable=True)
     assert contents(tmp_path) == ["source"]
 
 
@@ -228,21 +228,21 @@ def test_a_resumable_stage_begins_anew_where_asked(tmp_path: Path, source: Path)
     out = tmp_path / "out"
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            stage(out, "copy", {}, {"rows": source}, half, resumable=True, fresh=True)
-    stage(out, "copy", {}, {"rows": source}, half, resumable=True)
+            make_folder(out, "copy", {}, {"rows": source}, half, resumable=True, fresh=True)
+    make_folder(out, "copy", {}, {"rows": source}, half, resumable=True)
 
 
 def left_elsewhere(out: Path, source: Path) -> Path:
     """What a run on another machine that shares the folder leaves behind."""
     with pytest.raises(KeyboardInterrupt):
-        stage(out, "copy", {}, {"rows": source}, half, resumable=True)
+        make_folder(out, "copy", {}, {"rows": source}, half, resumable=True)
     (leftover,) = out.parent.glob(".out.unfinished-*")
     return leftover.rename(out.parent / ".out.unfinished-another-machine-7")
 
 
 def test_what_another_machine_left_is_taken_over(tmp_path: Path, source: Path) -> None:
     left_elsewhere(tmp_path / "out", source)
-    stage(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
+    make_folder(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
     assert contents(tmp_path / "out") == ["first", "manifest.json", "second"]
     assert contents(tmp_path) == ["out", "source"]
 
@@ -256,11 +256,11 @@ def test_of_another_machine_at_work_nothing_is_taken(tmp_path: Path, source: Pat
     past = time.time() - 60 * minutes
     os.utime(alive, (past, past))
     if minutes > 5:
-        stage(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
         assert contents(tmp_path) == ["out", "source"]
     else:
         with pytest.raises(InputError, match=r"another process works on the same result in .*-7, or did so"):
-            stage(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
+            make_folder(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
         assert leftover.exists()
 
 
@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_what_a_stage_can_go_on_from(tmp_path: Path, source: 
         return {}
 
     with pytest.raises(InputError, match=r"the disk is full: .* run the same command again, which goes on"):
-        stage(tmp_path / "out", "copy", {}, {"rows": source}, fill, resumable=True)
+        make_folder(tmp_path / "out", "copy", {}, {"rows": source}, fill, resumable=True)
     (leftover,) = tmp_path.glob(".out.unfinished-*")
     assert (leftover / "first").exists()
 

@@ -1,0 +1,114 @@
+"""Settings from keywords: what each keyword means, which values it takes, and what is near a misspelled one."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from functools import lru_cache
+from itertools import pairwise
+from numbers import Integral, Real
+from os import PathLike, fspath
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from sequela.errors import InputError, nearest
+from sequela.training.settings import EITHER
+
+Settings = TypeVar("Settings")
+WORDS: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+}
+
+
+@lru_cache
+def described(settings: type) -> dict[str, str]:
+    """The sentence under each field of a settings dataclass, by field: its `--help` and its line in the reference."""
+    (body,) = ast.parse(inspect.cleandoc(inspect.getsource(settings))).body
+    return {
+        node.target.id: " ".join(after.value.value.split())
+        for node, after in pairwise(body.body)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
+
+
+@lru_cache
+def hints(settings: type) -> dict[str, Any]:
+    """The type of each field of a settings dataclass, by field."""
+    known = get_type_hints(settings)
+    return {field.name: known[field.name] for field in fields(settings)}
+
+
+def changed(settings: Settings, values: Mapping[str, object], where: str = "") -> Settings:
+    """`settings` with other `values`; of settings that exclude each other, a value drops the others.
+
+    Args:
+        where: begins the message where a value comes from a file.
+
+    Raises:
+        InputError: for a name that is no setting, or a value that the settings refuse.
+    """
+    types, clean = hints(type(settings)), {}
+    for name, value in values.items():
+        key = name.replace("-", "_")
+        if key not in types:
+            raise InputError(
+                f"{where}there is no setting '{name}'{nearest(key, types)}; there are {', '.join(types)}."
+            )
+        clean[key] = converted(types[key], value, f"{where}`{name}`")
+    dropped = {
+        other: None for group in EITHER if set(group) & set(clean) for other in group if other in types
+    }
+    try:
+        return replace(settings, **dropped | clean)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{where}{error}.") from error
+
+
+def converted(hint: Any, value: object, name: str) -> object:
+    """`value` as the type `hint`: whole numbers pass for numbers, lists for tuples, texts for paths.
+
+    A single text or path passes for a tuple of them.
+
+    Raises:
+        InputError: for a value of another type; the message begins with `name`.
+    """
+    if NoneType in get_args(hint):
+        if value is None:
+            return None
+        hint = get_args(hint)[0]
+    if get_origin(hint) is tuple:
+        return _tuple(get_args(hint), value, name)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if hint is float and isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    if hint in (str, Path) and isinstance(value, str | PathLike):
+        return hint(fspath(value))
+    if hint not in WORDS:
+        return value
+    raise InputError(f"{name} is {value!r}: give {WORDS[hint]}.")
+
+
+def _tuple(kinds: tuple, value: object, name: str) -> tuple:
+    kind = kinds[0]
+    if kind in (str, Path) and isinstance(value, str | PathLike):
+        value = (value,)
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        raise InputError(f"{name} is {value!r}: give a list, each of it {WORDS[kind]}.")
+    result = tuple(converted(kind, part, name) for part in value)
+    if Ellipsis not in kinds and len(result) != len(kinds):
+        raise InputError(f"{name} has {len(result)} values: give {len(kinds)}.")
+    return result

@@ -1,0 +1,58 @@
+"""`sequela evaluate`: predictions to scores with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sequela.serve.folder.lineage import spent
+from sequela.serve.stage import StageRun, stage
+
+
+def _show(result: dict, values: Mapping[str, Any]) -> None:
+    from sequela.serve.pages.terminal import print_summary
+
+    print_summary(json.loads((values["out"] / "metrics.json").read_text()))
+
+
+@stage(show=_show)
+def evaluate(
+    predictions: Path,
+    out: Path,
+    *,
+    also: tuple[Path, ...] = (),
+    seed: int = 0,
+    run: StageRun,
+) -> dict:
+    """Score predictions against what happened, with 95 % intervals.
+
+    Example: sequela evaluate predictions/ evaluation/
+
+    Args:
+        predictions: A folder of predictions, such as sequela predict writes, or another one of the same layout.
+        out: The folder to write: metrics.json and report.html.
+        also: Another folder of predictions to score side by side; repeat for several.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        InputError: where a file is not in the meds-evaluation schema.
+    """
+    folders = [predictions, *also]
+    roles = ["predictions", *(f"predictions_{number}" for number in range(2, len(folders) + 1))]
+
+    def make(work: Path) -> dict:
+        from sequela.serve.pages.provenance import simulation
+        from sequela.serve.pages.report import write_report
+        from sequela.task.scoring.evaluate import evaluate
+
+        metrics = evaluate(folders, work, seed=seed) | {
+            "simulation": simulation(folders),
+            "stages": spent(folders),
+        }
+        (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_report(metrics, folders, work / "report.html", progress=run.progress)
+        return {"tasks": sorted(metrics["tasks"])}
+
+    return run.folder(out, "evaluate", {"seed": seed}, dict(zip(roles, folders, strict=True)), make)

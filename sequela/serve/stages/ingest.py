@@ -1,0 +1,73 @@
+"""`sequela ingest`: raw tables to MEDS."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sequela.record.schema import FRACTIONS
+from sequela.serve.stage import StageRun, stage
+
+
+@stage(workers=True)
+def ingest(
+    source: str,
+    raw: str,
+    out: Path,
+    *,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    memory: str = "2GB",
+    run: StageRun,
+) -> dict:
+    """Turn raw tables into a MEDS dataset, as a declarative mapping says.
+
+    Every row is accounted for in OUT/ingest.json and, for people, in
+    OUT/ingest.html: events written, rows dropped and why. Nothing here is
+    random: a hash of the patient's number decides who is in train, tuning or
+    held_out. The password of a server is read from PGPASSWORD or ~/.pgpass.
+
+    Example: sequela ingest physionet2012 raw/ meds/
+
+    Args:
+        source: A mapping by name (mimic4, eicu, omop, fhir, synthea ...), your own .toml file, or meds for a MEDS
+            dataset that someone else made.
+        raw: The folder with the raw files, a DuckDB file, or a server: postgresql://USER@HOST/DATABASE?schema=NAME
+        out: The folder to write.
+        fractions: Shares of the patients for train, tuning and held_out.
+        memory: Memory for tables; what exceeds it waits on disk.
+
+    Raises:
+        InputError: where the raw files do not fit the mapping.
+    """
+    from sequela.record.ingest.mapping_file import MEDS, fingerprint
+    from sequela.record.ingest.tables.database import Database, raw_place
+
+    origin = raw_place(raw)
+
+    def make(work: Path) -> dict:
+        from sequela.record.ingest.run import ingest
+        from sequela.serve.pages.ingest import write_ingest_report
+
+        result = ingest(
+            source,
+            origin,
+            work,
+            fractions=fractions,
+            memory=memory,
+            workers=run.workers,
+            progress=run.progress,
+        )
+        write_ingest_report(work)
+        return result
+
+    settings, inputs = {"source": source, "fractions": fractions}, {}
+    if isinstance(origin, Database) and origin.kind == "postgresql":
+        # A server cannot tell whether its tables have changed, so it is read each time.
+        settings |= {"raw": str(origin), "read_at": datetime.now(UTC).isoformat()}
+    else:
+        inputs["raw"] = Path(str(origin))
+    if source != MEDS:
+        settings["mapping"] = fingerprint(source)  # of its text, and of the mappings that it extends
+    if source.endswith(".toml"):
+        inputs["mapping"] = Path(source)
+    return run.folder(out, "ingest", settings, inputs, make)

@@ -1,0 +1,79 @@
+"""`sequela predict`: simulated futures to one answer per patient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sequela.rollout.settings import SimulateSettings
+from sequela.serve.ask import Ask
+from sequela.serve.stage import StageRun, stage
+from sequela.serve.stages.simulate import simulate
+
+
+@stage()
+def predict(
+    model: Path,
+    meds: Path,
+    out: Path = Path("predictions"),
+    *,
+    ask: Ask = Ask(),
+    baselines: bool = True,
+    settings: SimulateSettings = SimulateSettings(),
+    run: StageRun,
+) -> dict:
+    """Turn simulated futures into one answer per patient, next to those of plain
+    baselines.
+
+    A checkpoint is simulated first. Of a folder that sequela simulate wrote,
+    --rollouts takes the first of its futures, and --estimator reads them in
+    another way than they were simulated for; the other settings of a
+    simulation do not matter then. --seed is that of the baselines too.
+
+    Example: sequela predict model/ meds/ predictions/ --task death_5y
+
+    Args:
+        model: A checkpoint, which is simulated into OUT-simulated first; or a folder of sequela simulate.
+        meds: The MEDS dataset with the true answers.
+        out: The folder to write: one file a task and model, in the meds-evaluation schema.
+        baselines: Also fit the baselines on the training patients.
+
+    Raises:
+        InputError: for an unknown task or estimator, or a folder of another kind.
+    """
+    from sequela.rollout.folder import SimulatedFolder
+
+    simulated, first = model, None
+    tasks = ask.tasks()
+    folder = SimulatedFolder(model)
+    if folder.exists:
+        first = settings.rollouts if "rollouts" in run.given else None
+        if not run.given & {"estimator", "settings"}:
+            settings = replace(settings, estimator=folder.estimator())
+    else:
+        simulated = out.with_name(out.name + "-simulated")
+        simulate(model, meds, simulated, ask=ask, settings=settings, progress=run.progress)
+
+    def make(work: Path) -> dict:
+        from sequela.task.answers.predict import predict
+
+        return predict(
+            simulated,
+            meds,
+            work,
+            tasks,
+            estimator=settings.estimator,
+            first=first,
+            baselines=baselines,
+            seed=settings.seed,
+            progress=run.progress,
+        )
+
+    identity = {
+        **ask.task_identity(),
+        "estimator": settings.estimator,
+        "rollouts": first,
+        "baselines": baselines,
+        "seed": settings.seed,
+    }
+    return run.folder(out, "predict", identity, {"simulated": simulated, "meds": meds}, make)

@@ -1,0 +1,84 @@
+"""`sequela simulate`: a model and histories to simulated futures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sequela.rollout.settings import SimulateSettings
+from sequela.serve.ask import Ask
+from sequela.serve.stage import StageRun, stage
+
+if TYPE_CHECKING:
+    from sequela.record.edit import Edits
+
+
+@stage(workers=True, distributed=True)
+def simulate(
+    model: Path,
+    meds: Path,
+    out: Path,
+    *,
+    ask: Ask = Ask(),
+    settings: SimulateSettings = SimulateSettings(),
+    run: StageRun,
+) -> dict:
+    """Simulate futures of the patients that a task asks about.
+
+    The model sees what was known strictly before the prediction time and
+    nothing else. Run again, it continues where it stopped; several machines
+    share it by torchrun or --executor ray.
+
+    Example: sequela simulate model/ meds/ simulated/ --task death_5y --task
+    new_diabetes_5y
+
+    Args:
+        model: A checkpoint, such as sequela train writes.
+        meds: A MEDS dataset with the histories.
+        out: The folder to write: simulated events, MEDS columns plus prediction_time and rollout.
+
+    Raises:
+        InputError: for an unknown task, a checkpoint that is not ours, or a split without patients.
+    """
+    return simulate_edited(model, meds, out, ask, settings, run, None)
+
+
+def simulate_edited(
+    model: Path,
+    meds: Path,
+    out: Path,
+    ask: Ask,
+    settings: SimulateSettings,
+    run: StageRun,
+    edits: Edits | None,
+) -> dict:
+    """`simulate` of histories that are edited first (see `whatif`); `edits` None edits nothing."""
+    identity = {**asdict(settings), **ask.task_identity()}
+    if edits:
+        identity["edits"] = asdict(edits)
+
+    def make(work: Path) -> dict:
+        from sequela.record.edit import NO_EDITS
+        from sequela.rollout.parts import simulate
+
+        return simulate(
+            model,
+            meds,
+            work,
+            ask.requests(model, meds),
+            settings,
+            edits=edits or NO_EDITS,
+            workers=run.workers,
+            crew=run.group,
+            progress=run.progress,
+        )
+
+    return run.folder(
+        out,
+        "simulate",
+        {**identity, "split": ask.split, "patients": ask.patients},
+        {"model": model, "meds": meds},
+        make,
+        resumable=True,
+    )

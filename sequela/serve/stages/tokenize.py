@@ -1,0 +1,45 @@
+"""`sequela tokenize`: a MEDS dataset to a corpus."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from sequela.serve.stage import StageRun, stage
+from sequela.tokens.ehr.settings import MAPS, TokenSettings
+
+
+@stage(workers=True, brief=True)
+def tokenize(
+    meds: Path,
+    out: Path,
+    *,
+    map: tuple[str, ...] = MAPS,
+    settings: TokenSettings = TokenSettings(),
+    run: StageRun,
+) -> dict:
+    """Turn the events of a MEDS dataset into tokens.
+
+    The vocabulary and the value bins are fitted on the training patients
+    only. Nothing here is random. An interrupted run continues where it
+    stopped.
+
+    Example: sequela tokenize meds/ corpus/
+
+    Args:
+        meds: A MEDS dataset, such as sequela ingest writes.
+        out: The folder to write: vocabulary and token rows per split.
+        map: Translates codes: mimic-meds, gem (ICD-9-CM to ICD-10-CM), or your file (columns from, to); repeatable.
+
+    Raises:
+        InputError: where the dataset is not valid MEDS.
+    """
+
+    def make(work: Path) -> dict:
+        from sequela.tokens.ehr.tokenize import tokenize
+
+        return tokenize(meds, work, settings, map, run.workers, progress=run.progress)
+
+    files = {f"map-{Path(name).stem}": Path(name) for name in map if Path(name).is_file()}
+    identity = {**asdict(settings), "maps": [Path(name).stem for name in map]}
+    return run.folder(out, "tokenize", identity, {"meds": meds, **files}, make, resumable=True)

@@ -1,0 +1,72 @@
+"""`sequela train`: a corpus to a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sequela.serve.stage import StageRun, stage
+from sequela.training.settings import TrainSettings
+from sequela.training.shutdown import stopping
+
+
+def _show(result: dict, values: Mapping[str, Any]) -> None:
+    from sequela.serve.pages.terminal import print_losses
+
+    losses = json.loads((values["out"] / "train.json").read_text())["tuning"]
+    if losses is not None:
+        print_losses(losses)
+
+
+@stage(show=_show, distributed=True)
+def train(
+    corpus: Path,
+    out: Path,
+    *,
+    resume: bool = True,
+    settings: TrainSettings = TrainSettings(),
+    run: StageRun,
+) -> dict:
+    """Train a decoder that continues timelines.
+
+    The run is saved every few minutes and on SIGTERM. Interrupted or killed,
+    it continues from there with the same command. On several processes:
+
+    torchrun --nproc-per-node 2 -m sequela train corpus/ model/
+
+    Example: sequela train corpus/ model/ --depth 2 --epochs 5
+
+    Args:
+        corpus: A corpus, such as sequela tokenize writes.
+        out: The folder to write: a checkpoint that transformers can load too. Metrics for a log go into OUT-log, the
+            batch on which the loss diverged into OUT-stopped.
+        resume: Continue from what an interrupted run left behind.
+
+    Raises:
+        InputError: where the folder is no corpus, or the loss diverges.
+        Interrupted: after SIGTERM, once the run is saved.
+    """
+
+    def make(work: Path) -> dict:
+        from sequela.training.loop import train
+
+        summary = train(
+            corpus,
+            work,
+            settings,
+            resume=resume,
+            beside=out,
+            progress=run.progress,
+            say=run.say,
+            world=run.group,
+            stop=stop,
+        )
+        # curves stay in train.json
+        return {name: value for name, value in summary.items() if not isinstance(value, list)}
+
+    with stopping() as stop:
+        return run.folder(
+            out, "train", settings.of_result, {"corpus": corpus}, make, resumable=True, fresh=not resume
+        )

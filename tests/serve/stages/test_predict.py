@@ -1,0 +1,44 @@
+"""A checkpoint is simulated first; a folder of futures is read as it was made, or as the caller says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import sequela
+from sequela.rollout.settings import SimulateSettings
+
+
+def test_predict_simulates_first_where_it_gets_a_checkpoint(small_demo: Path, tmp_path: Path, small) -> None:
+    out = tmp_path / "predictions"
+    done = sequela.predict(
+        small_demo / "model",
+        small_demo / "meds",
+        out,
+        task="death_5y",
+        rollouts=2,
+        baselines=False,
+        patients=60,
+        settings=small.simulate,
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions", "predictions-simulated"}
+    assert done["inputs"]["simulated"]["path"] == "../predictions-simulated"
+    facts = json.loads((tmp_path / "predictions-simulated" / "manifest.json").read_text())
+    assert facts["settings"]["rollouts"] == 2
+    assert 0 < facts["result"]["histories"] <= 60
+
+
+def test_predict_takes_the_estimator_of_the_folder(small_demo: Path, tmp_path: Path) -> None:
+    simulated, meds = tmp_path / "simulated", small_demo / "meds"
+    shutil.copytree(small_demo / "simulated", simulated)
+    about = json.loads((simulated / "simulate.json").read_text())
+    about["settings"]["estimator"] = "mc"
+    (simulated / "simulate.json").write_text(json.dumps(about))
+
+    def used(out: str, **asked) -> str:
+        done = sequela.predict(simulated, meds, tmp_path / out, task="death_5y", baselines=False, **asked)
+        return done["result"]["death_5y"]["estimator"]
+
+    assert used("of-the-folder") == "mc"
+    assert used("of-the-settings", settings=SimulateSettings()) == "scope"
+    assert used("asked-for", estimator="scope") == "scope"
+    assert used("not-there", estimator="reach") == "scope"
