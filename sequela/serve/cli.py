@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,7 +21,7 @@ from sequela.errors import InputError
 from sequela.serve.flags import command_of, spelled
 from sequela.serve.folder.launch import follows
 from sequela.serve.progress import Display
-from sequela.serve.stage import Stage
+from sequela.serve.stage import Finished, Stage
 from sequela.serve.stages import STAGES
 from sequela.serve.stages.presets import read_toml
 from sequela.training.shutdown import Interrupted
@@ -128,14 +129,15 @@ def _run(stage: Stage, arguments: tuple, keywords: dict[str, Any], *, quiet: boo
     if stage.brief:  # no threads for linear algebra, no search for garbage among the imports
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         gc.set_threshold(100_000)
+    start = time.perf_counter()
     result = stage(*arguments, **keywords, quiet=quiet)
     if follows():
         return
-    values = stage.values(arguments, keywords)
+    done = Finished(result, stage.values(arguments, keywords), time.perf_counter() - start)
     if stage.line is not None:
-        Display(quiet).say(stage.line(result, values))
+        Display(quiet).say(stage.line(done))
     if stage.show is not None:
-        stage.show(result, values)
+        stage.show(done)
 
 
 @contextmanager

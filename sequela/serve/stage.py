@@ -94,10 +94,20 @@ class Option:
         return self.default is MISSING
 
 
-def summary_line(result: dict, values: Mapping[str, Any]) -> str:
-    """What is said of a stage that is done: its folder, how long it took, and what it counted."""
+@dataclass(frozen=True)
+class Finished:
+    """A stage that has run as a command: its result, the value of each parameter, and how many seconds it took."""
+
+    result: Any
+    values: Mapping[str, Any]
+    seconds: float = 0.0
+
+
+def summary_line(done: Finished) -> str:
+    """What is said of a finished stage: its folder, how long that took to make, and what it counted."""
+    result = done.result
     took = "is up to date" if result["skipped"] else f"written in {duration(result['seconds'])}"
-    return ", ".join(filter(None, [f"{result['stage']}: {values['out']} {took}", in_words(result)]))
+    return ", ".join(filter(None, [f"{result['stage']}: {done.values['out']} {took}", in_words(result)]))
 
 
 @dataclass(frozen=True)
@@ -105,8 +115,8 @@ class Stage:
     """What a stage's function says of itself.
 
     Attributes:
-        line: a line for stderr when it is done; gets the result and the values of all parameters.
-        show: prints the result on stdout; gets the same.
+        line: what is said on stderr when it is done.
+        show: prints the result on stdout.
         workers: whether it takes `Workers`.
         distributed: whether the processes of torchrun share it.
         steps: whether it shows its progress itself, as several stages one after the other.
@@ -114,8 +124,8 @@ class Stage:
     """
 
     function: Callable[..., Any]
-    line: Callable[[Any, Mapping[str, Any]], str] | None = summary_line
-    show: Callable[[Any, Mapping[str, Any]], None] | None = None
+    line: Callable[[Finished], str] | None = summary_line
+    show: Callable[[Finished], None] | None = None
     workers: bool = False
     distributed: bool = False
     steps: bool = False
@@ -266,8 +276,8 @@ def _keyword(name: str, hint: Any, default: Any) -> Parameter:
 
 def stage(
     *,
-    line: Callable[[Any, Mapping[str, Any]], str] | None = summary_line,
-    show: Callable[[Any, Mapping[str, Any]], None] | None = None,
+    line: Callable[[Finished], str] | None = summary_line,
+    show: Callable[[Finished], None] | None = None,
     **traits: bool,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a stage of a function: it takes keywords for all fields of its settings, and is a command.

@@ -139,7 +139,7 @@ def test_what_the_user_can_mend_ends_with_its_sentence(tmp_path: Path) -> None:
 
 
 def test_our_bugs_exit_with_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("sequela.task.task.catalog", lambda: 1 / 0)
+    monkeypatch.setattr("sequela.task.catalog.catalog", lambda: 1 / 0)
     assert run(["tasks"]) == 1
     assert "bug in sequela" in capsys.readouterr().err
 
@@ -160,7 +160,7 @@ def test_ctrl_c_is_no_bug_of_ours(
     stopped, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("sequela.task.task.catalog", stopped)
+    monkeypatch.setattr("sequela.task.catalog.catalog", stopped)
     assert run(["tasks"]) == 130
     assert capsys.readouterr().err == "sequela: stopped; run the same command again to go on.\n"
     assert signal.getsignal(signal.SIGINT) is before

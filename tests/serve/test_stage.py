@@ -10,7 +10,7 @@ import pytest
 import sequela
 from sequela import TrainSettings
 from sequela.errors import InputError
-from sequela.serve.stage import StageRun, stage, summary_line
+from sequela.serve.stage import Finished, StageRun, stage, summary_line
 
 
 class Interrupted:
@@ -60,7 +60,7 @@ def test_ctrl_c_leaves_nothing_and_a_rerun_completes(
 
 def test_bad_input_is_named(small_demo: Path, tmp_path: Path) -> None:
     model, meds = small_demo / "model", small_demo / "meds"
-    with pytest.raises(InputError, match=r"no task 'deth_5y'.*Did you mean 'death_5y'"):
+    with pytest.raises(InputError, match=r"no task 'deth_5y'.*did you mean 'death_5y'"):
         sequela.simulate(model, meds, tmp_path / "out", task="deth_5y")
     with pytest.raises(InputError, match="no estimator 'magic': choose one of scope, mc"):
         sequela.predict(model, meds, tmp_path / "out", task="death_5y", estimator="magic")
@@ -139,5 +139,5 @@ def test_a_function_is_a_stage(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 
 def test_what_is_said_of_a_finished_stage() -> None:
     made = {"stage": "train", "skipped": False, "seconds": 3.0, "peak_rss_mb": 1, "result": {"tokens": 1200}}
-    assert summary_line(made, {"out": Path("model")}) == "train: model written in 3 s, 1,200 tokens"
-    assert "is up to date" in summary_line({**made, "skipped": True}, {"out": Path("model")})
+    assert summary_line(Finished(made, {"out": Path("model")})) == "train: model written in 3 s, 1,200 tokens"
+    assert "is up to date" in summary_line(Finished({**made, "skipped": True}, {"out": Path("model")}))

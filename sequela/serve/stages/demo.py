@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import in_words
 from sequela.serve.folder.work import copy_whole, make_folder
 from sequela.serve.progress import duration
-from sequela.serve.stage import StageRun, stage
+from sequela.serve.stage import Finished, StageRun, stage
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
 from sequela.serve.stages.predict import predict
@@ -28,12 +28,13 @@ from sequela.serve.stages.train import train
 BUNDLED = ("nafld",)
 
 
-def _show(result: dict, values: Mapping[str, Any]) -> None:
+def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_summary
 
-    print_summary(result)
-    peak = max(part["peak_rss_mb"] for part in result["stages"].values())
-    print(f"Peak memory {peak:,.0f} MB. Open {values['out'] / 'report.html'} to read on.")
+    print_summary(done.result)
+    peak = max(part["peak_rss_mb"] for part in done.result["stages"].values())
+    page = done.values["out"] / "report.html"
+    print(f"{duration(done.seconds)}, peak memory {peak:,.0f} MB. Open {page} to read on.")
 
 
 @stage(line=None, show=_show, steps=True)

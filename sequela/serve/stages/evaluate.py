@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sequela.serve.folder.lineage import spent
-from sequela.serve.stage import StageRun, stage
+from sequela.serve.stage import Finished, StageRun, stage
 
 
-def _show(result: dict, values: Mapping[str, Any]) -> None:
+def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_summary
 
-    print_summary(json.loads((values["out"] / "metrics.json").read_text()))
+    print_summary(json.loads((done.values["out"] / "metrics.json").read_text()))
 
 
 @stage(show=_show)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve.folder import launch
-from sequela.serve.stage import StageRun, stage
+from sequela.serve.stage import Finished, StageRun, stage
 from sequela.serve.stages.scaling.downstream import DownstreamSettings, downstream
 from sequela.serve.stages.train import train
 from sequela.training.scaling.settings import ScaleSettings
 from sequela.training.settings import TrainSettings
 
 
-def _line(result: dict, values: Mapping[str, Any]) -> str:
+def _line(done: Finished) -> str:
     from sequela.serve.pages.scale import PAGE
 
-    answer = result["advice"]["answer"]
-    return f"{answer}\nscale: {result['runs']} runs, open {values['out'] / PAGE} to read on."
+    answer = done.result["advice"]["answer"]
+    return f"{answer}\nscale: {done.result['runs']} runs, open {done.values['out'] / PAGE} to read on."
 
 
 @stage(line=_line)

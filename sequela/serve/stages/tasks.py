@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sequela.serve.stage import stage
+from sequela.serve.stage import Finished, stage
 
 if TYPE_CHECKING:
     from sequela.task.task import Task
 
 
-def _show(result: list[Task], values: Mapping[str, Any]) -> None:
+def _show(done: Finished) -> None:
     from json import dumps
 
-    if values["json"]:
-        print(dumps([task.as_dict() for task in result], indent=2))
+    if done.values["json"]:
+        print(dumps([task.as_dict() for task in done.result], indent=2))
         return
-    for task in result:
+    for task in done.result:
         print(f"{task.name:<24} {task.dataset:<14} {task.title}")
 
 

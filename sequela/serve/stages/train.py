@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from sequela.serve.stage import StageRun, stage
+from sequela.serve.stage import Finished, StageRun, stage
 from sequela.training.settings import TrainSettings
 from sequela.training.shutdown import stopping
 
 
-def _show(result: dict, values: Mapping[str, Any]) -> None:
+def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_losses
 
-    losses = json.loads((values["out"] / "train.json").read_text())["tuning"]
+    losses = json.loads((done.values["out"] / "train.json").read_text())["tuning"]
     if losses is not None:
         print_losses(losses)
 

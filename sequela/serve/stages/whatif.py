@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve.ask import Ask
 from sequela.serve.folder import launch, manifest
 from sequela.serve.folder.work import copy_whole
-from sequela.serve.stage import StageRun, stage
+from sequela.serve.stage import Finished, StageRun, stage
 from sequela.serve.stages.simulate import simulate_edited
 
 
@@ -30,10 +28,10 @@ class EditSettings:
     """Average over all patients, not only over those whose history the model reads differently."""
 
 
-def _show(result: dict, values: Mapping[str, Any]) -> None:
+def _show(done: Finished) -> None:
     from sequela.serve.pages.whatif import print_whatif, read_whatif
 
-    print_whatif(read_whatif(values["out"]))
+    print_whatif(read_whatif(done.values["out"]))
 
 
 @stage(show=_show, workers=True)

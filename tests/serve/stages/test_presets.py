@@ -40,8 +40,11 @@ def test_a_file_changes_settings(tmp_path: Path) -> None:
             "[trian]\ndepth = 2",
             r"my\.toml: 'trian' is not one of the sections \[tokenize\], \[train\], \[simulate\]",
         ),
-        ("depth = 2", "`depth` is not one of the sections"),
-        ("[train]\ndpeth = 2", r"\[train\]: there is no setting 'dpeth'; there are preset, depth,"),
+        ("depth = 2", "'depth' is not one of the sections"),
+        (
+            "[train]\ndpeth = 2",
+            r"\[train\]: there is no setting 'dpeth' \(did you mean 'depth'\?\); there are preset, depth,",
+        ),
         ("[train]\ndepth = 'two'", r"\[train\]: `depth` is 'two': give a whole number"),
         ("[train]\ndepth = true", "`depth` is True"),
         ("[train]\nwidth = 'two'", "`width` is 'two': give a whole number"),
