@@ -127,10 +127,9 @@ def measure(corpus: Path, shape: dict, repeats: int) -> dict[str, list[float]]:
     step, passes = next(feed)
     feed.close()
     shared, fused = (Run(run.plan, ProcessGroup()) for _ in range(2))
-    shared.abreast.most = 1
+    shared.parallel_rows.limit = 1
     Tiled.__call__ = torch.compiler.disable(Tiled.__call__)  # every row has tiles of its own
-    for block in fused.objective.decoder.blocks:
-        block.compile(dynamic=False)
+    fused.objective.decoder.compile_blocks()
     ways = {
         CHOICE: (run, passes),
         "attention: flash, patient by patient": (run, attending(passes, "flash")),

@@ -18,9 +18,9 @@ from pathlib import Path
 import sequela
 from sequela.record.cohort import nafld
 from sequela.tokens.corpus import Corpus
+from sequela.training.data import windows_of
 from sequela.training.derive import context_of, resolve
 from sequela.training.loop import train
-from sequela.training.score import windows
 from sequela.training.settings import TrainSettings
 
 DIAL = "as the dial says"
@@ -32,7 +32,7 @@ BATCHES = {"batch / 2": 0.5, "batch x 2": 2.0, "batch x 4": 4.0}
 def variants(corpus: Path, asked: TrainSettings, *, quick: bool) -> dict[str, TrainSettings]:
     """The dial's settings, and those around them."""
     data = Corpus.load(corpus, "train")
-    sizes = len(data.tokenizer.vocabulary), int(windows(data, context_of(asked)).lengths.sum())
+    sizes = len(data.tokenizer.vocabulary), int(windows_of(data, context_of(asked)).lengths.sum())
     centre = resolve(asked, *sizes).settings
     found = {
         name: replace(

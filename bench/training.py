@@ -40,7 +40,7 @@ import sequela
 from sequela.record.cohort import nafld
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, best_fit, within
-from sequela.training.score import windows
+from sequela.training.data import windows_of
 
 CONTEXT = 1024
 SHAPE = {"layers": 4, "width": 384, "heads": 6, "head_dim": 64, "intermediate": 1536, "context": CONTEXT}
@@ -74,7 +74,7 @@ class Work:
 def prepare(corpus: Path, file: Path, steps: int, rows: int) -> Work:
     """Pack windows of training patients, in a random order, into rows, and write what both sides read."""
     data = Corpus.load(corpus, "train")
-    cut = windows(data, CONTEXT)
+    cut = windows_of(data, CONTEXT)
     order = np.random.default_rng(0).permutation(len(cut))
     packed = [order[row] for row in best_fit(cut.lengths[order], CONTEXT)]
     chosen = np.random.default_rng(1).permutation(len(packed))

@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sequela.model import flops
-from sequela.training.cpu_threads import Abreast
+from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import Step, feed
 from sequela.training.parallel import ProcessGroup
 from sequela.training.peak import measured_peak
@@ -32,8 +32,8 @@ def timed(run: Run, steps) -> tuple[np.ndarray, list[float]]:
     """Seconds on the wall and of the processor [2, steps after the first]; nats a token of every step."""
     ends, losses = [], []
     for step, passes in steps:
-        nats, _ = run.take(step, passes)
-        losses.append(nats / run.predicted(step))
+        result = run.take(step, passes)
+        losses.append(result.loss / result.weight)
         ends.append((time.perf_counter(), time.process_time()))
     return np.diff(ends, axis=0).T, losses
 
@@ -63,7 +63,7 @@ class Spent(TorchDispatchMode):
 def profiled(run: Run, step: Step, passes: list) -> dict:
     """Of the middle one of five steps on one thread: shares of its seconds, and its utilisation."""
     torch.set_num_threads(1)
-    run.abreast = Abreast(run.objective)
+    run.parallel_rows = ParallelRows(run.objective)
     peak = measured_peak(run.plan.config, run.precision)
     exact = flops.train(run.plan.config, run.lengths(step))
     found = []
@@ -95,14 +95,14 @@ def main() -> None:
         steps.append(Step(own, tokens, {**run.position, "tokens": after}))
         tokens = after
     peak = measured_peak(run.plan.config, run.precision)
-    (seconds, cpu_seconds), losses = timed(run, feed(steps, run.plan.windows))
+    (seconds, cpu_seconds), losses = timed(run, feed(steps, run.collate))
     peak = max(peak, measured_peak(run.plan.config, run.precision))
     # a short step, so that many pairs can be had: the machine's own speed changes from one second to the next
     short = Step(steps[0].rows[:2], 0, steps[0].after)
-    ((_, held),) = feed([short], run.plan.windows)
+    ((_, held),) = feed([short], run.collate)
     made_anew, in_memory = [], []
     for _ in range(given["feed_repeats"]):
-        fed, _ = timed(run, feed(repeat(short, 3), run.plan.windows))
+        fed, _ = timed(run, feed(repeat(short, 3), run.collate))
         kept, _ = timed(run, repeat((short, held), 3))
         made_anew.append(fed.sum(1).tolist())
         in_memory.append(kept.sum(1).tolist())

@@ -61,8 +61,7 @@ def load(folder: Path, device: str = "cpu") -> Decoder:
             f"{folder / 'config.json'}: the two files are of different models."
         )
     model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True, strict=False)
-    if config.tied_embeddings:
-        model.head.weight = model.embedding.weight
+    model.tie()
     return model.to(device).eval()
 
 

@@ -1,9 +1,8 @@
-"""Checkpoints of a run under way: whole or not there, checked when read, the last two kept.
+"""Checkpoints of a run in progress: complete or absent, verified when read, the last two kept.
 
-`step-00001234/` holds the weights and what the optimizers remember of them, as safetensors that
-`torch.distributed.checkpoint` writes and reads, each process its own part, so that any number of processes goes on
-from what any other number saved; and `state.json`, the plain numbers of the run and the hash of every file. None is a
-pickle.
+`step-00001234/` holds weights, buffers, and optimizer state as safetensors that `torch.distributed.checkpoint` writes
+and reads, each process its own part, so that any number of processes can continue from what any other number saved;
+and `state.json`, the plain numbers of the run and the hash of every file. There are no pickles.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,48 +34,54 @@ FILE_BYTES = 2**26
 _LOG = logging.getLogger(__name__)
 
 
-def save(
-    folder: Path,
-    step: int,
-    objective: nn.Module,
-    steppers: list[Optimizer],
-    facts: dict,
-    same: dict,
-    world: ProcessGroup,
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training changes: a module (not what wraps it) and the optimizers of its weights."""
+
+    objective: nn.Module
+    optimizers: Sequence[Optimizer]
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and persistent buffers by name, each once."""
+        persistent = self.objective.state_dict().keys()
+        weights: dict[str, Tensor] = {name: w.detach() for name, w in self.objective.named_parameters()}
+        return weights | {name: x for name, x in self.objective.named_buffers() if name in persistent}
+
+
+def write_step(
+    folder: Path, step: int, trained: Trained, progress: dict, identity: dict, group: ProcessGroup
 ) -> None:
-    """Write the checkpoint of `step` into `folder`; all ranks call this. One of this step that is there stays.
+    """Write the checkpoint of `step` into `folder` unless it is there; all ranks call this.
 
     Args:
         folder: `checkpoints` in the folder of the run.
         step: steps done.
-        objective: its weights are saved; the module itself, not what wraps it.
-        steppers: the optimizers of these weights.
-        facts: everything else that the run goes on from, in plain values that JSON holds.
-        same: what makes a run the same run; another one does not go on from this checkpoint.
-        world: the processes of the run.
+        progress: everything else that the run continues from, in plain JSON values.
+        identity: what makes a run the same run; no other run continues from this checkpoint.
+        group: the processes of the run.
 
     Raises:
-        InputError: where the folder cannot be written to; the checkpoints before stay whole.
+        InputError: where the folder cannot be written to; earlier checkpoints stay intact.
     """
     final = folder / f"{PREFIX}{step:08}"
     work = final.with_name(f".{final.name}")
-    if world.tell(final.exists()):
+    if group.broadcast(final.exists()):
         return
-    tensors, numbers = _held(objective, steppers)
+    tensors, numbers = _contents(trained)
     try:
-        if world.leads:
+        if group.leads:
             _sweep(folder)
             work.mkdir(parents=True)
-        world.tell()
+        group.broadcast()
         with _plain_errors():
             # It flushes each file to the disk
             writer = dcp.HuggingFaceStorageWriter(str(work), _files(tensors), save_distributed=True)
-            dcp.save(tensors, storage_writer=writer, no_dist=world.size == 1)
-        hashes = _hashes(work, world)
-        if world.leads:
+            dcp.save(tensors, storage_writer=writer, no_dist=group.size == 1)
+        hashes = _hashes(work, group)
+        if group.leads:
             body = {
-                "same": same,
-                "facts": facts,
+                "same": identity,
+                "facts": progress,
                 "files": hashes,
                 "numbers": numbers,
                 "tensors": sorted(tensors),
@@ -87,64 +93,60 @@ def save(
             for old in _steps(folder)[:-KEPT]:
                 old.rename(old.with_name(f".{old.name}"))
             _sweep(folder)
-        world.tell()
+        group.broadcast()
     except OSError as error:
         shutil.rmtree(work, ignore_errors=True)
         raise InputError(
-            f"the checkpoint of step {step} could not be written into {folder} ({error.strerror or error}): make room "
-            "there and run the same command again, which goes on from the checkpoint before."
+            f"the checkpoint of step {step} could not be written into {folder} ({error.strerror or error}): free some "
+            "space and run the same command again, which goes on from the previous checkpoint."
         ) from error
 
 
-def restore(
-    folder: Path, objective: nn.Module, steppers: list[Optimizer], same: dict, world: ProcessGroup
-) -> dict | None:
-    """Put the run back to its latest whole checkpoint; returns the facts saved with it, None where there is none.
+def read_latest(folder: Path, trained: Trained, identity: dict, group: ProcessGroup) -> dict | None:
+    """Put a run back to its latest intact checkpoint and return the progress saved with it; None without a checkpoint.
 
-    A damaged checkpoint is passed over with a warning, and removed; so are those of a run that was not the same.
-    `objective`, fresh `steppers`, `same` and `world` are as in `save`; all ranks call this.
+    A damaged checkpoint is skipped with a warning and removed; so are those of another run. The optimizers of `trained`
+    are fresh; `identity` and `group` are as in `write_step`. All ranks call this.
 
     Raises:
-        InputError: where every checkpoint is damaged.
+        InputError: if every checkpoint is damaged, or they are of a version whose runs cannot be continued.
     """
-    found = world.tell(_latest(folder, same) if world.leads else None)
-    if found is None:
+    latest = group.broadcast(_latest(folder, identity) if group.leads else None)
+    if latest is None:
         return None
-    path, body = found
-    weights = dict(objective.named_parameters())
-    tensors = {name: _room(name, weights) for name in body["tensors"]}
+    path, body = latest
+    state = trained.state()
+    tensors = {name: _target(name, state) for name in body["tensors"]}
     with _plain_errors():
-        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
-    names: dict[Tensor, str] = {weight: name for name, weight in weights.items()}
-    for stepper in steppers:
-        _remember(stepper, names, tensors, body["numbers"])
+        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=group.size == 1)
+    for name, number in body["numbers"].items():
+        if name in state:
+            state[name].fill_(number)
+    names: dict[Tensor, str] = {weight: name for name, weight in trained.objective.named_parameters()}
+    for optimizer in trained.optimizers:
+        _restore_optimizer(optimizer, names, tensors, body["numbers"])
     return body["facts"]
 
 
-def discard(folder: Path, world: ProcessGroup) -> None:
-    """Remove all checkpoints, when a run is complete or begins anew."""
-    if world.leads:
+def discard(folder: Path, group: ProcessGroup) -> None:
+    """Remove all checkpoints, when a run is complete or starts over."""
+    if group.leads:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _held(objective: nn.Module, steppers: list[Optimizer]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The tensors of a run, as "weight" and "weight/what the optimizer remembers", and its numbers in the same way."""
-    tensors: dict[str, Tensor] = {name: weight.detach() for name, weight in objective.named_parameters()}
-    names: dict[Tensor, str] = {weight: name for name, weight in objective.named_parameters()}
-    numbers: dict[str, float] = {}
-    for stepper in steppers:
-        for weight, memory in stepper.state.items():
-            for key, value in memory.items():
-                name = f"{names[weight]}/{key}"
-                if value.dim() > 0:
-                    tensors[name] = value
-                else:
-                    numbers[name] = value.item()
-    return tensors, numbers
+def _contents(trained: Trained) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The tensors of a run, as "weight" and "weight/optimizer state", and its scalars in the same way."""
+    tensors = trained.state()
+    names: dict[Tensor, str] = {weight: name for name, weight in trained.objective.named_parameters()}
+    for optimizer in trained.optimizers:
+        for weight, memory in optimizer.state.items():
+            tensors |= {f"{names[weight]}/{key}": value for key, value in memory.items()}
+    numbers = {name: value.item() for name, value in tensors.items() if value.dim() == 0}
+    return {name: value for name, value in tensors.items() if name not in numbers}, numbers
 
 
 def _files(tensors: dict[str, Tensor]) -> dict[str, int]:
-    """In which file each tensor goes, from 1: a file is put together in memory before it is written."""
+    """The file that each tensor goes into, from 1: a file is assembled in memory before it is written."""
     file, filled, chosen = 1, 0, {}
     for name, tensor in tensors.items():
         if filled > FILE_BYTES:
@@ -154,30 +156,31 @@ def _files(tensors: dict[str, Tensor]) -> dict[str, int]:
     return chosen
 
 
-def _room(name: str, weights: dict[str, nn.Parameter]) -> Tensor:
-    """Where the saved tensor goes: the weight itself, or a new tensor that lies on the ranks as the weight does."""
+def _target(name: str, state: dict[str, Tensor]) -> Tensor:
+    """Where a saved tensor is loaded to: the weight or buffer itself, or a new tensor sharded as the weight is."""
     weight, _, key = name.partition("/")
-    return torch.zeros_like(weights[weight]) if key else weights[weight].detach()
+    return torch.zeros_like(state[weight]) if key else state[weight]
 
 
-def _remember(
-    stepper: Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor], numbers: dict[str, float]
+def _restore_optimizer(
+    optimizer: Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor], numbers: dict[str, float]
 ) -> None:
-    """Give an optimizer its memory back."""
-    own = [names[weight] for group in stepper.param_groups for weight in group["params"]]
-    places = {name: place for place, name in enumerate(own)}
+    trained = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
+    positions = {name: position for position, name in enumerate(trained)}
     memory: dict[int, dict[str, Tensor]] = {}
-    held = tensors | {name: torch.tensor(number) for name, number in numbers.items()}
-    for name, value in held.items():
+    values = tensors | {name: torch.tensor(number) for name, number in numbers.items()}
+    for name, value in values.items():
         weight, _, key = name.partition("/")
-        if key and weight in places:
-            memory.setdefault(places[weight], {})[key] = value
-    stepper.load_state_dict({"state": memory, "param_groups": stepper.state_dict()["param_groups"]})
+        if key and weight in positions:
+            memory.setdefault(positions[weight], {})[key] = value
+    optimizer.load_state_dict(
+        {"state": memory, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 @contextmanager
 def _plain_errors() -> Generator[None]:
-    """Around `torch.distributed.checkpoint`: its errors are no `Exception`, and it warns of a run of one process."""
+    """For calls of `torch.distributed.checkpoint`: unwraps its errors and silences its warning about one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         try:
@@ -186,10 +189,10 @@ def _plain_errors() -> Generator[None]:
             raise next(cause for cause, _ in error.failures.values()) from None
 
 
-def _hashes(folder: Path, world: ProcessGroup) -> dict[str, str]:
-    """SHA-256 of every file, each rank its share of them."""
+def _hashes(folder: Path, group: ProcessGroup) -> dict[str, str]:
+    """SHA-256 of every file; each rank hashes its share."""
     files = sorted(folder.iterdir())
-    parts = world.gather({file.name: _hash(file) for file in files[world.rank :: world.size]})
+    parts = group.gather({file.name: _hash(file) for file in files[group.rank :: group.size]})
     return {name: digest for part in parts for name, digest in part.items()}
 
 
@@ -207,64 +210,69 @@ def _write_state(path: Path, body: dict) -> None:
 
 
 def _read_state(path: Path) -> dict:
-    """Raises ValueError where it is not what was written."""
+    """Raises ValueError if it is not what was written."""
     head, _, text = path.read_text().partition("\n")
     if json.loads(head)["sha256"] != hashlib.sha256(text.encode()).hexdigest():
-        raise ValueError("it is not as it was written")
+        raise ValueError("its hash is wrong")
     return json.loads(text)
 
 
-def _latest(folder: Path, same: dict) -> tuple[Path, dict] | None:
-    """The latest whole checkpoint and what its `state.json` says; those that no run goes on from are removed."""
+def _latest(folder: Path, identity: dict) -> tuple[Path, dict] | None:
+    """The latest intact checkpoint and its `state.json`; those that no run continues from are removed."""
     damaged: dict[Path, str] = {}
     for path in reversed(_steps(folder)):
         body, damage = _checked(path)
         if body is None:
             damaged[path] = damage
-        elif body["same"] == json.loads(json.dumps(same)):
+        elif "optimiser" in body["same"].get("settings", {}):
+            raise InputError(
+                f"{path} was written by Sequela 0.1, whose unfinished runs cannot be continued: start over without "
+                "resuming."
+            )
+        elif body["same"] == json.loads(json.dumps(identity)):
             for bad, why in damaged.items():
-                _LOG.warning("The checkpoint %s is damaged (%s): going on from %s.", bad, why, path)
+                _LOG.warning("The checkpoint %s is damaged (%s): continuing from %s.", bad, why, path)
                 shutil.rmtree(bad)
             return path, body
         else:
             damaged.clear()
             break
     if damaged:
-        what = "; ".join(f"{path}: {why}" for path, why in damaged.items())
-        raise InputError(f"Every checkpoint is damaged ({what}): begin anew with --no-resume.")
+        listed = "; ".join(f"{path}: {why}" for path, why in damaged.items())
+        raise InputError(f"Every checkpoint is damaged ({listed}): start over without resuming.")
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def _checked(path: Path) -> tuple[dict | None, str]:
-    """What `state.json` says, or None and what is wrong with the checkpoint."""
+    """Its `state.json`, or None and what is wrong with the checkpoint."""
     try:
         body = _read_state(path / STATE)
         for name, digest in body["files"].items():
             if _hash(path / name) != digest:
-                return None, f"{name} is not as it was written"
+                return None, f"the hash of {name} is wrong"
     except FileNotFoundError as error:
         return None, f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError):
-        return None, f"{STATE} is not as it was written"
+        return None, f"{STATE} is not what was written"
     return body, ""
 
 
 def _steps(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the oldest first."""
+    """The checkpoints in a folder, oldest first."""
     return sorted(folder.glob(f"{PREFIX}*"))
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what was being written or removed when a run was killed."""
+    """Remove what a killed run was writing or removing."""
     for path in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(path)
 
 
 def _flush(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    place = os.open(folder, os.O_RDONLY)
+    """Flush the directory entries of a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(place)
+        os.fsync(descriptor)
     finally:
-        os.close(place)
+        os.close(descriptor)

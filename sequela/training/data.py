@@ -1,4 +1,4 @@
-"""Training data: which windows each step uses (a sampler that can resume at any step), made ready ahead of it."""
+"""Training data: which windows each step uses (a sampler that can resume at any step), collated ahead of the step."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Event, Thread
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sequela.model.attention import Attention, packed
-from sequela.tokens.packing import Batch, Windows, best_fit, collate
+from sequela.tokens.corpus import Corpus
+from sequela.tokens.packing import Batch, Windows, best_fit
 
 ROWS_PER_STRETCH = 256
-"""So many rows are packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
+"""Rows packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
+AHEAD = 2
+"""Steps collated in advance."""
+
+Row = TypeVar("Row")
+
+
+def windows_of(data: Corpus, context: int) -> Windows:
+    """The patients of a split in windows of at most `context` tokens."""
+    tokenizer = data.tokenizer
+    return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock)
 
 
 @dataclass(frozen=True)
@@ -24,9 +36,9 @@ class Step:
     """One step of a run.
 
     Attributes:
-        rows: the numbers of the windows in each row, int64.
+        rows: for each row the windows in it, int64.
         tokens: tokens of the run before this step.
-        after: where the stream stands behind it (see `Sampler.state`).
+        after: the sampler's state after it (`Sampler.state`).
     """
 
     rows: list[np.ndarray]
@@ -35,11 +47,11 @@ class Step:
 
 
 class Sampler:
-    """The steps of a run, until it has seen `total_tokens`; a step has `rows_per_step` rows, the last one what is left.
+    """The steps of a run, up to `total_tokens`. Each has `rows_per_step` rows, the last one what is left.
 
     Every epoch holds every window once, in a random order of its own. The order is packed stretch by stretch: each
     stretch best-fit into rows of at most `row_tokens`, and these shuffled. Seed and epoch decide everything, so the
-    place in the stream is four whole numbers. Only one permutation and the rows of one stretch are in memory.
+    state is four integers. Only one permutation and the rows of one stretch are in memory.
     """
 
     def __init__(
@@ -54,11 +66,11 @@ class Sampler:
         self.start_at({"epoch": 0, "stretch": 0, "row": 0, "tokens": 0})
 
     def state(self) -> dict[str, int]:
-        """Where the stream stands: epoch, stretch of it, row of that, and the tokens given out so far."""
+        """The epoch, the stretch in it, the row in that, and the tokens handed out so far."""
         return {"epoch": self.epoch, "stretch": self.stretch, "row": self.row, "tokens": self.tokens}
 
     def start_at(self, state: dict[str, int]) -> None:
-        """Go on from `state`, as the stream did that said it."""
+        """Continue from what `state` returned."""
         self.epoch, self.stretch, self.row = state["epoch"], state["stretch"], state["row"]
         self.tokens = state["tokens"]
         self._order = self._epoch_order()
@@ -97,9 +109,6 @@ class Sampler:
         return [rows[i] for i in shuffled]
 
 
-AHEAD = 2  # steps
-
-
 @dataclass(frozen=True)
 class Inputs:
     """One packed row on the device of the model.
@@ -107,7 +116,7 @@ class Inputs:
     Attributes:
         ids, positions: int64 [B, T], see `Batch`.
         attention: who sees whom.
-        places: int64 [N], where in the flattened row a token is predicted, rising.
+        places: int64 [N], ascending: where in the flattened row a token is predicted.
         targets: int64 [N], these tokens.
     """
 
@@ -117,9 +126,14 @@ class Inputs:
     places: Tensor
     targets: Tensor
 
+    @property
+    def weight(self) -> int:
+        """The number of predicted tokens."""
+        return len(self.targets)
+
 
 def inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
-    """What a model on `device` reads of a batch."""
+    """A batch as a model on `device` reads it."""
     targets = batch.targets.ravel()
     places = np.flatnonzero(targets >= 0)
     arrays = batch.ids, batch.positions, places, targets[places]
@@ -134,34 +148,37 @@ def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def padded_to(row_tokens: int, device: torch.device | str) -> int:
-    """Of how many tokens rows are a multiple: on a GPU all have one length, so that its kernels are compiled once."""
+    """What row lengths are a multiple of: on a GPU all rows have one length, so that its kernels compile once."""
     return row_tokens if torch.device(device).type == "cuda" else 8
 
 
 def alone(rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, float]]:
-    """The share of one process: every row, with weight 1."""
+    """The share of a single process: every row, with weight 1."""
     return [(row, 1.0) for row in rows]
 
 
 def feed(
     steps: Iterable[Step],
-    windows: Windows,
+    collate: Callable[[np.ndarray], Row],
     device: torch.device | str = "cpu",
     share: Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, float]]] = alone,
-    multiple: int = 8,
-) -> Iterator[tuple[Step, list[tuple[Inputs, float]]]]:
-    """Each step with the rows that this process takes of it, and their weights.
+) -> Iterator[tuple[Step, list[tuple[Row, float]]]]:
+    """Each step with the rows that this process takes of it, collated, and their weights.
 
-    A thread works up to `AHEAD` steps ahead; what goes wrong in it is raised here. It ends with the iterator. Rows are
-    padded to a multiple of `multiple` tokens.
+    A thread works up to `AHEAD` steps ahead; an error in it is raised here. It ends with the iterator.
+
+    Args:
+        collate: makes of the windows of a row what `Objective.forward` takes; called on the thread.
+        device: where `collate` puts it.
+        share: the rows of a step that this process takes.
     """
     made: Queue = Queue(AHEAD)
     done = Event()
 
-    def put(thing: object) -> bool:
+    def put(item: object) -> bool:
         while not done.is_set():
             try:
-                made.put(thing, timeout=0.1)
+                made.put(item, timeout=0.1)
                 return True
             except Full:
                 continue
@@ -169,27 +186,24 @@ def feed(
 
     def work() -> None:
         try:
-            # otherwise this thread would pin its memory by way of the first GPU
+            # Otherwise this thread would pin memory through the first GPU
             if (number := torch.device(device).index) is not None:
                 torch.cuda.set_device(number)
             for step in steps:
-                passes = [
-                    (inputs(collate(windows, row, multiple), device), weight)
-                    for row, weight in share(step.rows)
-                ]
+                passes = [(collate(row), weight) for row, weight in share(step.rows)]
                 if not put((step, passes)):
                     return
             put(None)
-        except BaseException as error:  # told to the one who waits
+        except BaseException as error:  # raised in the consumer
             put(error)
 
     thread = Thread(target=work, name="feed", daemon=True)
     thread.start()
     try:
-        while (thing := made.get()) is not None:
-            if isinstance(thing, BaseException):
-                raise thing
-            yield thing
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         done.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sequela.errors import InputError
-from sequela.model import checkpoint
 from sequela.progress import Progress, silent
-from sequela.training import checkpoint as state
-from sequela.training import monitor as watch
+from sequela.training import checkpoint
 from sequela.training.data import Step
-from sequela.training.monitor import Writer, writer
-from sequela.training.parallel import ProcessGroup, whole
+from sequela.training.monitor import MetricsLog, keep_batch, metrics_log
+from sequela.training.objectives.objective import ObjectiveFactory, Validation
+from sequela.training.objectives.registry import DEFAULT
+from sequela.training.parallel import ProcessGroup
 from sequela.training.peak import measured_peak
-from sequela.training.run import Run, RunPlan
-from sequela.training.score import losses
+from sequela.training.run import Run, RunPlan, StepResult
 from sequela.training.settings import TrainSettings
 from sequela.training.shutdown import Interrupted, Shutdown
 
-LOG = "train.json"
+REPORT = "train.json"
 CHECKPOINTS = "checkpoints"
 
 
-def _unheard(line: str) -> None:
-    """Where nobody listens."""
+def _ignore(line: str) -> None:
+    """The default listener."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a run runs in and reports to.
+
+    Attributes:
+        group: the processes of the run.
+        shutdown: whether the run is asked to stop; then it saves itself and raises Interrupted.
+        progress: shows how far the run is.
+        say: gets the settings as they were filled in, a line each.
+    """
+
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    progress: Progress = silent
+    say: Callable[[str], None] = _ignore
 
 
 def train(
@@ -37,142 +53,137 @@ def train(
     out: Path,
     settings: TrainSettings | None = None,
     *,
+    objective: ObjectiveFactory = DEFAULT,
     resume: bool = True,
     beside: Path | None = None,
-    progress: Progress = silent,
-    say: Callable[[str], None] = _unheard,
-    world: ProcessGroup | None = None,
-    stop: Shutdown | None = None,
+    host: Host | None = None,
 ) -> dict:
-    """Pretrain a decoder on the training split of a corpus and write a checkpoint folder into `out`.
+    """Train a decoder on the training split of a corpus and write a checkpoint folder into `out`.
 
     Args:
-        resume: go on from a checkpoint of the same run in `out`, where there is one.
+        objective: what it learns; to predict the next token unless given.
+        resume: continue from a checkpoint of the same run in `out`, if there is one.
         beside: the folder that people know `out` by. Metrics go into BESIDE-log, a batch that stopped the run into
             BESIDE-stopped. `out` unless given.
-        say: gets the settings as they were filled in, a line each.
-        world: the processes of the run; this one alone unless given.
-        stop: whether the run is asked to end; then it saves itself and raises Interrupted.
+        host: processes, shutdown, and progress; this process alone and silent unless given.
 
     Returns:
-        What `train.json` says: settings, steps, tokens, FLOPs, seconds, and the losses in bits per token and per event
-        on training and tuning patients, there for each kind of event too.
+        The content of `train.json`: settings, steps, tokens, FLOPs, seconds, and the losses on training and tuning
+        patients in the objective's units.
 
     Raises:
-        InputError: for a corpus without patients, and when the loss runs away.
-        Interrupted: when asked to end.
+        InputError: for a corpus without patients, and if the loss diverges.
+        Interrupted: if asked to stop.
     """
-    world, stop, beside = world or ProcessGroup(), stop or Shutdown(), beside or out
-    if not world.leads:
-        progress, say = silent, _unheard
-    plan, saved = RunPlan.of(corpus, settings or TrainSettings()), out / CHECKPOINTS
-    if resume and (done := world.tell(_finished(out, plan) if world.leads else None)):
-        state.discard(saved, world)
+    host, beside = host or Host(), beside or out
+    group = host.group
+    say = host.say if group.leads else _ignore
+    plan, saved = RunPlan.of(corpus, settings or TrainSettings(), objective), out / CHECKPOINTS
+    if resume and (done := group.broadcast(_finished(out, plan) if group.leads else None)):
+        checkpoint.discard(saved, group)
         return done
-    run = Run(plan, world)
+    run = Run(plan, group)
     if not resume:
-        state.discard(saved, world)
+        checkpoint.discard(saved, group)
     elif run.restore(saved):
         say(f"goes on after {run.tokens:,} of {plan.settings.tokens:,} tokens")
     for line in (*plan.resolved.lines(), f"{'precision':<16}{run.precision}"):
         say(line)
-    log = plan.settings.log if world.leads else "none"
-    with closing(writer(log, _beside(beside, "log"), plan.settings.of_result, anew=not run.steps)) as metrics:
-        shown = _Shown(run, metrics, progress)
-        _take_steps(run, saved, shown, stop, _beside(beside, "stopped"))
-        run.save(saved)  # whatever happens from here on, nothing is trained again
-        about = _finish(run, out, shown)
-    state.discard(saved, world)
-    return about
+    log = plan.settings.log if group.leads else "none"
+    with closing(metrics_log(log, _beside(beside, "log"), plan.settings.of_result, anew=not run.steps)) as metrics:
+        reporter = _Reporter(run, metrics, host.progress if group.leads else silent)
+        _take_steps(run, saved, reporter, host.shutdown, _beside(beside, "stopped"))
+        run.save(saved)  # whatever happens from here on, nothing is trained twice
+        report = _finish(run, out, reporter)
+    checkpoint.discard(saved, group)
+    return report
 
 
-class _Shown:
-    """What people see of a run while it goes on, and how fast it is since this process took it up."""
+class _Reporter:
+    """Shows a run while it goes on, and how fast it has been since this process started or resumed it."""
 
-    def __init__(self, run: Run, metrics: Writer, progress: Progress):
+    def __init__(self, run: Run, metrics: MetricsLog, progress: Progress):
         self.run, self.metrics, self.progress = run, metrics, progress
-        self.begun = _spent(run)
-        one = measured_peak(run.plan.config, run.precision, run.world.device) if run.world.leads else math.nan
-        self.peak = one * run.world.size
-        self.checked_with = run.plan.sample()
+        self.start = _spent(run)
+        peak = measured_peak(run.plan.config, run.precision, run.group.device) if run.group.leads else math.nan
+        self.peak = peak * run.group.size
+        self.sample = run.plan.sample()
 
     def speed(self) -> dict[str, float]:
-        """Since this process took the run up."""
-        return self._speed(*(now - then for now, then in zip(_spent(self.run), self.begun, strict=True)))
+        """Since this process started or resumed the run."""
+        return self._speed(*(now - then for now, then in zip(_spent(self.run), self.start, strict=True)))
 
     def speed_of_all(self) -> dict[str, float]:
         """Of the whole run, whatever processes took part in it."""
         return self._speed(*_spent(self.run))
 
     def _speed(self, tokens: int, flops: int, seconds: float) -> dict[str, float]:
-        """Tokens per second, and model FLOPs utilisation: the share of the peak of matrix products."""
+        """Tokens per second, and model FLOPs utilization: the share of the peak of matrix products."""
         seconds = max(seconds, 1e-9)
         return {"tokens_per_second": tokens / seconds, "MFU": flops / seconds / self.peak}
 
-    def step(self, step: Step, bits: float, gradient: float) -> None:
-        """After a step of so many bits in all."""
-        run, predicted = self.run, self.run.predicted(step)
+    def step(self, loss: float, parts: dict[str, float], result: StepResult) -> None:
+        """After a step. `loss` and `parts` are summed over all processes, in the unit shown."""
+        run, objective = self.run, self.run.objective
         speed, total = self.speed(), run.plan.settings.tokens
-        per_event = 1 / run.plan.events_per_token
+        headline, value = next(iter(objective.figures(loss / result.weight).items()))
         self.progress(
             run.tokens,
             total,
-            bits_per_event=bits / predicted * per_event,
+            **{headline: value},
             tokens_per_second=speed["tokens_per_second"],
             seconds_left=max(0, total - run.tokens) / speed["tokens_per_second"],
             MFU=f"{speed['MFU']:.0%}",
         )
-        point = run.curve.add(run.tokens, bits, predicted)
+        point = run.curve.add(run.tokens, loss, result.weight)
         if point is not None:
-            losses = {"bits_per_token": point, "bits_per_event": point * per_event, "gradient": gradient}
-            rates = {"learning_rate": run.steppers[-1].param_groups[0]["lr"]}
-            self.metrics.write(run.tokens, _prefixed("train", losses | rates | speed))
+            figures = objective.figures(point) | {name: part / result.weight for name, part in parts.items()}
+            rates = {"gradient": result.gradient, "learning_rate": run.rate * run.plan.settings.learning_rate}
+            self.metrics.write(run.tokens, _prefixed("train", figures | rates | speed))
 
     def check(self, step: Step) -> None:
-        """Score some of the tuning patients where it is time to; all processes call this."""
+        """Score some of the tuning patients when it is time to; all processes call this."""
         run, total = self.run, self.run.plan.settings.tokens
-        parts = run.plan.settings.checks + 1  # there is a check between any two of them
+        parts = run.plan.settings.checks + 1  # with a check between any two of them
         before, now = (parts * tokens // total for tokens in (step.tokens, run.tokens))
         if before == now or run.tokens >= total:
             return
-        decoder = whole(run.objective.decoder)
-        found = losses(decoder, run.plan.tuning, self.checked_with) if run.world.leads else None
-        if found is not None:
-            run.checks.append({"tokens": run.tokens, **found})
-            self.scored(found)
+        objective = run.whole()
+        validation = objective.validate(run.plan.tuning, self.sample) if run.group.leads else None
+        if validation is not None:
+            run.checks.append({"tokens": run.tokens, **validation.details})
+            self.validated(validation)
 
-    def scored(self, found: dict) -> None:
-        """Tell the metrics of losses on tuning patients."""
-        flat = {f"bits_per_event_of/{kind}": one["bits_per_event"] for kind, one in found["kinds"].items()}
-        flat |= {name: found[name] for name in ("bits_per_token", "bits_per_event")}
-        self.metrics.write(self.run.tokens, _prefixed("tuning", flat))
+    def validated(self, validation: Validation) -> None:
+        """Log figures on tuning patients."""
+        self.metrics.write(self.run.tokens, _prefixed("tuning", validation.figures))
 
 
 def _spent(run: Run) -> tuple[int, int, float]:
     return run.tokens, run.flops, run.seconds
 
 
-def _take_steps(run: Run, saved: Path, shown: _Shown, stop: Shutdown, stopped: Path) -> None:
+def _take_steps(run: Run, saved: Path, reporter: _Reporter, shutdown: Shutdown, stopped: Path) -> None:
     """Every step that is left, with checkpoints in `saved`."""
-    world, settings = run.world, run.plan.settings
+    group, settings, shown = run.group, run.plan.settings, run.objective.shown
     last_saved = started = time.perf_counter()
-    with closing(run.feed()) as steps, stop.held():
+    with closing(run.feed()) as steps, shutdown.deferred():
         for step, passes in steps:
-            nats, gradient = run.take(step, passes)
-            due = world.leads and time.perf_counter() - last_saved >= 60 * settings.checkpoint_minutes
-            nats, asked, due = world.sum(nats, stop.asked, due)
+            result = run.take(step, passes)
+            due = group.leads and time.perf_counter() - last_saved >= 60 * settings.checkpoint_minutes
+            loss, requested, due, *sums = group.sum(result.loss, shutdown.requested, due, *result.parts.values())
             run.seconds += time.perf_counter() - started
-            bits = nats / math.log(2)
-            why = run.watch.check(bits / run.predicted(step), gradient)
-            can_pass = math.isfinite(bits) and math.isfinite(gradient)
+            loss, parts = shown(loss), dict(zip(result.parts, map(shown, sums), strict=True))
+            why = run.alarm.check(loss / result.weight, result.gradient)
+            can_pass = math.isfinite(loss) and math.isfinite(result.gradient)
             if why and not (settings.ignore_spikes and can_pass):
-                raise _ran_away(run, step, why, stopped, can_pass)
-            shown.step(step, bits, gradient)
-            shown.check(step)
-            if asked or due:
+                raise _diverged(run, step, why, stopped, can_pass)
+            reporter.step(loss, parts, result)
+            reporter.check(step)
+            if requested or due:
                 run.save(saved)
                 last_saved = time.perf_counter()
-            if asked:
+            if requested:
                 raise Interrupted(
                     f"stopped after {run.tokens:,} of {settings.tokens:,} tokens; "
                     "run the same command again to go on."
@@ -180,71 +191,71 @@ def _take_steps(run: Run, saved: Path, shown: _Shown, stop: Shutdown, stopped: P
             started = time.perf_counter()
 
 
-def _ran_away(run: Run, step: Step, why: str, folder: Path, can_pass: bool) -> InputError:
-    """Keep the batch of a step whose loss ran away; the error that says so.
+def _diverged(run: Run, step: Step, why: str, folder: Path, can_pass: bool) -> InputError:
+    """Keep the batch of the step at which the loss diverged; returns the error to raise.
 
-    `can_pass`: the loss and the gradient are numbers, so that the run could go on.
+    `can_pass`: the loss and the gradient are finite, so that the run could go on.
     """
     plan = run.plan
-    if run.world.leads:
+    if run.group.leads:
         rows = [[plan.windows[window] for window in row] for row in step.rows]
         patients = [plan.data.patients[plan.windows.patient[row]] for row in step.rows]
-        about = {"why": why, "step": run.steps, "tokens": run.tokens, "losses_before": run.watch.losses}
-        watch.keep(folder, rows, patients, about | {"settings": asdict(plan.settings)})
+        meta = {"why": why, "step": run.steps, "tokens": run.tokens, "losses_before": run.alarm.losses}
+        keep_batch(folder, rows, patients, meta | {"settings": asdict(plan.settings)})
     return InputError(
-        f"At step {run.steps} {why}. Its batch is in {folder}: see whether its patients are as they should be; then "
-        f"lower --learning-rate and --matrix-rate (now {plan.settings.learning_rate:.3g} and "
-        f"{plan.settings.matrix_rate:.3g}){', or let it pass with --ignore-spikes' if can_pass else ''}."
+        f"At step {run.steps} {why}. Its batch is in {folder}: check whether its patients are what they should be; "
+        f"then lower learning_rate and matrix_rate (now {plan.settings.learning_rate:.3g} and "
+        f"{plan.settings.matrix_rate:.3g}){', or let it pass with ignore_spikes' if can_pass else ''}."
     )
 
 
-def _finish(run: Run, out: Path, shown: _Shown) -> dict:
+def _finish(run: Run, out: Path, reporter: _Reporter) -> dict:
     """Write the checkpoint folder; all processes call this."""
-    plan, decoder, about = run.plan, whole(run.objective.decoder), None
-    if run.world.leads:
-        tuning = losses(decoder, plan.tuning)
-        if tuning is not None:
-            shown.scored(tuning)
-        about = {
+    plan, objective, report = run.plan, run.whole(), None
+    if run.group.leads:
+        validation = objective.validate(plan.tuning)
+        if validation is not None:
+            reporter.validated(validation)
+        report = {
             "settings": asdict(plan.settings),
-            "same": plan.same(),
+            "same": plan.identity(),
             "dial": plan.resolved.as_dict(),
             "precision": run.precision,
             "model": plan.config.as_dict(),
             "vocabulary": plan.config.vocabulary,
             "parameters": plan.config.parameters,
-            "processes": run.world.size,
+            "processes": run.group.size,
             "steps": run.steps,
             "tokens": run.tokens,
             "flops": run.flops,
             "seconds": run.seconds,
-            **shown.speed_of_all(),
-            "peak_flops_per_second": shown.peak,
-            "train_bits_per_token": run.curve.last(0.05),
-            "tuning": tuning,
+            **reporter.speed_of_all(),
+            "peak_flops_per_second": reporter.peak,
+            f"train_{objective.unit}": run.curve.last(0.05),
+            "tuning": validation.details if validation else None,
             "checks": run.checks,
             "curve_tokens": run.curve.tokens,
-            "curve_bits_per_token": run.curve.bits_per_token,
+            f"curve_{objective.unit}": run.curve.losses,
         }
-        checkpoint.save(decoder, out)
+        objective.save(out)
         plan.data.tokenizer.hand_over(plan.corpus, plan.data.tokens.parts, out)
-        work = out / f".{LOG}"
-        work.write_text(json.dumps(about, indent=1))
-        work.rename(out / LOG)  # last, so that it says that all is there
-    return run.world.tell(about)
+        work = out / f".{REPORT}"
+        work.write_text(json.dumps(report, indent=1))
+        work.rename(out / REPORT)  # last, so that its presence says that all is there
+    return run.group.broadcast(report)
 
 
 def _finished(out: Path, plan: RunPlan) -> dict | None:
-    """What `train.json` says, where the run is complete and only the folder was not handed over yet."""
-    if not (out / LOG).exists():
+    """The report of a run that is complete, although its folder was not handed over yet."""
+    if not (out / REPORT).exists():
         return None
-    about = json.loads((out / LOG).read_text())
-    return about if about.get("same") == plan.same() else None
+    report = json.loads((out / REPORT).read_text())
+    return report if report.get("same") == plan.identity() else None
 
 
-def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f"{folder.name}-{what}")
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}-{suffix}")
 
 
-def _prefixed(where: str, metrics: dict[str, float]) -> dict[str, float]:
-    return {f"{where}/{name}": value for name, value in metrics.items()}
+def _prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in metrics.items()}

@@ -1,35 +1,48 @@
-"""Which optimizer trains which weights, and how their rates rise and fall."""
+"""Which optimizer trains which weights, and how learning rates rise and fall."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch.optim import Optimizer
 
 from sequela.model.decoder import Decoder
+from sequela.training.objectives.objective import Group
 from sequela.training.settings import TrainSettings
 
 
-def optimizers(model: Decoder, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """The optimizers of a run, each with one group of weights at its peak rate.
-
-    Muon (arXiv 2502.16982, with its scaling to the step size of AdamW) trains the matrices inside the blocks, AdamW
-    (arXiv 1711.05101) embeddings, norms and biases, without decay; with "adamw" it trains the matrices too. Muon needs
-    fewer tokens for the same loss, and a long second moment keeps rare events near their probability
-    (docs/records/optimizer.md).
-    """
-    inside = [w for name, w in model.named_parameters() if name.startswith("blocks.") and w.dim() == 2]
+def decoder_groups(decoder: Decoder) -> list[Group]:
+    """The weights of a decoder: the matrices inside the blocks; embeddings, norms, and biases."""
+    inside = [w for name, w in decoder.named_parameters() if name.startswith("blocks.") and w.dim() == 2]
     chosen = {id(w) for w in inside}
-    others = [w for w in model.parameters() if id(w) not in chosen]
+    others = [w for w in decoder.parameters() if id(w) not in chosen]
+    return [Group("decoder matrices", inside, matrices=True), Group("decoder", others)]
+
+
+def optimizers(groups: Sequence[Group], settings: TrainSettings) -> list[Optimizer]:
+    """One optimizer for each group, at the group's peak rate.
+
+    Muon (arXiv 2502.16982, with its scaling to AdamW's step size) trains groups of matrices, AdamW (arXiv 1711.05101)
+    all others, without decay; with `optimizer="adamw"` it trains the matrices too. Muon needs fewer tokens for the same
+    loss, and a long second moment keeps rare events near their true probability (docs/records/optimizer.md).
+    """
+    return [_optimizer(group, settings) for group in groups]
+
+
+def _optimizer(group: Group, settings: TrainSettings) -> Optimizer:
     betas, decay = (0.9, settings.second_moment), settings.weight_decay
-    rest = torch.optim.AdamW(others, settings.learning_rate, betas, weight_decay=0.0, fused=True)
+    if not group.matrices:
+        rate = group.rate * settings.learning_rate
+        return torch.optim.AdamW(group.weights, rate, betas, weight_decay=0.0, fused=True)
+    rate = group.rate * settings.matrix_rate
     if settings.optimizer == "muon":
-        matrices = torch.optim.Muon(inside, settings.matrix_rate, decay, adjust_lr_fn="match_rms_adamw")
-    else:
-        matrices = torch.optim.AdamW(inside, settings.learning_rate, betas, weight_decay=decay, fused=True)
-    return [matrices, rest]
+        return torch.optim.Muon(group.weights, rate, decay, adjust_lr_fn="match_rms_adamw")
+    rate = group.rate * settings.learning_rate
+    return torch.optim.AdamW(group.weights, rate, betas, weight_decay=decay, fused=True)
 
 
 def schedule(done: float, settings: TrainSettings) -> float:
-    """Share of the peak rate when a share `done` of the run's tokens is seen: linear warm-up, then half a cosine down.
+    """Share of the peak rate when a share `done` of the run's tokens is seen: linear warm-up, then half a cosine.
 
     >>> settings = TrainSettings(warmup=0.1, final_rate=0.1)
     >>> [round(schedule(done, settings), 2) for done in (0.05, 0.1, 1.0)]
@@ -37,5 +50,5 @@ def schedule(done: float, settings: TrainSettings) -> float:
     """
     if done < settings.warmup:
         return done / settings.warmup
-    fallen = (done - settings.warmup) / (1 - settings.warmup)
-    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * fallen)) / 2
+    falling = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * falling)) / 2

@@ -1,14 +1,14 @@
-"""One run by many processes: what they share, and how a module is spread over them. The model does not know.
+"""One run on several processes: what they share, and how a module is spread over them. The model knows nothing of it.
 
 torchrun starts the processes (`torchrun --nproc-per-node 2 -m sequela train corpus/ model/`). Each passes its own rows
-through the module. Their gradients are averaged, weights and optimizers stay the same everywhere ("ddp"), or lie in
-pieces, one a process ("fsdp": FSDP2, arXiv 2304.11277).
+through the module. Gradients are averaged; weights and optimizers are the same in every process ("ddp"), or each
+process holds a shard of them ("fsdp": FSDP2, arXiv 2304.11277).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,14 +23,14 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sequela.errors import InputError
-from sequela.model.decoder import Decoder
 from sequela.training.shutdown import Interrupted
 
 KINDS = ("none", "ddp", "fsdp")
-PATIENCE = timedelta(hours=2)  # rank 0 may hash or write for long; of a process that died all know at once
+PATIENCE = timedelta(hours=2)  # rank 0 may hash or write for long; the death of a process is noticed at once
 
 Row = TypeVar("Row")
-Thing = TypeVar("Thing")
+Value = TypeVar("Value")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def _one_device() -> torch.device:
@@ -42,10 +42,10 @@ class ProcessGroup:
     """The processes of a run, seen from one of them.
 
     Attributes:
-        rank: its number; rank 0 leads: it alone writes, prints and logs.
-        size: how many there are.
-        device: where it computes.
-        store: what all can read and write; None where there is one process.
+        rank: the number of this process; rank 0 leads: it alone writes, prints, and logs.
+        size: number of processes.
+        device: where this process computes.
+        store: key-value store that all can read and write; None for a single process.
     """
 
     rank: int = 0
@@ -62,49 +62,49 @@ class ProcessGroup:
         """The rows of a step that this process takes, and the weight of each.
 
         Every process takes equally many, because the passes of FSDP2 wait for each other: where the rows of a run's
-        last step do not divide, some take a row again with weight 0.
+        last step do not divide evenly, some processes repeat a row with weight 0.
 
         >>> ProcessGroup(rank=1, size=2).share("abc")
         [('b', 1.0), ('a', 0.0)]
         """
-        own: list[tuple[Row, float]] = [(row, 1.0) for row in rows[self.rank :: self.size]]
-        missing = -(-len(rows) // self.size) - len(own)
-        return own + [(rows[0], 0.0)] * missing
+        mine: list[tuple[Row, float]] = [(row, 1.0) for row in rows[self.rank :: self.size]]
+        missing = -(-len(rows) // self.size) - len(mine)
+        return mine + [(rows[0], 0.0)] * missing
 
     def sum(self, *numbers: float) -> list[float]:
-        """Each number, summed over the processes; all get the same."""
+        """Each number summed over the processes; all get the same result."""
         if self.size == 1:
             return [float(number) for number in numbers]
-        held = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(held)
-        return held.tolist()
+        summed = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(summed)
+        return summed.tolist()
 
-    def tell(self, thing: Any = None) -> Any:
-        """What rank 0 says, on every rank; also the place where all wait for each other."""
+    def broadcast(self, value: Any = None) -> Any:
+        """Rank 0's value, on every rank; also a barrier."""
         if self.size == 1:
-            return thing
-        held = [thing]
-        dist.broadcast_object_list(held, 0)
-        return held[0]
+            return value
+        shared = [value]
+        dist.broadcast_object_list(shared, 0)
+        return shared[0]
 
-    def gather(self, own: Thing) -> list[Thing]:
-        """What every rank says, in their order."""
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, in rank order."""
         if self.size == 1:
-            return [own]
-        held: list = [None] * self.size
-        dist.all_gather_object(held, own)
-        return held
+            return [value]
+        values: list = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
-    def first(self, what: str) -> bool:
+    def first(self, key: str) -> bool:
         """True on the one rank that asks first."""
-        return self.store is None or self.store.add(what, 1) == 1
+        return self.store is None or self.store.add(key, 1) == 1
 
 
 @contextmanager
 def joined() -> Generator[ProcessGroup]:
-    """Join the other processes that torchrun started: where they are, it wrote into this one's environment.
+    """Join the other processes that torchrun started, which it describes in environment variables.
 
-    An error on any rank ends all of them and is told once: it is raised where it came first, the others leave.
+    An error on any rank ends all of them and is reported once: it is raised where it came first, the others exit.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -113,46 +113,48 @@ def joined() -> Generator[ProcessGroup]:
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-    world = ProcessGroup(rank, size, device, store)
+    group = ProcessGroup(rank, size, device, store)
     try:
-        yield world
+        yield group
     except BaseException as error:
-        if world.first("ended"):
+        if group.first("ended"):
             raise
         raise SystemExit(0 if isinstance(error, Interrupted) else 1) from error
     dist.destroy_process_group()
 
 
-def parallelize(objective: nn.Module, kind: str | None, world: ProcessGroup) -> nn.Module:
+def parallelize(objective: nn.Module, kind: str | None, group: ProcessGroup) -> nn.Module:
     """The module to call instead of `objective`, so that gradients are averaged over the ranks.
 
-    FSDP2 replaces the weights of `objective` by pieces, so optimizers come after this.
+    FSDP2 replaces the weights of `objective` by shards, so build optimizers afterwards.
 
     Args:
-        objective: all of the model's work happens in its `forward`; `objective.decoder.blocks` are sharded one by one.
-        kind: "none", "ddp" or "fsdp"; None: ddp for more than one process.
+        objective: all of its work happens in `forward`; `objective.decoder.blocks` are sharded one by one, the rest
+            together.
+        kind: "none", "ddp", or "fsdp"; None: "ddp" for more than one process.
 
     Raises:
-        InputError: for a kind that does not go with the number of processes.
+        InputError: for a kind that does not fit the number of processes.
     """
-    kind = kind or ("ddp" if world.size > 1 else "none")
+    kind = kind or ("ddp" if group.size > 1 else "none")
     if kind not in KINDS:
-        raise InputError(f"--parallel must be one of {', '.join(KINDS)}, not {kind!r}.")
-    if kind == "none" and world.size > 1:
+        raise InputError(f"parallel must be one of {', '.join(KINDS)}, not {kind!r}.")
+    if kind == "none" and group.size > 1:
         raise InputError(
-            f"{world.size} processes with --parallel none: choose ddp or fsdp, or start one process."
+            f"{group.size} processes cannot train with parallel none: choose ddp or fsdp, or start one process."
         )
     if kind == "none":
         return objective
-    if world.store is None:
+    if group.store is None:
         raise InputError(
-            f"--parallel {kind} needs torchrun: `torchrun --nproc-per-node N -m sequela train ...`."
+            f"parallel {kind} needs torchrun: `torchrun --nproc-per-node N -m sequela train ...`."
         )
     if kind == "ddp":
-        # Otherwise DDP rearranges its buckets after a run's first step. In which order three ranks or more are added
-        # depends on the place in a bucket, and a run that is taken up again has a first step of its own.
+        # find_unused_parameters, because otherwise DDP rearranges its buckets after the first step of a run. In which
+        # order three or more ranks are added depends on the place in a bucket, and a resumed run has a first step of
+        # its own.
         return DistributedDataParallel(objective, gradient_as_bucket_view=True, find_unused_parameters=True)
-    mesh = init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(group.device.type, (group.size,))
     for block in objective.decoder.blocks:
         fully_shard(block, mesh=mesh)
     return fully_shard(objective, mesh=mesh)
@@ -160,7 +162,7 @@ def parallelize(objective: nn.Module, kind: str | None, world: ProcessGroup) -> 
 
 @contextmanager
 def accumulating(module: nn.Module, last: bool) -> Generator[None]:
-    """Around the two passes of one row: gradients are averaged over the ranks in the `last` of a step."""
+    """Around the forward and backward pass of a row: the ranks average gradients only in the `last` row of a step."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)
     if isinstance(module, DistributedDataParallel) and not last:
@@ -171,21 +173,23 @@ def accumulating(module: nn.Module, last: bool) -> Generator[None]:
 
 
 def clip(module: nn.Module, limit: float) -> float:
-    """Scale the gradients down to a global norm of at most `limit`; returns the norm they had."""
+    """Scale the gradients down to a global norm of at most `limit`; returns the norm before."""
     norm = torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
     return float(_whole(norm))
 
 
-def whole(decoder: Decoder) -> Decoder:
-    """The decoder with whole weights, on every rank: a copy where they lie in pieces. All ranks call this."""
-    if not any(isinstance(weight, DTensor) for weight in decoder.parameters()):
-        return decoder
+def whole(objective: Module, blank: Callable[[], Module]) -> Module:
+    """The objective with whole weights, on every rank: itself unless its weights are sharded. All ranks call this.
+
+    Args:
+        blank: makes another one like it, whose weights do not matter; called on the meta device.
+    """
+    if not any(isinstance(weight, DTensor) for weight in objective.parameters()):
+        return objective
     with torch.device("meta"):
-        copy = Decoder(decoder.config)
-    weights = {name: _whole(weight.detach()) for name, weight in decoder.named_parameters()}
-    copy.load_state_dict(weights, assign=True, strict=False)
-    if decoder.config.tied_embeddings:
-        copy.head.weight = copy.embedding.weight
+        copy = blank()
+    copy.load_state_dict({name: _whole(x.detach()) for name, x in objective.state_dict().items()}, assign=True)
+    copy.decoder.tie()
     return copy
 
 

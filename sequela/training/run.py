@@ -1,45 +1,47 @@
-"""A training run: what it is to do, and how it goes from one step to the next."""
+"""A training run: what it does, and how it gets from one step to the next."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sequela.errors import InputError
-from sequela.model import flops, precision
+from sequela.model import precision
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.tokens import corpus as corpora
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
-from sequela.training import checkpoint as state
-from sequela.training.cpu_threads import Abreast
-from sequela.training.data import Inputs, Sampler, Step, feed, padded_to
+from sequela.training import checkpoint
+from sequela.training.cpu_threads import ParallelRows
+from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
 from sequela.training.derive import Resolved, context_of, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
-from sequela.training.objectives.next_token import NextToken
+from sequela.training.objectives.objective import Group, Loss, Objective, ObjectiveFactory, Setup, Weighted
+from sequela.training.objectives.registry import DEFAULT
 from sequela.training.optimizer import optimizers, schedule
-from sequela.training.parallel import ProcessGroup, accumulating, clip, parallelize
-from sequela.training.score import windows
+from sequela.training.parallel import ProcessGroup, accumulating, clip, parallelize, whole
 from sequela.training.settings import TrainSettings
 
-CHECKED = 0.02  # of the work of a run may go into checks on the way
+CHECK_SHARE = 0.02  # of the work of a run may go into checks on the way
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is to do: everything that is known before its first step.
+    """What a run does: everything that is known before its first step.
 
     Attributes:
-        windows: those of the training patients.
-        resolved: the settings, every one filled, and where each comes from.
+        windows: of the training patients.
+        resolved: the settings, every one filled in, and where each comes from.
         config: of the decoder.
+        objective: what it learns.
     """
 
     corpus: Path
@@ -48,30 +50,31 @@ class RunPlan:
     windows: Windows
     resolved: Resolved
     config: ModelConfig
+    objective: ObjectiveFactory
 
     @staticmethod
-    def of(corpus: Path, settings: TrainSettings) -> RunPlan:
+    def of(corpus: Path, settings: TrainSettings, objective: ObjectiveFactory = DEFAULT) -> RunPlan:
         """Raises InputError for a corpus without training patients."""
         data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
-        cut = windows(data, context_of(settings))
-        if len(cut) == 0:
+        windows = windows_of(data, context_of(settings))
+        if len(windows) == 0:
             raise InputError(
                 f"{corpus} has no training patient: tokenize a larger dataset or change the split."
             )
         tokenizer = data.tokenizer
-        resolved = resolve(settings, len(tokenizer.vocabulary), int(cut.lengths.sum()))
+        resolved = resolve(settings, len(tokenizer.vocabulary), int(windows.lengths.sum()))
         time = "rotary" if tokenizer.positions_from_clock else "intervals"
         config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=time)
-        return RunPlan(corpus, data, tuning, cut, resolved, config)
+        return RunPlan(corpus, data, tuning, windows, resolved, config, objective)
 
     @property
     def settings(self) -> TrainSettings:
-        """None of them open."""
+        """The settings, every one filled in."""
         return self.resolved.settings
 
     @property
     def rows_per_step(self) -> int:
-        """Of all processes together."""
+        """Rows of a step, over all processes."""
         return max(1, round(self.settings.batch_tokens / self.settings.row_tokens))
 
     def batches(self) -> Sampler:
@@ -81,144 +84,205 @@ class RunPlan:
             self.windows.lengths, chosen.row_tokens, self.rows_per_step, chosen.tokens, chosen.seed
         )
 
-    def same(self) -> dict:
+    def identity(self) -> dict:
         """What makes two runs the same run."""
         digest = hashlib.sha256((self.corpus / corpora.FILE).read_bytes()).hexdigest()
-        return {"settings": self.settings.of_result, "corpus": digest}
+        return {"settings": self.settings.of_result, "corpus": digest, "objective": self.objective.name}
 
     @property
     def events_per_token(self) -> float:
-        """Events of the training patients for each of their tokens that is predicted."""
+        """Events of the training patients per predicted token."""
         return self.data.events / max(1, int(self.windows.lengths.sum()) - len(self.windows))
 
     def sample(self) -> np.ndarray:
-        """Some tuning patients to check with on the way, one or as many as take `CHECKED` of the run's work."""
+        """Rows of tuning patients to check with on the way: one, or as many as fit `CHECK_SHARE` of the run's work."""
         lengths = self.tuning.tokens.lengths
         order = np.random.default_rng(self.settings.seed).permutation(len(lengths))
-        most = 3 * CHECKED * self.settings.tokens / max(1, self.settings.checks)  # a pass forward is a third
-        fit = int((np.cumsum(lengths[order]) <= most).sum())
+        budget = 3 * CHECK_SHARE * self.settings.tokens / max(1, self.settings.checks)  # forward is a third
+        fit = int((np.cumsum(lengths[order]) <= budget).sum())
         return order[: max(1, fit)]
+
+    def build(self, decoder: Decoder, precision: str, device: torch.device) -> Objective:
+        """The objective around a decoder; its other weights follow from the seed too."""
+        settings = self.settings
+        multiple = padded_to(settings.row_tokens, device)
+        setup = Setup(precision, multiple, settings, self.data.tokenizer, self.events_per_token)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            return self.objective(decoder, setup)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did.
+
+    Attributes:
+        loss: of this process's rows, summed.
+        weight: what the loss is divided by, summed over all processes.
+        gradient: norm over all processes, before clipping.
+        parts: named parts of the loss, summed as the loss is.
+    """
+
+    loss: float
+    weight: float
+    gradient: float
+    parts: dict[str, float]
 
 
 class Run:
-    """A run between two of its steps: what the next one needs, and so what a checkpoint holds.
+    """A run between two steps: what the next one needs, and therefore what a checkpoint holds.
 
     Attributes:
         steps: steps done.
-        position: where the stream of batches stands.
+        position: of the sampler.
+        rate: share of the peak learning rate that the last step used.
         flops, seconds: spent on the steps so far, by all processes together and by this one.
-        curve, watch: of the losses so far.
-        checks: the losses on some tuning patients, on the way.
+        curve, alarm: of the losses so far.
+        checks: losses on tuning patients along the way.
     """
 
-    def __init__(self, plan: RunPlan, world: ProcessGroup):
+    def __init__(self, plan: RunPlan, group: ProcessGroup):
         """Raises InputError where the processes cannot share the rows of a step evenly."""
         settings, rows = plan.settings, plan.rows_per_step
-        if rows % world.size:
+        if rows % group.size:
             raise InputError(
                 f"A step of {settings.batch_tokens} tokens has {rows} rows of {settings.row_tokens}, which "
-                f"{world.size} processes cannot share evenly: set --batch-tokens to a multiple of "
-                f"{world.size * settings.row_tokens}, or lower --row-tokens."
+                f"{group.size} processes cannot share evenly: set batch_tokens to a multiple of "
+                f"{group.size * settings.row_tokens}, or lower row_tokens."
             )
-        self.plan, self.world = plan, world
-        self.precision = precision.choose(settings.precision, world.device, plan.config.hidden_size)
+        self.plan, self.group = plan, group
+        self.precision = precision.choose(settings.precision, group.device, plan.config.hidden_size)
         decoder = Decoder(plan.config).initialize(settings.seed)
-        self.objective = NextToken(decoder, self.precision).to(world.device)
-        if world.device.type == "cuda":
-            self.objective.compile_blocks()
-        self.module = parallelize(self.objective, settings.parallel, world)  # may replace the weights
-        alone = self.module is self.objective and world.device.type == "cpu"
-        self.abreast = Abreast(self.objective) if alone else None
-        self.steppers = optimizers(self.objective.decoder, settings)
-        self.peaks = [stepper.param_groups[0]["lr"] for stepper in self.steppers]
-        self.steps, self.position = 0, plan.batches().state()
+        self.objective = plan.build(decoder, self.precision, group.device).to(group.device)
+        if group.device.type == "cuda":
+            self.objective.decoder.compile_blocks()
+        self.module = parallelize(self.objective, settings.parallel, group)  # may replace the weights
+        threads = self.objective.pure and self.module is self.objective and group.device.type == "cpu"
+        self.parallel_rows = ParallelRows(self.objective) if threads else None
+        groups = self.objective.groups()
+        _check(groups, self.objective)
+        self.optimizers = optimizers(groups, settings)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.steps, self.position, self.rate = 0, plan.batches().state(), 0.0
         self.flops, self.seconds = 0, 0.0
-        self.curve, self.watch = LossCurve(settings.tokens), DivergenceAlarm()
+        self.curve, self.alarm = LossCurve(settings.tokens), DivergenceAlarm()
         self.checks: list[dict] = []
 
     @property
     def tokens(self) -> int:
-        """Seen so far."""
+        """Tokens seen so far."""
         return self.position["tokens"]
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint into `folder`; all processes call this."""
-        facts = {
+        progress = {
             "steps": self.steps, "position": self.position, "flops": self.flops, "seconds": self.seconds,
-            "curve": self.curve.state(), "watch": self.watch.state(), "checks": self.checks,
+            "curve": self.curve.state(), "watch": self.alarm.state(), "checks": self.checks,
             "precision": self.precision,
         }  # fmt: skip
-        state.save(folder, self.steps, self.objective, self.steppers, facts, self.plan.same(), self.world)
+        checkpoint.write_step(
+            folder,
+            self.steps,
+            checkpoint.Trained(self.objective, self.optimizers),
+            progress,
+            self.plan.identity(),
+            self.group,
+        )
 
     def restore(self, folder: Path) -> bool:
-        """Go on from the latest whole checkpoint in `folder`, where there is one; all processes call this.
+        """Continue from the latest whole checkpoint in `folder`, if there is one; all processes call this.
 
         Raises:
-            InputError: where this processor computes in other numbers than the one that began the run.
+            InputError: where this processor would compute in another precision than the one that began the run.
         """
-        facts = state.restore(folder, self.objective, self.steppers, self.plan.same(), self.world)
-        if facts is None:
+        trained = checkpoint.Trained(self.objective, self.optimizers)
+        progress = checkpoint.read_latest(folder, trained, self.plan.identity(), self.group)
+        if progress is None:
             return False
-        if facts["precision"] != self.precision:
+        if progress["precision"] != self.precision:
             raise InputError(
-                f"The run was begun in {facts['precision']}, and this processor would go on in {self.precision}: go on "
-                "where it began, or begin anew with --no-resume."
+                f"The run was begun in {progress['precision']}, but this processor would go on in {self.precision}: "
+                "continue where it began, set precision, or start over without resuming."
             )
-        self.steps, self.position = facts["steps"], facts["position"]
-        self.flops, self.seconds, self.checks = facts["flops"], facts["seconds"], facts["checks"]
-        self.curve.go_on(facts["curve"])
-        self.watch.go_on(facts["watch"])
+        self.steps, self.position = progress["steps"], progress["position"]
+        self.flops, self.seconds, self.checks = progress["flops"], progress["seconds"], progress["checks"]
+        self.curve.restore(progress["curve"])
+        self.alarm.restore(progress["watch"])
         return True
 
-    def feed(self) -> Generator[tuple[Step, list[tuple[Inputs, float]]]]:
+    def feed(self) -> Generator[tuple[Step, list[tuple[Weighted, float]]]]:
         """The steps to come, each with the rows that this process takes and their weights."""
         batches = self.plan.batches()
         batches.start_at(self.position)
-        device = self.world.device
-        multiple = padded_to(self.plan.settings.row_tokens, device)
-        return feed(batches, self.plan.windows, device, share=self.world.share, multiple=multiple)
+        return feed(batches, self.collate, self.group.device, self.group.share)
 
-    def take(self, step: Step, passes: list[tuple[Inputs, float]]) -> tuple[float, float]:
-        """One step: the gradient of its mean loss, row by row, then the optimizers.
+    def collate(self, row: np.ndarray) -> Weighted:
+        """The batch of a row, given its windows."""
+        return self.objective.collate(self.plan.windows, row)
 
-        Returns:
-            nats: the loss of this process's rows, summed.
-            gradient: its norm over all processes, before clipping.
-        """
-        settings, predicted = self.plan.settings, self.predicted(step)
+    def take(self, step: Step, passes: list[tuple[Weighted, float]]) -> StepResult:
+        """One step: the gradient of its mean loss, row by row, then the optimizers."""
+        settings = self.plan.settings
         middle = (step.tokens + min(step.after["tokens"], settings.tokens)) / 2  # the last step may overshoot
-        rate = schedule(middle / settings.tokens, settings)
-        for stepper, peak in zip(self.steppers, self.peaks, strict=True):
-            stepper.param_groups[0]["lr"] = peak * rate
-            stepper.zero_grad()
-        # Gradients are averaged over the processes, and this is to be their sum
-        scale = self.world.size / predicted
-        if self.abreast is not None:
-            weighed = self.abreast.backward(partial(self._loss, scale=scale), passes)
-        else:
-            weighed = []
-            for number, row in enumerate(passes):
-                with accumulating(self.module, last=number == len(passes) - 1):
-                    loss = self._loss(row, scale)
-                    loss.backward()
-                weighed.append(loss.detach())
+        self.rate = schedule(middle / settings.tokens, settings)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * self.rate
+            optimizer.zero_grad()
+        (weight,) = self.group.sum(sum(row_weight * batch.weight for batch, row_weight in passes))
+        weight = weight or 1.0  # nothing to learn from in this step: the loss is 0
+        scale = self.group.size / weight  # gradients are averaged over the processes, and this makes it a sum
+        losses = self._backward(passes, scale)
         gradient = clip(self.objective, settings.clip)
-        for stepper in self.steppers:
-            stepper.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.steps, self.position = self.steps + 1, step.after
-        self.flops += flops.train(self.plan.config, self.lengths(step))
-        return float(sum(weighed)) / scale, gradient
+        self.flops += self.objective.flops(self.lengths(step))
+        with torch.no_grad():
+            self.objective.after_step(min(1.0, self.tokens / settings.tokens))
+        parts = {name: float(sum(loss.parts[name] for loss in losses)) / scale for name in losses[0].parts}
+        return StepResult(float(sum(loss.total for loss in losses)) / scale, weight, gradient, parts)
 
-    def _loss(self, row: tuple[Inputs, float], scale: float) -> Tensor:
-        """Nats of a row of this process, weighed and scaled."""
-        batch, weight = row
-        nats, _ = self.module(batch)
-        return nats * (weight * scale)
+    def _backward(self, passes: list[tuple[Weighted, float]], scale: float) -> list[Loss]:
+        """Add up the gradients of the rows of this process; returns their losses, scaled and detached."""
+
+        def loss(row: tuple[Weighted, float]) -> tuple[Tensor, Loss]:
+            batch, row_weight = row
+            total, parts = self.module(batch)
+            total = total * (row_weight * scale)
+            parts = {name: part.detach() * (row_weight * scale) for name, part in parts.items()}
+            return total, Loss(total.detach(), parts)
+
+        if self.parallel_rows is not None:
+            return self.parallel_rows.backward(loss, passes)
+        losses = []
+        for number, row in enumerate(passes):
+            with accumulating(self.module, last=number == len(passes) - 1):
+                total, detached = loss(row)
+                total.backward()
+            losses.append(detached)
+        return losses
 
     def lengths(self, step: Step) -> np.ndarray:
-        """Tokens of each window of a step, those of all processes."""
+        """Tokens of each window of a step, over all processes."""
         return self.plan.windows.lengths[np.concatenate(step.rows)]
 
-    def predicted(self, step: Step) -> int:
-        """How many tokens of a step are predicted, by all processes: all but each window's first."""
-        return max(1, int((self.lengths(step) - 1).sum()))
+    def whole(self) -> Objective:
+        """The objective with whole weights: a copy if they are sharded. All processes call this and get one."""
+
+        def blank() -> Any:
+            return self.plan.build(Decoder(self.plan.config), self.precision, self.group.device)
+
+        return whole(self.objective, blank)
+
+
+def _check(groups: list[Group], objective: torch.nn.Module) -> None:
+    """Raises ValueError unless every weight that requires a gradient is in one group, and none in two."""
+    seen: dict[int, str] = {}
+    for group in groups:
+        for weight in group.weights:
+            if id(weight) in seen:
+                raise ValueError(f"a weight is in two groups: {seen[id(weight)]!r} and {group.name!r}")
+            seen[id(weight)] = group.name
+    for name, weight in objective.named_parameters():
+        if weight.requires_grad and id(weight) not in seen:
+            raise ValueError(f"{name} requires a gradient but is in no group: add it to one or freeze it")

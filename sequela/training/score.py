@@ -1,4 +1,4 @@
-"""How well a model predicts the patients of a split, by patient and by what is predicted."""
+"""How well a model predicts the patients of a split, by patient and by kind of token."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from sequela.model.decoder import Decoder
 from sequela.tokens.corpus import Corpus
-from sequela.tokens.packing import Windows, collate
+from sequela.tokens.packing import Batch, collate
 from sequela.tokens.ragged import within
 from sequela.tokens.token_types import TokenTypes
-from sequela.training.data import Sampler, padded_to
+from sequela.training.data import Sampler, inputs, padded_to, windows_of
 from sequela.training.derive import ROW_TOKENS
-from sequela.training.objectives.next_token import Scored, scored
 
 
 @dataclass(frozen=True)
 class Score:
-    """-ln p of everything that is predicted of P patients.
+    """-ln p of every predicted token of P patients, summed.
 
     Attributes:
-        nats: float64 [P, K], by patient and kind; they add up to -ln p of the patient's tokens after the first.
+        nats: float64 [P, K], by patient and kind; a row adds up to -ln p of the patient's tokens after the first.
         things: int64 [P, K], how many things of each kind (see `TokenTypes.counts`).
-        tokens: int64 [P], tokens predicted: all but each patient's first.
+        tokens: int64 [P], predicted tokens: all but the first.
     """
 
     nats: np.ndarray
@@ -33,10 +34,38 @@ class Score:
     tokens: np.ndarray
 
 
-def windows(data: Corpus, context: int) -> Windows:
-    """The patients of a split in windows of at most `context` tokens."""
-    tokenizer = data.tokenizer
-    return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock)
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says about the N tokens of a batch that have to be predicted: all but padding and first tokens.
+
+    Attributes:
+        logits: float32 [N, V].
+        targets: int64 [N], the tokens.
+        positions: int64 [N], ascending: where in the flattened batch each is predicted.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    positions: np.ndarray
+
+    def nats(self) -> Tensor:
+        """-ln p(token) of each, float32 [N]."""
+        return F.cross_entropy(self.logits, self.targets, reduction="none")
+
+    def group_nats(self, groups: Tensor) -> Tensor:
+        """-ln p(any token of the target's group) of each, float32 [N]; `groups` int64 [V] numbers the groups from 0."""
+        probability = self.logits.softmax(-1)
+        summed = torch.zeros(len(probability), int(groups.max()) + 1, device=probability.device)
+        summed.index_add_(1, groups, probability)
+        return -summed.gather(1, groups[self.targets][:, None])[:, 0].log()
+
+
+def predictions(model: Decoder, batch: Batch) -> Predictions:
+    """Predict the batch. Only positions with a target are projected to the vocabulary."""
+    row = inputs(batch, model.embedding.weight.device)
+    hidden = model.hidden(row.ids, row.positions, row.attention)
+    logits = model.head(hidden.flatten(0, 1)[row.places]).float()
+    return Predictions(logits, row.targets, row.places.numpy(force=True))
 
 
 def score(
@@ -47,38 +76,40 @@ def score(
     context: int | None = None,
     patients: np.ndarray | None = None,
 ) -> Score:
-    """Score every token of every patient once, but each patient's first, from what stands before it in its window.
+    """Score each token of a patient exactly once, except the first, given what precedes it in its window.
 
-    What a later window repeats of its patient (demographics, age) is shown and not scored.
+    What a later window repeats of its patient (demographics, age) is read but not scored.
 
     Args:
-        kinds: what the tokens are about; none: all are of one kind. With `kinds.group` a token's -ln p is told in two
-            parts: that of its group, and the rest.
-        context: that of the model unless given.
-        patients: the rows of the patients to score; the others have zeros. All unless given.
+        kinds: what the tokens are about; without it all are of one kind. With `kinds.group` a token's -ln p is split in
+            two: that of its group, and the rest.
+        context: the model's unless given.
+        patients: rows of the patients to score, all unless given; the others get zeros.
     """
     context = context or model.config.context
-    cut = windows(data, context)
-    chosen = np.arange(len(cut)) if patients is None else np.flatnonzero(np.isin(cut.patient, patients))
+    windows = windows_of(data, context)
+    chosen = (
+        np.arange(len(windows)) if patients is None else np.flatnonzero(np.isin(windows.patient, patients))
+    )
     kinds = kinds or TokenTypes.single(len(data.tokenizer.vocabulary))
     tally = _Tally(len(data.patients), kinds, model.embedding.weight.device)
     if len(chosen) == 0:
         return tally.score
-    lengths, row_tokens = cut.lengths[chosen], max(ROW_TOKENS, context)
+    lengths, row_tokens = windows.lengths[chosen], max(ROW_TOKENS, context)
     multiple = padded_to(row_tokens, model.embedding.weight.device)
     with torch.no_grad():
         for step in Sampler(lengths, row_tokens, 1, int(lengths.sum())):
             row = chosen[step.rows[0]]
-            found = scored(model, collate(cut, row, multiple))
-            window = np.repeat(row, cut.lengths[row])[found.places]
-            place = within(cut.lengths[row])[found.places]
-            own = place + 1 >= cut.fronts.lengths[window]
-            tally.add(cut.patient[window], found, own)
+            predicted = predictions(model, collate(windows, row, multiple))
+            window = np.repeat(row, windows.lengths[row])[predicted.positions]
+            position = within(windows.lengths[row])[predicted.positions]
+            new = position + 1 >= windows.fronts.lengths[window]
+            tally.add(windows.patient[window], predicted, new)
     return tally.score
 
 
 class _Tally:
-    """Adds up what is scored."""
+    """Sums by patient and kind."""
 
     def __init__(self, patients: int, kinds: TokenTypes, device: torch.device):
         shape = (patients, len(kinds.names))
@@ -86,16 +117,16 @@ class _Tally:
         self.kinds = kinds
         self.group = None if kinds.group is None else torch.from_numpy(kinds.group).to(device)
 
-    def add(self, patient: np.ndarray, found: Scored, own: np.ndarray) -> None:
-        """Add the tokens of a batch that are `own` [N], of `patient` [N]."""
-        patient, token = patient[own], found.targets.numpy(force=True)[own]
-        first = whole = found.nats().numpy(force=True)[own].astype(np.float64)
+    def add(self, patient: np.ndarray, predicted: Predictions, new: np.ndarray) -> None:
+        """Add the tokens of `patient` [N] where `new` [N]: those that no earlier window has scored."""
+        patient, token = patient[new], predicted.targets.numpy(force=True)[new]
+        first = whole = predicted.nats().numpy(force=True)[new].astype(np.float64)
         if self.group is not None:
-            more = self.kinds.beyond[token] >= 0
-            grouped = found.group_nats(self.group).numpy(force=True)[own].astype(np.float64)
-            first = np.where(more, grouped, whole)
-            at = patient[more], self.kinds.beyond[token[more]]
-            np.add.at(self.score.nats, at, (whole - first)[more])
+            split = self.kinds.beyond[token] >= 0
+            grouped = predicted.group_nats(self.group).numpy(force=True)[new].astype(np.float64)
+            first = np.where(split, grouped, whole)
+            at = patient[split], self.kinds.beyond[token[split]]
+            np.add.at(self.score.nats, at, (whole - first)[split])
             np.add.at(self.score.things, at, 1)
         at = patient, self.kinds.token[token]
         np.add.at(self.score.nats, at, first)
@@ -106,20 +137,24 @@ class _Tally:
 def losses(model: Decoder, data: Corpus, patients: np.ndarray | None = None) -> dict | None:
     """The losses on the patients of a split (all, or those in the given rows); None where there are none.
 
-    "bits_per_token" of what is predicted; "bits_per_event" of the patients' events; and in "kinds" for each kind that
-    occurs "events" (how many things of that kind), "bits_per_event" of them, and "share" of all bits.
+    "bits_per_token" over predicted tokens; "bits_per_event" over the patients' events; and under "kinds", for each kind
+    that occurs, "events" (how many things of that kind), their "bits_per_event", and their "share" of all bits.
     """
     kinds = data.tokenizer.types or TokenTypes.single(len(data.tokenizer.vocabulary))
-    found = score(model, data, kinds, patients=patients)
-    bits, things = found.nats.sum(0) / math.log(2), found.things.sum(0)
-    if not found.tokens.any():
+    result = score(model, data, kinds, patients=patients)
+    bits, things = result.nats.sum(0) / math.log(2), result.things.sum(0)
+    if not result.tokens.any():
         return None
     return {
-        "bits_per_token": float(bits.sum() / found.tokens.sum()),
+        "bits_per_token": float(bits.sum() / result.tokens.sum()),
         "bits_per_event": float(bits.sum() / things[slice(None) if kinds.events is None else kinds.events].sum()),
         "kinds": {
-            name: {"events": int(many), "bits_per_event": float(own / many), "share": float(own / bits.sum())}
-            for name, own, many in zip(kinds.names, bits, things, strict=True)
-            if many
+            name: {
+                "events": int(count),
+                "bits_per_event": float(of_kind / count),
+                "share": float(of_kind / bits.sum()),
+            }
+            for name, of_kind, count in zip(kinds.names, bits, things, strict=True)
+            if count
         },
     }

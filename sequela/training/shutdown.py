@@ -1,4 +1,4 @@
-"""How a run is asked to end (SIGTERM, as schedulers send it), and how it says that it did."""
+"""Graceful shutdown on SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """The run was asked to end and did, with everything saved that the next one needs.
+    """A run was asked to stop and did, after saving everything that the next one needs.
 
     The message is one sentence; the command line prints it and exits with 0.
     """
 
 
 class Shutdown:
-    """Whether this process was asked to end."""
+    """Whether this process was asked to stop; also the signal handler."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._held = False
+        self.requested = False
+        self._deferred = False
 
     @contextmanager
-    def held(self) -> Generator[None]:
-        """Inside the block SIGTERM only sets `asked`, for code that ends at a good moment; elsewhere it raises."""
-        before, self._held = self._held, True
+    def deferred(self) -> Generator[None]:
+        """Inside the block SIGTERM only sets `requested`, for code that stops at a good moment; elsewhere it raises."""
+        before, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._held = before
+            self._deferred = before
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """The signal's handler."""
-        self.asked = True
-        if not self._held:
+        """Handle the signal."""
+        self.requested = True
+        if not self._deferred:
             raise Interrupted("stopped; run the same command again to go on.")
 
 
 @contextmanager
 def stopping() -> Generator[Shutdown]:
-    """Heed SIGTERM inside the block. In a thread that cannot (any but the main one) the signal keeps its meaning."""
-    stop = Shutdown()
+    """Handle SIGTERM inside the block. Only the main thread can; in any other the signal keeps its meaning."""
+    shutdown = Shutdown()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield shutdown
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, shutdown)
     try:
-        yield stop
+        yield shutdown
     finally:
         signal.signal(signal.SIGTERM, before)

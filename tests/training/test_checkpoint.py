@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 
 from sequela.errors import InputError
-from sequela.training import checkpoint as state
+from sequela.training import checkpoint
+from sequela.training.checkpoint import Trained
 from sequela.training.parallel import ProcessGroup
 from tests.training.ranks import SAME, row, run, small
 
@@ -18,28 +19,31 @@ ONE = ProcessGroup(device=torch.device("cpu"))
 ROOT = Path(__file__).parents[2]
 
 
-def steps_taken(objective, steppers, number: int) -> None:
+def steps_taken(objective, optimizers, number: int) -> None:
     for seed in range(number):
-        objective(row(np.random.default_rng(seed), 20, ONE))[0].backward()
-        for stepper in steppers:
-            stepper.step()
-            stepper.zero_grad()
+        objective(row(np.random.default_rng(seed), 20, ONE)).total.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def saved(folder: Path, *steps: int, same: dict = SAME) -> dict[int, torch.Tensor]:
     """Checkpoints of a small run; what one of its weights was at each."""
-    _, objective, steppers = small("adamw", ONE, "none")
+    _, objective, optimizers = small("adamw", ONE, "none")
     weights = {}
     for step in steps:
-        steps_taken(objective, steppers, 1)
-        state.save(folder, step, objective, steppers, {"step": step, "curve": [0.1 + step]}, same, ONE)
+        steps_taken(objective, optimizers, 1)
+        trained = Trained(objective, optimizers)
+        checkpoint.write_step(folder, step, trained, {"step": step, "curve": [0.1 + step]}, same, ONE)
         weights[step] = objective.decoder.norm.weight.detach().clone()
     return weights
 
 
 def restored(folder: Path, same: dict = SAME) -> tuple[dict | None, torch.Tensor]:
-    _, objective, steppers = small("adamw", ONE, "none")
-    return state.restore(folder, objective, steppers, same, ONE), objective.decoder.norm.weight.detach()
+    _, objective, optimizers = small("adamw", ONE, "none")
+    return checkpoint.read_latest(
+        folder, Trained(objective, optimizers), same, ONE
+    ), objective.decoder.norm.weight.detach()
 
 
 def warned(caplog) -> list[str]:
@@ -83,7 +87,7 @@ def test_no_pickle_is_written_or_read(tmp_path, monkeypatch):
     saved(tmp_path, 1)
     assert restored(tmp_path)[0] is not None
     (step,) = tmp_path.iterdir()
-    tensors = [path for path in step.iterdir() if path.name != state.STATE]
+    tensors = [path for path in step.iterdir() if path.name != checkpoint.STATE]
     assert tensors and all(path.suffix == ".safetensors" for path in tensors)
     assert all(chr(path.read_bytes()[8]) == "{" for path in tensors), "a header in JSON"
 
@@ -102,7 +106,7 @@ def test_the_last_two_are_kept(tmp_path):
 
 
 def test_much_is_written_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(state, "FILE_BYTES", 10**6)
+    monkeypatch.setattr(checkpoint, "FILE_BYTES", 10**6)
     weights = saved(tmp_path, 1)
     assert len(list(tmp_path.glob("*/*.safetensors"))) > 3
     facts, weight = restored(tmp_path)
@@ -153,9 +157,33 @@ def test_where_all_are_damaged_the_error_says_what_to_do(tmp_path):
     saved(tmp_path, 1, 2)
     for path in tmp_path.glob("*/*.safetensors"):
         flip(path)
-    with pytest.raises(InputError, match=r"step-00000002: .*step-00000001: .*--no-resume"):
+    with pytest.raises(InputError, match=r"step-00000002: .*step-00000001: .*start over"):
         restored(tmp_path)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_an_unfinished_run_of_version_0_1_is_refused(tmp_path):
+    saved(tmp_path, 1, same={"settings": {"optimiser": "muon"}})
+    with pytest.raises(InputError, match=r"written by Sequela 0\.1.*start over"):
+        restored(tmp_path)
+
+
+def test_scalars_and_integers_among_the_buffers_come_back_exactly(tmp_path):
+    def module():
+        made = torch.nn.Linear(3, 2)
+        made.register_buffer("target", torch.rand(4, dtype=torch.float32))
+        made.register_buffer("count", torch.tensor(2**40 + 1))
+        made.register_buffer("share", torch.rand(()))
+        made.register_buffer("scratch", torch.rand(2), persistent=False)
+        return made
+
+    first, second = module(), module()
+    checkpoint.write_step(tmp_path, 1, Trained(first, []), {}, SAME, ONE)
+    assert checkpoint.read_latest(tmp_path, Trained(second, []), SAME, ONE) == {}
+    before, after = first.state_dict(), second.state_dict()
+    assert set(before) == {"weight", "bias", "target", "count", "share"}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(first.scratch, second.scratch)
 
 
 def test_a_run_with_other_settings_begins_anew(tmp_path):
@@ -174,7 +202,7 @@ def test_what_a_killed_run_was_writing_is_no_checkpoint(tmp_path):
 
 def test_discarded(tmp_path):
     saved(tmp_path / "checkpoints", 1)
-    state.discard(tmp_path / "checkpoints", ONE)
+    checkpoint.discard(tmp_path / "checkpoints", ONE)
     assert names(tmp_path) == []
 
 
@@ -208,6 +236,6 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_stays(tmp_path):
 
 def test_state_is_plain_json(tmp_path):
     saved(tmp_path, 3)
-    head, body = (tmp_path / "step-00000003" / state.STATE).read_text().split("\n")
+    head, body = (tmp_path / "step-00000003" / checkpoint.STATE).read_text().split("\n")
     assert len(json.loads(head)["sha256"]) == 64
     assert json.loads(body)["facts"]["step"] == 3

@@ -6,7 +6,7 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import Ragged
-from sequela.training.cpu_threads import Abreast
+from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import inputs
 from sequela.training.objectives.next_token import NextToken
 
@@ -36,24 +36,28 @@ def rows(seed=0):
     return made
 
 
+def returned(loss):
+    return loss, loss.detach()
+
+
 def one_by_one(module, rows):
     losses = []
     for row in rows:
-        loss, _ = module(row)
+        loss = module(row).total
         loss.backward()
         losses.append(loss.detach())
     return losses, [weight.grad for weight in module.parameters()]
 
 
-def abreast(module, rows, most):
-    losses = Abreast(module, most).backward(lambda row: module(row)[0], rows)
+def in_parallel(module, rows, most):
+    losses = ParallelRows(module, most).backward(lambda row: returned(module(row).total), rows)
     return losses, [weight.grad for weight in module.parameters()]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 9])
 def test_gradients_have_the_bits_of_rows_one_by_one(most):
     losses, gradients = one_by_one(objective(), rows())
-    found, others = abreast(objective(), rows(), most)
+    found, others = in_parallel(objective(), rows(), most)
     assert torch.equal(torch.stack(found), torch.stack(losses))
     assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
 
@@ -61,15 +65,15 @@ def test_gradients_have_the_bits_of_rows_one_by_one(most):
 def test_gradients_of_other_rows_are_others():
     """The control."""
     _, gradients = one_by_one(objective(), rows())
-    _, others = abreast(objective(), rows(seed=1), 2)
+    _, others = in_parallel(objective(), rows(seed=1), 2)
     assert not any(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
 
 
 def test_they_are_added_to_what_is_there():
     module = objective()
     for _ in range(2):
-        _, twice = abreast(module, rows(), 2)
-    _, once = abreast(objective(), rows(), 2)
+        _, twice = in_parallel(module, rows(), 2)
+    _, once = in_parallel(objective(), rows(), 2)
     for one, other in zip(once, twice, strict=True):
         torch.testing.assert_close(2 * one, other)
 
@@ -77,7 +81,7 @@ def test_they_are_added_to_what_is_there():
 def test_weights_without_a_part_in_the_loss_keep_no_gradient():
     used, unused = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
     module = torch.nn.ModuleList([used, unused])
-    Abreast(module, 2).backward(lambda row: used(row).sum(), [torch.ones(3), torch.ones(3)])
+    ParallelRows(module, 2).backward(lambda row: returned(used(row).sum()), [torch.ones(3), torch.ones(3)])
     assert used.weight.grad.tolist() == [[2, 2, 2]] and unused.weight.grad is None
 
 
@@ -89,9 +93,9 @@ def test_the_threads_are_divided_among_the_rows_there_are(rows, each):
 
     def loss(row):
         seen.append(torch.get_num_threads())
-        return weight(row).sum()
+        return returned(weight(row).sum())
 
-    Abreast(weight).backward(loss, [torch.ones(1)] * rows)
+    ParallelRows(weight).backward(loss, [torch.ones(1)] * rows)
     assert seen == [each] * rows
     assert torch.get_num_threads() == 6
 
@@ -101,4 +105,4 @@ def test_what_goes_wrong_in_a_row_is_raised():
         raise FloatingPointError(f"row {row}")
 
     with pytest.raises(FloatingPointError, match="row 0"):
-        Abreast(torch.nn.Linear(1, 1), 2).backward(loss, range(5))
+        ParallelRows(torch.nn.Linear(1, 1), 2).backward(loss, range(5))

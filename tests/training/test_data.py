@@ -148,6 +148,10 @@ def test_rows_of_a_long_tail_waste_less_than_two_percent(row_tokens, spread):
 WINDOWS = Windows.of(Ragged.of([list(range(1, 3 + i % 7)) for i in range(40)]), np.array([0]), (), 16)
 
 
+def collated(row, multiple=8):
+    return inputs(collate(WINDOWS, row, multiple))
+
+
 def steps(total=500):
     return Sampler(WINDOWS.lengths, 16, 2, total, seed=3)
 
@@ -157,7 +161,7 @@ def threads():
 
 
 def test_it_gives_every_step_in_order_with_its_rows_as_inputs():
-    given = list(feed(steps(), WINDOWS))
+    given = list(feed(steps(), collated))
     expected = list(steps())
     assert [step.after for step, _ in given] == [step.after for step in expected]
     for (_, passes), step in zip(given, expected, strict=True):
@@ -178,7 +182,7 @@ def test_inputs_say_what_is_predicted_where_and_who_sees_whom():
 
 
 def test_rows_are_padded_to_one_length_where_that_is_asked_for():
-    lengths = {made.ids.shape[1] for _, passes in feed(steps(), WINDOWS, multiple=16) for made, _ in passes}
+    lengths = {made.ids.shape[1] for _, passes in feed(steps(), lambda row: collated(row, 16)) for made, _ in passes}
     assert lengths == {16}
 
 
@@ -186,7 +190,7 @@ def test_a_process_gets_its_own_rows():
     def second(rows):
         return [(row, 0.5) for row in rows[1::2]]
 
-    (step, passes), *_ = feed(steps(), WINDOWS, share=second)
+    (step, passes), *_ = feed(steps(), collated, share=second)
     assert len(passes) == 1 and passes[0][1] == 0.5
     assert passes[0][0].ids.tolist() == collate(WINDOWS, step.rows[1]).ids.tolist()
     assert [weight for _, weight in alone(step.rows)] == [1.0, 1.0]
@@ -200,7 +204,7 @@ def test_it_works_no_more_than_so_many_steps_ahead_and_ends_with_its_reader():
             taken.append(step)
             yield step
 
-    reader = feed(counted(), WINDOWS)
+    reader = feed(counted(), collated)
     next(reader)
     time.sleep(0.3)
     assert len(taken) <= AHEAD + 3 and threads()
@@ -214,5 +218,5 @@ def test_what_goes_wrong_in_the_thread_is_raised_at_the_reader():
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        list(feed(broken(), WINDOWS))
+        list(feed(broken(), collated))
     assert not threads()

@@ -10,7 +10,7 @@ from sequela.errors import InputError
 from sequela.model import checkpoint
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
-from sequela.training.loop import train
+from sequela.training.loop import Host, train
 from sequela.training.run import RunPlan
 from sequela.training.settings import TrainSettings
 from sequela.training.shutdown import Interrupted, Shutdown
@@ -19,9 +19,9 @@ QUICK = TrainSettings(depth=1, context=256, batch_tokens=1024, epochs=2, learnin
 SHORT = replace(QUICK, epochs=0.5)
 
 
-def run(corpus, out, settings=QUICK, **more):
+def run(corpus, out, settings=QUICK, *, resume=True, **host):
     out.mkdir(exist_ok=True)
-    return train(corpus, out, settings, **more)
+    return train(corpus, out, settings, resume=resume, host=Host(**host))
 
 
 def weights(out):
@@ -89,13 +89,13 @@ class Soon(Shutdown):
 
     def __call__(self, done, total, **facts):
         self.steps -= 1
-        self.asked = self.steps <= 0
+        self.requested = self.steps <= 0
 
 
 def interrupted(corpus, out, steps, settings=SHORT):
     soon = Soon(steps)
     with pytest.raises(Interrupted, match="run the same command again"):
-        run(corpus, out, settings, stop=soon, progress=soon)
+        run(corpus, out, settings, shutdown=soon, progress=soon)
 
 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_path):
@@ -114,7 +114,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_p
 
 
 def test_a_run_goes_on_only_from_its_own_checkpoint(world_corpus, tmp_path):
-    """The control: other settings, or --no-resume, begin anew."""
+    """The control: other settings, or not resuming, start over."""
     interrupted(world_corpus, tmp_path / "model", 3)
     shutil.copytree(tmp_path / "model", tmp_path / "again")
     for name, more in (("model", {"settings": replace(SHORT, seed=1)}), ("again", {"resume": False})):
@@ -126,7 +126,7 @@ def test_a_run_goes_on_only_from_its_own_checkpoint(world_corpus, tmp_path):
 def test_a_run_does_not_go_on_in_other_numbers(world_corpus, tmp_path, monkeypatch):
     interrupted(world_corpus, tmp_path / "model", 3)
     monkeypatch.setattr("sequela.model.precision.choose", lambda *_: "bf16")
-    with pytest.raises(InputError, match="begun in fp32, and this processor would go on in bf16"):
+    with pytest.raises(InputError, match="begun in fp32, but this processor would go on in bf16"):
         run(world_corpus, tmp_path / "model", SHORT)
 
 
@@ -156,9 +156,9 @@ def test_what_was_not_given_is_said(world_corpus, tmp_path):
 
 
 def test_a_learning_rate_that_explodes_stops_the_run_and_keeps_the_batch(world_corpus, tmp_path):
-    with pytest.raises(InputError, match=r"became.*model-stopped.*--learning-rate") as told:
+    with pytest.raises(InputError, match=r"became.*model-stopped.*learning_rate") as told:
         run(world_corpus, tmp_path / "model", replace(QUICK, learning_rate=1e30))
-    assert "--ignore-spikes" not in str(told.value)  # what is no number cannot pass
+    assert "ignore_spikes" not in str(told.value)  # what is no number cannot pass
     kept = tmp_path / "model-stopped"
     assert json.loads((kept / "step.json").read_text())["settings"]["learning_rate"] == 1e30
     tokens = np.load(kept / "tokens.npy", allow_pickle=False)
@@ -192,7 +192,7 @@ def test_a_poisoned_batch_stops_the_run_and_is_kept(world_corpus, tmp_path):
     plan = RunPlan.of(world_corpus, SMALL_STEPS)
     window = list(plan.batches())[70].rows[0][0]
     patient = poisoned(world_corpus, tmp_path / "corpus", int(plan.windows.patient[window]))
-    with pytest.raises(InputError, match=r"At step 71 the loss jumped to.*--ignore-spikes"):
+    with pytest.raises(InputError, match=r"At step 71 the loss jumped to.*ignore_spikes"):
         run(tmp_path / "corpus", tmp_path / "model", replace(SMALL_STEPS, checkpoint_minutes=0.0))
     kept = tmp_path / "model-stopped"
     patients = np.load(kept / "patients.npy", allow_pickle=False)

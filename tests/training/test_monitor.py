@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 
 from sequela.errors import InputError
-from sequela.training.monitor import POINTS, DivergenceAlarm, LossCurve, keep, package, writer
+from sequela.training.monitor import (
+    POINTS,
+    DivergenceAlarm,
+    LossCurve,
+    keep_batch,
+    metrics_log,
+    optional_package,
+)
 
 
 def test_a_curve_has_a_bounded_number_of_points_whose_mean_is_that_of_the_steps():
     curve, steps = LossCurve(1_000_000), 25_000
     for step in range(steps):
-        curve.add((step + 1) * 40, bits=40.0 * step, predicted=40)
+        curve.add((step + 1) * 40, total=40.0 * step, weight=40)
     assert len(curve.tokens) == POINTS and curve.tokens[-1] == 1_000_000
-    assert sum(curve.bits_per_token) / POINTS == pytest.approx((steps - 1) / 2)
+    assert sum(curve.losses) / POINTS == pytest.approx((steps - 1) / 2)
     assert curve.last(0.5) == pytest.approx(0.75 * steps, rel=1e-3)
 
 
@@ -28,14 +35,14 @@ def test_a_curve_goes_on_from_its_state():
     for step in range(1, 5001):
         whole.add(step, step, 1)
         begun.add(step, step, 1) if step <= 1203 else None
-    later.go_on(json.loads(json.dumps(begun.state())))
+    later.restore(json.loads(json.dumps(begun.state())))
     for step in range(1204, 5001):
         later.add(step, step, 1)
     assert later.state() == whole.state()
 
 
 def test_no_log_writes_nothing(tmp_path):
-    nothing = writer("none", tmp_path / "log", {})
+    nothing = metrics_log("none", tmp_path / "log", {})
     nothing.write(1, {"a": 2.0})
     nothing.close()
     assert not (tmp_path / "log").exists()
@@ -46,10 +53,10 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for tokens in (10, 20):  # the second as a run that goes on
-        events = writer("tensorboard", tmp_path / "log", {})
+        events = metrics_log("tensorboard", tmp_path / "log", {})
         events.write(tokens, {"train/bits_per_event": 1.5 * tokens})
         events.close()
-    writer("tensorboard", tmp_path / "log", {}, anew=True).close()
+    metrics_log("tensorboard", tmp_path / "log", {}, anew=True).close()
     assert sorted(path.name for path in (tmp_path / "log").iterdir()) == ["run-1", "run-2"]
     read = EventAccumulator(str(tmp_path / "log/run-1")).Reload()
     assert [(one.step, one.value) for one in read.Scalars("train/bits_per_event")] == [(10, 15.0), (20, 30.0)]
@@ -58,10 +65,10 @@ def test_tensorboard_reads_what_was_written(tmp_path):
 def test_mlflow_reads_what_was_written(tmp_path):
     mlflow = pytest.importorskip("mlflow")
     for tokens in (10, 20):
-        store = writer("mlflow", tmp_path / "model-log", {"depth": 2})
+        store = metrics_log("mlflow", tmp_path / "model-log", {"depth": 2})
         store.write(tokens, {"tuning/bits_per_event_of/lab": 1.5 * tokens})
         store.close()
-    writer("mlflow", tmp_path / "model-log", {"depth": 3}, anew=True).close()
+    metrics_log("mlflow", tmp_path / "model-log", {"depth": 3}, anew=True).close()
     client = mlflow.MlflowClient(tracking_uri=(tmp_path / "model-log").as_uri())
     new, run = client.search_runs([client.get_experiment_by_name("model-log").experiment_id])
     assert new.data.params["depth"] == "3" and not new.data.metrics
@@ -73,7 +80,7 @@ def test_mlflow_reads_what_was_written(tmp_path):
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match=r"pip install 'sequela\[mlflow\]'"):
-        package("mlflow")
+        optional_package("mlflow")
 
 
 def falling(steps=1000, noise=0.05, seed=0):
@@ -130,13 +137,13 @@ def test_a_watch_goes_on_from_its_state():
     for stop in (0, 1, 20, 500):
         before, after = DivergenceAlarm(), DivergenceAlarm()
         assert first_alarm(losses[:stop], watch=before) is None
-        after.go_on(json.loads(json.dumps(before.state())))
+        after.restore(json.loads(json.dumps(before.state())))
         assert first_alarm(losses[stop:], watch=after) == (700 - stop, first_alarm(losses)[1])
 
 
 def test_the_batch_is_kept_without_a_pickle(tmp_path):
     rows = [[np.array([1, 5, 6]), np.array([1, 7])], [np.array([1, 8, 9, 9], np.uint16)]]
-    keep(tmp_path / "kept", rows, [np.array([11, 12]), np.array([13])], {"why": "a test"})
+    keep_batch(tmp_path / "kept", rows, [np.array([11, 12]), np.array([13])], {"why": "a test"})
     tokens, offsets, patients, row = (
         np.load(tmp_path / "kept" / f"{name}.npy", allow_pickle=False)
         for name in ("tokens", "offsets", "patients", "rows")

@@ -101,8 +101,8 @@ def test_three_go_on_bit_for_bit(tmp_path, kind):
         "import sys; from pathlib import Path; from tests.training.ranks import run\n"
         "from sequela.training.parallel import joined\n"
         "kind, out = sys.argv[1], Path(sys.argv[2])\n"
-        "with joined() as world:\n"
-        "    whole, resumed = (run(kind, 'adamw', world, out, resume=r) for r in (False, True))\n"
+        "with joined() as group:\n"
+        "    whole, resumed = (run(kind, 'adamw', group, out, resume=r) for r in (False, True))\n"
         "    assert whole['losses'][3:] == resumed['losses'] and whole['weights'] == resumed['weights']\n"
     )
     done = torchrun(script, kind, tmp_path / "out", processes=3)
@@ -115,9 +115,9 @@ def test_an_error_on_one_rank_ends_all_and_is_told_once(tmp_path):
         "from sequela.errors import InputError; from sequela.training.parallel import joined\n"
         "import sys\n"
         "try:\n"
-        "    with joined() as world:\n"
-        "        if world.rank == 1: raise InputError('rank 1 has no patients.')\n"
-        "        world.sum(1.0)\n"
+        "    with joined() as group:\n"
+        "        if group.rank == 1: raise InputError('rank 1 has no patients.')\n"
+        "        group.sum(1.0)\n"
         "except InputError as error:\n"
         "    print(f'told: {error}', file=sys.stderr)\n"
         "    sys.exit(2)\n"
@@ -131,25 +131,25 @@ def test_an_error_on_one_rank_ends_all_and_is_told_once(tmp_path):
 
 
 def test_rows_are_shared_out():
-    worlds = [ProcessGroup(rank=rank, size=3) for rank in range(3)]
+    groups = [ProcessGroup(rank=rank, size=3) for rank in range(3)]
     rows = list(range(7))
-    shares = [world.share(rows) for world in worlds]
+    shares = [group.share(rows) for group in groups]
     assert {len(share) for share in shares} == {3}
     assert sorted(row for share in shares for row, weight in share if weight) == rows
     assert ProcessGroup().share(rows) == [(row, 1.0) for row in rows]
 
 
 @pytest.mark.parametrize(
-    ("kind", "world", "message"),
+    ("kind", "group", "message"),
     [
         ("ddp", ONE, "needs torchrun"),
         ("zero", ONE, "one of none, ddp, fsdp"),
         ("none", ProcessGroup(0, 2), "2 processes"),
     ],
 )
-def test_what_does_not_go_together_is_an_error(kind, world, message):
+def test_what_does_not_go_together_is_an_error(kind, group, message):
     with pytest.raises(InputError, match=message):
-        small("adamw", world, kind)
+        small("adamw", group, kind)
 
 
 def test_one_process_trains_the_objective_itself():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sequela.errors import InputError
+from sequela.model import flops
 from sequela.training.data import Step, feed
 from sequela.training.optimizer import schedule
 from sequela.training.parallel import ProcessGroup
@@ -24,18 +25,20 @@ def gradients(plan, rows):
     run = Run(plan, ProcessGroup())
     before = plan.batches().state()
     step = Step(rows, 0, before | {"tokens": int(plan.windows.lengths[np.concatenate(rows)].sum())})
-    ((step, passes),) = feed([step], plan.windows)
-    found = run.take(step, passes)
+    ((step, passes),) = feed([step], run.collate)
+    result = run.take(step, passes)
     assert run.steps == 1 and run.tokens == step.after["tokens"]
-    return [weight.grad for weight in run.objective.parameters()], found
+    return [weight.grad for weight in run.objective.parameters()], result
 
 
 def test_the_gradient_of_rows_one_by_one_is_that_of_all_at_once(plan):
     numbers = np.arange(24)
-    once, (nats, norm) = gradients(plan, [numbers])
+    once, expected = gradients(plan, [numbers])
     for rows in ([numbers[:5], numbers[5:6], numbers[6:]], [numbers[i : i + 1] for i in range(24)]):
-        several, found = gradients(plan, rows)
-        assert found == pytest.approx((nats, norm), rel=1e-4)
+        several, result = gradients(plan, rows)
+        assert result.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert result.gradient == pytest.approx(expected.gradient, rel=1e-4)
+        assert result.weight == expected.weight
         for one, other in zip(once, several, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
@@ -46,7 +49,7 @@ def test_a_last_step_that_overshoots_still_learns(world_corpus):
     ((step, passes),) = run.feed()
     assert step.after["tokens"] > 2 * settings.tokens
     run.take(step, passes)
-    rates = [stepper.param_groups[0]["lr"] for stepper in run.steppers]
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in run.optimizers]
     assert rates == pytest.approx([peak * schedule(0.5, settings) for peak in run.peaks])
     assert min(rates) > 0
 
@@ -59,10 +62,11 @@ def test_a_gradient_of_other_windows_is_another(plan):
 
 def test_a_step_counts_its_tokens_and_flops_exactly(plan):
     run = Run(plan, ProcessGroup())
-    step = next(plan.batches())
+    ((step, passes), *_) = feed([next(plan.batches())], run.collate)
     lengths = run.lengths(step)
     assert lengths.sum() == step.after["tokens"]
-    assert run.predicted(step) == lengths.sum() - len(lengths)
+    assert run.take(step, passes).weight == lengths.sum() - len(lengths)
+    assert run.flops == flops.train(plan.config, lengths)
 
 
 def test_checks_on_the_way_take_little_of_the_work(world_corpus):
@@ -79,9 +83,9 @@ def test_a_check_has_a_patient_however_short_the_run(world_corpus):
 def test_runs_are_the_same_where_their_results_are(world_corpus, plan):
     again = RunPlan.of(world_corpus, TrainSettings(**{**vars(SETTINGS), "checkpoint_minutes": 1.0}))
     other = RunPlan.of(world_corpus, TrainSettings(**{**vars(SETTINGS), "seed": 1}))
-    assert again.same() == plan.same() != other.same()
+    assert again.identity() == plan.identity() != other.identity()
 
 
 def test_rows_that_processes_cannot_share_are_refused(plan):
-    with pytest.raises(InputError, match="--batch-tokens"):
+    with pytest.raises(InputError, match="batch_tokens"):
         Run(plan, ProcessGroup(rank=0, size=3))

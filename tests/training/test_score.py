@@ -12,7 +12,8 @@ from sequela.tokens.ehr.scheme import TYPES
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.tokenize import tokenize
 from sequela.tokens.token_types import TokenTypes
-from sequela.training.score import losses, score, windows
+from sequela.training.data import windows_of
+from sequela.training.score import losses, score
 
 
 def decoder(data: Corpus) -> Decoder:
@@ -62,7 +63,7 @@ def test_kinds_add_up(data):
 
 def test_a_window_repeats_the_demographics_but_does_not_score_them(data):
     model = decoder(data)
-    rows, found = windows(data, 32), score(model, data, context=32)
+    rows, found = windows_of(data, 32), score(model, data, context=32)
     assert len(rows) > len(data.patients)
     assert found.tokens.tolist() == (data.tokens.lengths - 1).tolist()
     row = int(np.argmax(data.tokens.lengths))

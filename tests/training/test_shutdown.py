@@ -169,14 +169,14 @@ def terminate() -> None:
 def test_a_signal_ends_the_run_with_a_sentence():
     with pytest.raises(Interrupted, match="run the same command again"), stopping() as stop:
         terminate()
-    assert stop.asked
+    assert stop.requested
 
 
 def test_held_it_waits_for_a_good_moment():
     with stopping() as stop:
-        with stop.held():
+        with stop.deferred():
             terminate()
-            assert stop.asked
+            assert stop.requested
         with pytest.raises(Interrupted):
             terminate()
 
@@ -193,7 +193,7 @@ def test_a_thread_that_gets_no_signals_can_train_too():
 
     def body() -> None:
         with stopping() as stop:
-            seen.append(stop.asked)
+            seen.append(stop.requested)
 
     thread = threading.Thread(target=body)
     thread.start()

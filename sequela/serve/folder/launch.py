@@ -50,17 +50,17 @@ def together(many: ProcessGroup | None, stage: Callable[[Make], dict], make: Mak
     if many is None:
         return stage(make)
     if many.leads:
-        return many.tell({"facts": stage(_leading(many, make))})["facts"]
-    heard = many.tell()
+        return many.broadcast({"facts": stage(_leading(many, make))})["facts"]
+    heard = many.broadcast()
     if "work" in heard:
         make(Path(heard["work"]))
-        heard = many.tell()
+        heard = many.broadcast()
     return heard["facts"]
 
 
 def _leading(many: ProcessGroup, make: Make) -> Make:
     def lead(work: Path) -> dict:
-        many.tell({"work": str(work)})
+        many.broadcast({"work": str(work)})
         return make(work)
 
     return lead

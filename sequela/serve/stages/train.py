@@ -48,23 +48,15 @@ def train(
     """
 
     def make(work: Path) -> dict:
-        from sequela.training.loop import train
+        from sequela.training.loop import Host, train
 
-        summary = train(
-            corpus,
-            work,
-            settings,
-            resume=resume,
-            beside=out,
-            progress=run.progress,
-            say=run.say,
-            world=run.group,
-            stop=stop,
-        )
+        group = {"group": run.group} if run.group else {}
+        host = Host(shutdown=shutdown, progress=run.progress, say=run.say, **group)
+        summary = train(corpus, work, settings, resume=resume, beside=out, host=host)
         # curves stay in train.json
         return {name: value for name, value in summary.items() if not isinstance(value, list)}
 
-    with stopping() as stop:
+    with stopping() as shutdown:
         return run.folder(
             out, "train", settings.of_result, {"corpus": corpus}, make, resumable=True, fresh=not resume
         )

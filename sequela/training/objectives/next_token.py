@@ -1,52 +1,94 @@
-"""What a decoder is trained to do: objectives are modules that hold the model and turn a batch into a loss.
+"""Next-token prediction: each token of a window from the tokens before it.
 
 Shape letters: N predicted tokens, C hidden width, V vocabulary.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import math
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sequela.model import checkpoint, flops
 from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
-from sequela.tokens.packing import Batch
+from sequela.tokens.corpus import Corpus
+from sequela.tokens.packing import Windows, collate
 from sequela.training.data import Inputs, inputs
+from sequela.training.objectives.objective import Group, Loss, Setup, Validation
+from sequela.training.optimizer import decoder_groups
+from sequela.training.score import losses
 
 CHUNK = 2**22
-"""Scores that are held at a time, tokens times vocabulary."""
+"""Most logits held at a time: tokens times vocabulary."""
 
 
 class NextToken(nn.Module):
-    """Predict each token of a window from those before it."""
+    """The sum of -ln p(token), divided by the number of predicted tokens; shown in bits."""
 
-    def __init__(self, decoder: Decoder, precision: str = "fp32"):
-        """`precision`: fp32, or bf16 for the matrix products; the weights and their gradients stay fp32."""
+    name = "next_token"
+    unit = "bits_per_token"
+    pure = True
+
+    def __init__(self, decoder: Decoder, setup: Setup | None = None):
         super().__init__()
         self.decoder = decoder
-        self.precision = precision
+        self.setup = setup or Setup()
 
-    def compile_blocks(self, backend: str = "inductor") -> None:
-        """Fuse what lies between the products of a block. Pays on a GPU, not on a CPU (docs/records/training.md)."""
-        for block in self.decoder.blocks:
-            block.compile(backend=backend, dynamic=False)
+    def collate(self, windows: Windows, row: np.ndarray) -> Inputs:
+        """A packed row on the decoder's device; its weight is the number of predicted tokens."""
+        batch = collate(windows, row, self.setup.row_multiple)
+        return inputs(batch, self.decoder.embedding.weight.device)
 
-    def forward(self, batch: Inputs) -> tuple[Tensor, int]:
-        """Sum of -ln p(token) over the tokens that are predicted, in nats, and how many they are."""
-        with computed_in(self.precision, batch.ids.device):
+    def forward(self, batch: Inputs) -> Loss:
+        """Sum of -ln p(token) over the predicted tokens, in nats."""
+        with computed_in(self.setup.precision, batch.ids.device):
             hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
             chosen = hidden.flatten(0, 1)[batch.places]
             nats = cross_entropy(chosen, self.decoder.head.weight, batch.targets)
-        return nats, len(batch.targets)
+        return Loss(nats, {})
+
+    def groups(self) -> list[Group]:
+        """The decoder's."""
+        return decoder_groups(self.decoder)
+
+    def after_step(self, done: float) -> None:
+        """Nothing changes between steps."""
+
+    def flops(self, lengths: np.ndarray) -> int:
+        """Of one forward and one backward pass."""
+        return flops.train(self.decoder.config, lengths)
+
+    def shown(self, loss: float) -> float:
+        """Bits for nats."""
+        return loss / math.log(2)
+
+    def figures(self, mean: float) -> dict[str, float]:
+        """Bits per event, at the corpus's events per token, and bits per token."""
+        return {"bits_per_event": mean * (1 / self.setup.events_per_token), self.unit: mean}
+
+    def validate(self, corpus: Corpus, patients: np.ndarray | None = None) -> Validation | None:
+        """Bits per token and per event, and bits per event of each kind (`score.losses`)."""
+        details = losses(self.decoder, corpus, patients)
+        if details is None:
+            return None
+        figures = {name: details[name] for name in (self.unit, "bits_per_event")}
+        by_kind = {f"bits_per_event_of/{kind}": part["bits_per_event"] for kind, part in details["kinds"].items()}
+        return Validation(figures | by_kind, details)
+
+    def save(self, folder: Path) -> None:
+        """Write the decoder's checkpoint."""
+        checkpoint.save(self.decoder, folder)
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Sum over N tokens of -ln softmax(hidden weight')[target], in nats, fp32; at most `chunk` scores at a time.
+    """Sum over N tokens of -ln softmax(hidden weight')[target], in nats, fp32; holds at most `chunk` logits at a time.
 
     Args:
-        hidden: [N, C]; the products are in its type, the rest in fp32.
+        hidden: [N, C]; the products are computed in its type, the rest in fp32.
         weight: [V, C].
         targets: int64 [N].
     """
@@ -54,7 +96,7 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The gradients are worked out with the loss, so that no score outlives its chunk."""
+    """Computes the gradients together with the loss, so that no logits outlive their chunk."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
@@ -79,37 +121,3 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         of_hidden, of_weight = ctx.saved_tensors
         return of_hidden * gradient, of_weight * gradient, None, None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How a model scores the N tokens of a batch that it has to predict; padding and first tokens are none of them.
-
-    Attributes:
-        logits: float32 [N, V].
-        targets: int64 [N], the tokens.
-        places: int64 [N], where in the flattened batch each is predicted, rising.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    places: np.ndarray
-
-    def nats(self) -> Tensor:
-        """-ln p(token) of each, float32 [N]."""
-        return F.cross_entropy(self.logits, self.targets, reduction="none")
-
-    def group_nats(self, groups: Tensor) -> Tensor:
-        """-ln p(any token of the target's group) of each, float32 [N]; `groups` int64 [V] numbers them from 0."""
-        chances = self.logits.softmax(-1)
-        summed = torch.zeros(len(chances), int(groups.max()) + 1, device=chances.device)
-        summed.index_add_(1, groups, chances)
-        return -summed.gather(1, groups[self.targets][:, None])[:, 0].log()
-
-
-def scored(model: Decoder, batch: Batch) -> Scored:
-    """Score the batch. Only positions with a target are projected to the vocabulary."""
-    read = inputs(batch, model.embedding.weight.device)
-    hidden = model.hidden(read.ids, read.positions, read.attention)
-    logits = model.head(hidden.flatten(0, 1)[read.places]).float()
-    return Scored(logits, read.targets, read.places.numpy(force=True))

@@ -11,7 +11,9 @@ from sequela.model.decoder import Decoder
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import Ragged
 from sequela.training.data import inputs
-from sequela.training.objectives.next_token import NextToken, cross_entropy, scored
+from sequela.training.objectives.next_token import NextToken, cross_entropy
+from sequela.training.objectives.objective import Setup
+from sequela.training.score import predictions
 
 
 def rows(*patients):
@@ -33,21 +35,22 @@ def alone(decoder, ids):
 
 
 def loss(decoder, windows, row):
-    return NextToken(decoder)(inputs(collate(windows, row)))
+    objective = NextToken(decoder)
+    return objective(objective.collate(windows, row)).total
 
 
 def test_the_loss_of_a_packed_row_is_that_of_its_patients_alone():
     decoder = model()
-    nats, count = loss(decoder, PATIENTS, [0, 2, 1])
+    nats = loss(decoder, PATIENTS, [0, 2, 1])
     expected = sum(alone(decoder, PATIENTS[i].tolist()) for i in range(3))
-    assert count == 4 + 2 + 3
+    assert NextToken(decoder).collate(PATIENTS, [0, 2, 1]).weight == 4 + 2 + 3
     assert torch.allclose(nats, expected, atol=1e-4)
 
 
 def test_no_patient_changes_the_loss_of_another():
     decoder = model()
     other = rows(PATIENTS[0], [1, 11, 10], PATIENTS[2])
-    change = loss(decoder, other, [0, 1])[0] - loss(decoder, PATIENTS, [0, 1])[0]
+    change = loss(decoder, other, [0, 1]) - loss(decoder, PATIENTS, [0, 1])
     expected = alone(decoder, [1, 11, 10]) - alone(decoder, PATIENTS[1].tolist())
     assert torch.allclose(change, expected, atol=1e-4)
     assert np.abs(expected.item()) > 1e-3
@@ -56,7 +59,7 @@ def test_no_patient_changes_the_loss_of_another():
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_weight_gets_the_gradient_of_the_plain_loss(tied):
     ours, plain = model(tied), model(tied)
-    (loss(ours, PATIENTS, [0, 1, 2])[0] / 3).backward()
+    (loss(ours, PATIENTS, [0, 1, 2]) / 3).backward()
     (sum(alone(plain, PATIENTS[i].tolist()) for i in range(3)) / 3).backward()
     for (name, a), (_, b) in zip(ours.named_parameters(), plain.named_parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-4), name
@@ -67,7 +70,7 @@ def test_bf16_is_near_fp32_and_leaves_weights_and_gradients_in_fp32(family):
     gradients = []
     for precision in ("bf16", "fp32"):
         decoder = model(family=family)
-        nats, _ = NextToken(decoder, precision)(inputs(collate(PATIENTS, [0, 1, 2])))
+        nats = NextToken(decoder, Setup(precision))(inputs(collate(PATIENTS, [0, 1, 2]))).total
         nats.backward()
         assert nats.dtype == torch.float32
         assert all(w.dtype == w.grad.dtype == torch.float32 for w in decoder.parameters())
@@ -101,10 +104,10 @@ def test_cross_entropy_of_large_scores_is_finite():
 
 def test_scores_are_those_of_the_positions_that_have_a_target():
     decoder = model()
-    found = scored(decoder, collate(PATIENTS, [1, 0]))
-    assert found.places.tolist() == [0, 1, 3, 4, 5, 6]
+    found = predictions(decoder, collate(PATIENTS, [1, 0]))
+    assert found.positions.tolist() == [0, 1, 3, 4, 5, 6]
     assert found.targets.tolist() == [6, 6, 5, 9, 4, 7]
-    assert found.nats().sum().item() == pytest.approx(loss(decoder, PATIENTS, [1, 0])[0].item(), rel=1e-5)
+    assert found.nats().sum().item() == pytest.approx(loss(decoder, PATIENTS, [1, 0]).item(), rel=1e-5)
 
 
 COMPILED = """
@@ -118,7 +121,7 @@ random = np.random.default_rng(0)
 torch._dynamo.config.recompile_limit = 1
 torch._dynamo.config.fail_on_recompile_limit_hit = True
 objective = NextToken(Decoder(ModelConfig(12)).initialize(0))
-objective.compile_blocks(backend="eager")
+objective.decoder.compile_blocks(backend="eager")
 plain = Decoder(objective.decoder.config).initialize(0)
 with torch.no_grad():
     for _ in range(3):

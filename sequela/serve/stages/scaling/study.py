@@ -70,11 +70,11 @@ class Study:
     ) -> Study:
         """Raises InputError where `out` holds a study of another corpus, or with other settings of its runs."""
         from sequela.tokens.corpus import Corpus
-        from sequela.training.score import windows
+        from sequela.training.data import windows_of
 
         _refuse(base)
         data = Corpus.load(corpus, "train")
-        lengths, vocabulary = windows(data, context_of(base)).lengths, len(data.tokenizer.vocabulary)
+        lengths, vocabulary = windows_of(data, context_of(base)).lengths, len(data.tokenizer.vocabulary)
         unique = int(lengths.sum())
         if not len(lengths):
             raise InputError(f"{corpus} has no training patient: tokenize a larger dataset.")
