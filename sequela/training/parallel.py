@@ -160,6 +160,11 @@ def parallelize(objective: nn.Module, kind: str | None, group: ProcessGroup) -> 
     return fully_shard(objective, mesh=mesh)
 
 
+def is_parallel(module: nn.Module) -> bool:
+    """Whether `parallelize` made this: FSDP2 changes the objective in place, so comparing the two does not tell."""
+    return isinstance(module, FSDPModule | DistributedDataParallel)
+
+
 @contextmanager
 def accumulating(module: nn.Module, last: bool) -> Generator[None]:
     """Around the forward and backward pass of a row: the ranks average gradients only in the `last` row of a step."""

@@ -27,7 +27,7 @@ from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.objective import Group, Loss, Objective, ObjectiveFactory, Setup, Weighted
 from sequela.training.objectives.registry import DEFAULT
 from sequela.training.optimizer import optimizers, schedule
-from sequela.training.parallel import ProcessGroup, accumulating, clip, parallelize, whole
+from sequela.training.parallel import ProcessGroup, accumulating, clip, is_parallel, parallelize, whole
 from sequela.training.settings import TrainSettings
 
 CHECK_SHARE = 0.02  # of the work of a run may go into checks on the way
@@ -157,7 +157,7 @@ class Run:
         if group.device.type == "cuda":
             self.objective.decoder.compile_blocks()
         self.module = parallelize(self.objective, settings.parallel, group)  # may replace the weights
-        threads = self.objective.pure and self.module is self.objective and group.device.type == "cpu"
+        threads = self.objective.pure and not is_parallel(self.module) and group.device.type == "cpu"
         self.parallel_rows = ParallelRows(self.objective) if threads else None
         groups = self.objective.groups()
         _check(groups, self.objective)
