@@ -1,1 +1,1 @@
-"""What happened to whom: events, MEDS datasets, questions."""
+"""Patients' events: MEDS datasets on disk, timelines in memory, and questions about them."""

@@ -1,6 +1,6 @@
-"""Events on disk: a MEDS dataset, written by us or by anyone, checked where it is read.
+"""Reads and writes MEDS datasets. Data from any source is checked when it is read.
 
-In memory events are a polars frame sorted by patient and time: `subject_id` Int64, `time` Datetime[us] (null for
+In memory, events are a polars frame sorted by patient and time: `subject_id` Int64, `time` Datetime[us] (null for
 static events, which come first), `code` String, `numeric_value` Float32 (null for none) and, if any event has one,
 `text_value` String (free text) and `media` String (the path of a file relative to the dataset's folder).
 """
@@ -29,19 +29,19 @@ EVENTS = {
 
 
 def split_of(patients: np.ndarray, fractions: tuple[float, float, float] = FRACTIONS) -> np.ndarray:
-    """The split of each patient, from the patient's number alone.
+    """The split of each patient, from a hash of the patient id alone.
 
-    The same patient lands in the same split in every version, on every machine and in every extract of the data.
+    A patient is in the same split in every version, on every machine and in every extract of the data.
 
     Args:
         patients: int64 [N].
-        fractions: shares of train, tuning and held_out; they sum to 1.
+        fractions: shares of train, tuning and held_out, which sum to 1.
 
     Returns:
         str [N], each of "train", "tuning", "held_out".
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InputError(f"fractions are {fractions}: give three shares, none negative, that sum to 1.")
+        raise InputError(f"fractions are {fractions}: give three nonnegative shares that sum to 1.")
     # splitmix64 (Steele, Lea, Flood 2014): a fixed bijection whose output bits look random
     x = np.asarray(patients, dtype=np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -59,11 +59,11 @@ def write_dataset(
     descriptions: dict[str, str] | None = None,
     metadata: dict | None = None,
 ) -> None:
-    """Write sorted `events` to the folder `out` as a MEDS 0.4 dataset with the three splits.
+    """Write sorted `events` to the folder `out` as a MEDS 0.4 dataset with three splits.
 
     Args:
-        descriptions: what a code means, for people; codes without one get null.
-        metadata: further fields of `dataset.json` (licence, version, notes).
+        descriptions: code -> description, for people; other codes get null.
+        metadata: further fields of `dataset.json` (license, version, notes).
     """
     out = Path(out)
     patients = events["subject_id"].unique().sort()
@@ -76,18 +76,19 @@ def write_dataset(
 
 
 def write_shard(events: pl.DataFrame, splits: pl.DataFrame, out: Path, number: int) -> None:
-    """Write sorted `events` to data/<split>/<number>.parquet of each split that has patients among them.
+    """Write sorted `events` to data/<split>/<number>.parquet, one file per split that occurs.
 
     Args:
-        splits: rows (subject_id, split), one for each patient.
+        splits: rows (subject_id, split), one per patient.
     """
     import meds
 
     for split in splits["split"].unique().sort():
-        own = splits.filter(pl.col("split") == split)["subject_id"]
-        some = events if len(own) == len(splits) else events.filter(pl.col("subject_id").is_in(own.implode()))
+        patients = splits.filter(pl.col("split") == split)["subject_id"]
+        chosen = pl.col("subject_id").is_in(patients.implode())
+        frame = events if len(patients) == len(splits) else events.filter(chosen)
         path = out / DATA / split / f"{number}.parquet"
-        _write(some.with_columns(pl.col("code").cast(pl.String)), meds.DataSchema, path)
+        _write(frame.with_columns(pl.col("code").cast(pl.String)), meds.DataSchema, path)
 
 
 def write_splits(tables: Iterable[pl.DataFrame], out: Path) -> None:
@@ -108,7 +109,7 @@ def write_codes(
     descriptions: dict[str, str],
     parents: dict[str, list[str]] | None = None,
 ) -> None:
-    """Write metadata/codes.parquet from rows (code, events, patients, unit), one for each code."""
+    """Write metadata/codes.parquet from rows (code, events, patients, unit), one per code."""
     import meds
 
     counted = counted.sort("code")
@@ -142,7 +143,7 @@ def _write(frame: pl.DataFrame, schema: type, path: Path) -> None:
 def read_events(
     meds_folder: Path, split: str | None = None, patients: Iterable[int] | None = None
 ) -> pl.DataFrame:
-    """The events of a MEDS dataset sorted by patient and time: all, or those that `read_frames` is asked for.
+    """The events of a MEDS dataset, sorted by patient and time; `split` and `patients` select as in `read_frames`.
 
     Raises:
         InputError: see `read_frames`.
@@ -155,26 +156,27 @@ def read_events(
 def read_frames(
     meds_folder: Path, split: str | None = None, patients: Iterable[int] | None = None
 ) -> Iterator[pl.DataFrame]:
-    """The events of a MEDS dataset shard by shard, so that only one is held: whole patients in each, sorted.
+    """The events of a MEDS dataset, one shard at a time; each has whole patients and is sorted.
 
-    Events of a patient at the same time keep the order they have on disk.
+    Simultaneous events of a patient keep their order on disk.
 
     Args:
-        split: only its patients; None for all.
-        patients: only these; None for all. What is not of them is not read where a shard has none of them.
+        split: only patients of this split; None for all.
+        patients: only these patients; None for all. Shards without any of them are not read.
 
     Raises:
-        InputError: where the folder is no MEDS dataset, has no patients in the split, or an event in it cannot be true.
+        InputError: if the folder is not a MEDS dataset, has no patients in the split, or has an impossible event.
     """
     folder = Path(meds_folder)
     shards = shards_of(folder)
-    there = [patients_of(shard) for shard in shards]
-    check_patients_once(there, shards)
-    asked = [] if patients is None else [np.fromiter(patients, np.int64)]
-    asked += [] if split is None else [patients_in_split(split, there, shards, folder)]
-    for shard, here in zip(shards, there, strict=True):
-        own = here[np.logical_and.reduce([np.isin(here, some) for some in asked], axis=0)] if asked else here
-        if len(own):
+    by_shard = [patients_of(shard) for shard in shards]
+    check_patients_once(by_shard, shards)
+    filters = [] if patients is None else [np.fromiter(patients, np.int64)]
+    filters += [] if split is None else [patients_in_split(split, by_shard, shards, folder)]
+    for shard, here in zip(shards, by_shard, strict=True):
+        keep = np.logical_and.reduce([np.isin(here, allowed) for allowed in filters], axis=0)
+        kept = here[keep] if filters else here
+        if len(kept):
             events = read_frame(shard)
-            chosen = pl.col("subject_id").is_in(pl.Series(own).implode())
-            yield events if len(own) == len(here) else events.filter(chosen)
+            chosen = pl.col("subject_id").is_in(pl.Series(kept).implode())
+            yield events if len(kept) == len(here) else events.filter(chosen)

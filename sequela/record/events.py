@@ -1,4 +1,4 @@
-"""Events of many patients as flat arrays: the form in which shards are counted and encoded."""
+"""Events of many patients as flat arrays, the form in which shards are counted and tokenized."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NEVER = int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """N events, sorted by patient and time, static ones first; a patient's rows lie together.
+    """N events, sorted by patient and time, static events first.
 
     Attributes:
         patient: int64 [N].
         time: int64 [N], microseconds since 1970-01-01; `STATIC` for events without a time.
-        code: int32 [N], rows of `names`.
+        code: int32 [N], indices into `names`.
         number: float32 [N], NaN where the event has no numeric value.
-        names: the distinct codes; some may have no event.
+        names: the distinct codes; a code may have no event.
         text: String [N], null where the event has no text; None if no event has one.
         media: String [N], the path of a file relative to the dataset's folder, null where the event has none; None if
             no event has one.
@@ -53,7 +53,7 @@ class Events:
         )
 
     def frame(self) -> pl.DataFrame:
-        """As a MEDS frame (see `sequela.record.dataset`), with the columns of those payloads that there are."""
+        """As a MEDS frame (see `sequela.record.dataset`), with payload columns only if they are not None."""
         names = pl.Series(self.names, dtype=pl.String)
         static = pl.Series(self.time == STATIC)
         payload = {TEXT: self.text, MEDIA: self.media}
@@ -71,7 +71,7 @@ class Events:
         return len(self.patient)
 
     def take(self, rows: np.ndarray) -> Events:
-        """The given rows: indices [M], or bool [N]."""
+        """The events at the given rows: indices [M], or bool [N]."""
         return Events(
             self.patient[rows],
             self.time[rows],
@@ -84,19 +84,19 @@ class Events:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """The row [P] with which each patient begins."""
+        """The first row [P] of each patient."""
         return np.flatnonzero(np.append(True, self.patient[1:] != self.patient[:-1])[: len(self)])
 
     def recoded(self, targets: list[tuple[str, ...]]) -> Events:
-        """Every event of code i as one event for each of `targets[i]`; time, value and payload stay."""
-        names = sorted({name for several in targets for name in several})
-        place = {name: row for row, name in enumerate(names)}
-        first = np.array([place[several[0]] if several else -1 for several in targets], np.int32)
-        count = np.array([len(several) for several in targets], np.int64)
+        """Each event of code i becomes one event per code in `targets[i]`, with the same time, value and payload."""
+        names = sorted({name for codes in targets for name in codes})
+        index = {name: row for row, name in enumerate(names)}
+        first = np.array([index[codes[0]] if codes else -1 for codes in targets], np.int32)
+        count = np.array([len(codes) for codes in targets], np.int64)
         if (count == 1).all():
             code = first[self.code] if len(self) else self.code
             return replace(self, code=code, names=tuple(names))
-        flat = np.array([place[name] for several in targets for name in several], np.int32)
+        flat = np.array([index[name] for codes in targets for name in codes], np.int32)
         offset = np.cumsum(count) - count
         times = count[self.code]
         rows = np.repeat(np.arange(len(self)), times)
@@ -111,10 +111,10 @@ def _taken(column: pl.Series | None, rows: np.ndarray) -> pl.Series | None:
     return payload_of(column.filter(pl.Series(rows)) if rows.dtype == bool else column.gather(rows))
 
 
-def births(columns: Events) -> np.ndarray:
-    """When each patient was born [P], in microseconds; `NEVER` where that is not known."""
-    out = np.full(len(columns.starts), NEVER, np.int64)
-    if BIRTH in columns.names:
-        rows = np.flatnonzero((columns.code == columns.names.index(BIRTH)) & (columns.time != STATIC))
-        np.minimum.at(out, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
+def births(events: Events) -> np.ndarray:
+    """Each patient's time of birth [P], in microseconds; `NEVER` if unknown."""
+    out = np.full(len(events.starts), NEVER, np.int64)
+    if BIRTH in events.names:
+        rows = np.flatnonzero((events.code == events.names.index(BIRTH)) & (events.time != STATIC))
+        np.minimum.at(out, np.searchsorted(events.starts, rows, side="right") - 1, events.time[rows])
     return out

@@ -1,7 +1,6 @@
-"""What MEDS calls things: folders, files, splits, and the few codes that mean something to the program.
+"""MEDS names: folders, files, columns, splits, and the few codes that mean something to Sequela.
 
-The names are those of the package `meds`, which takes a while to import and is only needed to write a dataset. All
-codes but the ones here are only data.
+The names equal those of the package `meds`, which is slow to import and only needed to write a dataset.
 """
 
 DATA = "data"
@@ -9,17 +8,17 @@ SPLITS_FILE = "metadata/subject_splits.parquet"
 CODES_FILE = "metadata/codes.parquet"
 FACTS_FILE = "metadata/dataset.json"
 TRAIN, TUNING, HELD_OUT = SPLITS = ("train", "tuning", "held_out")
-FRACTIONS = (0.7, 0.1, 0.2)  # of the patients, in the splits, unless somebody says otherwise
+FRACTIONS = (0.7, 0.1, 0.2)  # default shares of patients in the splits
 
 
-# The payload of an event, both optional: free text (MEDS 0.4), and, a column of our own, the path of a file below the
-# dataset's folder (an image, a signal).
+# Optional payload columns: free text (MEDS 0.4), and the path of a file (an image, a signal) relative to the dataset's
+# folder (our extension).
 TEXT, MEDIA = PAYLOAD = ("text_value", "media")
 
 BIRTH = "MEDS_BIRTH"
 DEATH = "MEDS_DEATH"
-# The record is complete until this event and silent after it (censoring). It is known to labels and to the
-# encoding of silent time; it is never a token, never sampled and never an outcome.
+# The record is complete up to this event and empty after it (censoring). Labels and the encoding of empty time use it;
+# it is never a token, never sampled and never an outcome.
 FOLLOW_UP_END = "FOLLOW_UP//END"
 SEX_PREFIX = "GENDER//"
 RACE_PREFIX = "RACE//"

@@ -1,4 +1,4 @@
-"""A MEDS dataset as shards small enough to be held in memory, each with whole patients only."""
+"""Reads a MEDS dataset in shards of whole patients that fit in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ("subject_id", "time", "code", "numeric_value")
 
 @dataclass(frozen=True)
 class Shard:
-    """Row groups [first, last) of the Parquet file at `path`, with so many rows: the patients who begin there."""
+    """Row groups [first, last) of the Parquet file at `path`, with `rows` rows: the patients whose rows start there."""
 
     path: Path
     first: int
@@ -31,10 +31,10 @@ class Shard:
 
 
 def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
-    """The shards of a MEDS dataset, of about `rows` events each, in the order of its files.
+    """The shards of a MEDS dataset, with about `rows` events each, in the order of its files.
 
     Raises:
-        InputError: where the folder is no MEDS dataset.
+        InputError: if the folder is not a MEDS dataset.
     """
     folder = Path(meds_folder)
     paths = sorted((folder / DATA).rglob("*.parquet"))
@@ -42,35 +42,35 @@ def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
         raise InputError(
             f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."
         )
-    found = [shard for path in paths for shard in _shards_of_file(path, rows)]
-    if not found:
-        raise InputError(f"{folder / 'data'} holds no events at all: check what the dataset was made from.")
-    return found
+    shards = [shard for path in paths for shard in _shards_of_file(path, rows)]
+    if not shards:
+        raise InputError(f"{folder / DATA} has no events at all: check how the dataset was made.")
+    return shards
 
 
 def _shards_of_file(path: Path, rows: int) -> list[Shard]:
     check_schema(path)
-    about = pq.read_metadata(path)
+    metadata = pq.read_metadata(path)
     shards, first, held = [], 0, 0
-    for group in range(about.num_row_groups):
-        own = about.row_group(group).num_rows
-        if held and held + own > rows:
+    for group in range(metadata.num_row_groups):
+        count = metadata.row_group(group).num_rows
+        if held and held + count > rows:
             shards.append(Shard(path, first, group, held))
             first, held = group, 0
-        held += own
-    return [*shards, Shard(path, first, about.num_row_groups, held)] if held else shards
+        held += count
+    return [*shards, Shard(path, first, metadata.num_row_groups, held)] if held else shards
 
 
 def read_shard(shard: Shard, *, payload: bool = True) -> Events:
-    """The events of the patients who begin in the shard, sorted by patient and time, static ones first.
+    """The events of the shard's patients, sorted by patient and time, static events first.
 
-    Events of a patient at the same time keep the order they have on disk.
+    Simultaneous events of a patient keep their order on disk.
 
     Args:
-        payload: whether to read texts and media too; without them, notes take neither time nor memory.
+        payload: whether to read text and media; without them, notes cost neither time nor memory.
 
     Raises:
-        InputError: where a cell is missing or no finite number, a media path leads out of the dataset, or an event is
+        InputError: if a cell is missing or not a finite number, a media path leads out of the dataset, or an event is
             before its patient's birth.
     """
     table, before = _rows(shard, (*COLUMNS, *PAYLOAD) if payload else COLUMNS)
@@ -93,16 +93,16 @@ def read_frame(shard: Shard) -> pl.DataFrame:
 
 
 def patients_of(shard: Shard) -> np.ndarray:
-    """Who begins in the shard: int64 [P], each once, sorted.
+    """The shard's patients: int64 [P], distinct, sorted.
 
     Raises:
-        InputError: where a row has no patient.
+        InputError: if a row has no patient.
     """
     return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pl.Int64))
 
 
 def _rows(shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
-    """Those columns of the patients who begin in the shard that are there, and how many rows lie before."""
+    """Those of the columns `names` that exist, for the shard's patients, and the number of rows before them."""
     try:
         with pq.ParquetFile(shard.path, read_dictionary=["code"]) as file:
             table, before = _whole_patients(file, shard, names)
@@ -113,14 +113,14 @@ def _rows(shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
 
 
 def _whole_patients(file: pq.ParquetFile, shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
-    """The rows of the patients whose rows begin in the shard, and how many rows of the file lie before them."""
+    """The rows of the patients whose rows start in the shard, and the number of rows before them in the file."""
     columns = [column for column in names if column in file.schema_arrow.names]
     table = file.read_row_groups(range(shard.first, shard.last), columns=columns, use_threads=False)
     patient, before = _numbers(table, "subject_id", pl.Int64), _last_patient(file, shard.first - 1)
-    # What is left of the last patient of the shard before is passed over ..
+    # Skip the rest of the previous shard's last patient ...
     others = patient != before if before is not None else np.ones(len(patient), bool)
     skip = int(np.argmax(others)) if others.any() else len(patient)
-    # .. and what of this shard's last patient lies in the row groups behind belongs to this one.
+    # ... and append the rest of this shard's last patient from the following row groups.
     for group in range(shard.last, file.metadata.num_row_groups if skip < len(patient) else 0):
         more = file.read_row_group(group, columns=columns, use_threads=False)
         same = _numbers(more, "subject_id", pl.Int64) == patient[-1]
@@ -139,7 +139,7 @@ def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
 
 
 def _numbers(table: pa.Table, column: str, kind: pl.DataType | type[pl.DataType], absent: float = 0) -> np.ndarray:
-    """A column as an array; missing cells are `absent`."""
+    """A column as an array; null cells become `absent`."""
     return cells(table[column]).cast(kind).to_physical().fill_null(absent).to_numpy()
 
 
@@ -157,23 +157,23 @@ def _events(table: pa.Table) -> Events:
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Distinct codes, sorted, and the row of each event's code among them; every chunk has a dictionary of its own."""
+    """The distinct codes, sorted, and each event's index into them; every chunk has its own dictionary."""
     chunks = [
         chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in column.chunks
     ]
     lists = [chunk.dictionary.to_pylist() for chunk in chunks]
-    names = sorted({name for some in lists for name in some})
-    place = {name: row for row, name in enumerate(names)}
+    names = sorted({name for codes in lists for name in codes})
+    index = {name: row for row, name in enumerate(names)}
     code = [
-        np.array([place[name] for name in some], np.int32)[cells(chunk.indices).to_numpy()]
-        for some, chunk in zip(lists, chunks, strict=True)
+        np.array([index[name] for name in codes], np.int32)[cells(chunk.indices).to_numpy()]
+        for codes, chunk in zip(lists, chunks, strict=True)
         if len(chunk)
     ]
     return tuple(names), np.concatenate(code) if code else np.zeros(0, np.int32)
 
 
 def _order(events: Events) -> np.ndarray | None:
-    """How to sort the events; None where they are sorted."""
+    """The permutation that sorts the events; None if they are sorted."""
     patient, time = events.patient, events.time
     same = patient[1:] == patient[:-1]
     if ((patient[1:] > patient[:-1]) | (same & (time[1:] >= time[:-1]))).all():

@@ -1,4 +1,4 @@
-"""Whose split is whose: by metadata/subject_splits.parquet or, where that is absent, by the folders data/<split>/."""
+"""The split of each patient, from metadata/subject_splits.parquet or else from the folders data/<split>/."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sequela.record.schema import DATA, SPLITS, SPLITS_FILE
 from sequela.record.shards import Shard
 from sequela.record.validate import read_parquet
 
-NONE = len(SPLITS)  # a patient of no split, or of one with another name
+NONE = len(SPLITS)  # no split, or a split with another name
 
 
 def assigned_splits(meds_folder: Path) -> pl.DataFrame | None:
-    """Rows (subject_id, split) of metadata/subject_splits.parquet; None where that file is absent.
+    """Rows (subject_id, split) of metadata/subject_splits.parquet; None if that file does not exist.
 
     Raises:
-        InputError: where it lacks a column, or a patient is in two splits.
+        InputError: if it lacks a column, or a patient is in two splits.
     """
     path = Path(meds_folder) / SPLITS_FILE
     if not path.exists():
@@ -43,17 +43,17 @@ def patients_in_split(
     """The patients of one split, int64 [P].
 
     Args:
-        split: any name that the dataset knows.
-        patients: those of each shard.
+        split: any split name in the dataset.
+        patients: the patients of each shard.
 
     Raises:
-        InputError: where it has none.
+        InputError: if the split has no patients.
     """
     assigned = assigned_splits(meds_folder)
     if assigned is None:
         parts = [_folder_of(shard, meds_folder) for shard in shards]
-        own = [some for some, part in zip(patients, parts, strict=True) if part == split]
-        chosen, known = np.concatenate([np.zeros(0, np.int64), *own]), set(parts)
+        matching = [ids for ids, part in zip(patients, parts, strict=True) if part == split]
+        chosen, known = np.concatenate([np.zeros(0, np.int64), *matching]), set(parts)
     else:
         there = assigned.filter(pl.col("subject_id").is_in(np.concatenate(patients)))
         chosen = there.filter(pl.col("split") == split)["subject_id"].to_numpy()
@@ -61,22 +61,26 @@ def patients_in_split(
     if not len(chosen):
         raise InputError(
             f"{meds_folder} has no patients in split '{split}': its splits are "
-            f"{', '.join(sorted(known)) or 'not given'}."
+            f"{', '.join(sorted(known)) or 'unknown'}."
         )
     return chosen
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Patients int64 [P], sorted, and the row of each one's split in `SPLITS`, uint8 [P]; memory-mapped, so that each
-    of several processes can look up its own patients."""
+    """The split of every patient, memory-mapped so that several processes can look up their own patients.
+
+    Attributes:
+        patient: int64 [P], sorted.
+        split: uint8 [P], indices into `SPLITS`, or `NONE`.
+    """
 
     patient: np.ndarray
     split: np.ndarray
 
     @staticmethod
     def write(meds_folder: Path, out: Path) -> bool:
-        """Sort metadata/subject_splits.parquet into the folder `out`; False where the dataset has no such file."""
+        """Write metadata/subject_splits.parquet, sorted, to the folder `out`; False if the dataset has no such file."""
         table = assigned_splits(meds_folder)
         if table is None:
             return False
@@ -88,14 +92,14 @@ class Assignment:
 
     @staticmethod
     def open(folder: Path) -> Assignment | None:
-        """What `write` wrote; None where it wrote nothing."""
+        """Open what `write` wrote; None if it wrote nothing."""
         if not (folder / "split.npy").exists():
             return None
         patient, split = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("patient", "split"))
         return Assignment(patient, split)
 
     def of(self, patients: np.ndarray) -> np.ndarray:
-        """The row in `SPLITS` of each patient [N], `NONE` for those who are in no split."""
+        """The index into `SPLITS` of each patient [N]; `NONE` for patients in no split."""
         if not len(self.patient):
             return np.full(len(patients), NONE, np.uint8)
         at = np.minimum(np.searchsorted(self.patient, patients), len(self.patient) - 1)
@@ -103,7 +107,7 @@ class Assignment:
 
 
 def split_of_folder(shard: Shard, meds_folder: Path) -> int:
-    """The split of all patients of a shard where no table assigns them: the folder data/<split>/ of its file."""
+    """The split of a shard's patients if no table assigns them: from the folder data/<split>/ of its file."""
     part = _folder_of(shard, meds_folder)
     return SPLITS.index(part) if part in SPLITS else NONE
 
@@ -113,10 +117,10 @@ def _folder_of(shard: Shard, meds_folder: Path) -> str:
 
 
 def check_patients_once(patients: list[np.ndarray], shards: list[Shard]) -> None:
-    """A patient's rows lie together, in one shard: else a patient could be in training and in the test.
+    """Check that all rows of a patient are in one shard: otherwise a patient could be in both training and test.
 
     Args:
-        patients: the patients of each shard, int64, each once.
+        patients: the distinct patients of each shard, int64.
 
     Raises:
         InputError: naming a patient and two files.
@@ -125,10 +129,10 @@ def check_patients_once(patients: list[np.ndarray], shards: list[Shard]) -> None
     twice = every[1:][every[1:] == every[:-1]]
     if len(twice):
         first, second = [
-            shard.path for shard, own in zip(shards, patients, strict=True) if np.isin(twice[0], own)
+            shard.path for shard, ids in zip(shards, patients, strict=True) if np.isin(twice[0], ids)
         ][:2]
-        where = f"is also in {first}" if first != second else "stands in several places of it"
+        where = f"is also in {first}" if first != second else "occurs in several places in it"
         raise InputError(
-            f"{second}: patient {twice[0]} {where} ({len(np.unique(twice))} such patients); keep the rows of each "
+            f"{second}: patient {twice[0]} {where} ({len(np.unique(twice))} such patients); keep all rows of a "
             "patient together in one file, or let `sequela ingest meds` do it."
         )

@@ -1,4 +1,4 @@
-"""A patient's events in time order, real or imagined."""
+"""One patient's events in time order, real or simulated."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import polars as pl
 
 from sequela.record.schema import FOLLOW_UP_END, PAYLOAD
 
-STATIC = int(np.iinfo(np.int64).min)  # the time of events without one (sex, race): before everything else
+STATIC = int(np.iinfo(np.int64).min)  # the time of undated events (sex, race), before everything else
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """The events of one patient, sorted by time, static ones first.
+    """The events of one patient, sorted by time, static events first.
 
     Attributes:
-        patient: the patient's number (`subject_id` in MEDS).
+        patient: the patient id (`subject_id` in MEDS).
         time: int64 [N], microseconds since 1970-01-01; `STATIC` for events without a time.
         code: str objects [N].
         number: float32 [N], NaN where the event has no numeric value.
-        end: microseconds; the record is complete until then. None where nothing is dated.
+        end: microseconds; the record is complete until then. None if no event is dated.
         text: str objects [N], None where an event has no text; None if none has.
         media: str objects [N], the path of a file relative to the dataset's folder, None where an event has none;
             None if none has.
@@ -44,16 +44,16 @@ class Timeline:
         return len(self.time)
 
     def until(self, at: int) -> Timeline:
-        """What was known just before `at` (microseconds): static events and those strictly earlier."""
+        """What was known just before `at` (microseconds): static events and events strictly earlier."""
         end = None if self.end is None else min(self.end, at)
         return self._slice(0, np.searchsorted(self.time, at, side="left"), end)
 
     def since(self, at: int) -> Timeline:
-        """The dated events at `at` (microseconds) or later."""
+        """The dated events at or after `at` (microseconds)."""
         return self._slice(np.searchsorted(self.time, at, side="left"), len(self), self.end)
 
     def then(self, other: Timeline) -> Timeline:
-        """This timeline followed by `other`, whose events are none of them earlier; `other` decides the end."""
+        """This timeline followed by `other`, which has no earlier event; the end is that of `other` if it has one."""
         assert self.patient == other.patient
         return Timeline(
             self.patient,
@@ -80,7 +80,7 @@ def _sliced(payload: np.ndarray | None, rows: slice) -> np.ndarray | None:
 def _joined(
     first: np.ndarray | None, second: np.ndarray | None, before: int, after: int
 ) -> np.ndarray | None:
-    """The payloads of `before` events and then of `after` events."""
+    """The payloads of `before` events followed by those of `after` events."""
     if first is None and second is None:
         return None
     first = np.full(before, None, object) if first is None else first
@@ -89,14 +89,14 @@ def _joined(
 
 
 def payload_of(column: pl.Series | None) -> pl.Series | None:
-    """A payload column as String; None if it is not there, or no event has a cell in it."""
+    """A payload column as String; None if it is absent, or all its cells are null."""
     return None if column is None or column.null_count() == len(column) else column.cast(pl.String)
 
 
 def timelines(events: pl.DataFrame) -> Iterator[Timeline]:
-    """One `Timeline` a patient, in the order of a sorted MEDS frame (see `sequela.record.dataset`).
+    """One `Timeline` per patient, in the order of a sorted MEDS frame (see `sequela.record.dataset`).
 
-    A timeline ends where `FOLLOW_UP//END` says; without that event, at its last dated event.
+    A timeline ends at `FOLLOW_UP//END` or, without that event, at its last dated event.
     """
     if events.is_empty():
         return

@@ -1,4 +1,4 @@
-"""Whether a MEDS dataset, written by anyone, is one that timelines can be read from."""
+"""Checks the files of a MEDS dataset, whoever wrote it: columns, types, cells, and events before birth."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ OUTSIDE = r"^$|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)"
 
 
 def check_schema(path: Path) -> None:
-    """The file has the columns that MEDS demands, in types that can be read as ours."""
+    """Check that the file has the columns that MEDS requires, with types that can be cast to ours."""
     check_types(path, schema_of(path))
 
 
 def schema_of(path: Path) -> dict[str, pl.DataType]:
-    """Column -> type of a Parquet file."""
+    """The column types of a Parquet file."""
     return dict(_parquet(path, pl.read_parquet_schema))
 
 
 def check_types(path: Path, types: dict[str, pl.DataType]) -> None:
-    """These columns of a file are those that MEDS demands, and can be read as ours."""
+    """Check that these columns of a file include those that MEDS requires, with types that can be cast to ours."""
     for column in REQUIRED:
         if column not in types:
             raise InputError(f"{path} has no column '{column}': a MEDS file needs {', '.join(REQUIRED)}.")
     for column, (accepted, words) in ACCEPTED.items():
         if column in types and types[column].base_type() not in accepted:
             raise InputError(
-                f"{path}, column '{column}' holds {types[column]}: convert it to {words}, as MEDS demands."
+                f"{path}, column '{column}' holds {types[column]}: convert it to {words}, as MEDS requires."
             )
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
-    """The error for a file that is no whole Parquet."""
-    said = str(error).splitlines()[0].rstrip(".")
-    return InputError(f"{path} cannot be read as parquet ({said}): copy or make it again.")
+    """The error for a file that is not valid Parquet."""
+    reason = str(error).splitlines()[0].rstrip(".")
+    return InputError(f"{path} cannot be read as parquet ({reason}): copy or create it again.")
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
@@ -74,21 +74,21 @@ def _parquet(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def check_cells(table: pa.Table, path: Path, before: int) -> None:
-    """Every event has a patient and a code; its value, if any, is finite; its media lie in the dataset's folder.
+    """Check that every event has a patient and a code, a finite value if any, and media inside the dataset's folder.
 
     Args:
-        table: rows of the file at `path` that lie together there, behind `before` others.
+        table: consecutive rows of the file at `path`, after `before` others.
     """
     for column in ("subject_id", "code"):
         if column in table.column_names and table[column].null_count:
             row = before + 1 + cells(table[column]).is_null().arg_max()
-            raise InputError(f"{path}, row {row}: '{column}' is missing; give it, or drop the event.")
+            raise InputError(f"{path}, row {row}: '{column}' is missing; fill it in, or drop the event.")
     if "numeric_value" in table.column_names:
         endless = cells(table["numeric_value"]).cast(pl.Float32).is_infinite().fill_null(False)
         if endless.any():
             row = before + 1 + endless.arg_max()
             raise InputError(
-                f"{path}, row {row}: 'numeric_value' is infinite; give a number, or leave it empty."
+                f"{path}, row {row}: 'numeric_value' is infinite; write a finite number, or leave it empty."
             )
     if MEDIA in table.column_names:
         outside = cells(table[MEDIA]).cast(pl.String).str.contains(OUTSIDE).fill_null(False)
@@ -107,23 +107,23 @@ def outside_error(position: str) -> InputError:
 def cells(column: pa.Array | pa.ChunkedArray) -> pl.Series:
     """A column as a series.
 
-    `pl.Series(column)` would import pyarrow.compute, and pyarrow's own way to an array pandas: both slower than the
-    reading of a small file.
+    `pl.Series(column)` would import pyarrow.compute, and `column.to_numpy()` pandas, which takes longer than reading a
+    small file.
     """
     return pl.DataFrame(pa.table({"": column})).to_series()
 
 
-def check_births(columns: Events, row: np.ndarray, path: Path) -> None:
-    """Nobody has a dated event before their birth.
+def check_births(events: Events, row: np.ndarray, path: Path) -> None:
+    """Check that no patient has a dated event before birth.
 
     Args:
-        columns: events of the file at `path`.
-        row: int64 [N], where each of them stands in the file, from 1.
+        events: N events of the file at `path`.
+        row: int64 [N], their row numbers in the file, from 1.
     """
-    first = np.repeat(births(columns), np.diff(np.append(columns.starts, len(columns))))
-    early = row[(columns.time < first) & (columns.time != STATIC) & (first != NEVER)]
+    first = np.repeat(births(events), np.diff(np.append(events.starts, len(events))))
+    early = row[(events.time < first) & (events.time != STATIC) & (first != NEVER)]
     if len(early):
         raise InputError(
             f"{path}, row {early.min()}: the event is before its patient's birth ({BIRTH}; {len(early)} such events); "
-            "mend the times, drop these events, or let `sequela ingest meds` drop them."
+            "fix the times, drop these events, or let `sequela ingest meds` drop them."
         )

@@ -96,7 +96,7 @@ def test_each_edit_is_counted_over_the_shards(fitted, tmp_path):
         "set LAB//A = 3": 40,
         "add DRUG//X @ 1 hour": 40,
     }
-    with pytest.raises(InputError, match="begin later"):
+    with pytest.raises(InputError, match="start later"):
         survey(fitted[0], tmp_path / "meds", asked(days=(1,)), Edits.parse(add=["DRUG//X @ 2 days"]))
 
 

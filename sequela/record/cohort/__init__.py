@@ -1,4 +1,4 @@
-"""The real data that comes with the package."""
+"""Real data bundled with the package."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The rows of a mapping's tables, gathered as events not yet sorted, with an account of those that are none."""
+"""Runs a mapping's rules on its tables: unsorted events in the spill, and counts of the rows that make none."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import duckdb
 
 from sequela.errors import InputError
 from sequela.progress import Progress
-from sequela.record.ingest.leakage import Leaks
-from sequela.record.ingest.mapping import FileTable, JsonTable, Mapping, QueryTable, RowTable, Rule
-from sequela.record.ingest.rule import EXPRESSIONS, Found, count_rows, count_unread, find_events
+from sequela.record.ingest.leakage import LeakageRules
+from sequela.record.ingest.mapping import EventRule, FileTable, JsonTable, Mapping, QueryTable, RowTable
+from sequela.record.ingest.rule import EXPRESSIONS, RuleResult, count_rows, count_unselected, find_events
 from sequela.record.ingest.spill import Spill, database_in, parts_for
 from sequela.record.ingest.tables.cells import add_macros
 from sequela.record.ingest.tables.database import Database
 from sequela.record.ingest.tables.json_table import load_json
-from sequela.record.ingest.tables.load import Loaded, load_files, load_rows
+from sequela.record.ingest.tables.load import LoadedTable, load_files, load_rows
 from sequela.record.ingest.tables.sql import literal, quoted, run_sql
 
 
 @dataclass(frozen=True)
-class Ruled:
-    """What one rule read and left aside; what it made lies in the spill under its `number`."""
+class ExtractedRule:
+    """Row counts of one rule; its events are in the spill under its `number`."""
 
     number: int
     code: str
@@ -32,76 +32,76 @@ class Ruled:
 
 
 @dataclass(frozen=True)
-class Read:
-    """One table: its files, how many rows it has, what its rules made of them, and facts worth reporting."""
+class ExtractedTable:
+    """One table: its files, its number of rows, the counts of its rules, and further facts for the report."""
 
     files: tuple[str, ...]
     rows: int
-    rules: tuple[Ruled, ...]
+    rules: tuple[ExtractedRule, ...]
     facts: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Events in the spill, not yet sorted, and where they came from.
+class Extraction:
+    """Unsorted events in the spill, and where they came from.
 
     Attributes:
-        tables: name -> what was read.
+        tables: name -> what was read and counted.
         meanings: code -> description, for people.
-        events: how many they are.
-        payload: which of the columns `PAYLOAD` any of them has.
+        events: number of events.
+        payload: which of the columns `PAYLOAD` have a value in any event.
         name, metadata: of the dataset.
-        leaks: what is known only at the end of a stay.
-        parents: code -> parent codes, where the source says so.
-        splits: whether the spill also says whose split is whose, under the name "splits".
+        leaks: which events are known only at the end of a stay.
+        parents: code -> parent codes, if the source gives them.
+        splits: whether the spill also holds the split of each patient, under the name "splits".
     """
 
     spill: Spill
-    tables: dict[str, Read]
+    tables: dict[str, ExtractedTable]
     meanings: dict[str, str]
     events: int
     payload: frozenset[str]
     name: str
     metadata: dict
-    leaks: Leaks = field(default_factory=Leaks)
+    leaks: LeakageRules = field(default_factory=LeakageRules)
     parents: dict[str, list[str]] = field(default_factory=dict)
     splits: bool = False
 
 
-def gather(
-    mapping: Mapping, raw: Path | Database, scratch: Path, memory: str, events_a_part: int, progress: Progress
-) -> Gathered:
-    """Read all tables below `raw`, run all rules, and leave their events in the folder `scratch`.
+def extract_events(
+    mapping: Mapping, raw: Path | Database, scratch: Path, memory: str, events_per_part: int, progress: Progress
+) -> Extraction:
+    """Read all tables below `raw`, run all rules, and write their events to the folder `scratch`.
 
-    `progress` counts tables and rules, of all of both.
+    `progress` counts finished tables and rules.
 
     Raises:
-        InputError: where the mapping or the raw files are not as they should be.
+        InputError: if the mapping or the raw files are faulty.
     """
     with database_in(scratch, memory) as con:
         loaded = _load_all(con, mapping, raw, progress)
         _lock(con, scratch / "events")
         rows = sum(count_rows(con, rule, place) for _, rule, place in _rules(mapping))
-        spill = Spill(scratch / "events", parts_for(rows, events_a_part))
-        found, unread = _run_all(con, mapping, loaded, spill, progress)
-    tables = {name: _read(name, loaded[name], mapping, found, unread) for name in loaded}
-    meanings = {code: text for number in sorted(found) for code, text in found[number].meanings.items()}
-    events = sum(one.selected - sum(one.dropped.values()) for one in found.values())
-    payload = frozenset().union(*(one.payload for one in found.values()))
-    return Gathered(spill, tables, meanings, events, payload, mapping.name, mapping.metadata, mapping.leaks)
+        spill = Spill(scratch / "events", parts_for(rows, events_per_part))
+        results, unread = _run_all(con, mapping, loaded, spill, progress)
+    tables = {name: _read(name, loaded[name], mapping, results, unread) for name in loaded}
+    meanings = {code: text for number in sorted(results) for code, text in results[number].meanings.items()}
+    events = sum(result.selected - sum(result.dropped.values()) for result in results.values())
+    payload = frozenset().union(*(result.payload for result in results.values()))
+    return Extraction(spill, tables, meanings, events, payload, mapping.name, mapping.metadata, mapping.leaks)
 
 
-def _rules(mapping: Mapping) -> list[tuple[int, Rule, str]]:
-    """(number, rule, where it is written)."""
+def _rules(mapping: Mapping) -> list[tuple[int, EventRule, str]]:
+    """Rows (number, rule, position in the mapping file)."""
     return [(number, rule, rule.place) for number, rule in enumerate(mapping.rules, 1)]
 
 
 def _load_all(
     con: duckdb.DuckDBPyConnection, mapping: Mapping, raw: Path | Database, progress: Progress
-) -> dict[str, Loaded]:
-    """Create all tables; those that only other tables are made from are gone afterwards."""
+) -> dict[str, LoadedTable]:
+    """Create all tables; those that no rule needs are dropped again."""
     steps = len(mapping.tables) + len(mapping.rules)
-    loaded: dict[str, Loaded] = {}
+    loaded: dict[str, LoadedTable] = {}
     add_macros(con, mapping.timezone)
     for head, sql in mapping.macros.items():
         run_sql(con, f"CREATE MACRO {head} AS ({sql})", f"{mapping.path}")
@@ -115,28 +115,28 @@ def _load_all(
 def _run_all(
     con: duckdb.DuckDBPyConnection,
     mapping: Mapping,
-    loaded: dict[str, Loaded],
+    loaded: dict[str, LoadedTable],
     spill: Spill,
     progress: Progress,
-) -> tuple[dict[int, Found], dict[str, int]]:
-    """What each rule found, by its number, and how many rows of each table no rule selects.
+) -> tuple[dict[int, RuleResult], dict[str, int]]:
+    """The result of each rule by its number, and how many rows of each table no rule selects.
 
-    Rules run table by table, and a table is dropped when no later rule speaks of it.
+    Rules run table by table; a table is dropped once no later rule needs it.
     """
     steps = len(mapping.tables) + len(mapping.rules)
-    found: dict[int, Found] = {}
+    results: dict[int, RuleResult] = {}
     unread: dict[str, int] = {}
     for at, name in enumerate(loaded):
-        own = [one for one in _rules(mapping) if one[1].table == name]
-        for number, rule, place in own:
-            progress(len(loaded) + len(found), steps, stage=f"events from {name}")
-            found[number] = find_events(con, rule, number, loaded[name], spill, place)
-        if own:
+        rules = [numbered for numbered in _rules(mapping) if numbered[1].table == name]
+        for number, rule, place in rules:
+            progress(len(loaded) + len(results), steps, stage=f"events from {name}")
+            results[number] = find_events(con, rule, number, loaded[name], spill, place)
+        if rules:
             place = f"{mapping.path}, table '{name}'"
-            unread[name] = count_unread(con, name, tuple(rule for _, rule, _ in own), place)
+            unread[name] = count_unselected(con, name, tuple(rule for _, rule, _ in rules), place)
         behind = list(loaded)[at + 1 :]
         _forget(con, mapping, list(loaded), [], tuple(rule for rule in mapping.rules if rule.table in behind))
-    return found, unread
+    return results, unread
 
 
 def _load(
@@ -145,7 +145,7 @@ def _load(
     table: FileTable | RowTable | QueryTable | JsonTable,
     raw: Path | Database,
     place: str,
-) -> Loaded:
+) -> LoadedTable:
     if isinstance(table, FileTable):
         return load_files(con, name, table, raw)
     if isinstance(table, JsonTable) and isinstance(raw, Database):
@@ -157,15 +157,15 @@ def _load(
     else:
         numbered = f"row_number() OVER () - 1 AS _row, {literal(name)} AS _file, false AS _unreadable"
         run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT {numbered}, * FROM ({table.sql})", place)
-    return Loaded((), con.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0], {})
+    return LoadedTable((), con.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0], {})
 
 
 def _lock(con: duckdb.DuckDBPyConnection, events: Path) -> None:
-    """From here on the mapping's SQL sees the tables and the folder of `events`: no other files, no network."""
+    """From here on the mapping's SQL can reach only the tables and the folder `events`: no other files, no network."""
     events.mkdir()
     con.execute(f"SET allowed_directories = [{literal(f'{events}/')}]")
     con.execute("SET enable_external_access = false")
-    con.execute("SET preserve_insertion_order = false")  # rows carry their place with them
+    con.execute("SET preserve_insertion_order = false")  # rows carry their position
 
 
 def _forget(
@@ -173,32 +173,33 @@ def _forget(
     mapping: Mapping,
     names: list[str],
     later: list[str],
-    rules: tuple[Rule, ...],
+    rules: tuple[EventRule, ...],
 ) -> None:
-    """Drop those of the tables `names` that neither a table of `later`, one of `rules` nor a macro speaks of."""
+    """Drop those of the tables `names` that no table in `later`, no rule in `rules` and no macro mentions."""
     queries = [table.sql for name in later if isinstance(table := mapping.tables[name], QueryTable)]
-    said = " ".join([*queries, *mapping.macros.values(), *(_words(rule) for rule in rules)]).casefold()
+    text = " ".join([*queries, *mapping.macros.values(), *(_words(rule) for rule in rules)]).casefold()
     for name in names:
-        if name.casefold() not in said:
+        if name.casefold() not in text:
             con.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
 
 
-def _words(rule: Rule) -> str:
-    """All that a rule says in SQL, where it may speak of any table."""
+def _words(rule: EventRule) -> str:
+    """All SQL of a rule, which may mention any table."""
     expressions = [getattr(rule, name) or "" for name in EXPRESSIONS]
     conditions = [*rule.drop.values(), *rule.count.values()]
     return " ".join([rule.table, *rule.join, *expressions, *conditions, *(rule.range or ())])
 
 
 def _read(
-    name: str, table: Loaded, mapping: Mapping, found: dict[int, Found], unread: dict[str, int]
-) -> Read:
+    name: str, table: LoadedTable, mapping: Mapping, results: dict[int, RuleResult], unread: dict[str, int]
+) -> ExtractedTable:
     rules = []
     for number, rule in enumerate(mapping.rules, 1):
         if rule.table == name:
-            aside = table.rows - found[number].selected
-            dropped = ({"not selected": aside} if aside else {}) | found[number].dropped
-            rules.append(Ruled(number, rule.code, table.rows, dropped, found[number].counted))
+            result = results[number]
+            unselected = table.rows - result.selected
+            dropped = ({"not selected": unselected} if unselected else {}) | result.dropped
+            rules.append(ExtractedRule(number, rule.code, table.rows, dropped, result.counted))
     unreadable = {
         column: {"rows": count, "first": where} for column, (count, where) in table.unreadable.items()
     }
@@ -207,4 +208,4 @@ def _read(
         | ({"rows_without_rule": unread[name]} if rules else {})
         | table.facts
     )
-    return Read(table.files, table.rows, tuple(rules), facts)
+    return ExtractedTable(table.files, table.rows, tuple(rules), facts)

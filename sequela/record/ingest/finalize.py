@@ -1,4 +1,4 @@
-"""One part of the gathered events becomes one shard of the dataset: sorted, rid of what cannot be, counted, written."""
+"""Turns each partition into a shard: move leaks, sort, drop impossible events, assign splits, count, write."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from sequela.record.dataset import split_of, write_shard
-from sequela.record.ingest.leakage import Leaks, move_leaks
-from sequela.record.ingest.plausibility import count_odd
-from sequela.record.ingest.report import Account
+from sequela.record.ingest.leakage import LeakageRules, move_leaks
+from sequela.record.ingest.plausibility import count_implausible
+from sequela.record.ingest.report import IngestCounts
 from sequela.record.ingest.spill import EVENT
 from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD
 
@@ -19,17 +19,17 @@ ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", *PA
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of the spill, and where it goes.
+class Partition:
+    """One partition of the spill, and where its shard goes.
 
     Attributes:
-        number: of the shard that it becomes.
-        files: its events; whole patients only.
-        splits: rows (subject_id, split), where the source says whose split is whose; others go by a hash.
+        number: of the shard.
+        files: its events, of whole patients.
+        splits: files with rows (subject_id, split) given by the source; other patients are assigned by a hash.
         out: the dataset's folder.
-        counts: the folder for what is counted by code and by patient.
+        counts: the folder for counts by code and by patient.
         payload: which of the columns `PAYLOAD` the dataset has.
-        leaks: what is known only at the end of a stay, and is moved there.
+        leaks: which events are known only at the end of a stay, and are moved there.
     """
 
     number: int
@@ -39,13 +39,13 @@ class Part:
     counts: Path
     fractions: tuple[float, float, float]
     payload: frozenset[str]
-    leaks: Leaks = field(default_factory=Leaks)
+    leaks: LeakageRules = field(default_factory=LeakageRules)
 
 
-def settle(part: Part) -> Account:
-    """Write the part's shard, data/<split>/<number>.parquet, and what is counted of it.
+def finalize(part: Partition) -> IngestCounts:
+    """Write the partition's shard, data/<split>/<number>.parquet, and return its counts.
 
-    By code and by patient it is counted on disk, as `counts`/{codes,units,splits}/<number>.parquet.
+    Counts by code and by patient go to disk, as `counts`/{codes,units,splits}/<number>.parquet.
     """
     events, moved = move_leaks(_read(part.files), part.leaks)
     events = _judged(_sorted(events))
@@ -54,18 +54,18 @@ def settle(part: Part) -> Account:
         events = events.filter(pl.col("_reason").is_null())
     splits = _splits(events["subject_id"].unique().sort(), part)
     _write_counts(events, splits, part)
-    odd = count_odd(events)
+    implausible = count_implausible(events)
     columns = [column for column in EVENT if column not in PAYLOAD or column in part.payload]
     write_shard(events.select(columns), splits, part.out, part.number)
     time = pl.col("time")
     dated = events.group_by("rule").agg(pl.len(), first=time.min(), last=time.max()).sort("rule")
-    return Account(
+    return IngestCounts(
         events=Counter(dict(dated.select("rule", "len").rows())),
         dropped=Counter({(rule, reason): count for rule, reason, count in dropped.rows()}),
         first=dict(dated.select("rule", "first").drop_nulls().rows()),
         last=dict(dated.select("rule", "last").drop_nulls().rows()),
         patients=Counter(dict(splits["split"].value_counts().sort("split").rows())),
-        patients_with=Counter(odd),
+        patients_with=Counter(implausible),
         moved=moved,
     )
 
@@ -74,14 +74,14 @@ def _read(files: tuple[Path, ...]) -> pl.DataFrame:
     columns = [*EVENT, "unit", "rule", "position"]
     rows = pl.scan_parquet(list(files), hive_partitioning=False)
     events = rows.filter(pl.col("reason").is_null()).select(columns).collect()
-    # Integers in place of codes: sorting and comparing them is what takes the time
+    # Sort and compare integers in place of codes: this is where the time goes.
     code = events["code"].cast(pl.Enum(events["code"].unique().sort()))
     unit = events["unit"].cast(pl.Enum(events["unit"].drop_nulls().unique().sort()))
     return events.with_columns(code=code, _code=code.to_physical(), unit=unit)
 
 
 def _sorted(events: pl.DataFrame) -> pl.DataFrame:
-    """By patient and time; at the same time in the order of the mapping, then by what makes the order unique."""
+    """Sorted by patient and time; ties keep the order of the mapping, then of whatever makes the order unique."""
     return events.sort([column for column in ORDER if _varies(events[column])], nulls_last=False)
 
 
@@ -90,7 +90,7 @@ def _varies(column: pl.Series) -> bool:
 
 
 def _judged(events: pl.DataFrame) -> pl.DataFrame:
-    """The column `_reason`: why other events of the same patient rule this one out; null where none does."""
+    """Adds `_reason`: why an event is ruled out by others of the same patient; null if it is not."""
     time = pl.col("time")
     bounds = events.group_by("subject_id").agg(
         _birth=time.filter(pl.col("code") == BIRTH).min(),
@@ -109,32 +109,32 @@ def _judged(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _repeated(events: pl.DataFrame) -> pl.Series:
-    """Whether the same event of the same patient stands before it, in sorted events."""
+    """Whether an identical event of the same patient comes earlier; `events` are sorted."""
     same = ["subject_id", "time", "_code", "numeric_value"]
     same += [column for column in PAYLOAD if events[column].count()]
-    # Those of one rule stand side by side, unless the source has an order of its own; only the others need a search.
+    # Duplicates from one rule are adjacent, unless the source has an order of its own; only the rest need a search.
     beside = pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in same)
     repeated = events.select(beside.fill_null(False))[:, 0].to_numpy().copy()
     spread = (pl.col("rule").n_unique() > 1) | (pl.col("position").max() > 0)
     codes = events.group_by("_code").agg(spread=spread).filter("spread")["_code"]
     if len(codes):
-        some = events.select(*same).with_row_index("_at").filter(pl.col("_code").is_in(codes.implode()))
-        again = some.filter(~pl.struct(same).is_first_distinct())["_at"]
+        candidates = events.select(*same).with_row_index("_at").filter(pl.col("_code").is_in(codes.implode()))
+        again = candidates.filter(~pl.struct(same).is_first_distinct())["_at"]
         repeated[again.to_numpy()] = True
     return pl.Series(repeated)
 
 
-def _splits(patients: pl.Series, part: Part) -> pl.DataFrame:
+def _splits(patients: pl.Series, part: Partition) -> pl.DataFrame:
     """Rows (subject_id, split), one for each patient."""
-    own = pl.DataFrame({"subject_id": patients, "split": split_of(patients.to_numpy(), part.fractions)})
+    hashed = pl.DataFrame({"subject_id": patients, "split": split_of(patients.to_numpy(), part.fractions)})
     if not part.splits:
-        return own
-    said = pl.read_parquet(list(part.splits), hive_partitioning=False).select("subject_id", said="split")
-    joined = own.join(said, on="subject_id", how="left", maintain_order="left")
-    return joined.select("subject_id", split=pl.coalesce("said", "split"))
+        return hashed
+    given = pl.read_parquet(list(part.splits), hive_partitioning=False).select("subject_id", given="split")
+    joined = hashed.join(given, on="subject_id", how="left", maintain_order="left")
+    return joined.select("subject_id", split=pl.coalesce("given", "split"))
 
 
-def _write_counts(events: pl.DataFrame, splits: pl.DataFrame, part: Part) -> None:
+def _write_counts(events: pl.DataFrame, splits: pl.DataFrame, part: Partition) -> None:
     plain = events.lazy()
     codes = plain.group_by("code").agg(events=pl.len(), patients=pl.col("subject_id").n_unique()).collect()
     units = plain.group_by("code", "unit").agg(events=pl.len()).drop_nulls("unit").collect()

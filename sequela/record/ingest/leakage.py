@@ -1,11 +1,11 @@
-"""Events that stand where nobody could know them yet: what is coded after a stay, dated at its beginning.
+"""Finds events that are dated before anyone could know them, and moves them to the end of their stay.
 
-Billing diagnoses are written when a patient has left; many exports date them at the admission. A model that is trained
-on such a record reads the future. Here they are found, by the times alone, and moved to the end of their stay.
+Billing diagnoses are coded after discharge, but many exports date them at admission. A model trained on such a record
+reads the future. Leaks are found by their times alone.
 
-Where one stay closes in the very minute in which another opens, a diagnosis there may be that of the first, known by
-then (an emergency visit), or a leak of the second. The second decides: where it, or a stay around it, has codes of that
-kind at its own end, the source dates them well, and what stands at its beginning belongs to the other.
+If one stay closes at the very time another opens, a diagnosis at that time may belong to the first stay and be known by
+then (an emergency visit), or be a leak of the second. The second stay decides: if it, or a stay around it, has codes of
+that kind at its own end, then the source dates them well, and the code at its start belongs to the first stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import polars as pl
 
 AT_END = ("ICD9CM", "ICD10CM", "DRG", "DIAGNOSIS", "HOSPITAL_DISCHARGE")
-# first part of a code that opens a stay -> the one that closes it; for encounters the second part must agree as well
+# First part of the code that opens a stay -> that of the code that closes it; encounters must share the second part too
 STAYS = {
     "HOSPITAL_ADMISSION": "HOSPITAL_DISCHARGE",
     "ED_ADMISSION": "ED_DISCHARGE",
@@ -33,16 +33,16 @@ KEPT = "not moved: another stay closes then"
 
 
 @dataclass(frozen=True)
-class Leaks:
-    """What is known only at the end of a stay.
+class LeakageRules:
+    """Which events are known only at the end of a stay.
 
     Attributes:
-        codes: first parts of codes (the text before the first slash); none: only `late` is looked for.
-        late: rules of a mapping, by number, all of whose events are known late, whatever their code.
-        timely: rules whose events are known when they stand, whatever their code.
-        at_transfer: what becomes of an event where one stay opens and another closes: "compare" moves it unless codes
-            with the same first part stand at the end of the one that opens, or of one around it; "move" always, "keep"
-            never.
+        codes: first parts of codes (the text before the first slash); if empty, only `late` counts.
+        late: numbers of the mapping rules all of whose events are known late, whatever their code.
+        timely: numbers of the rules whose events are known at their time, whatever their code.
+        at_transfer: what to do with an event at a time when one stay opens and another closes. "compare" moves it
+            unless codes with the same first part are at the end of the stay that opens, or of one around it; "move"
+            always moves it, "keep" never.
     """
 
     codes: tuple[str, ...] = AT_END
@@ -54,7 +54,7 @@ class Leaks:
 def boundaries(events: pl.DataFrame) -> pl.DataFrame:
     """When stays open and close: rows (subject_id, stay, time, opens, closes), sorted.
 
-    `stay` is the kind of stay, named by the code that opens it; `opens` and `closes` count the events of that time.
+    `stay` is the kind of stay, named by its opening code; `opens` and `closes` count the events at that time.
     """
     opening = pl.DataFrame({"_head": list(STAYS), "stay": list(STAYS), "opens": [1] * len(STAYS)})
     closing = pl.DataFrame({"_head": list(STAYS.values()), "stay": list(STAYS), "opens": [0] * len(STAYS)})
@@ -70,62 +70,66 @@ def boundaries(events: pl.DataFrame) -> pl.DataFrame:
     return of_stays.sort("subject_id", "stay", "time")
 
 
-def find_leaks(events: pl.DataFrame, leaks: Leaks | None = None) -> pl.DataFrame:
-    """Events that are known only at the end of a stay, but stand at its beginning.
+def find_leaks(events: pl.DataFrame, leaks: LeakageRules | None = None) -> pl.DataFrame:
+    """Events that are known only at the end of a stay, but are dated at its start.
 
-    An event leaks where a stay opens at its time and closes later; of one where another stay, opened before, closes at
-    that very time, `Leaks.at_transfer` says whether it does. A stay closes where the next boundary of its kind is a
-    closing one.
+    An event leaks if a stay opens at its time and closes later. If another stay, opened before, closes at that very
+    time, `LeakageRules.at_transfer` decides. A stay closes if the next boundary of its kind is a closing one.
 
     Args:
-        events: any MEDS frame, in any order; where it has the column `rule`, `late` and `timely` are heeded.
-        leaks: what is known late; the common codes unless you say otherwise.
+        events: any MEDS frame, in any order; `late` and `timely` apply if it has the column `rule`.
+        leaks: what is known late; by default the common codes.
 
     Returns:
-        Rows (row, subject_id, time, code, end): `row` is the event's place in `events` (from 0), `end` when its stay
-        ends; where several stays open, the last of their ends. Sorted by row.
+        Rows (row, subject_id, time, code, end): `row` is the index in `events`, `end` the end of its stay, or the last
+        end if several stays open. Sorted by row.
     """
-    return _judged(events, leaks or Leaks()).filter("_leaks").drop("_leaks", "_closing")
+    return _judged(events, leaks or LeakageRules()).filter("_leaks").drop("_leaks", "_closing")
 
 
-def move_leaks(events: pl.DataFrame, leaks: Leaks | None = None) -> tuple[pl.DataFrame, Counter[str]]:
-    """The events, in the order given, with those that leak at the end of their stay; and how many were moved, or were
-    not though they stand where a stay opens (`MOVED`, `MOVED_AT_TRANSFER`, `KEPT`)."""
-    judged = _judged(events, leaks or Leaks())
-    found = judged.filter("_leaks")
-    at_transfer = found["_closing"].sum()
-    moved = Counter({MOVED: found.height - at_transfer})
+def move_leaks(events: pl.DataFrame, leaks: LeakageRules | None = None) -> tuple[pl.DataFrame, Counter[str]]:
+    """The events in the given order, with leaks moved to the end of their stay.
+
+    Also the number of events at the opening of a stay that were moved or kept (`MOVED`, `MOVED_AT_TRANSFER`, `KEPT`).
+    """
+    judged = _judged(events, leaks or LeakageRules())
+    leaking = judged.filter("_leaks")
+    at_transfer = leaking["_closing"].sum()
+    moved = Counter({MOVED: leaking.height - at_transfer})
     moved.update({MOVED_AT_TRANSFER: at_transfer} if at_transfer else {})
-    moved.update({KEPT: judged.height - found.height} if judged.height > found.height else {})
-    if found.is_empty():
+    moved.update({KEPT: judged.height - leaking.height} if judged.height > leaking.height else {})
+    if leaking.is_empty():
         return events, moved
     numbered = events.with_row_index("row").join(
-        found.select("row", "end"), on="row", how="left", maintain_order="left"
+        leaking.select("row", "end"), on="row", how="left", maintain_order="left"
     )
     return numbered.with_columns(time=pl.coalesce("end", "time")).drop("row", "end"), moved
 
 
-def _judged(events: pl.DataFrame, leaks: Leaks) -> pl.DataFrame:
-    """Events that are known late and stand where a stay opens: `_closing`, whether another one closes there, and
-    `_leaks`. What itself closes a stay there is at its place."""
+def _judged(events: pl.DataFrame, leaks: LeakageRules) -> pl.DataFrame:
+    """Events that are known late and are dated where a stay opens.
+
+    `_closing` tells whether another stay closes at that time, `_leaks` whether the event leaks. An event that itself
+    closes a stay is where it belongs.
+    """
     edges = _edges(events)
     closing = ((pl.col("closes") > 0) & pl.col("_before")).any()
     stays = edges.group_by("subject_id", "time").agg(end=pl.col("_end").max(), _closing=closing).drop_nulls("end")
     watched = _watched(events, leaks)
     suspects = watched.join(stays, on=["subject_id", "time"])
     suspects = suspects.filter(~(pl.col("_closing") & pl.col("_head").is_in(list(STAYS.values()))))
-    own = _dated_well(edges, watched.join(stays, on=["subject_id", "time"], how="anti"), suspects.filter("_closing"))
-    judged = suspects.join(own.with_columns(_own=True), on=own.columns, how="left")
-    kept = {COMPARE: pl.col("_own").fill_null(False), MOVE: pl.lit(False), KEEP: pl.lit(True)}
+    timely = _dated_well(edges, watched.join(stays, on=["subject_id", "time"], how="anti"), suspects.filter("_closing"))
+    judged = suspects.join(timely.with_columns(_timely=True), on=timely.columns, how="left")
+    kept = {COMPARE: pl.col("_timely").fill_null(False), MOVE: pl.lit(False), KEEP: pl.lit(True)}
     judged = judged.with_columns(_leaks=~(pl.col("_closing") & kept[leaks.at_transfer]))
-    return judged.drop("_head", "_own").sort("row")
+    return judged.drop("_head", "_timely").sort("row")
 
 
 def _dated_well(edges: pl.DataFrame, sure: pl.DataFrame, suspects: pl.DataFrame) -> pl.DataFrame:
-    """Rows (subject_id, time, _head) of the suspects at whose time a stay is open that has such codes at its end.
+    """Rows (subject_id, time, _head) of the suspects during a stay that has such codes at its own end.
 
     Args:
-        sure: what is known late and stands where no stay opens: else it may be the next one's, and says nothing.
+        sure: events known late where no stay opens; others may belong to the next stay and prove nothing.
     """
     stays = edges.select("subject_id", "_end", _begin="time").drop_nulls()
     during = suspects.select("subject_id", "time").unique().join(stays, on="subject_id")
@@ -135,11 +139,13 @@ def _dated_well(edges: pl.DataFrame, sure: pl.DataFrame, suspects: pl.DataFrame)
 
 
 def _edges(events: pl.DataFrame) -> pl.DataFrame:
-    """`boundaries` with `_before`, whether a stay of the kind is open before, and `_end`, where the one that opens then
-    closes; null where none opens, or it is not known when it closes."""
+    """`boundaries` with `_before`, whether such a stay is open before, and `_end`, when the stay that opens closes.
+
+    `_end` is null if none opens, or if it is not known when it closes.
+    """
     kind = ("subject_id", "stay")
     opens, closes = pl.col("opens"), pl.col("closes")
-    # Where as many open as close, either one follows another or they take no time: what was before tells.
+    # If as many stays open as close, they follow one another or take no time: the state before decides.
     edges = boundaries(events).with_columns(
         _open=pl.when(opens != closes).then(opens > closes).forward_fill().over(kind).fill_null(False)
     )
@@ -150,8 +156,8 @@ def _edges(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _watched(events: pl.DataFrame, leaks: Leaks) -> pl.DataFrame:
-    """Rows (row, subject_id, time, code, _head) of the events that are known late."""
+def _watched(events: pl.DataFrame, leaks: LeakageRules) -> pl.DataFrame:
+    """Rows (row, subject_id, time, code, _head) of the dated events that are known late."""
     codes = _distinct_codes(events)
     known = pl.col("code").is_in(codes.filter(pl.col("_head").is_in(leaks.codes))["code"].implode())
     if "rule" in events.columns and (leaks.late or leaks.timely):
@@ -163,11 +169,11 @@ def _watched(events: pl.DataFrame, leaks: Leaks) -> pl.DataFrame:
 
 
 def _distinct_codes(events: pl.DataFrame) -> pl.DataFrame:
-    """Rows (code, _head), where the head is the text before the first slash."""
+    """Rows (code, _head); the head is the text before the first slash."""
     codes = events["code"].unique().cast(pl.String).sort().to_frame()
     return codes.with_columns(_head=pl.col("code").str.extract("^([^/]*)", 1))
 
 
 def _with_codes(events: pl.DataFrame, codes: pl.Series) -> pl.DataFrame:
-    """The events with one of these codes; few as a rule, so that only theirs are turned into texts."""
+    """The events with one of these codes. They are few, so only their codes are cast to strings."""
     return events.filter(pl.col("code").is_in(codes.implode())).with_columns(pl.col("code").cast(pl.String))

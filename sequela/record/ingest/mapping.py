@@ -1,6 +1,6 @@
-"""What a mapping file says: which raw tables there are, and which events a row of them makes.
+"""The contents of a mapping file: the raw tables, and the events that their rows make.
 
-A mapping is TOML whose expressions are SQL (DuckDB); docs/reference/mapping.md teaches how to write one.
+A mapping is TOML with SQL expressions (DuckDB); docs/reference/mapping.md explains how to write one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sequela.errors import InputError
-from sequela.record.ingest.leakage import Leaks
+from sequela.record.ingest.leakage import LeakageRules
 
-# Words for people; `sequela.record.ingest.tables.cells` reads each from text. "time" may be followed by formats.
+# `sequela.record.ingest.tables.cells` parses each of them from text. "time" may be followed by formats.
 COLUMN_TYPES = ("text", "integer", "number", "quantity", "time", "duration")
-# What a value inside JSON is read as; one of another kind is null, "json" is the value itself.
+# The DuckDB type of a value inside JSON. A value of another type is read as null; "json" keeps it as it is.
 JSON_TYPES = {
     "text": "VARCHAR",
     "integer": "BIGINT",
@@ -26,21 +26,21 @@ JSON_TYPES = {
 
 @dataclass(frozen=True)
 class FileTable:
-    """Rows that lie in files: CSV, Parquet, or many small CSV files, also inside tar archives; or in a database.
+    """Rows from files (CSV, Parquet, or many small CSV files inside tar archives) or from a database table.
 
-    Names of files, tables and columns match without regard to case.
+    Names of files, tables and columns are matched case-insensitively.
 
     Attributes:
-        files: glob patterns below the raw folder; the first that matches anything is used.
+        files: glob patterns below the raw folder; the first one that matches any file is used.
         columns: name -> one of `COLUMN_TYPES`, or "time FORMAT | FORMAT"; only these are read.
-        optional_columns: those of `columns` that need not be there; where one is absent, its cells are empty.
-        delimiter, quote: between and around the cells of CSV, "" for no quote; None where the header tells.
-        members: which members of a tar archive are rows of this table (a glob on the member's path).
-        missing: cells that mean "no value" besides the empty one.
+        optional_columns: those of `columns` that may be absent; their cells are then empty.
+        delimiter, quote: of CSV, "" for no quote; None to detect it from the header.
+        members: glob pattern for the tar members that hold this table.
+        missing: cells that mean "no value", besides the empty cell.
         optional: True if the table may be absent or empty.
-        table: what it is called in a database, "NAME" or "SCHEMA.NAME"; None for its name in the mapping.
-        encoding: of CSV, by its name in Python.
-        timezone: IANA name of the zone whose local times the table's times become.
+        table: its name in a database, "NAME" or "SCHEMA.NAME"; None for its name in the mapping.
+        encoding: of CSV, by its Python name.
+        timezone: IANA name of the zone; times with an offset are converted to its local time.
     """
 
     files: tuple[str, ...]
@@ -57,13 +57,13 @@ class FileTable:
 
     @property
     def required_columns(self) -> list[str]:
-        """The columns without which the table cannot be read."""
+        """The columns that must be present."""
         return [column for column in self.columns if column not in self.optional_columns]
 
 
 @dataclass(frozen=True)
 class RowTable:
-    """Rows written in the mapping itself: a dictionary of codes, units and plausible ranges."""
+    """Rows written in the mapping itself, such as a dictionary of codes, units and plausible ranges."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
@@ -71,22 +71,22 @@ class RowTable:
 
 @dataclass(frozen=True)
 class QueryTable:
-    """Rows that a SQL query makes from the tables before it."""
+    """Rows of an SQL query over the tables above it in the mapping."""
 
     sql: str
 
 
 @dataclass(frozen=True)
 class JsonTable:
-    """Rows that are JSON objects: lines of NDJSON files, or the entries of bundles (`entry[].resource`).
+    """Rows that are JSON objects: lines of NDJSON files or entries of bundles (`entry[].resource`).
 
     Attributes:
-        json: glob patterns below the raw folder; every file that matches one of them is read.
-        columns: key of the object -> what lies there: one of `JSON_TYPES`, the name of a shape, a table of such
-            keys (an object), or a list that holds one of these (an array). Empty: one column `resource` of JSON.
-        shapes: names for objects that occur in several places.
-        kind: the key that says what a row is; rows without it are put aside, and counted as "no KIND".
-        where: SQL; only rows for which it holds are kept.
+        json: glob patterns below the raw folder; every file that matches any of them is read.
+        columns: key of the object -> its type: one of `JSON_TYPES`, the name of a shape, a table of such keys (an
+            object), or a list with one of these (an array). If empty, there is one JSON column, `resource`.
+        shapes: names for object types that occur in several places.
+        kind: the key that tells what a row is; rows without it are quarantined and counted as "no KIND".
+        where: SQL condition; only rows that fulfill it are kept.
         optional: True if there may be no file or no row.
     """
 
@@ -99,29 +99,29 @@ class JsonTable:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One kind of event: every row of `table` for which `where` holds makes one, or is dropped and counted.
+class EventRule:
+    """One kind of event: every row of `table` that fulfills `where` makes one event, or is dropped and counted.
 
     All fields but `table`, `keep_without_value`, `missing_times` and `place` are SQL expressions over the row.
 
     Attributes:
-        join: tables whose columns the expressions need as well, "TABLE USING (KEY)" or "TABLE ON condition";
-            rows without a partner keep nulls, and a partner must be unique.
-        patient: the patient's number.
-        time: when it happened; None makes a static event.
+        join: further tables that the expressions use, "TABLE USING (KEY)" or "TABLE ON condition"; rows without a
+            partner get nulls, and there may be only one partner.
+        patient: the patient id, an integer.
+        time: when it happened; None for a static event.
         value: the numeric value; None for events without one.
         text: free text that belongs to the event.
         media: the path of a file that belongs to it (an image, a signal), relative to the dataset's folder.
         keep_without_value: True if an event whose `value` is null is still an event.
         range: lowest and highest plausible value, both included.
-        drop: reason -> condition; rows that fulfil it are dropped and counted under the reason.
-        count: words -> condition; how many of the rule's events fulfil it is told in the report (of several, the first
-            that an event fulfils), and nothing else.
+        drop: reason -> condition; rows that fulfill it are dropped and counted under the reason.
+        count: label -> condition; the report gives the number of events under each label (an event counts under the
+            first condition that it fulfills). Nothing else changes.
         late: whether its events are known only at the end of the stay that opens at their time (see
-            `sequela.record.ingest.leakage`), whatever their code; None: their code tells.
-        missing_times: the share of the rows that may lack a readable time; above it, ingest stops.
-        description, unit: for people; they end up in metadata/codes.parquet.
-        place: where the rule is written, for messages.
+            `sequela.record.ingest.leakage`), whatever their code; None to decide by the code.
+        missing_times: the share of rows that may lack a readable time; above it, ingest stops.
+        description, unit: for people, in metadata/codes.parquet.
+        place: position in the mapping file, for error messages.
     """
 
     table: str
@@ -146,41 +146,41 @@ class Rule:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A whole mapping file. Events of a patient at the same time are kept in the order of `rules`.
+    """A whole mapping file. Simultaneous events of a patient keep the order of `rules`.
 
-    `macros` are SQL functions of the mapping's own: "name(argument, ...)" -> SQL. `leaks` says which codes are known
+    `macros` are SQL functions defined by the mapping: "name(argument, ...)" -> SQL. `leaks` says which codes are known
     only at the end of a stay.
     """
 
     name: str
     path: Path
     tables: dict[str, FileTable | RowTable | QueryTable | JsonTable]
-    rules: tuple[Rule, ...]
+    rules: tuple[EventRule, ...]
     metadata: dict[str, Any]
     macros: dict[str, str] = field(default_factory=dict)
     timezone: str = "UTC"
-    leaks: Leaks = field(default_factory=Leaks)
+    leaks: LeakageRules = field(default_factory=LeakageRules)
 
 
-def filled(said: dict, each: RowTable, place: str) -> list[dict]:
-    """`said` once for each row of `each`: wherever a text of it has "{COLUMN}", the row's cell stands, as it is.
+def filled(content: dict, each: RowTable, place: str) -> list[dict]:
+    """One copy of `content` for each row of `each`, with "{COLUMN}" in its text replaced by the row's cell.
 
     Raises:
-        InputError: where a column of `each` is used nowhere; `place` names the rule.
+        InputError: if a column of `each` is never used; `place` names the rule.
     """
     for column in each.columns:
-        if _fill(said, {column: ""}) == said:
-            raise InputError(f"{place}, each: nothing in the rule says {{{column}}}; say it, or leave the column out.")
-    return [_fill(said, dict(zip(each.columns, row, strict=True))) for row in each.rows]
+        if _fill(content, {column: ""}) == content:
+            raise InputError(f"{place}, each: the rule never uses {{{column}}}; use it, or leave the column out.")
+    return [_fill(content, dict(zip(each.columns, row, strict=True))) for row in each.rows]
 
 
-def _fill(said: object, cells: dict[str, object]) -> object:
-    if isinstance(said, str):
+def _fill(content: object, cells: dict[str, object]) -> object:
+    if isinstance(content, str):
         for column, cell in cells.items():
-            said = said.replace(f"{{{column}}}", str(cell))
-        return said
-    if isinstance(said, list):
-        return [_fill(one, cells) for one in said]
-    if isinstance(said, dict):
-        return {_fill(key, cells): _fill(value, cells) for key, value in said.items()}
-    return said
+            content = content.replace(f"{{{column}}}", str(cell))
+        return content
+    if isinstance(content, list):
+        return [_fill(item, cells) for item in content]
+    if isinstance(content, dict):
+        return {_fill(key, cells): _fill(value, cells) for key, value in content.items()}
+    return content

@@ -1,4 +1,4 @@
-"""Patients whose record cannot be quite true; they are counted, not changed."""
+"""Implausible records are counted, not changed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from sequela.record.ingest.leakage import boundaries
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
 
 
-def count_odd(events: pl.DataFrame) -> dict[str, int]:
-    """What is odd -> how many patients have it, those with none included.
+def count_implausible(events: pl.DataFrame) -> dict[str, int]:
+    """Implausible finding -> number of patients with it, zeros included.
 
-    "discharge before admission": of one kind of stay, at some time more had ended than begun, and yet in the end no
-    fewer had begun than ended. A record that begins in the middle of a stay is not odd.
+    "discharge before admission": at some time, more stays of one kind had ended than begun, although at the end of the
+    record at least as many had begun as ended. A record that starts in the middle of a stay is therefore not counted.
 
     Args:
-        events: a MEDS frame, in any order, without duplicates.
+        events: a MEDS frame in any order, without duplicates.
     """
     codes = events["code"].unique().cast(pl.String)
     sexes = codes.filter(codes.str.starts_with(SEX_PREFIX))

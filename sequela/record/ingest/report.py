@@ -1,27 +1,29 @@
-"""The account of every row: what `ingest` returns, and what it writes to ingest.json."""
+"""The ingest report, which accounts for every row of the source."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
-from sequela.record.ingest.extract import Gathered, Read
+from sequela.record.ingest.extract import ExtractedTable, Extraction
 
 
 @dataclass(frozen=True)
-class Account:
+class IngestCounts:
     """Counts of events and patients.
 
     Attributes:
-        events: how many events were written, by rule.
-        dropped: (rule, reason) -> how many were not, because of other events of the same patient.
-        first, last: the times of the first and the last dated event, by rule.
-        patients: how many patients, by split.
-        patients_with: what is odd -> how many patients have it.
-        moved: what -> how many events were moved to another time.
+        events: rule -> number of events written.
+        dropped: (rule, reason) -> number of events dropped because of other events of the same patient.
+        first, last: rule -> time of the first and last dated event.
+        patients: split -> number of patients.
+        patients_with: implausible finding -> number of patients with it.
+        moved: kind of leak -> number of events moved to another time.
     """
 
     events: Counter[int] = field(default_factory=Counter)
@@ -32,9 +34,9 @@ class Account:
     patients_with: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
 
-    def plus(self, other: Account) -> Account:
-        """Both together; no patient is in both."""
-        return Account(
+    def plus(self, other: IngestCounts) -> IngestCounts:
+        """The sum of both, which have no patient in common."""
+        return IngestCounts(
             _sum(self.events, other.events),
             _sum(self.dropped, other.dropped),
             {rule: min(_both(rule, self.first, other.first)) for rule in self.first | other.first},
@@ -45,70 +47,76 @@ class Account:
         )
 
 
-def _sum(one: Counter, other: Counter) -> Counter:
-    total = Counter(one)
-    total.update(other)  # unlike `+`, keeps what was counted and found to be none
+def _sum(first: Counter, second: Counter) -> Counter:
+    total = Counter(first)
+    total.update(second)  # unlike `+`, keeps zeros
     return total
 
 
 def _both(rule: int, *times: dict[int, dt.datetime]) -> list[dt.datetime]:
-    return [some[rule] for some in times if rule in some]
+    return [by_rule[rule] for by_rule in times if rule in by_rule]
 
 
-MOST_CODES = 100
+REPORT = "ingest.json"  # in the dataset's folder
+MOST_CODES = 100  # listed with several units
 
 
-def report_of(gathered: Gathered, account: Account, codes: pl.DataFrame, units: pl.DataFrame) -> dict:
-    """The report; plain values, ready for JSON.
+def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame, units: pl.DataFrame) -> dict:
+    """The report as plain values, ready for JSON.
 
     Args:
         codes: rows (code, events, patients, unit).
         units: rows (code, unit, events).
     """
     return {
-        "source": gathered.name,
-        "patients": account.patients.total(),
-        "patients_by_split": {split: account.patients[split] for split in sorted(account.patients)},
-        "events": account.events.total(),
+        "source": extraction.name,
+        "patients": counts.patients.total(),
+        "patients_by_split": {split: counts.patients[split] for split in sorted(counts.patients)},
+        "events": counts.events.total(),
         "codes": codes.height,
-        "tables": {name: _table(read, account) for name, read in gathered.tables.items()},
+        "tables": {name: _table(read, counts) for name, read in extraction.tables.items()},
         "units": _units(units),
-        "patients_with": dict(account.patients_with),
-        "moved": dict(account.moved),
-        "quarantined": sum(aside["rows"] for read in gathered.tables.values()
+        "patients_with": dict(counts.patients_with),
+        "moved": dict(counts.moved),
+        "quarantined": sum(aside["rows"] for read in extraction.tables.values()
                            for aside in read.facts.get("quarantined", {}).values()),
     }  # fmt: skip
 
 
-def _table(read: Read, account: Account) -> dict:
+def _table(read: ExtractedTable, counts: IngestCounts) -> dict:
     rules = []
     for rule in read.rules:
-        late = {reason: account.dropped[rule.number, reason] for number, reason in sorted(account.dropped)
+        late = {reason: counts.dropped[rule.number, reason] for number, reason in sorted(counts.dropped)
                 if number == rule.number}  # fmt: skip
-        first, last = account.first.get(rule.number), account.last.get(rule.number)
+        first, last = counts.first.get(rule.number), counts.last.get(rule.number)
         rules.append(
             {
                 "rule": rule.number,
                 "code": rule.code,
                 "rows_in": rule.rows_in,
-                "events_out": account.events[rule.number],
+                "events_out": counts.events[rule.number],
                 "dropped": rule.dropped | late,
                 **({"counted": rule.counted} if rule.counted else {}),
                 "times": [first.date().isoformat(), last.date().isoformat()] if first and last else None,
             }
         )
-    own = {"files": list(read.files), "rows": read.rows}
-    return own | {"unreadable_times": {}, "rules": rules} | read.facts
+    source = {"files": list(read.files), "rows": read.rows}
+    return source | {"unreadable_times": {}, "rules": rules} | read.facts
+
+
+def write_report(report: dict, out: Path) -> None:
+    """Write the report to the dataset's folder `out`."""
+    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _units(units: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Codes with more than one unit, those with the most events first: code -> unit -> events."""
+    """Codes with more than one unit, most events first: code -> unit -> events."""
     several = units.filter(pl.len().over("code") > 1)
     most = (
         several.group_by("code").agg(pl.col("events").sum()).sort("events", "code", descending=[True, False])
     )
-    told: dict[str, dict[str, int]] = {code: {} for code in most["code"].head(MOST_CODES)}
+    result: dict[str, dict[str, int]] = {code: {} for code in most["code"].head(MOST_CODES)}
     for code, unit, events in several.sort("code", "events", "unit", descending=[False, True, False]).rows():
-        if code in told:
-            told[code][unit] = events
-    return told
+        if code in result:
+            result[code][unit] = events
+    return result

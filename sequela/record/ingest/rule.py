@@ -1,4 +1,4 @@
-"""One rule of a mapping, run on its loaded table: the events it makes and an account of the rows it does not use."""
+"""Runs one rule of a mapping on its loaded table: writes its events and counts the rows it drops, by reason."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 import duckdb
 
 from sequela.errors import InputError
-from sequela.record.ingest.mapping import Rule
+from sequela.record.ingest.mapping import EventRule
 from sequela.record.ingest.spill import Spill
-from sequela.record.ingest.tables.load import Loaded, place_of
+from sequela.record.ingest.tables.load import LoadedTable, place_of
 from sequela.record.ingest.tables.sql import literal, quoted, run_sql
 from sequela.record.schema import MEDIA, PAYLOAD
 from sequela.record.validate import OUTSIDE, outside_error
 
 EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "media", "description", "unit")
 NO_TIME, UNREADABLE_TIME = "no time", "unreadable time"
-LARGEST = 3.4028234e38  # of the numbers that a value of 32 bits can hold
+LARGEST = 3.4028234e38  # float32
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a rule made of its table; the events themselves lie in the spill, under `name`.
+class RuleResult:
+    """The result of a rule; its events are in the spill, under `name`.
 
     Attributes:
-        name: where in the spill.
-        selected: how many rows fulfil the rule's `where`.
-        dropped: reason -> how many of the selected rows make no event.
-        counted: words -> how many of its events the rule's `count` counts under them.
+        name: of its rows in the spill.
+        selected: number of rows that fulfill the rule's `where`.
+        dropped: reason -> number of selected rows that make no event.
+        counted: label -> number of events counted under it by the rule's `count`.
         meanings: code -> description, for people.
-        payload: which of the columns `PAYLOAD` any of its events has.
+        payload: which of the columns `PAYLOAD` have a value in any event.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Found:
     payload: frozenset[str]
 
 
-def count_rows(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> int:
-    """How many rows of its table the rule selects, each as often as its join makes it.
+def count_rows(con: duckdb.DuckDBPyConnection, rule: EventRule, place: str) -> int:
+    """The number of rows that the rule selects, after its join.
 
     Raises:
-        InputError: where an expression is not valid SQL; `place` names the rule.
+        InputError: if an expression is not valid SQL; `place` names the rule.
     """
     _check_syntax(con, rule, place)
     run_sql(con, f"SELECT count(*) FROM {_selected(rule)}", place)
@@ -52,12 +52,13 @@ def count_rows(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> int:
 
 
 def find_events(
-    con: duckdb.DuckDBPyConnection, rule: Rule, number: int, table: Loaded, spill: Spill, place: str
-) -> Found:
-    """Run `rule`, the `number`-th of its mapping, on its table and write what it makes to `spill`.
+    con: duckdb.DuckDBPyConnection, rule: EventRule, number: int, table: LoadedTable, spill: Spill, place: str
+) -> RuleResult:
+    """Run `rule`, the `number`-th of its mapping, on its table and write its rows to `spill`.
 
     Raises:
-        InputError: where an expression fails, a join multiplies rows, or too many rows lack a readable time.
+        InputError: if an expression fails, a join multiplies rows, a media path leads out of the dataset, or too many
+            rows lack a readable time.
     """
     name = f"rule={number}"
     made = (
@@ -68,7 +69,7 @@ def find_events(
     run_sql(con, spill.write(f"SELECT {made} FROM ({_candidates(rule)})", name), place)
     rows = spill.all(name)
     if rows is None:
-        return Found(name, 0, {}, dict.fromkeys(rule.count, 0), {}, frozenset())
+        return RuleResult(name, 0, {}, dict.fromkeys(rule.count, 0), {}, frozenset())
     counts = ", ".join(f"count({column})" for column in PAYLOAD)
     sql = f"SELECT reason, count(*), min(row), {counts} FROM {rows} GROUP BY 1 ORDER BY 1"
     reasons = con.sql(sql).fetchall()
@@ -83,16 +84,16 @@ def find_events(
     if rule.media:
         _check_media(con, rule, rows, place)
     meanings = _meanings(con, rows) if rule.description else {}
-    return Found(name, selected, dropped, _counted(con, rows, rule), meanings, payload)
+    return RuleResult(name, selected, dropped, _counted(con, rows, rule), meanings, payload)
 
 
-def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, ...], place: str) -> int:
-    """How many rows of the table `name` none of its `rules` selects.
+def count_unselected(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[EventRule, ...], place: str) -> int:
+    """The number of rows of the table `name` that none of its `rules` selects.
 
-    Rules with the same join are asked together, and one join after the other, so that no more than one is held.
+    Rules with the same join are evaluated together, and joins one after another, so that memory holds one at a time.
 
     Raises:
-        InputError: where an expression fails, or memory is too small; `place` names the table.
+        InputError: if an expression fails, or memory is too small; `place` names the table.
     """
     if any(rule.where is None for rule in rules):
         return 0
@@ -101,17 +102,17 @@ def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, .
     joins: dict[tuple[str, ...], list[str]] = {}
     for rule in rules:
         joins.setdefault(rule.join, []).append(f"coalesce(({rule.where}), false)")
-    asked = [
+    selects = [
         f"SELECT {quoted(name)}._row AS row, {' OR '.join(chosen)} AS read FROM {_joined(name, join)}"
         for join, chosen in joins.items()
     ]
-    if len(asked) == 1:
-        run_sql(con, f"SELECT count(*), count(*) FILTER (read) FROM ({asked[0]})", place)
+    if len(selects) == 1:
+        run_sql(con, f"SELECT count(*), count(*) FILTER (read) FROM ({selects[0]})", place)
         pairs, read = con.fetchall()[0]
-        if pairs == rows:  # else rows that no rule selects have several partners, which is no error
+        if pairs == rows:  # otherwise rows that no rule selects have several partners, which is allowed
             return rows - read
     run_sql(con, "CREATE OR REPLACE TABLE _read (row BIGINT)", place)
-    for select in asked:
+    for select in selects:
         run_sql(con, f"INSERT INTO _read SELECT row FROM ({select}) WHERE read", place)
     run_sql(con, "SELECT count(DISTINCT row) FROM _read", place)
     read = con.fetchall()[0][0]
@@ -119,7 +120,7 @@ def count_unread(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Rule, .
     return rows - read
 
 
-def _counted(con: duckdb.DuckDBPyConnection, rows: str, rule: Rule) -> dict[str, int]:
+def _counted(con: duckdb.DuckDBPyConnection, rows: str, rule: EventRule) -> dict[str, int]:
     if not rule.count:
         return {}
     sql = f"SELECT counted, count(*) FROM {rows} WHERE reason IS NULL AND counted IS NOT NULL GROUP BY 1"
@@ -131,8 +132,8 @@ def _meanings(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, str]:
     return dict(con.sql(sql).fetchall())
 
 
-def _check_syntax(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> None:
-    """Each expression is valid SQL by itself, so that the one that is not can be named."""
+def _check_syntax(con: duckdb.DuckDBPyConnection, rule: EventRule, place: str) -> None:
+    """Parse each expression by itself, so that an error names the right one."""
     single = {name: getattr(rule, name) for name in EXPRESSIONS if getattr(rule, name) is not None}
     several = {
         f"{key} '{words}'": condition
@@ -144,12 +145,12 @@ def _check_syntax(con: duckdb.DuckDBPyConnection, rule: Rule, place: str) -> Non
             con.extract_statements(f"SELECT ({sql})")
         except duckdb.ParserException as error:
             raise InputError(
-                f"{place}: {name} = {sql!r} is not valid SQL; mend it (a column named like an SQL word, such as "
-                '"end" or "at", must stand in double quotes).'
+                f"{place}: {name} = {sql!r} is not valid SQL; fix it (a column whose name is an SQL keyword, such as "
+                '"end" or "at", must be in double quotes).'
             ) from error
 
 
-def _candidates(rule: Rule) -> str:
+def _candidates(rule: EventRule) -> str:
     """SQL for the selected rows, with the rule's expressions evaluated."""
     base = quoted(rule.table)
     low, high = rule.range or ("NULL", "NULL")
@@ -175,13 +176,13 @@ def _candidates(rule: Rule) -> str:
 
 
 def _first(conditions: dict[str, str]) -> str:
-    """SQL for the words of the first of the conditions that holds; null where none does."""
+    """SQL for the label of the first condition that holds; null if none does."""
     cases = "".join(f" WHEN {condition} THEN {literal(words)}" for words, condition in conditions.items())
     return f"CASE{cases} END" if cases else "NULL::VARCHAR"
 
 
-def _selected(rule: Rule) -> str:
-    """SQL for the rows of its table that a rule is about, with their partners in other tables."""
+def _selected(rule: EventRule) -> str:
+    """SQL for the rows that a rule selects, joined with other tables."""
     return f"{_joined(rule.table, rule.join)} WHERE {rule.where or 'true'}"
 
 
@@ -189,8 +190,8 @@ def _joined(table: str, joins: tuple[str, ...]) -> str:
     return quoted(table) + "".join(f" LEFT JOIN {join}" for join in joins)
 
 
-def _reason(rule: Rule) -> str:
-    """SQL for the first reason why a candidate is no event; null where it is one."""
+def _reason(rule: EventRule) -> str:
+    """SQL for the first reason to drop a row; null if it makes an event."""
     cases = ["WHEN _asked IS NOT NULL THEN _asked", "WHEN _patient IS NULL THEN 'no patient'"]
     if rule.time:
         cases.append(
@@ -204,16 +205,16 @@ def _reason(rule: Rule) -> str:
 
 
 def _check_join(con: duckdb.DuckDBPyConnection, rows: str, selected: int, place: str) -> None:
-    """A join with several partners would silently make one event into many."""
+    """Refuse a join with several partners, which would silently duplicate events."""
     once = con.sql(f"SELECT count(DISTINCT row) FROM {rows}").fetchall()[0][0]
     if once != selected:
         raise InputError(
-            f"{place}: its join makes {selected} rows of {once}; join on a key that is unique in the other table."
+            f"{place}: its join turns {once} rows into {selected}; join on a key that is unique in the other table."
         )
 
 
-def _check_media(con: duckdb.DuckDBPyConnection, rule: Rule, rows: str, place: str) -> None:
-    """No path leads out of the dataset's folder."""
+def _check_media(con: duckdb.DuckDBPyConnection, rule: EventRule, rows: str, place: str) -> None:
+    """Refuse media paths that lead out of the dataset's folder."""
     sql = f"SELECT min(row) FROM {rows} WHERE reason IS NULL AND regexp_matches({MEDIA}, {literal(OUTSIDE)})"
     row = con.sql(sql).fetchall()[0][0]
     if row is not None:
@@ -222,21 +223,21 @@ def _check_media(con: duckdb.DuckDBPyConnection, rule: Rule, rows: str, place: s
 
 def _check_times(
     con: duckdb.DuckDBPyConnection,
-    rule: Rule,
-    table: Loaded,
+    rule: EventRule,
+    table: LoadedTable,
     dropped: dict[str, int],
     rows: int,
     first: int | None,
     place: str,
 ) -> None:
-    """A few rows without a readable time are dropped and counted; many mean that the mapping or the file is wrong."""
+    """Refuse too many rows without a readable time: then the mapping or the file is wrong, not a few cells."""
     missing = dropped.get(NO_TIME, 0) + dropped.get(UNREADABLE_TIME, 0)
     if missing <= rule.missing_times * rows:
         return
-    unreadable = [f"column '{column}' has {count} cells that are no time, the first at {where}"
+    unreadable = [f"column '{column}' has {count} cells that are not times, the first at {where}"
                   for column, (count, where) in table.unreadable.items()]  # fmt: skip
     cause = "; ".join(unreadable) or f"the first is {place_of(con, rule.table, first)}"
     raise InputError(
-        f"{place}: {missing} of {rows} rows have no readable time in ({rule.time}); {cause}; mend the file, leave "
-        "such rows aside with `where`, or allow them with `missing_times`."
+        f"{place}: {missing} of {rows} rows have no readable time in ({rule.time}); {cause}; fix the file, exclude "
+        "such rows with `where`, or allow them with `missing_times`."
     )

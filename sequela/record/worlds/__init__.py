@@ -1,1 +1,1 @@
-"""Synthetic patients whose true risks are known."""
+"""Synthetic patients with known truth: the exact risk (`markov`) or the exact entropy (`zipf`) of their records."""

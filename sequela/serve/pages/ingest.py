@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from sequela.record.ingest.leakage import KEPT
+from sequela.record.ingest.report import REPORT
 from sequela.serve.pages.page import render
 
 MANY = 0.1  # of a rule's rows: dropped for one reason, this share deserves a look
@@ -18,7 +19,7 @@ EXPECTED = ("not selected", "duplicate", "no value")
 
 def write_ingest_report(folder: Path) -> None:
     """Write `folder`/ingest.html from ingest.json and metadata/codes.parquet in it."""
-    report = json.loads((folder / "ingest.json").read_text())
+    report = json.loads((folder / REPORT).read_text())
     codes = pl.read_parquet(folder / "metadata" / "codes.parquet")
     page = render(
         "ingest.html",

@@ -5,22 +5,22 @@ import polars as pl
 import pytest
 
 from sequela.progress import silent
-from sequela.record.ingest.extract import gather
+from sequela.record.ingest.extract import extract_events
 from sequela.record.ingest.mapping_file import load_mapping
 
 
 @pytest.fixture
-def gathered(clinic, tmp_path):
-    def run(events_a_part: int = 1000):
+def extraction(clinic, tmp_path):
+    def run(events_per_part: int = 1000):
         clinic.write()
         mapping = load_mapping(clinic.folder / "clinic.toml")
-        return gather(mapping, clinic.raw, tmp_path, "500MB", events_a_part, silent)
+        return extract_events(mapping, clinic.raw, tmp_path, "500MB", events_per_part, silent)
 
     return run
 
 
-def test_rows_become_events_in_the_spill(gathered):
-    found = gathered()
+def test_rows_become_events_in_the_spill(extraction):
+    found = extraction()
     assert (found.name, found.events, found.payload, found.splits) == ("clinic", 13, frozenset(), False)
     assert found.meanings["LAB//HB"] == "Test hb [g/dL]"
     assert found.tables["visits"].files == ("visits.csv",)
@@ -32,26 +32,26 @@ def test_rows_become_events_in_the_spill(gathered):
     assert rows["reason"].to_list() == [None] * 4 + ["no value"]
 
 
-def test_parts_follow_from_the_rows_that_rules_select(gathered, clinic):
-    assert gathered(events_a_part=7).spill.parts == 2, "14 rows: 3 people for three rules and 5 visits"
+def test_parts_follow_from_the_rows_that_rules_select(extraction, clinic):
+    assert extraction(events_per_part=7).spill.parts == 2, "14 rows: 3 people for three rules and 5 visits"
 
 
-def test_a_table_lies_on_disk_only_as_long_as_something_speaks_of_it(gathered, clinic, tmp_path):
+def test_a_table_lies_on_disk_only_as_long_as_something_speaks_of_it(extraction, clinic, tmp_path):
     clinic.mapping = clinic.mapping.replace(
         "[[events]]", '[tables.adults]\nsql = "SELECT * FROM people"\n\n[[events]]', 1
     ).replace('table = "people"\ncode = "\'GENDER', 'table = "adults"\ncode = "\'GENDER')
-    gathered()
+    extraction()
     with duckdb.connect(tmp_path / "tables.duckdb") as con:
         assert con.sql("SHOW TABLES").fetchall() == []
 
 
-def test_rows_that_no_rule_selects_are_counted_with_and_without_join(gathered, clinic):
+def test_rows_that_no_rule_selects_are_counted_with_and_without_join(extraction, clinic):
     old = 'code = "code"\ntime = "seen"'
     clinic.mapping = clinic.mapping.replace(old, old + "\nwhere = \"unit = 'g/dL'\"")
-    assert gathered().tables["visits"].facts["rows_without_rule"] == 2
+    assert extraction().tables["visits"].facts["rows_without_rule"] == 2
 
 
-def test_a_row_for_which_a_condition_is_unknown_is_not_selected(gathered, clinic):
+def test_a_row_for_which_a_condition_is_unknown_is_not_selected(extraction, clinic):
     old = 'code = "code"\ntime = "seen"'
     clinic.mapping = clinic.mapping.replace(old, old + '\nwhere = "value > 10"').replace(
         'join = "names USING (test)"\n', ""
@@ -60,6 +60,6 @@ def test_a_row_for_which_a_condition_is_unknown_is_not_selected(gathered, clinic
         'range = ["low", "high"]\n', ""
     )
     clinic.mapping = clinic.mapping.replace('unit = "unit"', "")
-    table = gathered().tables["visits"]
+    table = extraction().tables["visits"]
     assert table.facts["rows_without_rule"] == 2, "a value of 9, and an empty one"
     assert table.rules[0].dropped == {"not selected": 2}

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from sequela.record.dataset import read_events
-from sequela.record.ingest.finalize import Part, settle
+from sequela.record.ingest.finalize import Partition, finalize
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32,
@@ -16,7 +16,7 @@ SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, 
 
 
 @pytest.fixture
-def settled(tmp_path):
+def finalized(tmp_path):
     def run(rows: list[tuple], splits: dict[int, str] | None = None, payload: tuple[str, ...] = ()):
         """Rows are (patient, day, code, value, rule), and perhaps text, unit, position, reason, media."""
         full = []
@@ -33,7 +33,7 @@ def settled(tmp_path):
             pl.DataFrame({"subject_id": list(splits), "split": list(splits.values())}).write_parquet(said[0])
         files = (tmp_path / "a.parquet", tmp_path / "b.parquet")
         shares = (1.0, 0.0, 0.0)
-        return settle(Part(0, files, said, tmp_path / "out", tmp_path / "counts", shares, frozenset(payload)))
+        return finalize(Partition(0, files, said, tmp_path / "out", tmp_path / "counts", shares, frozenset(payload)))
 
     return run
 
@@ -44,8 +44,8 @@ def written(tmp_path: Path) -> list[tuple]:
     ]
 
 
-def test_order_is_time_then_rule_then_position_then_code(settled, tmp_path):
-    settled(
+def test_order_is_time_then_rule_then_position_then_code(finalized, tmp_path):
+    finalized(
         [
             (1, 1, "D", None, 1),
             (1, 0, "Z", None, 2),
@@ -57,13 +57,13 @@ def test_order_is_time_then_rule_then_position_then_code(settled, tmp_path):
     assert written(tmp_path) == [("S", None), ("A", None), ("B", None), ("Z", None), ("D", None)]
 
 
-def test_a_source_with_an_order_of_its_own_keeps_it(settled, tmp_path):
-    settled([(1, 0, "A", None, 1, None, None, 2), (1, 0, "B", None, 1, None, None, 1)])
+def test_a_source_with_an_order_of_its_own_keeps_it(finalized, tmp_path):
+    finalized([(1, 0, "A", None, 1, None, None, 2), (1, 0, "B", None, 1, None, None, 1)])
     assert written(tmp_path) == [("B", None), ("A", None)]
 
 
-def test_reasons(settled, tmp_path):
-    account = settled([
+def test_reasons(finalized, tmp_path):
+    account = finalized([
         (1, 0, "MEDS_BIRTH", None, 1), (1, -1, "A", 1.0, 2), (1, 1, "A", 1.0, 2), (1, 1, "A", 1.0, 3),
         (1, 1, "A", 2.0, 3), (1, 9, "FOLLOW_UP//END", None, 4), (1, 10, "A", 1.0, 2), (2, 10, "A", 1.0, 2),
         (1, 5, "A", 1.0, 2, None, None, 0, "no"),
@@ -81,8 +81,8 @@ def test_reasons(settled, tmp_path):
     assert account.first[2] == DAY + dt.timedelta(days=1) and account.last[2] == DAY + dt.timedelta(days=10)
 
 
-def test_texts_tell_events_apart(settled, tmp_path):
-    account = settled(
+def test_texts_tell_events_apart(finalized, tmp_path):
+    account = finalized(
         [(1, 0, "A", None, 1, "x"), (1, 0, "A", None, 1, "y"), (1, 0, "A", None, 1, "y")],
         payload=("text_value",),
     )
@@ -90,14 +90,14 @@ def test_texts_tell_events_apart(settled, tmp_path):
     assert read_events(tmp_path / "out")["text_value"].to_list() == ["x", "y"]
 
 
-def test_media_tell_events_apart(settled, tmp_path):
+def test_media_tell_events_apart(finalized, tmp_path):
     rows = [(1, 0, "A", None, 1, "x", None, 0, None, name) for name in ("2.png", "1.png", "2.png", None)]
-    assert settled(rows, payload=("text_value", "media")).dropped == {(1, "duplicate"): 1}
+    assert finalized(rows, payload=("text_value", "media")).dropped == {(1, "duplicate"): 1}
     assert read_events(tmp_path / "out")["media"].to_list() == [None, "1.png", "2.png"]
 
 
-def test_counts_by_code_and_unit(settled, tmp_path):
-    settled(
+def test_counts_by_code_and_unit(finalized, tmp_path):
+    finalized(
         [
             (1, 0, "A", 1.0, 1, None, "g"),
             (1, 1, "A", 1.0, 1, None, "kg"),
@@ -111,28 +111,28 @@ def test_counts_by_code_and_unit(settled, tmp_path):
     assert read("splits").rows() == [(1, "train"), (2, "train")]
 
 
-def test_splits_of_the_source_win(settled, tmp_path):
-    account = settled([(patient, 0, "A", None, 1) for patient in (1, 2, 3)], {1: "held_out", 2: "tuning"})
+def test_splits_of_the_source_win(finalized, tmp_path):
+    account = finalized([(patient, 0, "A", None, 1) for patient in (1, 2, 3)], {1: "held_out", 2: "tuning"})
     assert account.patients == {"held_out": 1, "tuning": 1, "train": 1}
     assert read_events(tmp_path / "out", "tuning")["subject_id"].to_list() == [2]
 
 
-def test_the_same_event_of_two_rules_is_one_even_where_others_stand_between(settled, tmp_path):
-    account = settled(
+def test_the_same_event_of_two_rules_is_one_even_where_others_stand_between(finalized, tmp_path):
+    account = finalized(
         [(1, 0, "B", None, 1), (1, 0, "A", None, 2), (1, 0, "B", None, 3), (1, 0, "A", None, 2)]
     )
     assert account.dropped == {(2, "duplicate"): 1, (3, "duplicate"): 1}
     assert written(tmp_path) == [("B", None), ("A", None)]
 
 
-def test_repeated_events_of_a_source_with_an_order_of_its_own(settled, tmp_path):
+def test_repeated_events_of_a_source_with_an_order_of_its_own(finalized, tmp_path):
     rows = [(1, 0, code, None, 1, None, None, position) for position, code in enumerate("BABA", 1)]
-    assert settled(rows).dropped == {(1, "duplicate"): 2}
+    assert finalized(rows).dropped == {(1, "duplicate"): 2}
     assert written(tmp_path) == [("B", None), ("A", None)]
 
 
-def test_what_leaks_is_moved_and_odd_patients_are_counted(settled, tmp_path):
-    account = settled([
+def test_what_leaks_is_moved_and_odd_patients_are_counted(finalized, tmp_path):
+    account = finalized([
         (1, 0, "HOSPITAL_ADMISSION", None, 1), (1, 0, "ICD10CM//I10", None, 2), (1, 1, "A", None, 3),
         (1, 4, "HOSPITAL_DISCHARGE", None, 4), (2, 0, "MEDS_BIRTH", None, 1),
     ])  # fmt: skip

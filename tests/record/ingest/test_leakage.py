@@ -14,7 +14,7 @@ from sequela.record.ingest.leakage import (
     MOVE,
     MOVED,
     MOVED_AT_TRANSFER,
-    Leaks,
+    LeakageRules,
     boundaries,
     find_leaks,
     move_leaks,
@@ -92,7 +92,7 @@ EMERGENCY = [(1, -1, "ED_ADMISSION"), (1, 0, "ED_DISCHARGE"), *STAY, (1, 0, "ICD
 
 def judged(rows: list, at_transfer: str) -> tuple[float, dict]:
     """The day on which the first R07 stands then, and the counts."""
-    moved, counts = move_leaks(frame(*rows), Leaks(at_transfer=at_transfer))
+    moved, counts = move_leaks(frame(*rows), LeakageRules(at_transfer=at_transfer))
     time = moved.filter(pl.col("code") == "ICD10CM//R07")["time"][0]
     return (time - DAY).total_seconds() / 86400, counts
 
@@ -136,10 +136,10 @@ def test_what_is_no_sign_of_a_source_that_dates_diagnoses_well(beside):
 def test_rules_say_what_is_known_late_whatever_its_code():
     rows = [*STAY, (1, 0, "SNOMED//22298006"), (1, 0, "SNOMED//27113001"), (1, 0, "ICD10CM//Z99")]
     events = frame(*rows).with_columns(rule=pl.Series([1, 2, 3, 4, 5], dtype=pl.Int16))
-    leaks = Leaks(late=frozenset([3]), timely=frozenset([5]))
+    leaks = LeakageRules(late=frozenset([3]), timely=frozenset([5]))
     assert find_leaks(events, leaks)["code"].to_list() == ["SNOMED//22298006"]
     assert find_leaks(events)["code"].to_list() == ["ICD10CM//Z99"], "by codes alone"
-    assert find_leaks(events, Leaks((), late=frozenset([3])))["row"].to_list() == [2]
+    assert find_leaks(events, LeakageRules((), late=frozenset([3])))["row"].to_list() == [2]
 
 
 def test_what_is_known_at_admission_stays():
@@ -212,8 +212,8 @@ def test_of_several_stays_that_open_together_the_last_end_counts():
 
 def test_which_codes_are_known_late_may_be_said():
     events = frame(*STAY, (1, 0, "ICD10CM//I10"), (1, 0, "BILL//X"))
-    assert find_leaks(events, Leaks(("BILL",)))["code"].to_list() == ["BILL//X"]
-    assert find_leaks(events, Leaks(())).is_empty()
+    assert find_leaks(events, LeakageRules(("BILL",)))["code"].to_list() == ["BILL//X"]
+    assert find_leaks(events, LeakageRules(())).is_empty()
 
 
 def test_boundaries_count_what_opens_and_closes():

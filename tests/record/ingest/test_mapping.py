@@ -42,7 +42,7 @@ def test_cells_stand_wherever_a_text_names_their_column():
 
 
 def test_a_column_that_is_used_nowhere_is_refused():
-    with pytest.raises(InputError, match=r"p, each: nothing in the rule says \{colum\}"):
+    with pytest.raises(InputError, match=r"p, each: the rule never uses \{colum\}"):
         filled({"code": "'{column}'"}, RowTable(("column", "colum"), (("a", "b"),)), "p")
 
 
@@ -61,7 +61,7 @@ def test_the_rules_are_those_that_one_would_write_by_hand(tmp_path):
     "old, new, words",
     [
         ('["rr", "RR", 0.5]', '["rr", "RR"]', "events 2, each, row 2 must have 3 cells"),
-        ('["rr", "RR", 0.5]', '["rr", "RR", "low"]', "events 2, each, column 'low' must hold texts only"),
+        ('["rr", "RR", 0.5]', '["rr", "RR", "low"]', "events 2, each, column 'low' must hold only strings"),
         ('rows = [["hr", "HR", 10], ["rr", "RR", 0.5]]', "rows = []", "events 2, each has no rows"),
         ('columns = ["column", "code", "low"]', "", "events 2, each: 'columns' is missing"),
         ('[events.each]\ncolumns = ["column", "code", "low"]\nrows', "each", "events 2, each must be a table"),

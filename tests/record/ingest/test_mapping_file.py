@@ -3,7 +3,7 @@
 import pytest
 
 from sequela.errors import InputError
-from sequela.record.ingest.leakage import Leaks
+from sequela.record.ingest.leakage import LeakageRules
 from sequela.record.ingest.mapping import FileTable, JsonTable, QueryTable, RowTable
 from sequela.record.ingest.mapping_file import load_mapping, shipped
 
@@ -133,38 +133,38 @@ def test_unknown_source():
     [
         ('name = "toy"', "name = ", "not valid TOML"),
         ('name = "toy"', "", "'name' is missing"),
-        ('name = "toy"', "name = 3", "'name' must be a text"),
-        ('patient = "pid"', 'pateint = "pid"', "'pateint' is not known (did you mean 'patient'?)"),
+        ('name = "toy"', "name = 3", "'name' must be a string"),
+        ('patient = "pid"', 'pateint = "pid"', "unknown key 'pateint' (did you mean 'patient'?)"),
         ('patient = "pid"\n', "", "events 1: 'patient' is missing"),
         ('files = "people.csv"\n', "", "exactly one of files, rows, sql, json"),
-        ('files = "people.csv"', "files = [3]", "files must be a text or a list of texts"),
+        ('files = "people.csv"', "files = [3]", "files must be a string or a list of strings"),
         ('"integer"', '"int"', "has type 'int' (did you mean 'integer'?)"),
         ('["x", 1]', '["x"]', "row 1 must have 2 cells"),
         ('[["x", 1], ["y", 2]]', "[]", "has no rows"),
         ('table = "both"', 'table = "bot"', "no table 'bot' (did you mean 'both'?)"),
-        ("code = \"'B'\"", "cod = \"'B'\"", "events 2: 'cod' is not known (did you mean 'code'?)"),
+        ("code = \"'B'\"", "cod = \"'B'\"", "events 2: unknown key 'cod' (did you mean 'code'?)"),
         ("code = \"'B'\"\n", "", "events 2: 'code' is missing"),
-        ('value = "1"', "value = 1", "'value' must be a text"),
-        ("[0, 2.5]", "[0]", "range is [lowest, highest]"),
-        ('name = "toy"', 'name = "toy"\ntimezone = "Mars"', "timezone: 'Mars' is no time zone"),
+        ('value = "1"', "value = 1", "'value' must be a string"),
+        ("[0, 2.5]", "[0]", "range must be [lowest, highest]"),
+        ('name = "toy"', 'name = "toy"\ntimezone = "Mars"', "timezone: 'Mars' is not a time zone"),
         ('"integer"', '"time %Q"', "has the format '%Q', which strptime does not know"),
         ('"integer"', '"time %H:%M"', "has the format '%H:%M' without a year"),
         ('{ pid = "integer" }', '{ pid = "integer", PID = "text" }', "'pid' and 'PID' differ only in case"),
-        ('{ pid = "integer" }', '{ _Row = "integer" }', "'_Row' cannot be a name here"),
+        ('{ pid = "integer" }', '{ _Row = "integer" }', "'_Row' is not allowed as a name"),
         ("[tables.both]", "[tables.People]", "'people' and 'People' differ only in case"),
-        ('missing = "NA"', 'encoding = "latin-0"', "encoding: 'latin-0' is not known"),
-        ('missing = "NA"', 'encoding = "hex"', "encoding: 'hex' is not known"),
-        ('missing = "NA"', 'delimiter = ";;"', "delimiter: it must be one character"),
-        ('missing = "NA"', 'quote = "ab"', "quote: it must be one character"),
-        ('missing = "NA"', 'delimiter = "|"\nquote = "|"', "quote: it must be one character"),
+        ('missing = "NA"', 'encoding = "latin-0"', "encoding: 'latin-0' is unknown"),
+        ('missing = "NA"', 'encoding = "hex"', "encoding: 'hex' is unknown"),
+        ('missing = "NA"', 'delimiter = ";;"', "delimiter: it must be a single ASCII character"),
+        ('missing = "NA"', 'quote = "ab"', "quote: it must be a single ASCII character"),
+        ('missing = "NA"', 'delimiter = "|"\nquote = "|"', "quote: it must be a single ASCII character"),
         ('value = "1"\n', "", "needs a value"),
-        ('["x", 1]', '["x", 2020-01-05]', "table 'words', column 'b' must hold texts only, numbers only"),
-        ('["x", 1]', '["x", "1"]', "column 'b' must hold texts only"),
-        ('["x", 1]', '["x", true]', "column 'b' must hold texts only"),
-        ('["x", 1]', '["x", [1]]', "column 'b' must hold texts only"),
+        ('["x", 1]', '["x", 2020-01-05]', "table 'words', column 'b' must hold only strings, only numbers"),
+        ('["x", 1]', '["x", "1"]', "column 'b' must hold only strings"),
+        ('["x", 1]', '["x", true]', "column 'b' must hold only strings"),
+        ('["x", 1]', '["x", [1]]', "column 'b' must hold only strings"),
         ('["a", "b"]', '["a", "A"]', "table 'words', columns: 'a' and 'A' differ only in case"),
-        ('["a", "b"]', '["a", "a"]', "'a' is there twice"),
-        ('["a", "b"]', '["a", ""]', "'' cannot be a name here"),
+        ('["a", "b"]', '["a", "a"]', "'a' is listed twice"),
+        ('["a", "b"]', '["a", ""]', "'' is not allowed as a name"),
     ],
 )
 def test_what_no_mapping_can_say(written, old, new, words):
@@ -201,14 +201,14 @@ def test_a_json_table_and_a_macro(written):
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ('"2 * x"', "2", "macros: 'twice(x)' must be a text"),
-        ('kind = "type"', 'kind = "typ"', "kind = 'typ' is none of its columns"),
+        ('"2 * x"', "2", "macros: 'twice(x)' must be a string"),
+        ('kind = "type"', 'kind = "typ"', "kind = 'typ' is not one of its columns"),
         (
             '["Word"]',
             '["Wort"]',
             "table 'resources', column 'words[]' has the type \"Wort\" (did you mean 'Word'?)",
         ),
-        ('json = "*.ndjson"', "json = [1]", "json must be a text or a list of texts"),
+        ('json = "*.ndjson"', "json = [1]", "json must be a string or a list of strings"),
         ('json = "*.ndjson"', 'json = "*.ndjson"\nfiles = "x"', "exactly one of files, rows, sql, json"),
     ],
 )
@@ -220,14 +220,14 @@ def test_what_no_json_table_can_say(written, old, new, words):
 
 
 def test_which_codes_are_known_late_may_be_said(written):
-    assert load_mapping(written(GOOD)).leaks == Leaks()
-    assert load_mapping(written(GOOD + '\n[leaks]\ncodes = ["DRG//", "BILL"]\n')).leaks == Leaks(
+    assert load_mapping(written(GOOD)).leaks == LeakageRules()
+    assert load_mapping(written(GOOD + '\n[leaks]\ncodes = ["DRG//", "BILL"]\n')).leaks == LeakageRules(
         ("DRG", "BILL")
     )
-    assert load_mapping(written(GOOD + "\n[leaks]\ncodes = []\n")).leaks == Leaks(())
-    with pytest.raises(InputError, match="leaks: 'code' is not known"):
+    assert load_mapping(written(GOOD + "\n[leaks]\ncodes = []\n")).leaks == LeakageRules(())
+    with pytest.raises(InputError, match="leaks: unknown key 'code'"):
         load_mapping(written(GOOD + '\n[leaks]\ncode = ["DRG"]\n'))
-    with pytest.raises(InputError, match="leaks, codes must be a text or a list of texts"):
+    with pytest.raises(InputError, match="leaks, codes must be a string or a list of strings"):
         load_mapping(written(GOOD + "\n[leaks]\ncodes = [1]\n"))
     with pytest.raises(InputError, match="at_transfer is 'never', but must be one of compare, move"):
         load_mapping(written(GOOD + '\n[leaks]\nat_transfer = "never"\n'))
@@ -235,10 +235,10 @@ def test_which_codes_are_known_late_may_be_said(written):
 
 def test_a_rule_may_say_whether_its_events_are_known_late(written, tmp_path):
     said = GOOD.replace("[[events]]", "[[events]]\nlate = true", 1)
-    assert load_mapping(written(said)).leaks == Leaks(late=frozenset({1}))
-    assert load_mapping(written(said.replace("true", "false"))).leaks == Leaks(timely=frozenset({1}))
+    assert load_mapping(written(said)).leaks == LeakageRules(late=frozenset({1}))
+    assert load_mapping(written(said.replace("true", "false"))).leaks == LeakageRules(timely=frozenset({1}))
     off = '\n[leaks]\ncodes = []\nat_transfer = "keep"\n'
-    assert load_mapping(written(said + off)).leaks == Leaks((), at_transfer="keep"), (
+    assert load_mapping(written(said + off)).leaks == LeakageRules((), at_transfer="keep"), (
         "no codes: no rules either"
     )
 

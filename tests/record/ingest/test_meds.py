@@ -72,9 +72,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("events_a_shard", [10_000, 40])
-def test_every_layout_gives_the_same_events(made, tmp_path, layout, events_a_shard, balanced):
-    report = made(LAYOUTS[layout], events_a_shard=events_a_shard)
+@pytest.mark.parametrize("events_per_shard", [10_000, 40])
+def test_every_layout_gives_the_same_events(made, tmp_path, layout, events_per_shard, balanced):
+    report = made(LAYOUTS[layout], events_per_shard=events_per_shard)
     assert balanced(report)
     assert (report["patients"], report["events"]) == (20, 140)
     assert read_events(tmp_path / "out").equals(PATIENTS), "at one time in the order on disk"
@@ -186,14 +186,14 @@ def refused(made, files: dict[str, pl.DataFrame], *words: str) -> None:
 
 def test_what_is_no_dataset(made, tmp_path):
     refused(made, {}, "there is no folder")
-    refused(made, {"metadata/codes.parquet": PATIENTS}, "no *.parquet with events")
+    refused(made, {"metadata/codes.parquet": PATIENTS}, "no *.parquet file with events")
     refused(made, {"data/0.parquet": PATIENTS.drop("time")}, "0.parquet has no column 'time'")
     refused(
         made,
         {"data/0.parquet": PATIENTS.with_columns(pl.col("time").cast(pl.String))},
         "0.parquet, column 'time'",
     )
-    refused(made, {"data/0.parquet": PATIENTS.clear()}, "no row of it makes an event")
+    refused(made, {"data/0.parquet": PATIENTS.clear()}, "none of its rows makes an event")
     (tmp_path / "in/data/0.parquet").write_bytes(b"PAR1 cut short")
     refused(made, {}, "0.parquet cannot be read")
 

@@ -5,7 +5,7 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from sequela.record.ingest.plausibility import count_odd
+from sequela.record.ingest.plausibility import count_implausible
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}
@@ -20,7 +20,7 @@ def odd(*rows: tuple[int, float | None, str]) -> dict[str, int]:
     times = [None if day is None else DAY + dt.timedelta(days=day) for _, day, _ in rows]
     cells = [(patient, time, code) for (patient, _, code), time in zip(rows, times, strict=True)]
     return {
-        what: count for what, count in count_odd(pl.DataFrame(cells, SCHEMA, orient="row")).items() if count
+        what: count for what, count in count_implausible(pl.DataFrame(cells, SCHEMA, orient="row")).items() if count
     }
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from sequela.record.ingest.extract import Gathered, Read, Ruled
-from sequela.record.ingest.report import Account, report_of
+from sequela.record.ingest.extract import ExtractedRule, ExtractedTable, Extraction
+from sequela.record.ingest.report import IngestCounts, report_of
 from sequela.record.ingest.spill import Spill
 
 UNITS = {"code": pl.String, "unit": pl.String, "events": pl.UInt32}
@@ -15,18 +15,18 @@ UNITS = {"code": pl.String, "unit": pl.String, "events": pl.UInt32}
 
 def test_the_report_of_two_parts():
     day = dt.datetime(2020, 1, 1)
-    one = Account(Counter({1: 3}), Counter({(1, "duplicate"): 1}), {1: day}, {1: day}, Counter({"train": 2}),
+    one = IngestCounts(Counter({1: 3}), Counter({(1, "duplicate"): 1}), {1: day}, {1: day}, Counter({"train": 2}),
                   Counter({"two births": 0}), Counter({"a -> b": 1}))  # fmt: skip
     later = day + dt.timedelta(days=40)
-    two = Account(Counter({1: 1, 2: 1}), Counter({(1, "duplicate"): 1}), {1: later}, {1: later}, Counter({"train": 1}),
-                  Counter({"two births": 0}), Counter({"a -> b": 2}))  # fmt: skip
-    rules = (Ruled(1, "'A'", 8, {"no time": 2}), Ruled(2, "'B'", 8, {"not selected": 7}))
+    two = IngestCounts(Counter({1: 1, 2: 1}), Counter({(1, "duplicate"): 1}), {1: later}, {1: later},
+                  Counter({"train": 1}), Counter({"two births": 0}), Counter({"a -> b": 2}))  # fmt: skip
+    rules = (ExtractedRule(1, "'A'", 8, {"no time": 2}), ExtractedRule(2, "'B'", 8, {"not selected": 7}))
     aside = {"quarantined": {"not JSON": {"rows": 2, "first": ["u"]}, "not UTF-8": {"rows": 1, "first": ["u"]}}}
-    read = {"t": Read(("t.csv",), 8, rules, {"rows_without_rule": 0}), "u": Read((), 2, (), aside)}
-    gathered = Gathered(Spill(Path(), 2), read, {}, 7, False, "clinic", {})
+    read = {"t": ExtractedTable(("t.csv",), 8, rules, {"rows_without_rule": 0}), "u": ExtractedTable((), 2, (), aside)}
+    extraction = Extraction(Spill(Path(), 2), read, {}, 7, frozenset(), "clinic", {})
     codes = pl.DataFrame({"code": ["A", "B"]})
     units = pl.DataFrame([("A", "g", 3), ("A", "kg", 1), ("B", "g", 1)], UNITS, orient="row")
-    report = report_of(gathered, one.plus(two), codes, units)
+    report = report_of(extraction, one.plus(two), codes, units)
     assert report == {
         "source": "clinic",
         "patients": 3,
@@ -57,6 +57,6 @@ def test_the_report_of_two_parts():
 
 def test_at_most_a_hundred_codes_with_several_units_are_told():
     rows = [(f"C{number}", unit, number + 1) for number in range(150) for unit in ("g", "kg")]
-    gathered = Gathered(Spill(Path(), 1), {}, {}, 0, False, "clinic", {})
-    told = report_of(gathered, Account(), pl.DataFrame({"code": []}), pl.DataFrame(rows, UNITS, orient="row"))
+    extraction = Extraction(Spill(Path(), 1), {}, {}, 0, False, "clinic", {})
+    told = report_of(extraction, IngestCounts(), pl.DataFrame({"code": []}), pl.DataFrame(rows, UNITS, orient="row"))
     assert len(told["units"]) == 100 and next(iter(told["units"])) == "C149"

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from sequela.errors import InputError
-from sequela.record.ingest.mapping import Rule
-from sequela.record.ingest.rule import count_unread
+from sequela.record.ingest.mapping import EventRule
+from sequela.record.ingest.rule import count_unselected
 from sequela.record.shards import read_frame, read_shard, shards_of
 
 
@@ -154,7 +154,7 @@ def test_many_missing_times_are_an_error_unless_the_mapping_allows_them(clinic, 
 
 def test_a_join_that_multiplies_rows_is_an_error(clinic):
     clinic.mapping = clinic.mapping.replace('["hr", "VITAL//HR"', '["hb", "VITAL//HR"')
-    refused(clinic, "events 3", "its join makes 8 rows of 5", "unique")
+    refused(clinic, "events 3", "its join turns 5 rows into 8", "unique")
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def rows_unread():
     con = duckdb.connect()
     con.execute("CREATE TABLE t AS SELECT i AS _row, i AS i, 'x' AS word FROM range(12) AS _(i)")
     con.execute("CREATE TABLE w AS SELECT i, i * 10 AS ten FROM range(6) AS _(i) UNION ALL SELECT 5, 99")
-    return lambda *said: count_unread(
-        con, "t", tuple(Rule("t", "'A'", "1", join, where) for join, where in said), "x"
+    return lambda *said: count_unselected(
+        con, "t", tuple(EventRule("t", "'A'", "1", join, where) for join, where in said), "x"
     )
 
 
@@ -207,5 +207,5 @@ def test_many_joined_rules_of_a_large_table_need_little_memory(tmp_path):
     con = duckdb.connect(str(tmp_path / "t.duckdb"), config={"memory_limit": "70MB", "threads": 1})
     con.execute("CREATE TABLE t AS SELECT i AS _row, i % 100 AS k FROM range(600000) AS _(i)")
     con.execute("CREATE TABLE w AS SELECT i AS k FROM range(100) AS _(i)")
-    rules = tuple(Rule("t", "'A'", "1", ("w USING (k)",), f"k NOT IN ({n}, 99)") for n in range(13))
-    assert count_unread(con, "t", rules, "x") == 6000
+    rules = tuple(EventRule("t", "'A'", "1", ("w USING (k)",), f"k NOT IN ({n}, 99)") for n in range(13))
+    assert count_unselected(con, "t", rules, "x") == 6000

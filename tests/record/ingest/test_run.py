@@ -115,7 +115,7 @@ def test_no_event_at_all(clinic):
         clinic.mapping.split("[[events]]")[0]
         + '[[events]]\ntable = "people"\nwhere = "false"\ncode = "\'A\'"\n'
     )
-    refused(clinic, "no row of it makes an event")
+    refused(clinic, "none of its rows makes an event")
 
 
 def test_a_dataset_is_not_written_over_another(clinic):
@@ -163,7 +163,7 @@ def test_workers_and_shards_change_only_how_files_are_cut(clinic, tmp_path):
     report = clinic.ingest()
     many = tmp_path / "many"
     again = ingest(
-        clinic.folder / "clinic.toml", clinic.raw, many, workers=Workers(processes=2), events_a_shard=40
+        clinic.folder / "clinic.toml", clinic.raw, many, workers=Workers(processes=2), events_per_shard=40
     )
     assert len(list(many.glob("data/train/*.parquet"))) > 3
     assert again == report

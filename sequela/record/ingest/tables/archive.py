@@ -1,4 +1,4 @@
-"""Many small CSV files inside tar archives, read as one table and never unpacked."""
+"""Reads many small CSV files inside tar archives as one table, without unpacking them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file is one that `read_archives` reads, by its name."""
+    """Whether `read_archives` reads the file, by its name."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def read_archives(paths: list[Path], table: FileTable, raw: Path) -> CsvBatches:
-    """All rows of all members that belong to `table`, as text, plus `_file`: "ARCHIVE/MEMBER", below `raw`.
+    """All rows of the members that belong to `table`, as text, and `_file`: "ARCHIVE/MEMBER", relative to `raw`.
 
-    They stream: some megabytes are in memory at a time. Nothing is unpacked to disk, so a member's name can do no harm.
+    Rows stream, a few megabytes at a time. Nothing is unpacked to disk, so a member's name can do no harm.
 
     Raises:
-        InputError: while they are read, where an archive is damaged, or a member lacks a column.
+        InputError: while reading, if an archive is damaged or a member lacks a column.
     """
     members = (member for path in paths for member in _members(path, table.members, raw))
     return CsvBatches(
@@ -35,11 +35,11 @@ def read_archives(paths: list[Path], table: FileTable, raw: Path) -> CsvBatches:
 
 
 def _members(path: Path, pattern: str, raw: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Place and content of the regular files in a tar archive; links and devices are passed over."""
+    """The place and content of the regular files in a tar archive; links and devices are skipped."""
     try:
         with tarfile.open(path) as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # else the names of all members pile up
+                archive.members = []  # otherwise the names of all members pile up
                 if member.isfile() and fnmatch.fnmatch(member.name, pattern):
                     yield f"{path.relative_to(raw)}/{member.name}", archive.extractfile(member)
             _check_end(archive)
@@ -48,7 +48,7 @@ def _members(path: Path, pattern: str, raw: Path) -> Iterator[tuple[str, IO[byte
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """The archive ends with the blocks of zeros that were written last, and its compression with a right checksum."""
+    """Check that the archive ends with its final zero blocks, and its compression with a valid checksum."""
     archive.fileobj.seek(archive.offset)
     end = archive.fileobj.read(512)
     if len(end) < 512 or any(end):

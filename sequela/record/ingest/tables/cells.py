@@ -1,6 +1,6 @@
-"""How a cell is read as what the mapping declares: whole numbers, numbers, quantities, times, durations.
+"""Parses cells as the types that a mapping declares: integers, numbers, quantities, times and durations.
 
-All of it is SQL. The same readers are functions for the expressions of a mapping, made by `add_macros`:
+All of it is SQL. Expressions of a mapping can call the same parsers, created by `add_macros`:
 `number_in(text)`, `comparator_in(text)`, `unit_in(text)`, `time_in(text)`.
 """
 
@@ -13,7 +13,7 @@ from sequela.record.ingest.tables.sql import literal
 
 MEANING = {"integer": "a whole number", "number": "a number"}
 TIMES = ("time", "duration")
-WRONG = "wrong"  # the first note of every type but text: there is a cell, and it is not of the type
+WRONG = "wrong"  # the first note of every type but text: the cell is not of the type
 
 NUMBERS = {
     "integer": "CASE WHEN TRY_CAST({0} AS DOUBLE) = TRY_CAST({0} AS BIGINT) THEN TRY_CAST({0} AS BIGINT) END",
@@ -21,32 +21,32 @@ NUMBERS = {
     "quantity": "CASE WHEN isfinite(TRY_CAST({0} AS DOUBLE)) THEN TRY_CAST({0} AS DOUBLE) END",
 }
 
-# A clock time may be followed by an offset. Only the years of the calendar that records use: 1000 to 9999.
+# A clock time may be followed by an offset. Only years from 1000 to 9999.
 DATE = r"[1-9][0-9]{3}[-/][0-9]{1,2}[-/][0-9]{1,2}"
 CLOCK = r"[T ][0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:\.[0-9]+)?)?"
 LOCAL = rf"\s*{DATE}(?:{CLOCK})?\s*"
 OFFSET = rf"\s*{DATE}{CLOCK}\s*(?:Z|z|UTC|GMT|[+-](?:0[0-9]|1[0-4]):?(?:[0-5][0-9])?)\s*"
 
-# A number, with a sign of comparison before it, and a unit, flag or pluses ("2+") behind it.
+# A number, optionally with a comparator before it and a unit, flag or pluses ("2+") after it.
 COMPARATOR = "<=|>=|=<|=>|≤|≥|<|>|=|~|≈"
 NUMBER = r"[+\-−]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 WORD = r"(?:[xX]10|/[\p{L}µ\[(]|\([\p{L}]|[a-wyzA-WYZ%°‰µμ\[{*#Ωα-ω])[^\s,;:–-]*"
 BEFORE = rf"\s*(?:{COMPARATOR})?\s*"
 QUANTITY = rf"{BEFORE}{NUMBER}\s*(?:\++|{WORD}(?:\s+{WORD}){{0,3}})?\s*"
-# Looks like one number and is not: "3 to 5", "1 of 2", a letter mistyped for a digit
+# Looks like a number but is not: "3 to 5", "1 of 2", a letter mistyped for a digit
 SEVERAL = r"(?i)(?:\b(?:to|or|and|of)\b)|(?:[0-9][oil][0-9.,])"
 
-# What people write instead of ISO 8601; tried on cells that are no time, to say which format is meant.
+# Common formats besides ISO 8601, tried on unreadable cells to suggest the right one.
 DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%d-%b-%Y", "%d-%b-%y", "%m/%d/%y",
         "%d/%m/%y", "%d.%m.%y", "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y-%m-%d")  # fmt: skip
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
 
 
 def add_macros(con: duckdb.DuckDBPyConnection, zone: str = "UTC") -> None:
-    """Make the functions for cells on this connection; `time_in` gives local times of `zone`."""
+    """Create the parsing functions on this connection; `time_in` returns local times of `zone`."""
     try:
         if con.execute("SELECT _zone_of_macros()").fetchall() == [(zone,)]:
-            return  # making them takes longer than reading a small table
+            return  # creating them takes longer than reading a small table
     except duckdb.CatalogException:
         con.execute("SET TimeZone = 'UTC'")
     for head, sql in _macros(zone).items():
@@ -54,41 +54,41 @@ def add_macros(con: duckdb.DuckDBPyConnection, zone: str = "UTC") -> None:
 
 
 def check_type(kind: str) -> str | None:
-    """What is wrong with the type `kind` of a column in a mapping; None where nothing is."""
+    """What is wrong with the column type `kind` of a mapping, to follow its name; None if it is valid."""
     if kind in ("text", "duration", "time", *NUMBERS):
         return None
     formats = _formats(kind)
     if not formats:
-        return "is not known"
-    for one in formats:
+        return "is unknown"
+    for format in formats:
         try:
-            duckdb.execute("SELECT try_strptime('', ?)", [one]).fetchall()
+            duckdb.execute("SELECT try_strptime('', ?)", [format]).fetchall()
         except duckdb.Error:
-            return f"has the format '{one}', which strptime does not know"
-        if not any(year in one for year in ("%Y", "%y")):
-            return f"has the format '{one}' without a year (%Y)"
+            return f"has the format '{format}', which strptime does not know"
+        if not any(year in format for year in ("%Y", "%y")):
+            return f"has the format '{format}' without a year (%Y)"
     return None
 
 
 def check_zone(zone: str) -> None:
-    """`zone` is an IANA name, as "Europe/Berlin".
+    """Check that `zone` is an IANA name, such as "Europe/Berlin".
 
     Raises:
-        InputError: where it is not.
+        InputError: if it is not.
     """
     try:
         duckdb.execute("SELECT TIMESTAMP '2000-01-01' AT TIME ZONE ?", [zone])
     except duckdb.Error as error:
-        raise InputError(f"'{zone}' is no time zone; give an IANA name such as Europe/Berlin.") from error
+        raise InputError(f"'{zone}' is not a time zone; give an IANA name such as Europe/Berlin.") from error
 
 
 def is_time(kind: str) -> bool:
-    """Whether cells of this type that cannot be read are dropped and counted, instead of being an error."""
+    """Whether unreadable cells of this type are dropped and counted instead of being an error."""
     return kind.partition(" ")[0] in TIMES
 
 
 def read_cell(kind: str, cell: str, zone: str, type: str = "VARCHAR") -> str:
-    """SQL that reads `cell`, SQL of the DuckDB type `type`, as `kind`: null where it cannot be."""
+    """SQL that parses `cell`, an SQL expression of the DuckDB type `type`, as `kind`; null if that fails."""
     if type == "TIMESTAMP WITH TIME ZONE" and kind != "text":
         cell, type = f"({cell} AT TIME ZONE {literal(zone)})", "TIMESTAMP"
     if is_time(kind) and (type == "DATE" or type.startswith("TIMESTAMP")):
@@ -105,17 +105,17 @@ def read_cell(kind: str, cell: str, zone: str, type: str = "VARCHAR") -> str:
     if kind == "time":
         return f"time_in({text})"
     if formats := _formats(kind):
-        return f"coalesce({', '.join(_strptime(text, one, zone) for one in formats)})"
+        return f"coalesce({', '.join(_strptime(text, format, zone) for format in formats)})"
     return NUMBERS[kind].format(text)
 
 
-def settle_value(kind: str, value: str) -> str:
-    """SQL that makes null of a time outside the years 1000 to 9999; `value` is a column, as it stands there twice."""
+def value_or_null(kind: str, value: str) -> str:
+    """SQL that turns a time outside the years 1000 to 9999 into null; `value` is a column, because it is used twice."""
     return value if kind == "duration" or not is_time(kind) else f"_sane({value})"
 
 
 def notes(kind: str, cell: str, value: str, type: str = "VARCHAR") -> dict[str, str]:
-    """What is counted about the cells of a column: name -> SQL condition; `value` is what was made of them."""
+    """What to count about the cells of a column: note -> SQL condition; `value` is the parsed cell."""
     if kind == "text":
         return {}
     wrong = f"{cell} IS NOT NULL AND {value} IS NULL"
@@ -130,27 +130,29 @@ def notes(kind: str, cell: str, value: str, type: str = "VARCHAR") -> dict[str, 
     elif kind == "time":
         usual = f"length({cell}) < 17 OR {cell} LIKE '____-__-__ __:__:__'"
         counted["offset"] = f"NOT ({usual}) AND regexp_full_match({cell}, '{OFFSET}')"
-    elif zoned := [one for one in _formats(kind) if "%z" in one.lower()]:
-        counted["offset"] = " OR ".join(f"try_strptime({cell}, {literal(one)}) IS NOT NULL" for one in zoned)
+    elif zoned := [format for format in _formats(kind) if "%z" in format.lower()]:
+        counted["offset"] = " OR ".join(
+            f"try_strptime({cell}, {literal(format)}) IS NOT NULL" for format in zoned
+        )
     if is_time(kind) and kind != "duration":
         day, clock = (
             f"split_part(trim({cell}), ' ', 1)",
             f"substr(trim({cell}), strpos(trim({cell}), ' ') + 1)",
         )
         for formats, part in ((DAYS, day), (CLOCKS, clock)):
-            for one in formats:
-                fits = f"_sane(try_strptime({part}, '{one}')) IS NOT NULL" if part is day else (
-                       f"try_strptime({part}, '{one}') IS NOT NULL")  # fmt: skip
-                counted[one] = f"CASE WHEN {wrong} THEN {fits} END"
+            for format in formats:
+                fits = f"_sane(try_strptime({part}, '{format}')) IS NOT NULL" if part is day else (
+                       f"try_strptime({part}, '{format}') IS NOT NULL")  # fmt: skip
+                counted[format] = f"CASE WHEN {wrong} THEN {fits} END"
     return counted
 
 
 def likely_format(counts: dict[str, int]) -> str:
-    """Words for a message: which format the unreadable cells of a time column have, by the counted `notes`."""
+    """The likely format of the unreadable cells of a time column, for an error message, from the counted `notes`."""
     best = max((counts.get(day, 0) for day in DAYS), default=0)
     if best == 0:
         return ""
-    clock = max(CLOCKS, key=lambda one: counts.get(one, 0))
+    clock = max(CLOCKS, key=lambda format: counts.get(format, 0))
     clock = f" {clock}" if counts.get(clock, 0) * 2 > best else ""
     alike = [f'"time {day}{clock}"' for day in DAYS if counts.get(day, 0) == best]
     return f" (cells like these are of the type {' or '.join(alike)})"
@@ -158,12 +160,12 @@ def likely_format(counts: dict[str, int]) -> str:
 
 def _formats(kind: str) -> list[str]:
     head, _, rest = kind.partition(" ")
-    return [one.strip() for one in rest.split(" | ")] if head == "time" and rest.strip() else []
+    return [format.strip() for format in rest.split(" | ")] if head == "time" and rest.strip() else []
 
 
-def _strptime(text: str, one: str, zone: str) -> str:
-    made = f"try_strptime(trim({text}), {literal(one)})"
-    return f"({made}::TIMESTAMPTZ AT TIME ZONE {literal(zone)})" if "%z" in one.lower() else made
+def _strptime(text: str, format: str, zone: str) -> str:
+    parsed = f"try_strptime(trim({text}), {literal(format)})"
+    return f"({parsed}::TIMESTAMPTZ AT TIME ZONE {literal(zone)})" if "%z" in format.lower() else parsed
 
 
 def _is_number(type: str) -> bool:
@@ -175,7 +177,7 @@ def _is_number(type: str) -> bool:
 def _macros(zone: str) -> dict[str, str]:
     text = "CAST(cell AS VARCHAR)"
     plain = f"isfinite(TRY_CAST({text} AS DOUBLE))"
-    # Matching as a whole is cheap, taking apart is not: it is done to what matches
+    # Matching the whole cell is cheap and splitting it is not, so only matching cells are split.
     mixed = (
         f"NOT coalesce({plain}, false) AND regexp_full_match({text}, '{QUANTITY}') "
         f"AND NOT regexp_matches({text}, '{SEVERAL}')"
@@ -183,7 +185,7 @@ def _macros(zone: str) -> dict[str, str]:
     number = f"replace(replace(regexp_extract({text}, '{NUMBER}'), ',', ''), '−', '-')"
     sign = f"regexp_extract({text}, '{COMPARATOR}')"
     unit = f"trim(regexp_replace({text}, '^{BEFORE}{NUMBER}', ''), e' +\\t\\r\\n')"
-    # The two usual forms are told by their shape, at a third of the price
+    # The two usual forms are recognized by their shape, at a third of the cost.
     usual = "".join(
         f"WHEN {text} LIKE '{form}' AND {text} >= '1' AND right({text}, 1) <= '9' THEN {{}} "
         for form in ("____-__-__ __:__:__", "____-__-__")

@@ -1,6 +1,6 @@
-"""CSV that comes as bytes, from many small files or one large one, as a stream of record batches in bounded memory.
+"""Parses CSV from byte streams, many small ones or one large one, into record batches in bounded memory.
 
-This is the way of members of tar archives and of files that are not UTF-8; all others are read by DuckDB itself.
+Used for members of tar archives and for files that are not UTF-8; DuckDB reads all others itself.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from sequela.errors import InputError
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.header import Header, match_columns, split_header
 
-BLOCK = 4 << 20  # bytes that are parsed at once
-DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)  # said by what unpacks
-LONGEST = 64 << 20  # bytes of one row; what is longer is an open quote
+BLOCK = 4 << 20  # bytes parsed at once
+DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)  # raised while unpacking
+LONGEST = 64 << 20  # bytes of one row; a longer one means an open quote
 
-Body = tuple[str, bytes]  # the place, and whole rows of it in UTF-8, each with its end of line
+Body = tuple[str, bytes]  # place, and whole rows in UTF-8 with line ends
 
 
 class CsvBatches:
-    """Rows of CSV as batches of text: the columns of a table, and `_file`.
+    """Rows of CSV as batches of strings: the columns of a table, and `_file`.
 
     Attributes:
-        reader: the batches, to be read once.
-        error: why the reader stopped, where it did; what reads it may not pass it on as it is.
+        reader: the batches; can be read once.
+        error: the exception that stopped the reader, if any, because its consumer may wrap it in another.
     """
 
     def __init__(self, parts: Iterable[tuple[str, IO[bytes]]], table: FileTable, empty: str) -> None:
-        """`parts` are place and content of files with a header; without any, the error is `empty`."""
+        """`parts` are the place and content of files with a header; `empty` is the error if there are none."""
         self.error: Exception | None = None
         self._empty = empty
         schema = pa.schema([(column, pa.string()) for column in (*table.columns, "_file")])
@@ -55,10 +55,10 @@ class CsvBatches:
 
 
 def whole_rows(chunks: Iterable[bytes], quote: str, place: str) -> Iterator[bytes]:
-    """The same bytes in pieces that end where a row of CSV ends; the last one gets an end of line if it has none.
+    """The same bytes, cut where CSV rows end. A missing final line end is added.
 
     Raises:
-        InputError: where a row never ends.
+        InputError: if a row never ends.
     """
     rest = b""
     for chunk in chunks:
@@ -68,13 +68,13 @@ def whole_rows(chunks: Iterable[bytes], quote: str, place: str) -> Iterator[byte
             yield rest[:cut]
             rest = rest[cut:]
         elif len(rest) > LONGEST:
-            raise InputError(f"{place} has a row without an end (an open quote, perhaps): mend the file.")
+            raise InputError(f"{place} has a row that never ends (perhaps an open quote): fix the file.")
     if rest:
         yield rest if rest.endswith(b"\n") else rest + b"\n"
 
 
 def _last_row_end(text: bytes, quote: bytes) -> int:
-    """How many bytes of `text` are whole rows. An end of line between quotes ends no row."""
+    """The number of bytes of `text` that are whole rows. A line end inside quotes does not end a row."""
     if not quote:
         return text.rfind(b"\n") + 1
     quotes, end = text.count(quote), len(text)
@@ -87,14 +87,14 @@ def _last_row_end(text: bytes, quote: bytes) -> int:
 
 
 def _first_line(chunks: Iterator[bytes], place: str) -> tuple[bytes, Iterator[bytes]]:
-    """The first line, and what stands behind it."""
+    """The first line and the rest."""
     text = b""
     for chunk in chunks:
         text += chunk
         if b"\n" in chunk:
             break
         if len(text) > LONGEST:
-            raise InputError(f"{place} has no line with the names of the columns: mend the file.")
+            raise InputError(f"{place} has no header line with the names of the columns: fix the file.")
     line, _, rest = text.partition(b"\n")
     return line, chain([rest], chunks)
 
@@ -107,7 +107,7 @@ def _read(stream: IO[bytes], place: str) -> bytes:
 
 
 def _chunks(stream: IO[bytes], encoding: str, place: str) -> Iterator[bytes]:
-    """The content of `stream` in UTF-8, some at a time."""
+    """The content of `stream` as chunks of UTF-8."""
     if codecs.lookup(encoding).name in ("utf-8", "ascii"):
         while chunk := _read(stream, place):
             yield chunk
@@ -119,7 +119,7 @@ def _chunks(stream: IO[bytes], encoding: str, place: str) -> Iterator[bytes]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
             raise InputError(
-                f"{place}, line {line} or later is not {encoding}: say the file's own `encoding` in the mapping."
+                f"{place}, line {line} or later is not {encoding}: set the right `encoding` in the mapping."
             ) from error
         line += text.count("\n")
         if text:
@@ -153,26 +153,28 @@ def _batches(
 
 
 def _parse_all(bodies: list[Body], header: Header, table: FileTable, schema: pa.Schema) -> pa.RecordBatch:
-    """The rows of all bodies in order, each with its place. Parsed at once: 8,000 little files in a second."""
+    """The rows of all bodies in order, each with its place. Parsed together: 8,000 small files per second."""
     try:
         parsed = _parse(b"".join(body for _, body in bodies), header)
         rows = [body.count(b"\n") for _, body in bodies]
         if parsed.num_rows != sum(rows):
             raise pa.ArrowInvalid(
-                "lines within quotes, or blank ones: only one by one tells whose rows are whose"
+                "quoted line ends or blank lines: parse one by one to know which rows belong to which file"
             )
     except pa.ArrowInvalid:
         tables = [_parse_one(place, body, header) for place, body in bodies]
-        parsed, rows = pa.concat_tables(tables), [one.num_rows for one in tables]
+        parsed, rows = pa.concat_tables(tables), [rows_of_one.num_rows for rows_of_one in tables]
     names = match_columns(bodies[0][0] if bodies else "", header.names, table)
     absent = pa.nulls(parsed.num_rows, pa.string())
     columns = [
-        absent if own is None else parsed.column(header.names.index(own)).combine_chunks()
-        for own in names.values()
+        absent if name is None else parsed.column(header.names.index(name)).combine_chunks()
+        for name in names.values()
     ]
     places = pa.array([place for place, _ in bodies], pa.string())
     columns.append(places.take(pa.array(np.repeat(np.arange(len(bodies)), rows))))
-    columns = [one.combine_chunks() if isinstance(one, pa.ChunkedArray) else one for one in columns]
+    columns = [
+        column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -184,10 +186,10 @@ def _parse_one(place: str, body: bytes, header: Header) -> pa.Table:
         where = f"{place}, row {row[1]}" if row else place
         if "UTF8" in str(error):
             raise InputError(
-                f"{where} is not UTF-8 text: convert the file, or say its `encoding` in the mapping (latin-1, perhaps)."
+                f"{where} is not UTF-8 text: convert the file, or set its `encoding` in the mapping (perhaps latin-1)."
             ) from None
         raise InputError(
-            f"{where} is ragged: it has not the {len(header.names)} cells of the header; mend the file."
+            f"{where} is ragged: it does not have the {len(header.names)} cells of the header; fix the file."
         ) from None
 
 

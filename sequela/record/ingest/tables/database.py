@@ -1,7 +1,7 @@
-"""Raw tables that lie in a database: a DuckDB file, or a PostgreSQL server that is read through ADBC.
+"""Opens raw tables in a database: a DuckDB file, or a PostgreSQL server read through ADBC.
 
-Nothing is copied as a whole: DuckDB reads its own file, and a server's rows arrive in batches of some megabytes.
-A password is used for the connection and nothing else; `Database.label` is what may be shown and stored.
+Rows stream: DuckDB reads its own file, and a server sends batches of a few megabytes. A password is used for the
+connection only; `Database.label` is safe to show and store.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from sequela.record.ingest.tables.sql import literal, quoted
 
 DUCKDB_FILES = (".duckdb", ".db")
 SERVER = re.compile(r"\s*postgres(ql)?://", re.IGNORECASE)
-URI = re.compile(r"\s*\w[\w+.:-]+:/")  # of any scheme, also where a path has made one slash of two
-SHOWN = ("host", "port", "dbname", "user", "sslmode")  # the parts of a URI's query that are no secret
+URI = re.compile(r"\s*\w[\w+.:-]+:/")  # any scheme, even if a Path has merged its slashes
+SHOWN = ("host", "port", "dbname", "user", "sslmode")  # parts of a URI's query that are not secret
 UNCLEAR = (
-    "the database's URI cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters "
-    "in the password as %XX (@ is %40), or without the password, which may stand in PGPASSWORD or ~/.pgpass."
+    "the database's URI cannot be parsed: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE with special characters "
+    "in the password as %XX (@ is %40), or without the password, which may be in PGPASSWORD or ~/.pgpass."
 )
 UNREAD = (
-    "a URI stands where this cannot read one: give a path, or where raw tables are asked for a server as "
+    "this kind of URI cannot be read here: give a path; raw tables may also be on a server, "
     "postgresql://USER@HOST:PORT/DATABASE."
 )
-# What arrives through ADBC as it is; every other type of PostgreSQL is asked for as text.
+# Types that ADBC transfers unchanged; every other PostgreSQL type is cast to text.
 PLAIN = ("int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar")
 TIMES = ("date", "timestamp", "timestamptz")
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where raw tables lie.
+    """A database with raw tables.
 
     Attributes:
         kind: "duckdb" or "postgresql".
         label: the file's path, or the server's URI without password.
-        address: what is connected to; of a server, with the password if the URI has one.
-        schemas: where tables are looked for, in this order; empty for every schema of a DuckDB file.
+        address: to connect to; includes the password if the URI has one.
+        schemas: searched for tables, in this order; empty for every schema of a DuckDB file.
     """
 
     kind: str
@@ -61,10 +61,10 @@ class Database:
 
 
 def raw_place(raw: str | Path | Database) -> Path | Database:
-    """What a user calls RAW: a folder (as its path), a DuckDB file, or a PostgreSQL server.
+    """The origin of raw tables: the path of a folder, a DuckDB file, or a PostgreSQL server.
 
     Raises:
-        InputError: where a server's URI cannot be read. It is not repeated, as it may hold a password.
+        InputError: if a server's URI cannot be parsed. The message omits it, because it may contain a password.
     """
     if isinstance(raw, Database):
         return raw
@@ -80,10 +80,10 @@ def raw_place(raw: str | Path | Database) -> Path | Database:
 
 
 def refuse_uri(path: str | Path) -> None:
-    """Complain of a URI that stands where a path should.
+    """Refuse a URI in place of a path.
 
     Raises:
-        InputError: where it does. It is not repeated, as it may hold a password.
+        InputError: if it is one. The message omits it, because it may contain a password.
     """
     if URI.match(str(path)) and not Path(path).exists():
         raise InputError(UNREAD)
@@ -93,21 +93,21 @@ def _server(uri: str) -> Database:
     try:
         parts = urlsplit(uri)
     except ValueError:
-        raise InputError(UNCLEAR) from None  # its words hold the password
+        raise InputError(UNCLEAR) from None  # its message contains the password
     user, at, host = parts.netloc.rpartition("@")
-    said = dict(parse_qsl(parts.query))
-    # An unescaped / ? # or @ in a password cuts the URI in the wrong place, and would show a part of it
-    hosts = all(re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?", one) for one in host.split(","))
+    options = dict(parse_qsl(parts.query))
+    # An unescaped / ? # or @ in a password splits the URI in the wrong place and would reveal part of it.
+    hosts = all(re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?", address) for address in host.split(","))
     if not hosts or parts.fragment or "@" in user + parts.path + parts.query:
         raise InputError(UNCLEAR)
-    schemas = tuple(said.pop("schema", "public").split(","))
+    schemas = tuple(options.pop("schema", "public").split(","))
     name = user.partition(":")[0] + at
-    shown = {key: said[key] for key in SHOWN if key in said}
+    shown = {key: options[key] for key in SHOWN if key in options}
     if schemas != ("public",):
         shown["schema"] = ",".join(schemas)
     query = "?" + urlencode(shown, safe="/,") if shown else ""
     address = f"postgresql://{parts.netloc}{parts.path}" + (
-        "?" + urlencode(said, quote_via=quote) if said else ""
+        "?" + urlencode(options, quote_via=quote) if options else ""
     )
     label = f"postgresql://{name}{host}{parts.path}{query}"
     return Database("postgresql", unquote(label), address, schemas)
@@ -117,10 +117,10 @@ def _server(uri: str) -> Database:
 def open_table(
     con: duckdb.DuckDBPyConnection, database: Database, name: str, table: FileTable
 ) -> Iterator[RawRows | None]:
-    """The rows of `table`, called `name` in the mapping, for as long as the context lasts; None where it is absent.
+    """The rows of `table`, called `name` in the mapping, within the context; None if it is optional and absent.
 
     Raises:
-        InputError: where the database cannot be opened, or the table lacks a column.
+        InputError: if the database cannot be opened, or the table lacks a column.
     """
     opened = _open_file if database.kind == "duckdb" else _open_server
     with opened(con, database, name, table) as rows:
@@ -128,30 +128,30 @@ def open_table(
 
 
 def _wanted(name: str, table: FileTable, schemas: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Where the table may lie, and what it is called there."""
-    schema, dot, own = (table.table or name).rpartition(".")
-    return ((schema,) if dot else schemas), own
+    """The schemas to search for the table, and its name there."""
+    schema, dot, bare = (table.table or name).rpartition(".")
+    return ((schema,) if dot else schemas), bare
 
 
 def _pick(
-    found: list[tuple[str, str]], database: Database, name: str, table: FileTable
+    present: list[tuple[str, str]], database: Database, name: str, table: FileTable
 ) -> tuple[str, str] | None:
-    """Schema and name of the table among those `found`; None where it is absent and may be."""
-    schemas, own = _wanted(name, table, database.schemas or tuple(dict.fromkeys(s for s, _ in found)))
+    """The schema and name of the table among the (schema, name) in `present`; None if it is optional and absent."""
+    schemas, wanted = _wanted(name, table, database.schemas or tuple(dict.fromkeys(s for s, _ in present)))
     for schema in schemas:
-        there = [other for at, other in found if at.casefold() == schema.casefold()]
-        match = find_name(own, there, f"{database}, schema {schema}", "table")
+        there = [other for at, other in present if at.casefold() == schema.casefold()]
+        match = find_name(wanted, there, f"{database}, schema {schema}", "table")
         if match is not None:
             return next(
-                (at, other) for at, other in found if (at.casefold(), other) == (schema.casefold(), match)
+                (at, other) for at, other in present if (at.casefold(), other) == (schema.casefold(), match)
             )
     if table.optional:
         return None
-    names = [other for _, other in found]
+    names = [other for _, other in present]
     where = f"schema {' or '.join(schemas)}" if schemas else "it"
     raise InputError(
-        f"{database} has no table '{own}' in {where}{nearest(own, names)}: name it with the key `table` of the "
-        "mapping's table, or the schema with ?schema= at the end of the URI."
+        f"{database} has no table '{wanted}' in {where}{nearest(wanted, names)}: give its name with the key `table` in "
+        "the mapping, or its schema with ?schema= at the end of the URI."
     )
 
 
@@ -163,22 +163,22 @@ def _open_file(
         con.execute(f"ATTACH {literal(database.address)} AS _raw (READ_ONLY)")
     except duckdb.Error as error:
         raise InputError(
-            f"{database} cannot be opened as a DuckDB file: close it where another program writes to it, or export "
+            f"{database} cannot be opened as a DuckDB file: close it in any program that writes to it, or export "
             f"it again with DuckDB {duckdb.__version__} or older."
         ) from error
     try:
-        found = con.execute(
+        tables = con.execute(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = '_raw' UNION ALL "
             "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = '_raw' AND NOT internal "
             "ORDER BY schema_name <> 'main', 1, 2"
         ).fetchall()
-        picked = _pick(found, database, name, table)
+        picked = _pick(tables, database, name, table)
         if picked is None:
             yield None
             return
         place = ".".join(picked)
-        own = [row[0] for row in con.execute(f"DESCRIBE _raw.{'.'.join(map(quoted, picked))}").fetchall()]
-        columns = match_columns(f"{database}, table {place}", own, table)
+        names = [row[0] for row in con.execute(f"DESCRIBE _raw.{'.'.join(map(quoted, picked))}").fetchall()]
+        columns = match_columns(f"{database}, table {place}", names, table)
         cells = ", ".join(
             f"{'NULL' if other is None else quoted(other)} AS {quoted(c)}" for c, other in columns.items()
         )
@@ -198,10 +198,10 @@ def _open_server(
     with _connection(database) as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         schemas, _ = _wanted(name, table, database.schemas)
-        some = ", ".join(literal(schema.lower()) for schema in schemas)
+        listed = ", ".join(literal(schema.lower()) for schema in schemas)
         cursor.execute(
             "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            f"WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f') AND lower(n.nspname) IN ({some}) ORDER BY 1, 2"
+            f"WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f') AND lower(n.nspname) IN ({listed}) ORDER BY 1, 2"
         )
         picked = _pick(cursor.fetchall(), database, name, table)
         if picked is None:
@@ -217,7 +217,7 @@ def _open_server(
 
 
 def _select(cursor: Any, database: Database, picked: tuple[str, str], table: FileTable) -> str:
-    """A query in PostgreSQL's SQL for the wanted columns; an infinite time is no time."""
+    """A PostgreSQL query for the wanted columns; infinite times become null."""
     full = ".".join(map(quoted, picked)).replace("'", "''")
     cursor.execute(
         "SELECT a.attname::text, t.typname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
@@ -239,7 +239,7 @@ def _select(cursor: Any, database: Database, picked: tuple[str, str], table: Fil
 
 @contextmanager
 def _connection(database: Database) -> Iterator[Any]:
-    """A connection to the server; what goes wrong on it is told without the driver's words, which may quote secrets."""
+    """A connection to the server; its errors omit the driver's message, which may quote secrets."""
     try:
         from adbc_driver_manager import Error
         from adbc_driver_postgresql import dbapi
@@ -254,14 +254,14 @@ def _connection(database: Database) -> Iterator[Any]:
             yield connection
     except Error as error:
         raise InputError(
-            f"{database}: the server refuses or stops (SQLSTATE {error.sqlstate or 'unknown'}): check that its tables "
-            "may be read by this user, and that it runs on."
+            f"{database}: the server failed (SQLSTATE {error.sqlstate or 'unknown'}): check that this user may "
+            "read its tables, and that it keeps running."
         ) from None
 
 
-def _no_connection(said: str) -> str:
-    if "password" in said or "authentication" in said or "pg_hba" in said:
+def _no_connection(message: str) -> str:
+    if "password" in message or "authentication" in message or "pg_hba" in message:
         return "the server refuses the user or the password: give it in PGPASSWORD, ~/.pgpass or the URI"
-    if "does not exist" in said:
+    if "does not exist" in message:
         return "the server does not know this user or database: check the URI"
     return "no server answers there, or the URI is wrong: check host and port, and that the server runs"

@@ -1,4 +1,4 @@
-"""Raw tables that lie in files below a folder: CSV, Parquet, tar archives of CSV."""
+"""Opens raw tables in files below a folder: CSV, Parquet, and tar archives of CSV."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from sequela.record.ingest.tables.names import find_paths
 from sequela.record.ingest.tables.rows import RawRows
 from sequela.record.ingest.tables.sql import literal, quoted
 
-PATH = "_sequela_file"  # a column with the path of a row's file, named as no column is
+PATH = "_sequela_file"  # column with the path of a row's file
 
 
 @contextmanager
 def open_files(
     con: duckdb.DuckDBPyConnection, raw: Path, name: str, table: FileTable
 ) -> Iterator[RawRows | None]:
-    """The rows of `table`, called `name` in the mapping; None where it is absent and may be.
+    """The rows of `table`, called `name` in the mapping; None if it is optional and absent.
 
     Raises:
-        InputError: where a file is missing, damaged, or lacks a column.
+        InputError: if a file is missing or damaged, or lacks a column.
     """
     paths = _matching(name, table, raw)
     if not paths:
@@ -56,7 +56,7 @@ def open_files(
 
 @contextmanager
 def _streamed(con: duckdb.DuckDBPyConnection, batches: CsvBatches) -> Iterator[None]:
-    """The batches as the view `_members`, which can be read once."""
+    """Register the batches as the view `_members`, which can be read once."""
     con.register("_members", batches.reader)
     try:
         yield
@@ -69,7 +69,7 @@ def _streamed(con: duckdb.DuckDBPyConnection, batches: CsvBatches) -> Iterator[N
 
 
 def _decoded(paths: list[Path], raw: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Place and content of CSV files, plain or gzipped."""
+    """The place and content of CSV files, plain or gzipped."""
     for path in paths:
         try:
             with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -88,7 +88,7 @@ def _matching(name: str, table: FileTable, raw: Path) -> list[Path]:
     if table.optional:
         return []
     raise InputError(
-        f"{raw} has no file {' or '.join(table.files)} (table '{name}'): put it there, or give its folder."
+        f"{raw} has no file {' or '.join(table.files)} (table '{name}'): put it there, or give the right folder."
     )
 
 
@@ -109,7 +109,7 @@ def _parquet(paths: list[Path], table: FileTable, raw: Path) -> str:
     for path in paths:
         names = match_columns(path, _parquet_columns(path), table)
         there.update(column for column, own in names.items() if own is not None)
-    # DuckDB finds columns without regard to case by itself
+    # DuckDB itself matches column names case-insensitively.
     cells = ", ".join(
         f"{quoted(column) if column in there else 'NULL::VARCHAR'} AS {quoted(column)}"
         for column in table.columns
@@ -124,17 +124,17 @@ def _parquet_columns(path: Path) -> list[str]:
     try:
         return list(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} is no whole Parquet file: copy or download it again.") from error
+        raise InputError(f"{path} is not a complete Parquet file: copy or download it again.") from error
 
 
 def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
-    """SQL that reads all cells of CSV files as text; columns are told by their place in the header."""
+    """SQL that reads all cells of CSV files as text; columns are matched by their position in the header."""
     header = read_header(paths[0], table)
     names = match_columns(paths[0], header.names, table)
     for path in paths[1:]:
-        own = read_header(path, table)
-        match_columns(path, own.names, table)
-        if not own.same(header):
+        other = read_header(path, table)
+        match_columns(path, other.names, table)
+        if not other.same(header):
             raise InputError(
                 f"{path} has other columns than {paths[0]}: give all files of a table the same header."
             )
@@ -152,23 +152,23 @@ def _csv(paths: list[Path], table: FileTable, raw: Path) -> str:
 
 
 def _damaged(error: duckdb.Error, paths: list[Path]) -> InputError:
-    """A sentence without the data that DuckDB's own message quotes."""
-    said = str(error)
-    file = re.search(r"file = (.+)", said)
-    line = re.search(r"CSV Error on Line: (\d+)", said)
-    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said)
+    """A sentence without the patient data that DuckDB's message quotes."""
+    message = str(error)
+    file = re.search(r"file = (.+)", message)
+    line = re.search(r"CSV Error on Line: (\d+)", message)
+    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message)
     place = (
-        file[1].strip() if file else next((str(path) for path in paths if str(path) in said), str(paths[0]))
+        file[1].strip() if file else next((str(path) for path in paths if str(path) in message), str(paths[0]))
     )
     if line is None:
         return InputError(f"{place} is damaged or incomplete: copy or download it again.")
     if cells:
-        wrong = f"has {cells[2]} cells where the header has {cells[1]}"
-    elif "utf-8" in said:
+        problem = f"has {cells[2]} cells where the header has {cells[1]}"
+    elif "utf-8" in message:
         return InputError(
-            f"{place}, line {line[1]} is not UTF-8 text: convert the file, or say its `encoding` for the table in the "
-            "mapping (latin-1 or cp1252, perhaps)."
+            f"{place}, line {line[1]} is not UTF-8 text: convert the file, or set the table's `encoding` in the "
+            "mapping (perhaps latin-1 or cp1252)."
         )
     else:
-        wrong = "is not valid CSV (an open quote, perhaps)"
-    return InputError(f"{place}, line {line[1]} {wrong}: mend or convert the file.")
+        problem = "is not valid CSV (perhaps an open quote)"
+    return InputError(f"{place}, line {line[1]} {problem}: fix or convert the file.")

@@ -1,4 +1,4 @@
-"""The first line of a CSV file: the names of its columns, and what stands between them."""
+"""Reads the header of a CSV file and detects its delimiter and quote."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ class Header:
     Attributes:
         names: of the columns, in order.
         delimiter: between two cells.
-        quote: around a cell that holds delimiters or ends of lines, written twice for itself; "" where quotes are
-            characters like others.
+        quote: around a cell with delimiters or line ends, doubled to escape itself; "" if quotes have no meaning.
     """
 
     names: tuple[str, ...]
@@ -32,7 +31,7 @@ class Header:
     quote: str
 
     def same(self, other: Header) -> bool:
-        """Whether what stands below the two can be read as one file. Names match without regard to case."""
+        """Whether files with these headers can be read as one. Names are compared case-insensitively."""
         return self._folded() == other._folded()
 
     def _folded(self) -> tuple:
@@ -43,7 +42,7 @@ def read_header(path: Path, table: FileTable) -> Header:
     """The header of a CSV file of `table`, plain or gzipped (.gz).
 
     Raises:
-        InputError: where the file is empty, damaged or no UTF-8.
+        InputError: if the file is empty, damaged or not UTF-8.
     """
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -55,27 +54,28 @@ def read_header(path: Path, table: FileTable) -> Header:
 def split_header(line: bytes, table: FileTable, place: str) -> Header:
     """The header `line` of the file `place`.
 
-    Where `table` does not say the delimiter, it is the one that yields most of the columns that are wanted, and of
-    several the one that yields most columns. Quotes mean nothing between tabs, unless the header has some.
+    If `table` does not set the delimiter, the one that yields the most wanted columns is used, then the one that yields
+    the most columns. In tab-separated files quotes have no meaning, unless the header has some.
 
     Raises:
-        InputError: where the line is empty, no UTF-8, or not the only one.
+        InputError: if the line is empty, not UTF-8, or has carriage returns inside.
     """
     if not line.strip():
-        raise InputError(f"{place} is empty: it needs a line with the names of the columns.")
+        raise InputError(f"{place} is empty: it needs a header line with the names of the columns.")
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{place} is not UTF-8 text in its first line: convert it, or say its `encoding` for the table in the "
-            "mapping (latin-1 or cp1252, perhaps)."
+            f"{place} is not UTF-8 text in its first line: convert it, or set the table's `encoding` in the "
+            "mapping (perhaps latin-1 or cp1252)."
         ) from error
     if "\r" in text:
-        raise InputError(f"{place}: its lines end with a carriage return alone; convert the ends of lines.")
+        raise InputError(f"{place}: its lines end with a carriage return alone; convert the line ends.")
     wanted = {column.casefold() for column in table.columns}
-    found = [_split(text, delimiter, table.quote) for delimiter in table.delimiter or DELIMITERS]
+    headers = [_split(text, delimiter, table.quote) for delimiter in table.delimiter or DELIMITERS]
     return max(
-        found, key=lambda one: (len(wanted.intersection(map(str.casefold, one.names))), len(one.names))
+        headers,
+        key=lambda header: (len(wanted.intersection(map(str.casefold, header.names))), len(header.names)),
     )
 
 
@@ -85,28 +85,28 @@ def _split(text: str, delimiter: str, quote: str | None) -> Header:
     rule = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     try:
         names = next(csv.reader([text], delimiter=delimiter, **rule))
-    except csv.Error:  # a field of over a hundred thousand characters: no name of a column
+    except csv.Error:  # a field of over 100,000 characters, which is not a column name
         names = [text]
     return Header(tuple(names), delimiter, quote)
 
 
-def match_columns(place: object, found: Sequence[str], table: FileTable) -> dict[str, str | None]:
-    """What each column of `table` is called in the file `place`; None for an optional one that is not there.
+def match_columns(place: object, present: Sequence[str], table: FileTable) -> dict[str, str | None]:
+    """The name of each column of `table` in the file `place`, out of `present`; None for an absent optional column.
 
     Raises:
-        InputError: where a column is missing, or two would do. The names in the file are told only where one of them
-            is wanted: else its first line may be no header, but a patient's row.
+        InputError: if a column is missing, or two match. The message lists the names in the file only if one of them is
+            wanted: otherwise the first line may be a patient's row instead of a header.
     """
-    names = {column: find_name(column, found, place, "column") for column in table.columns}
+    names = {column: find_name(column, present, place, "column") for column in table.columns}
     for column in table.required_columns:
         if names[column] is None:
-            if not any(names.values()):  # what stands there may be a patient's row
+            if not any(names.values()):  # the first line may be a patient's row
                 raise InputError(
-                    f"{place} has no column '{column}', and none of its {len(found)} columns is wanted: give the "
+                    f"{place} has no column '{column}', and none of its {len(present)} columns is wanted: give the "
                     "file a header, or change the names in the mapping."
                 )
             raise InputError(
-                f"{place} has no column '{column}'{nearest(column, found)}; it has {', '.join(found)}: "
+                f"{place} has no column '{column}'{nearest(column, present)}; it has {', '.join(present)}: "
                 "rename the column, or change its name in the mapping."
             )
     return names

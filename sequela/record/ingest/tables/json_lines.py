@@ -1,7 +1,7 @@
-"""The lines of text files, plain or gzipped, some megabytes at a time, with their numbers; no line is ever refused.
+"""Reads numbered lines of text files, plain or gzipped, a few megabytes at a time; no line is ever refused.
 
-A batch has the columns `line` (int64, from 1) and `text` (with its line feed; null where the line is not UTF-8).
-Memory holds one batch, or one line where that is longer.
+A batch has the columns `line` (int64, from 1) and `text` (with its line feed; null if the line is not UTF-8).
+Memory holds one batch, or one line if that is longer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import pyarrow as pa
 from sequela.errors import InputError
 
 CHUNK = 16 << 20  # bytes
-MARK = b"\xef\xbb\xbf"  # what some programs put before UTF-8
+MARK = b"\xef\xbb\xbf"  # byte order mark
 
 
 def read_lines(path: Path, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
     """The lines of a file (gzipped, if its name ends in .gz).
 
     Raises:
-        InputError: where the file cannot be read, or its gzip stream is damaged or cut off.
+        InputError: if the file cannot be read, or its gzip stream is damaged or truncated.
     """
     number, pieces = 1, []
     for read in _chunks(path, chunk):
@@ -41,7 +41,7 @@ def read_lines(path: Path, chunk: int = CHUNK) -> Iterator[pa.RecordBatch]:
 
 
 def read_whole(path: Path) -> Iterator[pa.RecordBatch]:
-    """All of a file (see `read_lines`) as one line, with the number 1."""
+    """A whole file (see `read_lines`) as line 1."""
     text = b"".join(_chunks(path, CHUNK))
     if text:
         yield _batch(text, np.array([len(text)]), 1)
@@ -63,7 +63,7 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
 
 
 def _batch(block: bytes, ends: np.ndarray, number: int) -> pa.RecordBatch:
-    """The lines of `block`, the i-th of which ends before byte `ends[i]`."""
+    """The lines of `block`; line i ends before byte `ends[i]`."""
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     numbers = np.arange(number, number + len(ends), dtype=np.int64)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(block)]
@@ -73,7 +73,7 @@ def _batch(block: bytes, ends: np.ndarray, number: int) -> pa.RecordBatch:
     except pa.ArrowInvalid:
         lines = (block[start:end] for start, end in zip(offsets, ends, strict=False))
         text = pa.array([_decoded(line) for line in lines], pa.large_string())
-    # Not `pa.array(numbers)`: that imports pandas, which takes seconds
+    # Not `pa.array(numbers)`, which would import pandas and take seconds.
     line = pa.Array.from_buffers(pa.int64(), len(ends), [None, pa.py_buffer(numbers)])
     return pa.RecordBatch.from_arrays([line, text], ["line", "text"])
 

@@ -1,10 +1,9 @@
-"""JSON objects into a DuckDB table: lines of NDJSON, entries of bundles, elements of arrays.
+"""Loads JSON objects into a DuckDB table: lines of NDJSON, entries of bundles, elements of arrays.
 
 A loaded table has the declared columns (or, without any, the column `resource`) and six more: `_row` (from 0), `_file`
-(below the raw folder), `_line` (from 1), `_entry` (from 1, of a bundle or an array, else null; counted through bundles
-inside), `_url` (the entry's `fullUrl`) and `_unreadable` (False). An object some of whose entries have a `resource` is
-a bundle; one whose entries have none (a list) is a row. What cannot be read is put aside and counted, and the rest
-goes on.
+(relative to the raw folder), `_line` (from 1), `_entry` (from 1, in a bundle or array, else null; nested bundles are
+counted through), `_url` (the entry's `fullUrl`) and `_unreadable` (False). An object is a bundle if any of its entries
+has a `resource`; otherwise it is a row. What cannot be read is quarantined and counted, and reading goes on.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from sequela.record.ingest.mapping import JsonTable
 from sequela.record.ingest.tables.database import Database
 from sequela.record.ingest.tables.json_lines import read_lines, read_whole
 from sequela.record.ingest.tables.json_shape import structure
-from sequela.record.ingest.tables.load import Loaded
+from sequela.record.ingest.tables.load import LoadedTable
 from sequela.record.ingest.tables.names import find_paths
 from sequela.record.ingest.tables.sql import literal, quoted
 
 LINES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
-FIRST = 20  # of the objects that were put aside, so many places are told
+FIRST = 20  # places listed per reason for quarantine
 OTHER = "(other)"
-# SQL: a text that is an object with something in it
+# SQL: a text that is a nonempty object
 IS_OBJECT = r"""regexp_matches(text, '^\s*\{\s*"') AND json_valid(text)"""
-DEEP = 8  # so many bundles inside each other are opened
-# Into `_documents`: one row a text. `_many` are the objects inside; `_nested`, that some of these may be bundles.
-# Every text is parsed twice, and once more only where `_object` does not show that it is an object.
+DEEP = 8  # nested bundles that are opened
+# Creates `_documents`, one row per text. `_many`: the objects inside; `_nested`: some of them may be bundles. A text is
+# parsed twice, and a third time only if `_object` does not show that it is an object.
 DOCUMENTS = r"""
 CREATE OR REPLACE TEMP TABLE _documents AS
 SELECT line, _type, _object, CASE WHEN _type = 'ARRAY' THEN json_extract(text, '$[*]') ELSE {entries} END AS _many,
@@ -47,7 +46,7 @@ FROM (
     FROM (SELECT line, text, coalesce(json_valid(text), false) AS _valid FROM _lines
       WHERE text IS NULL OR trim(text, e' \t\r\n') <> '')))
 """
-# Of `_documents`: the elements of an array as entries; and the entries of a bundle inside in its place.
+# In `_documents`: turns the elements of an array into entries, and replaces a nested bundle by its entries.
 WRAP = """
 UPDATE _documents SET _type = 'OBJECT', _many = list_transform(_many, lambda one: json_object('resource', one))
 WHERE _nested AND _type = 'ARRAY' AND len(list_filter(_many, lambda one: {bundle})) > 0
@@ -57,7 +56,7 @@ UPDATE _documents SET _many = flatten(list_transform(_many, lambda one:
   CASE WHEN {bundle} THEN json_extract(one, '$.resource.entry[*]') ELSE [one] END))
 WHERE _nested AND _type = 'OBJECT' AND len(list_filter(_many, lambda one: {bundle})) > 0
 """
-# Into `_read`: one row an object; where it is none, `_reason` says why.
+# Creates `_read`, one row per object; `_reason` says why a text is not one.
 READ = r"""
 CREATE OR REPLACE TEMP TABLE _read AS
 SELECT line, entry, url, _object, CASE WHEN _type IS NULL THEN _no_type WHEN _type <> 'OBJECT' THEN 'no object'
@@ -74,48 +73,48 @@ FROM (
 
 
 @dataclass
-class _Aside:
-    """What was put aside: reason -> how often, and the first places; and how many rows there are of each kind."""
+class _Quarantine:
+    """What was quarantined: reason -> count, and the first places. Also the number of rows of each kind."""
 
     rows: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
 
     def facts(self) -> dict:
-        told = {
+        reasons = {
             reason: {"rows": rows, "first": self.places[reason]} for reason, rows in sorted(self.rows.items())
         }
         kinds = {"kinds": dict(sorted(self.kinds.items()))} if self.kinds else {}
-        return {"quarantined": told} | kinds
+        return {"quarantined": reasons} | kinds
 
 
 def load_json(
     con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, raw: Path | Database, place: str
-) -> Loaded:
+) -> LoadedTable:
     """Create the table `name` from the JSON files below the folder `raw`; `place` names it in error messages.
 
-    The facts of the result are "quarantined": reason -> {"rows", "first": places}, and "kinds": kind -> rows, before
-    the table's `where` leaves any out.
+    The facts of the result are "quarantined": reason -> {"rows", "first": places}, and "kinds": kind -> number of rows,
+    before the table's `where` is applied.
 
     Raises:
-        InputError: where there is no file, one is damaged or cut off, or not a single row can be read.
+        InputError: if there is no file, a file is damaged or truncated, or no row can be read.
     """
     paths = _matching(name, table, raw)
-    aside, rows = _Aside(), 0
+    quarantine, rows = _Quarantine(), 0
     _create(con, name, table, place)
     for path in paths:
         shown = path.relative_to(raw).as_posix()
         for batch in _batches(con, path):
-            rows += _add(con, name, table, batch, shown, rows, aside)
+            rows += _add(con, name, table, batch, shown, rows, quarantine)
     con.execute("DROP TABLE IF EXISTS _read; DROP TABLE IF EXISTS _documents")
-    facts = aside.facts()
+    facts = quarantine.facts()
     if rows == 0 and not table.optional:
         first = next(iter(facts["quarantined"].items()), None)
         why = f"; the first is '{first[0]}' at {first[1]['first'][0]}" if first else ""
         raise InputError(
             f"{paths[0]} and {len(paths) - 1} other files hold no row of the table '{name}'{why}."
         )
-    return Loaded(tuple(path.relative_to(raw).as_posix() for path in paths), rows, {}, facts)
+    return LoadedTable(tuple(path.relative_to(raw).as_posix() for path in paths), rows, {}, facts)
 
 
 def _matching(name: str, table: JsonTable, raw: Path | Database) -> list[Path]:
@@ -123,11 +122,11 @@ def _matching(name: str, table: JsonTable, raw: Path | Database) -> list[Path]:
         raise InputError(f"the table '{name}' is made from JSON files: give the folder that holds them.")
     if not raw.is_dir():
         raise InputError(f"there is no folder {raw}: give the folder that holds the raw files.")
-    found = {path for pattern in table.json for path in find_paths(raw, pattern)}
-    paths = sorted(path for path in found if not path.name.startswith("."))
+    matching = {path for pattern in table.json for path in find_paths(raw, pattern)}
+    paths = sorted(path for path in matching if not path.name.startswith("."))
     if not paths and not table.optional:
         raise InputError(
-            f"{raw} has no file {' or '.join(table.json)} (table '{name}'): put it there, or give its folder."
+            f"{raw} has no file {' or '.join(table.json)} (table '{name}'): put it there, or give the right folder."
         )
     return paths
 
@@ -140,7 +139,7 @@ def _object(table: JsonTable, text: str) -> str:
 
 
 def _kind(table: JsonTable) -> str:
-    """SQL for the kind of a row, within the struct `_object`; null if the table has no kinds."""
+    """SQL for the kind of a row, from the struct `_object`; null if the table has no kinds."""
     if table.kind is None:
         return "NULL::VARCHAR"
     if table.columns:
@@ -159,14 +158,14 @@ def _create(con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, place: 
             f"CREATE TABLE {quoted(name)} AS SELECT * FROM ({empty}) WHERE {table.where or 'true'} LIMIT 0"
         )
     except duckdb.Error as error:
-        said = " ".join(str(error).split("LINE 1")[0].split())
-        raise InputError(f"{place}: {said}; mend its columns or its `where`.") from error
+        message = " ".join(str(error).split("LINE 1")[0].split())
+        raise InputError(f"{place}: {message}; fix its columns or its `where`.") from error
 
 
 def _batches(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[pa.RecordBatch]:
-    """Lines, if the file's name or its first line says that each is a value; else the whole file as one.
+    """The lines of the file if its name or its first line shows that each is a JSON value; else the whole file as one.
 
-    Where that is no JSON either, but one of its lines is an object, the file has lines, and the first is damaged.
+    If the whole file is not valid JSON but one of its lines is an object, the file has lines and the first is damaged.
     """
     lines = read_lines(path)
     if path.name.lower().endswith(LINES):
@@ -187,19 +186,19 @@ def _batches(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[pa.RecordBa
 
 
 def _any(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch], what: str) -> bool:
-    """Whether the SQL `what` is true of some text."""
+    """Whether the SQL condition `what` holds for any text."""
     for batch in batches:
         con.register("_lines", batch)
-        found = con.execute(f"SELECT coalesce(bool_or({what}), false) FROM _lines").fetchall()[0][0]
+        holds = con.execute(f"SELECT coalesce(bool_or({what}), false) FROM _lines").fetchall()[0][0]
         con.unregister("_lines")
-        if found:
+        if holds:
             return True
     return False
 
 
 def _bundle(text: str, path: str) -> str:
     """SQL for whether the value at `path` of the JSON `text` is an object with resources in its entries."""
-    # Only a word with this name can be the key
+    # A cheap test first: without this word there is no such key.
     return (
         f"(contains({text}, '\"entry\"') AND json_type({text}, '{path}.entry') = 'ARRAY' "
         f"AND len(json_extract({text}, '{path}.entry[*].resource')) > 0)"
@@ -213,9 +212,9 @@ def _add(
     batch: pa.RecordBatch,
     file: str,
     rows: int,
-    aside: _Aside,
+    quarantine: _Quarantine,
 ) -> int:
-    """Append what a batch of lines holds to the table, which has `rows` so far; how many rows were added."""
+    """Append the rows in a batch of lines to the table, which has `rows` so far; the number of rows added."""
     con.register("_lines", batch)
     entries, nested = "NULL", "false"
     if "entry" not in table.columns:
@@ -229,8 +228,8 @@ def _add(
     con.unregister("_lines")
     _unfold(con)
     con.execute(READ.format(**words))
-    _count(con, table, file, aside)
-    # Lines and entries are each in order already; sorting costs as much as reading
+    _count(con, table, file, quarantine)
+    # Lines and entries are already in order, and sorting would cost as much as reading.
     mixed = con.execute("SELECT count(DISTINCT entry IS NULL) > 1 FROM _read").fetchall()[0][0]
     order = "ORDER BY _line, _entry" if mixed else ""
     added = con.execute(
@@ -242,29 +241,29 @@ def _add(
 
 
 def _unfold(con: duckdb.DuckDBPyConnection) -> None:
-    """Open the bundles inside the documents, and those inside these."""
+    """Replace bundles nested in the documents by their entries, level by level."""
     con.execute(WRAP.format(bundle=_bundle("one", "$")))
     for _ in range(DEEP):
         if not con.execute(UNFOLD.format(bundle=_bundle("one", "$.resource"))).fetchall()[0][0]:
             return
 
 
-def _count(con: duckdb.DuckDBPyConnection, table: JsonTable, file: str, aside: _Aside) -> None:
+def _count(con: duckdb.DuckDBPyConnection, table: JsonTable, file: str, quarantine: _Quarantine) -> None:
     reasons = con.execute(
         f"SELECT _reason, count(*), list((line, entry) ORDER BY line, entry)[:{FIRST}] FROM _read "
         "WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 1"
     )
     for reason, count, places in reasons.fetchall():
-        aside.rows[reason] += count
-        told = aside.places.setdefault(reason, [])
-        told += [_place(file, *where) for where in places][: FIRST - len(told)]
+        quarantine.rows[reason] += count
+        listed = quarantine.places.setdefault(reason, [])
+        listed += [_place(file, *where) for where in places][: FIRST - len(listed)]
     if table.kind:
-        # A kind that is no plain word is no kind: it may be anything, a name too
+        # Only plain words are reported: anything else could be patient data, such as a name.
         word = f"CASE WHEN regexp_full_match(_kind, '[A-Za-z]{{1,64}}') THEN _kind ELSE {literal(OTHER)} END"
         kinds = con.execute(
             f"SELECT {word}, count(*) FROM (SELECT {_kind(table)} AS _kind FROM _read WHERE _reason IS NULL) GROUP BY 1"
         )
-        aside.kinds.update(dict(kinds.fetchall()))
+        quarantine.kinds.update(dict(kinds.fetchall()))
 
 
 def _place(file: str, line: int, entry: int | None) -> str:

@@ -1,8 +1,8 @@
-"""Raw tables into DuckDB tables, with every cell checked against the type that the mapping declares.
+"""Loads raw tables into DuckDB, and checks every cell against the type declared in the mapping.
 
-A loaded table has the declared columns and three more: `_row` (from 0, the row's place in the table), `_file` (the
-file it came from, below the raw folder, or the table of a database) and `_unreadable` (True where a cell that should
-hold a time does not).
+A loaded table has the declared columns and three more: `_row` (the row's index in the table, from 0), `_file` (its
+file, relative to the raw folder, or its table in a database) and `_unreadable` (True if a cell that should hold a time
+does not).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sequela.record.ingest.tables.cells import (
     likely_format,
     notes,
     read_cell,
-    settle_value,
+    value_or_null,
 )
 from sequela.record.ingest.tables.database import Database, open_table
 from sequela.record.ingest.tables.files import open_files
@@ -32,15 +32,15 @@ from sequela.record.ingest.tables.sql import literal, quoted, run_sql
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What was read for one table.
+class LoadedTable:
+    """What is known about one loaded table.
 
     Attributes:
-        files: where it lay.
-        unreadable: column -> (cells that are no time; where the first one is, and which format they seem to have).
-        facts: further fields of the table in the report: "times_with_offset" (column -> cells whose offset was
-            converted to the mapping's time zone), "comparators" (column of quantities -> cells with a "comparator",
-            a "unit", or "no number").
+        files: its files.
+        unreadable: column -> (number of cells that are not times; the place of the first one, with its likely format).
+        facts: further fields of the table in the report: "times_with_offset" (column -> number of cells converted to
+            the mapping's time zone), "comparators" (column of quantities -> number of cells with a "comparator", a
+            "unit", or "no number").
     """
 
     files: tuple[str, ...]
@@ -53,38 +53,38 @@ def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable, place:
     """Create the table `name` from rows written in the mapping; `place` names it in messages.
 
     Raises:
-        InputError: where the cells of a column are of several types.
+        InputError: if the cells of a column have several types.
     """
     rows = ", ".join("(" + ", ".join(literal(cell) for cell in row) + ")" for row in table.rows)
     names = ", ".join(quoted(column) for column in table.columns)
     run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT * FROM (VALUES {rows}) AS _rows({names})", place)
 
 
-def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database) -> Loaded:
+def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database) -> LoadedTable:
     """Create the table `name` from the files below the folder `raw`, or from that table of the database `raw`.
 
-    RawRows stream through: memory is bounded, whatever their number, if the connection's database lies on disk.
+    Rows stream, so memory is bounded if the connection's database is on disk.
 
     Raises:
-        InputError: where a file is missing, damaged, empty, lacks a column or holds text where a number should be.
+        InputError: if a file is missing, damaged or empty, lacks a column, or has text in place of a number.
     """
     add_macros(con, table.timezone)
     opened = open_table if isinstance(raw, Database) else open_files
     with opened(con, raw, name, table) as rows:
         if rows is None:
             _create_empty(con, name, table)
-            return Loaded((), 0, {})
+            return LoadedTable((), 0, {})
         counted = _create_typed(con, name, table, rows)
     loaded = _check_cells(con, name, table, rows, counted)
     if loaded.rows == 0 and not table.optional:
-        what = f"{raw}, table {rows.places[0]} has" if rows.typed and isinstance(raw, Database) else (
+        where = f"{raw}, table {rows.places[0]} has" if rows.typed and isinstance(raw, Database) else (
                f"{Path(raw) / rows.places[0]} has a header but")  # fmt: skip
-        raise InputError(f"{what} no rows: export the table '{name}' again.")
+        raise InputError(f"{where} no rows: export the table '{name}' again.")
     return loaded
 
 
 def place_of(con: duckdb.DuckDBPyConnection, name: str, row: int) -> str:
-    """Where row `_row` of a loaded table stands: "FILE, row N" (the header not counted, the first row is 1)."""
+    """The place of row `_row` of a loaded table: "FILE, row N" (from 1, the header not counted)."""
     first = f"SELECT min(_row) FROM {quoted(name)} AS _other WHERE _other._file = _this._file"
     sql = f"SELECT _file, {row} - ({first}) + 1 FROM {quoted(name)} AS _this WHERE _row = {row}"
     file, number = con.execute(sql).fetchall()[0]
@@ -103,9 +103,10 @@ def _create_empty(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -
 def _create_typed(
     con: duckdb.DuckDBPyConnection, name: str, table: FileTable, rows: RawRows
 ) -> dict[str, list[str]]:
-    """Create the table from `rows`; `_note_N` has a bit for each note on the cell of the N-th column (see `notes`).
+    """Create the table from `rows`; bit i of `_note_N` is the i-th note on the cell in column N (see `notes`).
 
-    Returns the notes, column by column.
+    Returns:
+        Column -> the names of its notes.
     """
     types = _types(con, rows)
     absent = ", ".join(literal(word) for word in ("", *table.missing))
@@ -118,7 +119,7 @@ def _create_typed(
             cell = f"CASE WHEN CAST({cell} AS VARCHAR) NOT IN ({absent}) THEN {cell} END"
         cells.append(f"{cell} AS _cell_{number}")
         read.append(f"{read_cell(kind, f'_cell_{number}', table.timezone, type)} AS _read_{number}")
-        values.append(f"{settle_value(kind, f'_read_{number}')} AS _value_{number}")
+        values.append(f"{value_or_null(kind, f'_read_{number}')} AS _value_{number}")
         made.append(f"_value_{number} AS {quoted(column)}")
         noted = notes(kind, f"_cell_{number}", f"_value_{number}", type)
         counted[column] = list(noted)
@@ -140,7 +141,7 @@ def _sure(noted: dict[str, str]) -> list[str]:
 
 
 def _types(con: duckdb.DuckDBPyConnection, rows: RawRows) -> dict[str, str]:
-    """The DuckDB types of the columns; what is not in it is text."""
+    """The DuckDB types of the columns; columns that are not listed are text."""
     if not rows.typed:
         return {}
     return {name.casefold(): type for name, type, *_ in con.execute(f"DESCRIBE {rows.sql}").fetchall()}
@@ -148,32 +149,32 @@ def _types(con: duckdb.DuckDBPyConnection, rows: RawRows) -> dict[str, str]:
 
 def _check_cells(
     con: duckdb.DuckDBPyConnection, name: str, table: FileTable, rows: RawRows, counted: dict[str, list[str]]
-) -> Loaded:
-    """What there is to say about the cells of the created table; the columns `_note_N` are dropped from it."""
-    asked = ["count(*)"]
+) -> LoadedTable:
+    """Count the notes on the cells of the created table, and drop its columns `_note_N`."""
+    selected = ["count(*)"]
     for number, noted in enumerate(counted.values()):
-        asked += [f"count(*) FILTER ((_note_{number} & {1 << bit}) > 0)" for bit in range(len(noted))]
-        asked += [f"min(_row) FILTER ((_note_{number} & 1) > 0)"] if noted else []
-    height, *found = con.execute(f"SELECT {', '.join(asked)} FROM {quoted(name)}").fetchall()[0]
+        selected += [f"count(*) FILTER ((_note_{number} & {1 << bit}) > 0)" for bit in range(len(noted))]
+        selected += [f"min(_row) FILTER ((_note_{number} & 1) > 0)"] if noted else []
+    height, *values = con.execute(f"SELECT {', '.join(selected)} FROM {quoted(name)}").fetchall()[0]
     unreadable, offsets, comparators = {}, {}, {}
     for number, (column, noted) in enumerate(counted.items()):
         if not noted:
             continue
-        counts, first = dict(zip(noted, found, strict=False)), found[len(noted)]
-        found = found[len(noted) + 1 :]
+        counts, first = dict(zip(noted, values, strict=False)), values[len(noted)]
+        values = values[len(noted) + 1 :]
         kind = table.columns[column]
         if kind == "quantity":
-            words = {"no number": counts[WRONG]} | {word: counts[word] for word in noted if word != WRONG}
-            comparators[column] = {word: count for word, count in words.items() if count}
+            by_note = {"no number": counts[WRONG]} | {note: counts[note] for note in noted if note != WRONG}
+            comparators[column] = {note: count for note, count in by_note.items() if count}
         elif counts[WRONG] and is_time(kind):
             unreadable[column] = counts[WRONG], place_of(con, name, first) + likely_format(counts)
         elif counts[WRONG]:
             raise InputError(
                 f"{place_of(con, name, first)}: column '{column}' should hold {MEANING[kind]} and does not "
-                f"({counts[WRONG]} such rows); mend the file, or declare the column as text in the mapping."
+                f"({counts[WRONG]} such rows); fix the file, or declare the column as text in the mapping."
             )
         if counts.get("offset"):
             offsets[column] = counts["offset"]
         con.execute(f"ALTER TABLE {quoted(name)} DROP COLUMN _note_{number}")
     facts = {"times_with_offset": offsets, "comparators": {c: n for c, n in comparators.items() if n}}
-    return Loaded(rows.places, height, unreadable, {name: fact for name, fact in facts.items() if fact})
+    return LoadedTable(rows.places, height, unreadable, {name: fact for name, fact in facts.items() if fact})

@@ -1,4 +1,4 @@
-"""Names of files, tables and columns, matched without regard to case: exports differ in nothing so often."""
+"""Case-insensitive names of files, tables and columns, because case is what exports most often differ in."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from sequela.errors import InputError
 
 
-def find_name(name: str, found: Iterable[str], place: object, what: str) -> str | None:
-    """The one of `found` that is `name`: letter by letter, else without regard to case; None where there is none.
+def find_name(name: str, present: Iterable[str], place: object, what: str) -> str | None:
+    """The name in `present` that equals `name`, exactly or else case-insensitively; None if there is none.
 
     Raises:
-        InputError: where two would do, both called `what` ("column") in the message about `place`.
+        InputError: if two match; the message about `place` calls them `what` ("column").
     """
-    found = list(found)
-    alike = [other for other in found if other == name]
-    alike = alike or [other for other in found if other.casefold() == name.casefold()]
+    present = list(present)
+    alike = [other for other in present if other == name]
+    alike = alike or [other for other in present if other.casefold() == name.casefold()]
     if len(alike) > 1:
         raise InputError(
             f"{place} has two {what}s named '{alike[0]}'"
@@ -27,22 +27,22 @@ def find_name(name: str, found: Iterable[str], place: object, what: str) -> str 
 
 
 def find_paths(folder: Path, pattern: str) -> list[Path]:
-    """The files below `folder` that match a glob pattern without regard to case, in order.
+    """The files below `folder` that match a glob pattern case-insensitively, sorted.
 
     Raises:
-        InputError: where two files have the same name but for case: one is a copy, and nobody knows which.
+        InputError: if two file names differ only in case: one may be a copy, and we cannot know which.
     """
     paths = sorted(path for path in folder.glob(_any_case(pattern)) if path.is_file())
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(str(path).casefold(), path)
         if other is not path:
-            raise InputError(f"{other} and {path} have the same name but for case: move one of them away.")
+            raise InputError(f"{other} and {path} have names that differ only in case: move one of them away.")
     return paths
 
 
 def _any_case(pattern: str) -> str:
-    """A glob pattern that matches what `pattern` does, in capitals and small letters."""
+    """The glob pattern `pattern`, made case-insensitive."""
     made, inside = [], False
     for letter in pattern:
         if letter in "[]":

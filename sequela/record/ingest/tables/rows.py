@@ -1,4 +1,4 @@
-"""What the readers of files and of databases hand over."""
+"""The rows of one raw table, from a file or a database."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RawRows:
-    """The rows of one raw table, which are there to be read once.
+    """The rows of one raw table; they can be read once.
 
     Attributes:
         places: the files below the raw folder, or the table of the database ("SCHEMA.TABLE").
-        sql: a query that gives the mapping's columns, and `_file`, the place of each row.
-        typed: whether columns may have types of their own; else every cell is text.
+        sql: a query for the mapping's columns and `_file`, the place of each row.
+        typed: whether columns may have types of their own; otherwise every cell is text.
     """
 
     places: tuple[str, ...]

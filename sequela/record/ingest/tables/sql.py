@@ -1,4 +1,4 @@
-"""Names and values as SQL writes them, and the SQL of a mapping as it runs."""
+"""Quotes names and values for SQL, and runs the SQL of a mapping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def quoted(name: str) -> str:
 
 
 def literal(value: object) -> str:
-    """`value` (a text, number, boolean or None) as an SQL literal."""
+    """`value` (a string, number, boolean or None) as an SQL literal."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, float) and not math.isfinite(value):
@@ -24,10 +24,10 @@ def literal(value: object) -> str:
 
 
 def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
-    """Execute SQL that holds the mapping's expressions; what is wrong with them is for its author to mend.
+    """Execute SQL with expressions of the mapping, whose errors are for its author to fix.
 
     Raises:
-        InputError: naming `place`, without any cell of the data (DuckDB's own message may quote a patient's).
+        InputError: naming `place`, without any cell of the data (which DuckDB's own message may quote).
     """
     try:
         con.execute(sql)
@@ -36,7 +36,7 @@ def run_sql(con: duckdb.DuckDBPyConnection, sql: str, place: str) -> None:
             f"{place}: a cell cannot be converted as the SQL asks; use try_cast or try_strptime."
         ) from error
     except duckdb.OutOfMemoryException as error:
-        raise InputError(f"{place}: more memory is needed than is allowed: give more with --memory.") from error
+        raise InputError(f"{place}: more memory is needed than is allowed: increase `memory`.") from error
     except duckdb.Error as error:
-        said = " ".join(str(error).split("LINE 1")[0].split())
-        raise InputError(f"{place}: {said}; mend the SQL of the mapping.") from error
+        message = " ".join(str(error).split("LINE 1")[0].split())
+        raise InputError(f"{place}: {message}; fix the SQL of the mapping.") from error

@@ -12,7 +12,7 @@ from sequela.record.ingest.tables.cells import (
     likely_format,
     notes,
     read_cell,
-    settle_value,
+    value_or_null,
 )
 
 
@@ -107,7 +107,7 @@ def test_types_of_columns():
     ):
         assert check_type(kind) is None
     for kind in ("int", "times %Y", "number %Y", "", "time "):
-        assert check_type(kind) == "is not known"
+        assert check_type(kind) == "is unknown"
     assert "'%Q'" in check_type("time %Y-%m-%d | %Q")
     assert "without a year" in check_type("time %d.%m.")
     assert is_time("time") and is_time("time %Y") and is_time("duration") and not is_time("quantity")
@@ -115,19 +115,19 @@ def test_types_of_columns():
 
 def test_zones():
     check_zone("America/New_York")
-    with pytest.raises(InputError, match="'Mars/Olympus' is no time zone"):
+    with pytest.raises(InputError, match="'Mars/Olympus' is not a time zone"):
         check_zone("Mars/Olympus")
 
 
 def test_the_sql_of_a_column(of):
     """The parts that a table is made of: value, sanity, notes."""
-    sql = settle_value("time %d.%m.%y", "_read")
+    sql = value_or_null("time %d.%m.%y", "_read")
     assert (
         of(f"{sql} FROM (SELECT {read_cell('time %d.%m.%y', '$1', 'UTC')} AS _read)", "05.01.20")[0].year
         == 2020
     )
     assert of(f"{sql} FROM (SELECT TIMESTAMP '0020-01-05' AS _read)") == (None,)
-    assert settle_value("number", "x") == settle_value("text", "x") == "x"
+    assert value_or_null("number", "x") == value_or_null("text", "x") == "x"
     noted = notes("time", "$1", "NULL::TIMESTAMP")
     found = {name: of(condition, "03/14/2020 08:30")[0] for name, condition in noted.items()}
     assert [name for name, holds in found.items() if holds] == ["wrong", "%m/%d/%Y", "%H:%M"]

@@ -100,7 +100,7 @@ def test_a_wrong_encoding_is_named_with_the_line():
 def test_an_open_quote_is_no_endless_row(monkeypatch):
     monkeypatch.setattr(csv_stream, "BLOCK", 1000)
     monkeypatch.setattr(csv_stream, "LONGEST", 5000)
-    refused('a,b\n1,"SECRET\n' + "2,3\n" * 5000, words="a row without an end")
+    refused('a,b\n1,"SECRET\n' + "2,3\n" * 5000, words="a row that never ends")
     assert len(read('a,b\n1,"x"\n' + "2,3\n" * 5000)) == 5001
 
 

@@ -46,7 +46,7 @@ def test_shapes_stand_for_what_they_say():
             "column 'a' has the type 3; give one of text, integer, number, boolean, json, Coding, Self",
         ),
         ({"a": "Self"}, "nested deeper than"),
-        ({"Id": "text", "id": "text"}, "column 'id' stands twice"),
+        ({"Id": "text", "id": "text"}, "column 'id' is listed twice"),
     ],
 )
 def test_what_no_column_can_be(columns, words):

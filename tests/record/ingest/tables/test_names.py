@@ -30,5 +30,5 @@ def test_files_are_found_in_any_case(tmp_path):
 def test_two_files_that_differ_only_in_case(tmp_path):
     for name in ("person.csv", "PERSON.csv"):
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"PERSON\.csv and .*person\.csv have the same name but for case"):
+    with pytest.raises(InputError, match=r"PERSON\.csv and .*person\.csv have names that differ only in case"):
         find_paths(tmp_path, "person.csv")

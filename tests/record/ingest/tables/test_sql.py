@@ -24,6 +24,6 @@ def test_other_values():
 
 def test_too_little_memory_is_not_the_mappings_fault():
     con = duckdb.connect(config={"memory_limit": "20MB", "max_temp_directory_size": "0KB", "threads": 1})
-    with pytest.raises(InputError, match=r"x: more memory .* --memory"):
+    with pytest.raises(InputError, match=r"x: more memory .* increase `memory`"):
         run_sql(con, "SELECT list(range) FROM range(20000000)", "x")
     run_sql(con, "SELECT count(*) FROM range(20000000)", "x")
