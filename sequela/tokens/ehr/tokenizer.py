@@ -26,10 +26,9 @@ from sequela.tokens.vocabulary import FILE, Vocabulary, read_vocabulary, write_v
 
 @dataclass(frozen=True)
 class EhrTokenizer(EhrScheme):
-    """`sequela.tokens.tokenizer.Tokenizer` for EHR events: a scheme, with all that is done with it.
+    """A `sequela.tokens.tokenizer.Tokenizer` for EHR events: a scheme and everything that is done with it.
 
-    The scheme is a class of its own because encoding, decoding and the grammar look things up in it and stand between
-    the two.
+    The scheme is a separate class because encoding, decoding and the grammar need it, and this class needs them.
     """
 
     kind = "ehr"
@@ -49,7 +48,7 @@ class EhrTokenizer(EhrScheme):
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` (settings, tokens, interval means, cut points, bin centers) and the code maps."""
         bins = zip(self.bins.codes, self.bins.cuts, self.bins.centers, strict=True)
-        body = {
+        body = {  # spelled as in version 0.1
             "settings": asdict(self.settings),
             "maps": save_maps(self.maps, folder),
             "interval_means_minutes": self.intervals.means.tolist(),
