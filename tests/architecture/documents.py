@@ -18,6 +18,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+FILE = re.compile(r"(?<![\w/.-])((?:sequela|tests|bench|scripts|docs)/[\w./-]*\w)")
 RECORDS = "records"  # what was measured and with which command, as it was at the time
 
 
@@ -37,6 +38,16 @@ def broken_links(root: Path) -> list[str]:
             page = (path.parent / name).resolve() if name else path
             if not page.exists() or (heading and heading not in headings(page)):
                 result.append(f"{path.relative_to(root)}: {target}")
+    return result
+
+
+def missing_files(root: Path) -> list[str]:
+    """Files and modules of the repository that a page names, but that are not there."""
+    result = []
+    for path in documents(root):
+        names = sorted(set(FILE.findall(path.read_text())))
+        gone = [name for name in names if not (root / name).exists() and not (root / f"{name}.py").exists()]
+        result += [f"{path.relative_to(root)}: {name}" for name in gone]
     return result
 
 
