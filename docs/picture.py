@@ -130,7 +130,7 @@ def tell(demo: Path) -> Story:
             work / "meds",
             work / "simulated",
             task=TASK,
-            settings=sequela.SimulateSettings(rollouts=FUTURES),
+            rollouts=FUTURES,
         )
         sequela.predict(work / "simulated", work / "meds", work / "predictions", task=TASK, baselines=False)
         answer = pl.read_parquet(work / "predictions" / TASK / "sequela.parquet").row(0, named=True)
