@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -20,21 +21,32 @@ from sequela.record.ingest.report import IngestCounts, report_of, write_report
 from sequela.record.ingest.spill import EVENTS_PER_PART, database_in, scratch_in
 from sequela.record.ingest.tables.database import Database, raw_place
 from sequela.record.ingest.tables.sql import literal
-from sequela.record.schema import FRACTIONS
+from sequela.record.schema import DATA, FRACTIONS
 from sequela.workers import Workers, run
 
-MEMORY = "2GB"
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """How to ingest."""
+
+    fractions: tuple[float, float, float] = FRACTIONS
+    """Shares of the patients in the splits train, tuning and held_out."""
+    memory: str = "2GB"
+    """Memory limit for tables; what exceeds it spills to disk."""
+    events_per_shard: int = EVENTS_PER_PART
+    """Approximate number of events per file; changes nothing else."""
+
+    def __post_init__(self) -> None:
+        split_of(np.zeros(0, np.int64), self.fractions)  # checks the fractions before any work is done
 
 
 def ingest(
     source: str | Path,
     raw: str | Path | Database,
     out: Path,
+    settings: IngestSettings | None = None,
     *,
-    fractions: tuple[float, float, float] = FRACTIONS,
-    memory: str = MEMORY,
     workers: Workers | None = None,
-    events_per_shard: int = EVENTS_PER_PART,
     progress: Progress = silent,
 ) -> dict:
     """Make a MEDS dataset in the folder `out` from the raw tables at `raw`.
@@ -43,10 +55,7 @@ def ingest(
         source: the name of a shipped mapping (see `sequela.record.ingest.mapping_file`), the path of a mapping file, or
             "meds" for a MEDS dataset made by someone else.
         raw: the folder of raw files, a DuckDB file (*.duckdb, *.db), or the URI of a PostgreSQL server.
-        fractions: shares of the patients in the splits train, tuning and held_out.
-        memory: DuckDB's memory limit; tables beyond it spill to disk.
         workers: where the shards are processed; does not change the result.
-        events_per_shard: approximate number of events per file; changes nothing else.
 
     Returns:
         The report, also written to `out`/ingest.json. For every rule of the mapping
@@ -55,20 +64,21 @@ def ingest(
     Raises:
         InputError: if the mapping or the raw files are faulty, or `out` already holds a dataset.
     """
+    settings = settings or IngestSettings()
+    memory, size = settings.memory, settings.events_per_shard
     mapping = None if source == MEDS else load_mapping(source)
-    split_of(np.zeros(0, np.int64), fractions)  # checks the fractions before any work is done
     origin, out, reading = raw_place(raw), Path(out), _share(progress, 0, 70)
-    if (out / "data").exists():
+    if (out / DATA).exists():
         raise InputError(f"{out} holds a dataset already: choose another folder, or move that one away.")
     with scratch_in(out) as scratch:
         if mapping is None:
-            extraction = extract_meds(Path(str(origin)), scratch, memory, events_per_shard, reading)
+            extraction = extract_meds(Path(str(origin)), scratch, memory, size, reading)
         else:
-            extraction = extract_events(mapping, origin, scratch, memory, events_per_shard, reading)
+            extraction = extract_events(mapping, origin, scratch, memory, size, reading)
         if not extraction.events:
             by = mapping.path if mapping else "the rules of MEDS"
             raise InputError(f"{origin}: none of its rows makes an event under {by}; compare the two.")
-        parts = _parts(extraction, out, scratch, fractions)
+        parts = _parts(extraction, out, scratch, settings.fractions)
         counts = run(finalize, parts, workers, progress=_share(progress, 70, 95, "sort"))
         progress(95, 100, stage="write")
         totals = reduce(IngestCounts.plus, counts)

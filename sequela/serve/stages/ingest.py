@@ -45,15 +45,14 @@ def ingest(
     origin = raw_place(raw)
 
     def make(work: Path) -> dict:
-        from sequela.record.ingest.run import ingest
+        from sequela.record.ingest.run import IngestSettings, ingest
         from sequela.serve.pages.ingest import write_ingest_report
 
         result = ingest(
             source,
             origin,
             work,
-            fractions=fractions,
-            memory=memory,
+            IngestSettings(fractions, memory),
             workers=run.workers,
             progress=run.progress,
         )

@@ -12,7 +12,7 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
-from sequela.record.ingest.run import ingest
+from sequela.record.ingest.run import IngestSettings, ingest
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32}
@@ -45,7 +45,7 @@ def made(tmp_path):
             (tmp_path / "in/metadata").mkdir(exist_ok=True)
             (tmp_path / "in/metadata/dataset.json").write_text(json.dumps(facts))
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        report = ingest("meds", tmp_path / "in", tmp_path / "out", **options)
+        report = ingest("meds", tmp_path / "in", tmp_path / "out", IngestSettings(**options))
         check_meds(tmp_path / "out")
         return report
 

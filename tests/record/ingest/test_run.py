@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
-from sequela.record.ingest.run import ingest
+from sequela.record.ingest.run import IngestSettings, ingest
 from sequela.workers import Workers
 
 
@@ -163,7 +163,11 @@ def test_workers_and_shards_change_only_how_files_are_cut(clinic, tmp_path):
     report = clinic.ingest()
     many = tmp_path / "many"
     again = ingest(
-        clinic.folder / "clinic.toml", clinic.raw, many, workers=Workers(processes=2), events_per_shard=40
+        clinic.folder / "clinic.toml",
+        clinic.raw,
+        many,
+        IngestSettings(events_per_shard=40),
+        workers=Workers(processes=2),
     )
     assert len(list(many.glob("data/train/*.parquet"))) > 3
     assert again == report
@@ -187,7 +191,12 @@ def test_codes_say_how_often_and_in_which_unit(clinic):
     }
 
 
+def test_fractions_that_are_none_are_refused_before_any_work():
+    with pytest.raises(InputError, match="three nonnegative shares that sum to 1"):
+        IngestSettings(fractions=(0.5, 0.1, 0.1))
+
+
 def test_little_memory_is_enough(clinic):
     clinic.write()
-    report = ingest(clinic.folder / "clinic.toml", clinic.raw, clinic.folder / "out", memory="50MB")
+    report = ingest(clinic.folder / "clinic.toml", clinic.raw, clinic.folder / "out", IngestSettings(memory="50MB"))
     assert report["events"] == 13
