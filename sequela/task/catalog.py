@@ -62,14 +62,15 @@ def _read(path: Path) -> Task:
                 f"{path}: '{field}' is not a field of a task{nearest(str(field), FIELDS)}; the fields are "
                 f"{', '.join(FIELDS)}."
             )
-    kind = _text(fields, "kind", path)
-    if kind not in KINDS:
-        raise InputError(f"{path}: kind is '{kind}'{nearest(kind, KINDS)}; it is one of {', '.join(KINDS)}.")
+    name = _text(fields, "kind", path)
+    asks = KINDS.get(name)
+    if asks is None:
+        raise InputError(f"{path}: kind is '{name}'{nearest(name, KINDS)}; it is one of {', '.join(KINDS)}.")
     task = Task(
         name=_text(fields, "name", path),
         title=_text(fields, "title", path),
         dataset=_text(fields, "dataset", path),
-        asks=KINDS[kind],
+        asks=asks,
         cohort=_cohort(fields, path),
         event=_event(fields, path),
     )

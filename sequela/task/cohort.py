@@ -93,7 +93,8 @@ def requests(
     chosen = pl.concat([times["subject_id"] for times in asked.values()]).unique().sort()
     if patients is not None:
         chosen = chosen.head(patients)
-    return [_request(task, asked[task.name], chosen) for task in tasks]
+    kept = pl.col("subject_id").is_in(chosen.implode())
+    return [request(task, asked[task.name].filter(kept)) for task in tasks]
 
 
 def left_out(questions: pl.DataFrame, asked: Iterable[Request]) -> str:
@@ -139,10 +140,11 @@ def _present(questions: pl.DataFrame, meds: Path, split: str | None) -> pl.DataF
     return kept.select(QUESTION).sort(QUESTION)
 
 
-def _request(task: Task, times: pl.DataFrame, patients: pl.Series) -> Request:
+def request(task: Task, times: pl.DataFrame) -> Request:
+    """What a simulation is asked for `task` at the questions `times`."""
     return Request(
         task.name,
-        times.filter(pl.col("subject_id").is_in(patients.implode())),
+        times,
         task.outcome,
         task.ends,
         None if task.horizon is None else -(-task.horizon // MINUTE),

@@ -1,4 +1,4 @@
-"""Labels of whole cohorts at once: `Task.label` in polars, for real events and for imagined ones."""
+"""Labels of whole cohorts at once: `Task.label` in polars, for real and for simulated events."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
     """What `task.label` answers for every row of `times`, in one pass over `events`.
 
     Args:
-        events: MEDS columns, each timeline in order; `numeric_value` only where `task.by_value`. Imagined events also
-            carry `prediction_time` and `rollout`.
-        times: one question a row: `subject_id`, `prediction_time` and, for imagined events, `rollout`; optionally
-            `end`, the time until which the timeline is complete. Without it, real events tell (see `timelines`).
+        events: MEDS columns, every timeline in order; `numeric_value` is only needed if `task.by_value`. Simulated
+            events also have `prediction_time` and `rollout`.
+        times: one question per row: `subject_id`, `prediction_time` and, for simulated events, `rollout`; optionally
+            `end`, the time up to which the timeline is complete. Without it the events themselves tell (see
+            `sequela.record.timeline.timelines`).
 
     Returns:
-        `times` with `label` (Float64, null where `task.label` says None), `until_days` and `decided`, what ended the
-        wait: "outcome"; "end", an `ends` event; "horizon", to which the timeline is complete; or "censored", the
-        timeline ends too early to know. `until_days` (Float64): days from the prediction time until then, 0 where the
-        timeline ended before. A count is never decided by an outcome.
+        `times` with `label` (Float64, null if `task.label` is None), `until_days`, and `decided`, which says what ended
+        the wait: "outcome"; "end", an event of `task.ends`; "horizon", up to which the timeline is complete; or
+        "censored", because the timeline ends too early. `until_days` (Float64) is the number of days from the
+        prediction time until then, 0 if the timeline ended before it. A count is never decided by an outcome.
     """
     key = [column for column in KEY if column in times.columns]
     asked = times if "end" in times.columns else times.join(_ends(events), on="subject_id", how="left")
@@ -39,7 +40,7 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         )
         .filter(pl.col("time").is_between(pl.col("prediction_time"), pl.coalesce("_limit", "time")))
         .group_by(key)
-        .agg(**_gathered(task))
+        .agg(**_decisive(task))
     )
     complete = (pl.col("end") >= pl.col("_limit")).fill_null(False)
     decided = (
@@ -57,15 +58,15 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
     )
 
 
-def _gathered(task: Task) -> dict[str, pl.Expr]:
-    """What the events inside the horizon show of one question: `_ending`, and what the kind's rule gathers."""
+def _decisive(task: Task) -> dict[str, pl.Expr]:
+    """What the events inside the horizon show about one question: `_ending`, and the columns of the kind's rule."""
     ending = pl.col("time").filter(matches(task.ends)).min()
     counts = matches(task.outcome) & task.event.admitted() if task.by_value else matches(task.outcome)
-    return {"_ending": ending, **task.asks.labels.gather(Counting(counts, ending, task.event.at_least))}
+    return {"_ending": ending, **task.asks.labels.columns(Counting(counts, ending, task.event.at_least))}
 
 
 def _limit(task: Task) -> pl.Expr:
-    """The last moment at which an event counts; null where there is no horizon."""
+    """The last moment at which an event counts; null without a horizon."""
     if task.horizon is None:
         return pl.lit(None, pl.Datetime("us"))
     return pl.col("prediction_time") + pl.duration(microseconds=task.horizon)

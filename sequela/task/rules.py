@@ -55,7 +55,7 @@ class LabelRule:
             "all" of them are needed up to an end or the horizon, or "none" does by its code alone.
         by_value: whether the numbers of events bear on the answer even without bounds.
         label: of one timeline; None if it is not known.
-        gather: columns of one question: `_outcome`, when the label was decided by outcome events (null: not), and what
+        columns: of one question: `_outcome`, when the label was decided by outcome events (null: not), and what
             else `value` needs.
         value: the label, from these columns and `decided`; null if it is not known. Must agree with `label`.
     """
@@ -63,7 +63,7 @@ class LabelRule:
     counted: str
     by_value: bool
     label: Callable[[Reading], float | None]
-    gather: Callable[[Counting], dict[str, pl.Expr]]
+    columns: Callable[[Counting], dict[str, pl.Expr]]
     value: pl.Expr
 
 

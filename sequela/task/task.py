@@ -52,7 +52,7 @@ class Task:
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, flat, as manifests hold them and `sequela tasks --json` prints them."""
+        """All fields, flat, as manifests and `sequela tasks` hold them."""
         cohort, event = self.cohort, self.event
         repeated = {} if cohort.occurrence == FIRST else {"occurrence": cohort.occurrence}
         return {

@@ -49,25 +49,16 @@ def predict(
     if folder.exists:
         first = settings.rollouts if "rollouts" in run.given else None
         if not run.given & {"estimator", "settings"}:
-            settings = replace(settings, estimator=folder.estimator())
+            settings = replace(settings, estimator=folder.estimator() or settings.estimator)
     else:
         simulated = out.with_name(out.name + "-simulated")
         simulate(model, meds, simulated, ask=ask, settings=settings, progress=run.progress)
 
     def make(work: Path) -> dict:
-        from sequela.task.answers.predict import predict
+        from sequela.task.answers.predict import PredictSettings, predict
 
-        return predict(
-            simulated,
-            meds,
-            work,
-            tasks,
-            estimator=settings.estimator,
-            first=first,
-            baselines=baselines,
-            seed=settings.seed,
-            progress=run.progress,
-        )
+        chosen = PredictSettings(settings.estimator, first, baselines, settings.seed)
+        return predict(simulated, meds, work, tasks, chosen, run.progress)
 
     identity = {
         **ask.task_identity(),

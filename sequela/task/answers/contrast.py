@@ -1,17 +1,17 @@
-"""Two simulations of the same patients, one from their histories as recorded and one from edited ones, compared.
+"""Contrasts: two simulations of the same patients, from their histories as recorded and as edited, compared.
 
-A rollout's random numbers come from its patient, its prediction time and its number, not from the history. So rollout
-j of one arm and rollout j of the other draw the same numbers, and much of the noise of sampling falls out of their
-difference (common random numbers). With weights w and v that sum to 1 over the rollouts of a question, scores x as
+A rollout's random numbers depend on its patient, prediction time and number, not on the history. So rollout j of one
+arm and rollout j of the other use the same random numbers, and much of the sampling noise cancels in their difference
+(common random numbers). With weights w and v that sum to 1 over the rollouts of a question, scores x as
 recorded and y edited, and their means m and k, the standard error of k - m is
 
     sqrt(sum_j (a_j - b_j)^2),  b_j = w_j (x_j - m) / sqrt(1 - sum(w^2)),  a_j = v_j (y_j - k) / sqrt(1 - sum(v^2)),
 
-for equal weights that of the mean of the differences y_j - x_j. Without pairing it would be
-sqrt(sum_j (a_j^2 + b_j^2)). Medians have the same two errors by bootstrap: of rollout numbers, drawn once for both arms
-or apart.
+with equal weights that of the mean of the differences y_j - x_j. Without pairing it would be
+sqrt(sum_j (a_j^2 + b_j^2)). Medians get the same two errors by bootstrap: of rollout numbers, drawn once for both arms
+or separately.
 
-Shape letters: Q questions, N rollouts of each by number.
+Shape letters: Q questions, N rollouts per question (column j is rollout number j).
 """
 
 from __future__ import annotations
@@ -46,29 +46,28 @@ def contrast(
 
     Args:
         times: the cohort, `subject_id` and `prediction_time`.
-        as_recorded, what_if: folders of imagined timelines, made with the same settings; the second from edited
-            histories.
+        as_recorded, what_if: simulated folders, made with the same settings; the second from edited histories.
         estimator: as for `sequela.task.answers.estimate.estimate`.
 
     Returns:
-        One row a question that both arms simulated, in order: `subject_id`, `prediction_time`, `changed` (whether the
-        model read another history), `as_recorded` and `what_if` (the answers; a risk above 1 is shown as 1),
-        `difference` (of the answers before that cut, so that it is unbiased; null where an arm has none),
-        `standard_error` (what sampling leaves open, with the rollouts paired by number; null with fewer than 2 in an
-        arm), `unpaired_error` (the same had they not been paired), `rollouts` (that both arms can use), `estimator`.
+        One row per question that both arms simulated, in order: `subject_id`, `prediction_time`, `changed` (whether the
+        edits changed what the model reads), `as_recorded` and `what_if` (the answers; a risk above 1 is shown as 1),
+        `difference` (before that clipping, so that it is unbiased; null if an arm has no answer), `standard_error` (of
+        sampling, with the rollouts paired by number; null with fewer than 2 in an arm), `unpaired_error` (the same
+        without pairing), `rollouts` (that give an answer in both arms), `estimator`.
 
     Raises:
-        InputError: where the arms have no question in common, or were simulated in different ways.
+        InputError: if the arms have no question in common, or were simulated in different ways.
     """
     arms, used = [], []
     folders = SimulatedFolder(as_recorded), SimulatedFolder(what_if)
     for folder in folders:
-        found, name = scores(task, folder, folder.rollouts(), estimator)
-        arms.append(found)
+        scored, name = scores(task, folder, folder.rollouts(), estimator)
+        arms.append(scored)
         used.append(name)
     plans = folders[0].budget(), folders[1].budget()
     if used[0] != used[1] or plans[0] != plans[1]:
-        raise InputError(f"{as_recorded} and {what_if} were simulated in different ways: simulate both anew.")
+        raise InputError(f"{as_recorded} and {what_if} were simulated in different ways: simulate both again.")
     asked = times.select(QUESTION).sort(QUESTION)
     for arm in arms:
         asked = asked.join(arm, on=QUESTION, how="semi", maintain_order="left")
@@ -98,20 +97,21 @@ def contrast(
 def summary(
     contrasts: pl.DataFrame, kind: str, *, everyone: bool = False, seed: int = 0
 ) -> dict[str, object]:
-    """What the contrasts of one task say on the whole.
+    """The contrasts of one task, summarized.
 
     Args:
         contrasts: as from `contrast`.
-        kind: of the task.
-        everyone: also those whose histories the model reads as recorded; their differences are 0.
+        kind: name of the task's kind.
+        everyone: include questions whose history the edits did not change; their differences are 0.
         seed: of the bootstrap.
 
     Returns:
-        `patients` and `changed`, how many were simulated and read otherwise; `compared`, how many of them count here;
-        `unanswered`, how many do not since an arm has no answer for them; the means `as_recorded`, `what_if` and
-        `difference` over those compared, the last with its 95 % interval by bootstrap of patients; `standard_error` of
-        the mean difference, from sampling futures alone; `variance_removed`, the share of the sampling variance that
-        common random numbers took away, below 0 where they added; and `rollouts`, pairs. None for what is not defined.
+        `patients`, how many questions were simulated, and `changed`, how many of their histories the edits changed;
+        `compared`, how many count here; `unanswered`, how many do not, because an arm has no answer; the means
+        `as_recorded`, `what_if` and `difference` over those compared, the last with its 95 % interval by bootstrap of
+        patients; `standard_error` of the mean difference, from sampling alone; `variance_removed`, the share of the
+        sampling variance that common random numbers removed (negative if they added some); and `rollouts`, the number
+        of pairs. None for what is not defined.
     """
     chosen = contrasts if everyone else contrasts.filter("changed")
     known = chosen.filter(pl.col("difference").is_not_null())
@@ -146,7 +146,7 @@ def _mean(known: pl.DataFrame, seed: int) -> Estimate:
 
 
 def _matrix(asked: pl.DataFrame, arm: pl.DataFrame, count: int) -> np.ndarray:
-    """The scores of an arm by question and rollout number; NaN where there is none."""
+    """The scores of an arm by question and rollout number; NaN for none."""
     placed = arm.join(asked.with_row_index("question"), on=QUESTION)
     out = np.full((asked.height, count), np.nan)
     out[placed["question"].to_numpy(), placed["rollout"].to_numpy()] = (
@@ -159,13 +159,13 @@ def _of_means(
     x_QN: np.ndarray, y_QN: np.ndarray, w_QN: np.ndarray, v_QN: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """Weighted means of both arms, their difference, and its paired and unpaired standard errors [Q]."""
-    (m, b_QN), (k, a_QN) = _centred(x_QN, w_QN), _centred(y_QN, v_QN)
+    (m, b_QN), (k, a_QN) = _centered(x_QN, w_QN), _centered(y_QN, v_QN)
     paired, unpaired = np.sqrt(((a_QN - b_QN) ** 2).sum(1)), np.sqrt((a_QN**2 + b_QN**2).sum(1))
     return m, k, k - m, paired, unpaired
 
 
-def _centred(x_QN: np.ndarray, w_QN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean [Q], and what each rollout adds to its error [Q, N], NaN with fewer than 2 of them."""
+def _centered(x_QN: np.ndarray, w_QN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [Q], and the contribution of each rollout to its error [Q, N]; NaN with fewer than 2 rollouts."""
     known = ~np.isnan(x_QN)
     x_QN, w_QN = np.where(known, x_QN, 0), np.where(known, w_QN, 0)
     mean = np.where(known.any(1), (w_QN * x_QN).sum(1), np.nan)
@@ -175,7 +175,7 @@ def _centred(x_QN: np.ndarray, w_QN: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _of_medians(x_QN: np.ndarray, y_QN: np.ndarray) -> tuple[np.ndarray, ...]:
-    """As `_of_means`, of medians; the errors are NaN where a median is not reached in some draw."""
+    """As `_of_means`, for medians; an error is NaN if a median is not reached in some draw."""
     generator = np.random.default_rng(0)
     together, apart = [], []
     with np.errstate(invalid="ignore"):
@@ -191,7 +191,7 @@ def _of_medians(x_QN: np.ndarray, y_QN: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _median(x_QN: np.ndarray) -> np.ndarray:
-    """The median [Q] of what is not NaN; infinite where half is, NaN where nothing is left."""
+    """The median [Q] of what is not NaN; infinite if half of it is, NaN if nothing is left."""
     ordered, count = np.sort(x_QN, axis=1), (~np.isnan(x_QN)).sum(1)
     middle = [np.maximum(count - 1, 0) // 2, count // 2]
     low, high = (
@@ -201,11 +201,11 @@ def _median(x_QN: np.ndarray) -> np.ndarray:
 
 
 def _marked(asked: pl.DataFrame, rollouts: pl.DataFrame) -> pl.DataFrame:
-    """`asked` with `changed`; nothing was where the table does not tell of it."""
+    """`asked` with `changed`; false if the table does not say."""
     if "changed" not in rollouts.columns:
         return asked.with_columns(changed=pl.lit(False))
-    told = rollouts.group_by(QUESTION).agg(pl.col("changed").first())
-    return asked.join(told, on=QUESTION, how="left", maintain_order="left")
+    marks = rollouts.group_by(QUESTION).agg(pl.col("changed").first())
+    return asked.join(marks, on=QUESTION, how="left", maintain_order="left")
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One answer a question from its rollouts, with the error that sampling alone leaves in it."""
+"""From the rollouts of a simulation to one answer per question, with its sampling error."""
 
 from __future__ import annotations
 
@@ -39,15 +39,13 @@ class Simulation(Protocol):
 def estimate(
     task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str, level: float = LEVEL
 ) -> pl.DataFrame:
-    """The answers that imagined futures give to `task`.
+    """The answers of a simulation to `task`.
 
-    Binary tasks: "scope" is the mean over the rollouts of their summed hazards, at most 1; "reach" that of the chance
-    that the outcome came, over rollouts that avoid it; "mc" the share of rollouts with the outcome among those that
-    decide it (arXiv 2602.03730); see `sequela.rollout.estimators`. "auto", and what there are no rollouts for,
-    takes what there is; a task without hazards (`Task.has_hazard`) takes "mc" in any case: one simulation serves tasks
-    of all sorts. Numbers: the median of the rollouts for "time" and "value", their mean for "count", which is the
-    expected count. A rollout that is not known to have reached the outcome of kind "time", because it ended, passed the
-    horizon or was cut off, counts as later than any other.
+    Risks: "scope" is the mean of the summed hazards of each rollout, at most 1; "reach" the mean chance that the
+    outcome came, over rollouts that exclude it; "mc" the share of rollouts with the outcome among those that give an
+    answer (arXiv 2602.03730; see `sequela.rollout.estimators`). If the estimator asked for was not simulated, or is
+    "auto", the one that was is used. A task without hazards (`Task.has_hazard`) always takes "mc", and numbers what
+    their kind says (`Kind.answer`), so that one simulation serves all tasks.
 
     Args:
         simulation: where the rollouts and their events come from.
@@ -55,11 +53,11 @@ def estimate(
         level: for numbers, the share of the rollouts between `low` and `high`.
 
     Returns:
-        One row a question: `subject_id`, `prediction_time`, `prediction` (null where no rollout is decidable, or where
-        half of the rollouts do not reach the outcome of kind "time"), `standard_error`, `low` and `high` (for risks the
-        95 % interval that sampling leaves open; for numbers see `level`, null where they are not reached), `rollouts`
-        (decidable ones; for kind "value" those with a value), `undecidable_rollouts`, `tokens` sampled for them, and
-        `estimator`, the one that was used: "scope", "mc", "reach", "median" or "mean".
+        One row per question: `subject_id`, `prediction_time`, `prediction` (null if no rollout gives an answer, or half
+        of them never reach the outcome of kind "time"), `standard_error`, `low` and `high` (of risks the 95 % interval
+        of sampling; of numbers see `level`, null if not reached), `rollouts` (that give an answer),
+        `undecidable_rollouts`, `tokens` sampled for all of them, and `estimator`, the one that was used: "scope", "mc",
+        "reach", "median" or "mean".
 
     Raises:
         InputError: for an unknown estimator or level, or if the hazards of this task were not recorded.
@@ -73,14 +71,13 @@ def estimate(
 def scores(
     task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str
 ) -> tuple[pl.DataFrame, str]:
-    """What each rollout says to `task`, by the estimator that `estimate` would use, and the name of that one.
+    """What each rollout contributes to the answer, and the name of the estimator that `estimate` would use.
 
     Args:
         simulation, rollouts, estimator: as for `estimate`.
 
     Returns:
-        `KEY` and `score` (Float64): what is averaged or of which the median is taken. Null where the rollout decides
-        nothing; infinite where it does not reach the outcome of kind "time".
+        `KEY`, `tokens`, `score` (Float64; null: no answer; infinite: later than any other) and `known`.
 
     Raises:
         InputError: see `estimate`.
@@ -98,14 +95,14 @@ def scores(
 
 
 def _ordinary(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.DataFrame:
-    """The rollouts that avoid nothing."""
-    own = rollouts.filter(pl.col("avoids").is_null())
-    if own.is_empty() and not rollouts.is_empty():
+    """The rollouts that exclude nothing."""
+    ordinary = rollouts.filter(pl.col("avoids").is_null())
+    if ordinary.is_empty() and not rollouts.is_empty():
         raise InputError(
             f"{simulation} holds only futures without the outcome of '{task.name}', whose events do not show how often "
             "it comes: predict with the estimator reach, or simulate with the estimator mc."
         )
-    return own
+    return ordinary
 
 
 def _pool(
@@ -116,15 +113,15 @@ def _pool(
     there = [name for name in HAZARDS if score_column(name, task.name) in rollouts.columns]
     if not there:
         raise InputError(
-            f"{simulation} has no rollouts with the column '{score_column('scope', task.name)}': simulate again with "
-            f"--task {task.name}, or predict with the estimator mc."
+            f"{simulation} has no rollouts with the column '{score_column('scope', task.name)}': simulate the "
+            f"task {task.name} again, or predict with the estimator mc."
         )
     used = estimator if estimator in there else there[0]
     return rollouts.filter(pools[used]), score_column(used, task.name), used
 
 
 def answers(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.DataFrame:
-    """The answer that each imagined future gives to `task`: `rollouts` with the columns of `labels`."""
+    """The label that each rollout gives to `task`: `rollouts` with the columns of `labels`."""
     return labels(task, _outcomes(simulation, task), rollouts)
 
 

@@ -1,12 +1,12 @@
-"""When will it happen, if at all? Risk over time, and the time itself, from rollouts in which other events compete.
+"""Cumulative incidence: risk over time, and time to event, from rollouts in which other events compete.
 
-A rollout that runs out of tokens, or that is complete only up to the horizon, is censored there. Where nothing else can
-happen first the estimate is 1 less the curve of Kaplan and Meier. Where death can, that would count outcomes of the
-dead; the cumulative incidence of Aalen and Johansen (1978) does not: F(t) is the sum over outcome times u <= t of
-S(u-) d / n, with n rollouts still going on, d outcomes among them, and S the share with neither an outcome nor an end
-yet. It assumes that a rollout's being cut off tells nothing of what would have come.
+A rollout that is truncated, or complete only up to the horizon, is censored there. If nothing else can happen first,
+the estimate is 1 minus the Kaplan-Meier curve. If patients can die first, that would count outcomes of the dead; the
+cumulative incidence of Aalen and Johansen (1978) does not: F(t) is the sum over outcome times u <= t of S(u-) d / n,
+with n rollouts still at risk, d outcomes among them, and S the share with neither an outcome nor an end so far. It
+assumes that truncation is independent of what would have come.
 
-Shape letters: P questions, N rollouts of each (the most; rows are filled up), T times.
+Shape letters: P questions, N rollouts per question (the largest number; rows are padded), T times.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import polars as pl
 from sequela.errors import InputError
 from sequela.record.questions import QUESTION
 
-LEVEL = 0.95  # of the interval of the time
-CELLS = 1 << 20  # rollouts worked on at once
+LEVEL = 0.95  # of intervals of numbers
+CELLS = 1 << 20  # rollouts processed at once
 TINY = 1e-9  # sums of shares are compared up to this
 CENSORED, OUTCOME, END = range(3)
 CAUSES = {"outcome": OUTCOME, "end": END, "horizon": CENSORED, "censored": CENSORED}
@@ -33,16 +33,20 @@ def incidence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The probability that the outcome of one question has happened by each of the times `days_T`.
 
-    The standard error is that of the delta method (Dinse and Larson 1986; Marubini and Valsecchi 1995, section 10.2.1);
-    without censoring it is sqrt(F (1 - F) / N). It is 0 where no rollout had the outcome yet.
+    The standard error is by the delta method (Dinse and Larson 1986; Marubini and Valsecchi 1995, section 10.2.1);
+    without censoring it is sqrt(F (1 - F) / N). It is 0 before the first outcome.
+
+    >>> risk, error = incidence([1.0, 2.0, 3.0, 9.0], ["outcome", "end", "outcome", "horizon"], [2, 5])
+    >>> risk, error.round(3)
+    (array([0.25, 0.5 ]), array([0.217, 0.25 ]))
 
     Args:
-        until_N: days until each rollout was decided or cut off.
-        decided_N: how, as from `labels`: "outcome", "end" (competes), "horizon" or "censored".
+        until_N: days until each rollout was decided or truncated.
+        decided_N: how, as in `labels`: "outcome", "end" (competes), "horizon" or "censored".
         days_T: days from the prediction time, not negative.
 
     Returns:
-        Risk [T] and standard error [T]; NaN at times that no rollout reaches, where that leaves the risk open.
+        Risk [T] and standard error [T]; NaN at times that no rollout reaches, unless the risk is final by then.
 
     Raises:
         InputError: for a negative time.
@@ -57,21 +61,24 @@ def incidence(
 def time_span(
     until_N: np.ndarray, decided_N: Sequence[str] | np.ndarray, level: float = LEVEL
 ) -> tuple[float | None, float | None, float | None]:
-    """The median time to the outcome of one question, and the interval that holds a share `level` of the times.
+    """The median time to the outcome of one question, and the interval that contains a share `level` of the times.
 
-    The time is "never" where an end comes first, so each of the three is the day by which the incidence has grown to
-    its share, or None where it never does before the rollouts end (restricted by the horizon).
+    If an end comes first, the time is "never". So each of the three is the day by which the incidence has reached its
+    share, or None if it does not before the rollouts end (at the horizon, for example).
+
+    >>> time_span([1.0, 2.0, 3.0, 9.0], ["outcome", "outcome", "outcome", "end"])
+    (2.5, 1.0, None)
 
     Args:
         until_N, decided_N: as for `incidence`.
-        level: between 0 and 1. Fewer than 2 / (1 - level) - 1 rollouts (39 for 95 %) hold less than that between
-            the least and the greatest.
+        level: between 0 and 1. With fewer than 2 / (1 - level) - 1 rollouts (39 for 95 %) even the range from the least
+            to the greatest contains less than that.
 
     Returns:
         Median, low, high: days.
 
     Raises:
-        InputError: for a level that is none.
+        InputError: for a level that is not between 0 and 1.
     """
     curves = _Curves.of(
         np.asarray(until_N, np.float64)[None], _causes(decided_N)[None], np.array([len(until_N)])
@@ -84,26 +91,26 @@ def incidences(answered: pl.DataFrame, days: Sequence[float]) -> pl.DataFrame:
     """`incidence` of every question in a frame.
 
     Args:
-        answered: one row a rollout: `subject_id`, `prediction_time`, `until_days`, `decided`, as from `labels` or
+        answered: one row per rollout: `subject_id`, `prediction_time`, `until_days`, `decided`, as from `labels` or
             `estimate.answers` for a task of kind binary or time.
         days: T times.
 
     Returns:
-        T rows a question, in order: `subject_id`, `prediction_time`, `days`, `risk`, `standard_error`; the last two
-        null where `incidence` is NaN.
+        T rows per question, in order: `subject_id`, `prediction_time`, `days`, `risk`, `standard_error`; the last two
+        null if `incidence` is NaN.
     """
     days_T = _days(days)
     parts = []
     for asked, curves in _questions(answered):
         risk_PT, error_PT = curves.at(days_T)
         rows = asked.select(pl.all().repeat_by(len(days_T)).explode())
-        found = {
+        columns = {
             "days": np.tile(days_T, asked.height),
             "risk": risk_PT.ravel(),
             "standard_error": error_PT.ravel(),
         }
         parts.append(
-            rows.with_columns(pl.Series(name, column).fill_nan(None) for name, column in found.items())
+            rows.with_columns(pl.Series(name, column).fill_nan(None) for name, column in columns.items())
         )
     return pl.concat(parts)
 
@@ -112,7 +119,7 @@ def time_spans(answered: pl.DataFrame, level: float = LEVEL) -> pl.DataFrame:
     """`time_span` of every question in a frame like that of `incidences`.
 
     Returns:
-        One row a question, in order: `subject_id`, `prediction_time`, `median`, `low`, `high` (days, null where not
+        One row per question, in order: `subject_id`, `prediction_time`, `median`, `low`, `high` (days; null if not
         reached).
     """
     parts = []
@@ -128,16 +135,20 @@ def time_spans(answered: pl.DataFrame, level: float = LEVEL) -> pl.DataFrame:
 
 
 def order_statistics(count: Any, level: float) -> tuple[Any, Any]:
-    """Which of `count` ordered numbers, from 1, bound the interval that holds a further one with probability `level`.
+    """Ranks, from 1, of the two of `count` ordered numbers between which a further one falls with probability `level`.
 
-    Between the k-th and the m-th of n falls a further one with probability (m - k) / (n + 1) (Wilks 1941). Rounded so
-    that it is `level` or more; of fewer than 2 / (1 - level) - 1, 39 for 95 %, the least and the greatest.
+    A further number falls between the k-th and the m-th of n with probability (m - k) / (n + 1) (Wilks 1941). The ranks
+    are rounded so that this is `level` or more; with fewer than 2 / (1 - level) - 1 numbers (39 for 95 %) they are the
+    first and the last.
+
+    >>> order_statistics(np.array([10, 39, 200]), 0.95)
+    (array([1., 1., 5.]), array([ 10.,  39., 196.]))
 
     Args:
-        count: an array, or an expression of polars; so are the results.
+        count: an array, or a polars expression; so are the results.
 
     Raises:
-        InputError: for a level that is none.
+        InputError: for a level that is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise InputError(f"the level of an interval is {level}; give a share between 0 and 1, such as 0.95.")
@@ -147,10 +158,10 @@ def order_statistics(count: Any, level: float) -> tuple[Any, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Curves:
-    """The steps of P curves, one a rollout, in the order of time.
+    """The steps of P curves, one per rollout, in the order of time.
 
     Attributes:
-        until_PN: days, infinite where a question has fewer rollouts than N.
+        until_PN: days; infinite if a question has fewer rollouts than N.
         risk_PN, error_PN: the incidence after each step, and its standard error.
         free_PN: the share S with neither an outcome nor an end.
         count_P: how many rollouts there are.
@@ -166,8 +177,8 @@ class _Curves:
     def of(cls, until_PN: np.ndarray, cause_PN: np.ndarray, count_P: np.ndarray) -> _Curves:
         """From rollouts in any order.
 
-        Rollouts that are decided at the same time are taken one by one, before those cut off then: the products and
-        sums telescope, so that the curve is the usual one.
+        Rollouts that are decided at the same time are taken one by one, before those that are truncated then: the
+        products and sums telescope, so the curve is the usual one.
         """
         order = np.lexsort((cause_PN == CENSORED, until_PN), axis=-1)
         until_PN, cause_PN = (np.take_along_axis(x, order, axis=-1) for x in (until_PN, cause_PN))
@@ -195,7 +206,7 @@ class _Curves:
         return cls(until_PN, risk, np.sqrt(np.maximum(variance, 0)), free, count_P)
 
     def at(self, days_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Risk and standard error [P, T] at each time; NaN where nobody is followed so long and the risk is open."""
+        """Risk and standard error [P, T] at each time; NaN if no rollout lasts so long and the risk is not final."""
         passed_PT = np.stack([(self.until_PN <= day).sum(axis=1) for day in days_T], axis=1)
         last_P = self.count_P[:, None] - 1
         still_open = np.take_along_axis(self.free_PN, last_P, axis=1) > TINY
@@ -208,9 +219,9 @@ class _Curves:
         return read(self.risk_PN), read(self.error_PN)
 
     def span(self, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Median, low and high [P], days; infinite where not reached."""
+        """Median, low and high [P], days; infinite if not reached."""
         first_P, last_P = order_statistics(self.count_P, level)
-        # where the curve is flat at one half, the middle of the flat part, as of an even number of ordered times
+        # if the curve is flat at one half, the middle of the flat part, as for an even number of ordered times
         median_P = (self._reached(0.5 - TINY) + self._reached(0.5 + TINY)) / 2
         low_P, high_P = (self._reached(place_P / self.count_P - TINY) for place_P in (first_P, last_P))
         return median_P, low_P, high_P
@@ -223,7 +234,7 @@ class _Curves:
 
 
 def _questions(answered: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, _Curves]]:
-    """The questions in order, some at a time, with their curves."""
+    """The questions in order, several at a time, with their curves."""
     if answered.is_empty():
         raise InputError("there are no rollouts to read an incidence from: simulate first.")
     key = list(QUESTION)

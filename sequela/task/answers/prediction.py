@@ -1,7 +1,7 @@
-"""Predictions on disk: `<task>/<model>.parquet`, one row a question.
+"""Predictions on disk: `<task>/<model>.parquet`, one row per question.
 
-The first columns are those of the meds-evaluation schema. That schema admits no others and no missing labels, so
-`for_meds_evaluation` gives it the rows and columns it takes.
+The first columns are those of the meds-evaluation schema. That schema allows no others, and no missing labels, so
+`for_meds_evaluation` selects the rows and columns that it accepts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sequela.record.questions import QUESTION
 from sequela.record.validate import read_parquet
 from sequela.task.kinds import KINDS, kind_of_numbers, kind_of_probabilities
 
-SIMULATION = "sequela"  # the name of the model that simulates, among the names of the baselines
+SIMULATION = "sequela"  # the name of the simulation among the models
 BINARY = {
     "subject_id": pl.Int64,
     "prediction_time": pl.Datetime("us"),
-    "boolean_value": pl.Boolean,  # the truth; null where undecidable
+    "boolean_value": pl.Boolean,  # the truth; null: not known
     "predicted_boolean_value": pl.Boolean,
-    "predicted_boolean_probability": pl.Float32,  # null where no rollout was decidable
+    "predicted_boolean_probability": pl.Float32,  # null: no rollout gave an answer
 }
 NUMBER = {
     "subject_id": pl.Int64,
@@ -30,17 +30,17 @@ NUMBER = {
     "predicted_float_value": pl.Float32,
 }
 EXTRA = {
-    "until_days": pl.Float64,  # days until the truth was decided, or the patient was lost
-    "lost": pl.Boolean,  # whether the record ends before the truth was decided
+    "until_days": pl.Float64,  # days until the truth was known, or the patient was lost
+    "lost": pl.Boolean,  # whether the record ends before the truth is known
     "standard_error": pl.Float32,  # Monte Carlo; null for baselines and for a single rollout
-    # Of probabilities: the 95 % interval that sampling leaves open; of numbers: what holds most of the rollouts'
+    # Of probabilities: the 95 % interval of sampling; of numbers: the range of most rollouts
     "low": pl.Float32,
     "high": pl.Float32,
-    "rollouts": pl.Int32,  # decidable ones
+    "rollouts": pl.Int32,  # that gave an answer
     "undecidable_rollouts": pl.Int32,
     "tokens": pl.Int64,  # what the rollouts cost
 }
-KIND = "kind"  # of numbers; files of others have no such column, their numbers are days
+KIND = "kind"  # left out for binary tasks; files of others lack it, too, and their numbers are days
 
 
 def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
@@ -48,8 +48,8 @@ def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
 
     Args:
         answers: `subject_id`, `prediction_time`, `label`, `until_days` and `decided` (see `labels`; without the last,
-            who has no label was lost), `prediction`, and where the model simulates `standard_error`, `rollouts`,
-            `undecidable_rollouts`, for numbers `low` and `high`.
+            patients without a label count as lost), `prediction`; from a simulation also `standard_error`, `low`,
+            `high`, `rollouts`, `undecidable_rollouts`, `tokens`.
     """
     spec = KINDS[kind]
     if spec.numeric:
@@ -72,13 +72,13 @@ def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> tuple[str, pl.DataFrame]:
-    """The kind of task and one model's predictions, in the columns `write_predictions` takes, with `lost` (never null).
+    """The kind of task and one model's predictions, in the columns that `write_predictions` takes, and `lost`.
 
-    Any file in the meds-evaluation schema will do; its numbers are days. Without `until_days` nobody's follow-up is
-    known: the undecidable are dropped without weights. Without `lost` those without an answer are.
+    Any file in the meds-evaluation schema will do; its numbers are days. Without `until_days` the follow-up is unknown,
+    and patients without a label are dropped without weighting the others. Without `lost` they count as lost.
 
     Raises:
-        InputError: for a file that is none, or predictions that are none.
+        InputError: if the file does not hold predictions, or not valid ones.
     """
     if not path.exists():
         raise InputError(
@@ -110,14 +110,14 @@ def _kind(frame: pl.DataFrame, path: Path) -> str:
     """The kind that the file names; without a name, numbers are days and probabilities of kind binary."""
     names = frame[KIND].unique().to_list() if KIND in frame.columns else []
     if "predicted_float_value" in frame.columns:
-        kind = kind_of_numbers(names)
+        result = kind_of_numbers(names)
         choices = [name for name, spec in KINDS.items() if spec.numeric]
     else:
-        kind = kind_of_probabilities(names)
+        result = kind_of_probabilities(names)
         choices = [name for name, spec in KINDS.items() if not spec.numeric]
-    if kind is None:
+    if result is None:
         raise InputError(f"{path}: '{KIND}' is {names}; give one of {', '.join(choices)} in every row.")
-    return kind
+    return result
 
 
 def _check(answers: pl.DataFrame, kind: str, column: str, path: Path) -> None:
@@ -136,5 +136,5 @@ def _check(answers: pl.DataFrame, kind: str, column: str, path: Path) -> None:
 
 
 def for_meds_evaluation(predictions: pl.DataFrame) -> pl.DataFrame:
-    """What the package meds-evaluation accepts of a predictions file: rows with an answer, columns of its schema."""
+    """What the package meds-evaluation accepts of a predictions file: rows with a label, columns of its schema."""
     return predictions.filter(pl.col("boolean_value").is_not_null()).select(list(BINARY))

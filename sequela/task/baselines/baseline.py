@@ -16,11 +16,11 @@ from sequela.task.baselines.cox import fit_hazard, risk
 from sequela.task.scoring.censoring import censoring_weights
 from sequela.task.task import Task
 
-FEWEST = 5  # of each class; with fewer nothing but the prevalence can be fitted
-# in standard deviations: values are clipped there, since one wrong unit must not decide a linear model
+FEWEST = 5  # patients of each class; with fewer, only the prevalence is fitted
+# standard deviations at which values are clipped: one wrong unit must not decide a linear model
 OUTLIER = 5.0
 INVERSE_PENALTY = 0.03
-# shallow, slow and penalised, for a few hundred cases are all there is; chosen by cross-validation on training patients
+# shallow, slow and penalized, for a few hundred cases; chosen by cross-validation on training patients
 TREES = {
     "max_iter": 250,
     "learning_rate": 0.05,
@@ -28,7 +28,7 @@ TREES = {
     "min_samples_leaf": 50,
     "max_features": 0.2,
     "l2_regularization": 20.0,
-    "max_bins": 63,  # scikit-learn looks for the edges of weighted bins one by one: 255 take longer than the trees
+    "max_bins": 63,  # scikit-learn searches for the edges of weighted bins one by one: 255 take longer than the trees
 }
 
 Model = Callable[[np.ndarray], np.ndarray]
@@ -36,14 +36,14 @@ Model = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """Training patients and their answers.
+class TrainingSample:
+    """Training patients and their labels.
 
     Attributes:
-        values: float32 [N, F], the table of `Features`: age, sex, then the rest; NaN where unknown.
-        outcome: float64 [N]: 1, 0, or a number; NaN where there is none.
+        values: float32 [N, F], the table of `Features`: age, sex, then the rest; NaN if unknown.
+        outcome: float64 [N]: 1, 0, or a number; NaN for none.
         until_days: float64 [N], as from `labels`.
-        lost: bool [N], whether the record ended too early to know; None: all without an outcome were.
+        lost: bool [N], whether the record ended too early to know; None: true of all without an outcome.
     """
 
     values: np.ndarray
@@ -64,12 +64,12 @@ class Sample:
         return np.where(self.decided, weights, 0.0)
 
 
-# On busy cores the threads of the trees wait for each other, up to a hundred times longer than they work.
+# On busy cores the threads of the trees wait for each other, up to a hundred times longer than they work
 one_thread = threadpool_limits.wrap(limits=1)
 
 
 @one_thread
-def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
+def fit_baselines(task: Task, train: TrainingSample, seed: int = 0) -> dict[str, Model]:
     """The baselines of the task's kind, by name, fitted on `train`; those that it is too small for are left out."""
     if train.decided.sum() < 2 * FEWEST:
         return {}
@@ -80,33 +80,33 @@ def fit_baselines(task: Task, train: Sample, seed: int = 0) -> dict[str, Model]:
     return {name: model for name, model in fitted.items() if model is not None}
 
 
-def _both_classes(train: Sample) -> bool:
+def _both_classes(train: TrainingSample) -> bool:
     """Whether there are enough patients with and without the outcome."""
     outcome = train.outcome[train.decided]
     return bool(min(outcome.sum(), (1 - outcome).sum()) >= FEWEST)
 
 
-def _mean(train: Sample) -> Model:
+def _mean(train: TrainingSample) -> Model:
     share = np.average(train.outcome[train.decided], weights=train.weights[train.decided])
     return lambda values_NF: np.full(len(values_NF), share)
 
 
-def _logistic(train: Sample, columns: slice) -> Model:
-    scale = _standardiser(train.values[:, columns])
+def _logistic(train: TrainingSample, columns: slice) -> Model:
+    scale = _standardizer(train.values[:, columns])
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
     known = train.decided
     model.fit(scale(train.values[known, columns]), train.outcome[known], sample_weight=train.weights[known])
     return lambda values_NF: model.predict_proba(scale(values_NF[:, columns]))[:, 1]
 
 
-def _trees(train: Sample, seed: int) -> Model:
+def _trees(train: TrainingSample, seed: int) -> Model:
     model = HistGradientBoostingClassifier(**TREES, random_state=seed)
     _fit_trees(model, train)
     return one_thread(lambda values_NF: model.predict_proba(values_NF)[:, 1])
 
 
-def _cox(train: Sample, horizon_days: float) -> Model:
-    scale = _standardiser(train.values)
+def _cox(train: TrainingSample, horizon_days: float) -> Model:
+    scale = _standardizer(train.values)
     values = scale(train.values)
     happened, ended = train.outcome == 1, (train.outcome == 0) & (train.until_days < horizon_days)
     event = fit_hazard(values, train.until_days, happened, ridge=1 / INVERSE_PENALTY)
@@ -116,19 +116,19 @@ def _cox(train: Sample, horizon_days: float) -> Model:
     return lambda values_NF: risk(scale(values_NF), event, competing, horizon_days)
 
 
-def _median(train: Sample) -> Model:
+def _median(train: TrainingSample) -> Model:
     days, weights = train.outcome[train.decided], train.weights[train.decided]
     order = np.argsort(days)
     middle = days[order][np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)]
     return lambda values_NF: np.full(len(values_NF), middle)
 
 
-def _ridge(train: Sample, *, logarithmic: bool) -> Model:
-    """Days and counts on a logarithm, which is nearer to normal, its mean nearer to the median that MAE asks for."""
+def _ridge(train: TrainingSample, *, logarithmic: bool) -> Model:
+    """Days and counts on a logarithm: closer to normal, and its mean is closer to the median, which minimizes MAE."""
     there, back = (
         (np.log1p, lambda x: np.clip(np.expm1(x), 0, None)) if logarithmic else (np.asarray, np.asarray)
     )
-    scale = _standardiser(train.values)
+    scale = _standardizer(train.values)
     model = Ridge(alpha=1 / INVERSE_PENALTY)
     known = train.decided
     model.fit(scale(train.values[known]), there(train.outcome[known]), sample_weight=train.weights[known])
@@ -136,22 +136,22 @@ def _ridge(train: Sample, *, logarithmic: bool) -> Model:
 
 
 def _tree_regression(
-    train: Sample, seed: int, *, loss: str = "absolute_error", lowest: float | None = None
+    train: TrainingSample, seed: int, *, loss: str = "absolute_error", lowest: float | None = None
 ) -> Model:
     model = HistGradientBoostingRegressor(loss=loss, **TREES, random_state=seed)
     _fit_trees(model, train)
     return one_thread(lambda values_NF: np.clip(model.predict(values_NF), lowest, None))
 
 
-def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: Sample) -> None:
+def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: TrainingSample) -> None:
     known = train.decided
     values = train.values[known]
-    values[:, np.isnan(values).all(axis=0)] = 0  # the library cannot bin a column without a single value
+    values[:, np.isnan(values).all(axis=0)] = 0  # the library cannot bin a column without any value
     model.fit(values, train.outcome[known], sample_weight=train.weights[known])
 
 
-def _standardiser(values_NF: np.ndarray) -> Model:
-    """Mean 0, standard deviation 1 on these patients; clipped; what is unknown becomes the mean."""
+def _standardizer(values_NF: np.ndarray) -> Model:
+    """Scales to mean 0 and standard deviation 1 on these patients, clips, and replaces unknown values by the mean."""
     known = ~np.isnan(values_NF)
     count_F = np.maximum(known.sum(axis=0), 1)
     mean_F = np.where(known, values_NF, 0).sum(axis=0, dtype=np.float64) / count_F
@@ -160,21 +160,21 @@ def _standardiser(values_NF: np.ndarray) -> Model:
     return lambda rows_NF: np.nan_to_num(np.clip((rows_NF - mean_F) / unit_F, -OUTLIER, OUTLIER))
 
 
-def _survival(train: Sample, horizon_days: float | None) -> Model | None:
+def _survival(train: TrainingSample, horizon_days: float | None) -> Model | None:
     """Only a horizon and censoring make it a survival problem."""
     if horizon_days is None or train.decided.all() or not _both_classes(train):
         return None
     return _cox(train, horizon_days)
 
 
-def _counting_trees(train: Sample, seed: int) -> Model | None:
+def _counting_trees(train: TrainingSample, seed: int) -> Model | None:
     """The Poisson loss is not defined if all counts are 0."""
     if not train.outcome[train.decided].any():
         return None
     return _tree_regression(train, seed, loss="poisson", lowest=0.0)
 
 
-Fitter = Callable[[Sample, int, float | None], Model | None]
+Fitter = Callable[[TrainingSample, int, float | None], Model | None]
 """(training patients, seed, horizon in days) -> the fitted model; None if they are too few, or it does not apply."""
 FITTERS: dict[str, Fitter] = {
     "mean": lambda train, seed, days: _mean(train),

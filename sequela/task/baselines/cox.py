@@ -1,8 +1,8 @@
-"""Cox regression with a ridge penalty, and the risk at a horizon where other events compete.
+"""Cox regression with a ridge penalty, and the risk at a horizon with competing events.
 
-statsmodels' PHReg takes Newton steps without a penalty, which run away on the collinear columns of a history (last,
-mean, least and greatest of the same values), and its penalised fit takes minutes. Without a penalty the two agree
-(tested).
+The PHReg of statsmodels takes Newton steps without a penalty, which diverge on the collinear columns of a history
+(last, mean, least and greatest of the same values), and its penalized fit takes minutes. Without a penalty the two
+agree (tested).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ TOLERANCE = 1e-8  # of a coefficient
 
 
 @dataclass(frozen=True, eq=False)
-class Hazard:
-    """A proportional hazard: exp(x . beta) times a baseline that jumps at the T event times seen.
+class CoxHazard:
+    """A proportional hazard: exp(x . beta) times a baseline that jumps at the T observed event times.
 
     Attributes:
         beta_F: log hazard ratios.
@@ -30,14 +30,14 @@ class Hazard:
     jump_T: np.ndarray
 
 
-def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarray, ridge: float) -> Hazard:
-    """Maximise the Cox partial likelihood (Breslow's ties) less ridge / 2 |beta|^2 by a damped Newton's method.
+def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarray, ridge: float) -> CoxHazard:
+    """Maximize the Cox partial likelihood (Breslow's ties) minus ridge / 2 |beta|^2 by a damped Newton method.
 
-    With H(t) Breslow's baseline, the gradient is sum over events of x, less X' (exp(eta) H(until)): no loop over the
-    event times and no matrix a patient is needed.
+    With Breslow's baseline H(t) the gradient is the sum of x over events, minus X' (exp(eta) H(until)), so neither a
+    loop over event times nor a matrix per patient is needed.
 
     Args:
-        values_NF: standardised covariates.
+        values_NF: standardized covariates.
         until_N: days until the event, or until the patient was last seen without it.
         happened_N: bool, whether it was the event.
     """
@@ -74,14 +74,14 @@ def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarra
         reached = likelihood(beta_F)
         if np.abs(step_F).max() <= TOLERANCE:
             break
-    return Hazard(beta_F, time_T, deaths_T / at_risk(np.exp(x_NF @ beta_F)))
+    return CoxHazard(beta_F, time_T, deaths_T / at_risk(np.exp(x_NF @ beta_F)))
 
 
-def risk(values_NF: np.ndarray, event: Hazard, competing: Hazard | None, horizon_days: float) -> np.ndarray:
+def risk(values_NF: np.ndarray, event: CoxHazard, competing: CoxHazard | None, horizon_days: float) -> np.ndarray:
     """Probability [N] of the event by the horizon: sum over its times of P(neither yet) P(event now).
 
-    A competing event (death before the diagnosis) takes patients out of danger; treating it as censoring, as
-    1 - exp(-H) does, would count diagnoses of the dead.
+    A competing event (death before the diagnosis) removes patients from risk; treating it as censoring, as 1 - exp(-H)
+    does, would count diagnoses of the dead.
     """
     hazards = [event] if competing is None else [event, competing]
     time = np.concatenate([hazard.time_T for hazard in hazards])

@@ -1,4 +1,4 @@
-"""What a plain statistical model is told about a patient: summaries of the history, one row a question."""
+"""Features for plain statistical models: summaries of the history, one row per question."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from sequela.record.duration import DAY
+from sequela.record.questions import QUESTION
 from sequela.record.schema import BIRTH, FOLLOW_UP_END, SEX_PREFIX
 
-MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes fits no memory
+MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes does not fit into memory
 FEWEST_PATIENTS = 10
 SUMMARIES = ("count", "last", "mean", "min", "max")
 
@@ -22,7 +23,7 @@ class Features:
     Attributes:
         names: F names: "age" (years), "sex" (1 male, 0 female), then "CODE count", "CODE last" and so on.
         times: `subject_id`, `prediction_time` of the N rows.
-        values: float32 [N, F]; counts are 0 and values NaN where the history has none.
+        values: float32 [N, F]; if the history has no such event, counts are 0 and values NaN.
     """
 
     names: tuple[str, ...]
@@ -31,25 +32,24 @@ class Features:
 
     def of(self, times: pl.DataFrame) -> np.ndarray:
         """The rows [M, F] for the questions `times`, in their order."""
-        key = ["subject_id", "prediction_time"]
-        known = self.times.select(key).with_row_index()
-        rows = times.select(key).join(known, on=key, how="left", maintain_order="left")
+        known = self.times.select(QUESTION).with_row_index()
+        rows = times.select(QUESTION).join(known, on=QUESTION, how="left", maintain_order="left")
         assert rows["index"].null_count() == 0, "no features were built for some of these questions"
         return self.values[rows["index"].to_numpy()]
 
 
 def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) -> Features:
-    """Summarise the history, strictly before the prediction time, of every row of `times`.
+    """Summarize the history of every row of `times`, strictly before its prediction time.
 
-    Per code: how often it occurred, and the last, mean, least and greatest of its values. Which codes make a column is
-    decided on the patients `train` alone.
+    Per code: how often it occurred, and the last, mean, least and greatest of its values. The patients `train` alone
+    decide which codes get columns.
 
     Args:
         events: sorted MEDS events.
         times: distinct `subject_id`, `prediction_time`.
-        train: the patients that models are fitted on.
+        train: the patients on whom models are fitted.
     """
-    rows = times.select("subject_id", "prediction_time").with_row_index("row")
+    rows = times.select(QUESTION).with_row_index("row")
     past = (
         events.join(rows, on="subject_id")
         .filter(pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")))
@@ -93,7 +93,7 @@ def _columns(coded: pl.DataFrame) -> pl.DataFrame:
 
 
 def _age_and_sex(past: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray:
-    """Years since birth at the prediction time, and 1 for male, 0 for female: float32 [N, 2], NaN where unknown."""
+    """Years since birth at the prediction time, and 1 for male, 0 for female: float32 [N, 2], NaN if unknown."""
     sex = pl.col("code").filter(pl.col("code").str.starts_with(SEX_PREFIX)).first()
     known = past.group_by("row").agg(birth=pl.col("time").filter(pl.col("code") == BIRTH).first(), sex=sex)
     joined = rows.join(known, on="row", how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""Intervals: how much would a number move, had other patients of the same kind come?"""
+"""Bootstrap intervals: how far would a number move with other patients of the same kind?"""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ CELLS = 1 << 18  # patients x resamples worked on at once: 2 MB of float64, so t
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; NaN where it is not defined (no cases, or a constant prediction)."""
+    """A number with its 95 % interval; NaN if it is not defined (no cases, or a constant prediction).
+
+    >>> Estimate(0.8, 0.7, 0.9).as_dict(), Estimate(float("nan"), 0.7, 0.9).as_dict()
+    ({'value': 0.8, 'low': 0.7, 'high': 0.9}, {})
+    """
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """`value`, `low`, `high`; empty where the number is not defined, since JSON has no NaN."""
+        """`value`, `low`, `high`; empty if the number is not defined, because JSON has no NaN."""
         if not np.isfinite(self.value):
             return {}
         pairs = {"value": self.value, "low": self.low, "high": self.high}
@@ -31,6 +35,9 @@ def resamples(patient_N: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> I
     """Batches [N, r] of how often each row counts when patients are drawn with replacement, `count` columns in all.
 
     Rows of the same patient are drawn together: several questions about one patient are not independent.
+
+    >>> [(batch.shape, batch[0].tolist() == batch[1].tolist()) for batch in resamples(np.array([7, 7, 9]), count=4)]
+    [((3, 4), True)]
     """
     patients, row_patient_N = np.unique(patient_N, return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -43,7 +50,11 @@ def resamples(patient_N: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> I
 
 
 def interval(value: float, draws_R: np.ndarray) -> Estimate:
-    """`value` with the 2.5 and 97.5 percentiles of its resampled values; those that are not defined are left out."""
+    """`value` with the 2.5 and 97.5 percentiles of its resampled values, without those that are not defined.
+
+    >>> interval(1.0, np.array([0.0, 1.0, 2.0, np.nan]))
+    Estimate(value=1.0, low=0.05, high=1.95)
+    """
     known = draws_R[np.isfinite(draws_R)]
     if not np.isfinite(value) or not len(known):
         return Estimate(float(value), np.nan, np.nan)

@@ -1,14 +1,14 @@
-"""The points of ROC and calibration plots, with the undecided patients spoken for by weights."""
+"""Points of ROC and calibration plots, weighted for censoring."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from sequela.rollout.estimators import wilson
 from sequela.task.scoring.censoring import censoring_weights
 
 ROC_POINTS = 150
@@ -16,16 +16,16 @@ GROUPS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """Decided predictions of one model: outcome bool [N], risk [N], weight [N]."""
+class ScoredPredictions:
+    """Predictions of one model for the patients whose outcome is known: outcome bool [N], risk [N], weight [N]."""
 
     outcome: np.ndarray
     risk: np.ndarray
     weight: np.ndarray
 
 
-def read_scored(path: Path) -> Scored | None:
-    """The decided rows of one predictions file; None where it holds no probabilities or only one class."""
+def read_scored(path: Path) -> ScoredPredictions | None:
+    """The rows of a predictions file whose outcome is known; None without probabilities, or with one class only."""
     table = pl.read_parquet(path)
     if "predicted_boolean_probability" not in table.columns:
         return None
@@ -40,11 +40,15 @@ def read_scored(path: Path) -> Scored | None:
     outcome = kept["boolean_value"].to_numpy().astype(bool)
     if outcome.all() or not outcome.any():
         return None
-    return Scored(outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known])
+    return ScoredPredictions(outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known])
 
 
-def roc(scored: Scored) -> list[tuple[float, float]]:
-    """(false alarms, hits) as shares, from the strictest threshold to the loosest; one point a distinct risk."""
+def roc(scored: ScoredPredictions) -> list[tuple[float, float]]:
+    """(false positive rate, true positive rate) from the strictest threshold to the loosest, a point per risk.
+
+    >>> roc(ScoredPredictions(np.array([True, False, True]), np.array([0.9, 0.5, 0.1]), np.ones(3)))
+    [(0.0, 0.0), (0.0, 0.5), (1.0, 0.5), (1.0, 1.0)]
+    """
     order = np.argsort(-scored.risk, kind="stable")
     risk, weight = scored.risk[order], scored.weight[order]
     hits = np.cumsum(weight * scored.outcome[order])
@@ -56,7 +60,7 @@ def roc(scored: Scored) -> list[tuple[float, float]]:
     return [(0.0, 0.0), *((float(a), float(b)) for a, b in points)]
 
 
-def calibration(scored: Scored) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+def calibration(scored: ScoredPredictions) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """(mean risk, observed share) of ten groups of equal size by risk, and the 95 % Wilson interval of each share."""
     order = np.argsort(scored.risk, kind="stable")
     points, spread = [], []
@@ -64,17 +68,6 @@ def calibration(scored: Scored) -> tuple[list[tuple[float, float]], list[tuple[f
         weight = scored.weight[rows]
         observed = float(np.average(scored.outcome[rows], weights=weight))
         points.append((float(np.average(scored.risk[rows], weights=weight)), observed))
-        spread.append(wilson(observed, float(weight.sum() ** 2 / (weight**2).sum())))
+        low, high = wilson(observed, float(weight.sum() ** 2 / (weight**2).sum()))
+        spread.append((float(low), float(high)))
     return points, spread
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """The 95 % interval of a share of `n` patients (Wilson 1927).
-
-    >>> [round(limit, 3) for limit in wilson(0.5, 100)]
-    [0.404, 0.596]
-    """
-    z = 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)

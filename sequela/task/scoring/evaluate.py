@@ -1,4 +1,4 @@
-"""From predictions to numbers with intervals: every model of a task on the same patients and the same resamples."""
+"""Scores with intervals: every model of a task on the same questions and the same resamples."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OBSERVED: Key = ("", "observed")
 
 @dataclass(frozen=True, eq=False)
 class SharedAnswers:
-    """The patients that all models answered for, and the answers.
+    """The questions that all models answered, and the answers.
 
     Attributes:
         kind: of the task.
         patient: int64 [N].
-        outcome: float64 [N], NaN where there is none to score.
+        outcome: float64 [N], NaN if there is none to score.
         until_days: float64 [N].
-        lost: bool [N], whether the record ends before the outcome is known; the others without one never had any.
+        lost: bool [N], whether the record ends before the outcome is known; others without one never had any.
         predictions: by model, float64 [N].
     """
 
@@ -49,15 +49,15 @@ def evaluate(
 ) -> dict[str, dict]:
     """Score every model of every task in the folders `predictions`; write `out/metrics.json` and return what it holds.
 
-    By task: `kind`; `n` questions, `positives`, `decidable`, `undecidable`, `without` (nobody was lost, but there is no
-    number to score: the outcome did not come in time, or none with a value); `evaluated`, those that every model
-    answered; `unpredicted` by model; `rollouts` by simulating model; `observed`, the incidence (or the mean number)
-    corrected for censoring; `models`: each metric as `value`, `low`, `high` (percentile bootstrap by patient), empty
-    where it is not defined; `difference`: simulation less each other model in AUROC (or MAE), on the same resamples;
-    `verdict`: that in words.
+    By task: `kind`; `n` questions, `positives`, `decidable` (label known), `undecidable` (censored), `without` (not
+    censored, but there is no number to score: the outcome did not come in time, or without a value); `evaluated`, those
+    that every model answered; `unpredicted` by model; `rollouts` by simulating model; `observed`, the incidence (or
+    mean number) corrected for censoring; `models`: each metric as `value`, `low`, `high` (percentile bootstrap by
+    patient), empty if it is not defined; `difference`: simulation minus each other model in the headline metric, on the
+    same resamples; `verdict`: that in words.
 
     Raises:
-        InputError: where there are no predictions, or the files of a task contradict each other.
+        InputError: if there are no predictions, or the files of a task contradict each other.
     """
     given = [predictions] if isinstance(predictions, str | Path) else predictions
     folders = [Path(folder) for folder in given]
@@ -69,22 +69,22 @@ def evaluate(
 
 
 def _files(folders: list[Path]) -> dict[str, dict[str, Path]]:
-    """The files by task and model, simulation before what it is compared with."""
-    found: dict[str, dict[str, Path]] = {}
+    """The files by task and model, the simulation first."""
+    files: dict[str, dict[str, Path]] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*/*.parquet"))):
-        models = found.setdefault(path.parent.name, {})
+        models = files.setdefault(path.parent.name, {})
         if path.stem in models:
             raise InputError(
                 f"{path} and {models[path.stem]} are the same model of the same task: rename one of the files."
             )
         models[path.stem] = path
-    if not found:
+    if not files:
         raise InputError(
             f"{folders[0]} has no TASK/MODEL.parquet: give a folder that `sequela predict` wrote."
         )
     return {
         task: {model: models[model] for model in sorted(models, key=lambda name: (name != SIMULATION, name))}
-        for task, models in sorted(found.items())
+        for task, models in sorted(files.items())
     }
 
 
@@ -119,7 +119,7 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
             model: _rollouts(frame) for model, frame in answers.items() if frame["rollouts"].count()
         },
         "observed": estimates.get(OBSERVED, nothing).as_dict(),
-        "models": {model: {key: x.as_dict() for key, x in own.items()} for model, own in models.items()},
+        "models": {model: {key: x.as_dict() for key, x in scores.items()} for model, scores in models.items()},
         "difference": {model: x.as_dict() for model, x in difference.items()},
         "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0)),
     }
@@ -127,9 +127,9 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
 
 def _truth(answers: dict[str, pl.DataFrame], files: dict[str, Path]) -> pl.DataFrame:
     """The questions that any model was asked, with `label`, `until_days`, `lost`; all files must agree on them."""
-    facts = (*QUESTION, "label", "until_days", "lost")
+    columns = (*QUESTION, "label", "until_days", "lost")
     every = pl.concat(
-        frame.select(*facts, file=pl.lit(str(files[model]))) for model, frame in answers.items()
+        frame.select(*columns, file=pl.lit(str(files[model]))) for model, frame in answers.items()
     )
     unlike = pl.struct("label", "until_days", "lost").n_unique() > 1
     torn = (
@@ -141,7 +141,7 @@ def _truth(answers: dict[str, pl.DataFrame], files: dict[str, Path]) -> pl.DataF
     if torn.height:
         patient, _, paths, _ = torn.row(0)
         raise InputError(
-            f"{' and '.join(paths[:2])} tell different truths of patient {patient} ({torn.height} such questions): "
+            f"{' and '.join(paths[:2])} disagree about the truth of patient {patient} ({torn.height} such questions): "
             "predict again from one MEDS dataset."
         )
     return every.unique(QUESTION).drop("file").sort(QUESTION)
@@ -158,7 +158,7 @@ def _cohort(
             common = common.join(answered, on=QUESTION, maintain_order="left")
     if common.is_empty():
         folder = files[min(files)].parent
-        raise InputError(f"{folder}: no patient is predicted by all of {', '.join(files)}; score them apart.")
+        raise InputError(f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately.")
     return SharedAnswers(
         kind,
         common["subject_id"].to_numpy(),
@@ -169,7 +169,7 @@ def _cohort(
     )
 
 
-# many small products: threads would wait for each other longer than they work
+# many small products: threads would spend more time waiting for each other than working
 @threadpool_limits.wrap(limits=1)
 def _measure_all(
     cohort: SharedAnswers, seed: int, resample_count: int
@@ -201,7 +201,7 @@ def _measure(cohort: SharedAnswers, copies: np.ndarray) -> dict[Key, np.ndarray]
 
 
 def _differences(points: dict[Key, float], draws: dict[Key, np.ndarray], name: str) -> dict[str, Estimate]:
-    """Simulation less each other model in the metric `name`, with the interval of the paired difference."""
+    """Simulation minus each other model in the metric `name`, with the interval of the paired difference."""
     if (SIMULATION, name) not in points:
         return {}
     others = [model for model, key in points if key == name and model != SIMULATION]
@@ -214,7 +214,7 @@ def _differences(points: dict[Key, float], draws: dict[Key, np.ndarray], name: s
 
 
 def _rollouts(answers: pl.DataFrame) -> dict[str, float | None]:
-    """How many rollouts stand behind a simulation's predictions, and how far sampling alone moves one of them."""
+    """How many rollouts a simulation's predictions come from, and their mean sampling error."""
     return {
         "decidable": int(answers["rollouts"].sum()),
         "undecidable": int(answers["undecidable_rollouts"].sum()),

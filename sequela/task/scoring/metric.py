@@ -1,7 +1,7 @@
-"""How good predictions are: weighted metrics, each for one set of weights or for a thousand resamples at once.
+"""Weighted metrics of predictions, each for one set of weights or for a thousand resamples at once.
 
-Shapes: N rows (patients at their prediction times), R resamples. `weights` is [N] or [N, R]; the result is then a
-number or [R]. Weights are those of `censoring_weights`, so undecided rows weigh 0. A metric that is not defined is NaN.
+Shapes: N rows (questions), R resamples. `weights` is [N] or [N, R]; the result is then a number or [R]. Weights are
+those of `censoring_weights`, so rows without a known label weigh 0. A metric that is not defined is NaN.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class Metric:
 
 
 def auroc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Probability that a random case is ranked above a random control; ties count half."""
+    """Probability that a random case is ranked above a random control; ties count half.
+
+    >>> float(auroc(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.4, 0.4]), np.ones(4)))
+    0.875
+    """
     cases, total = _by_score(outcome_N, prediction_N, weights)
     controls = total - cases
     above = np.cumsum(controls, axis=0) - controls / 2
@@ -50,7 +54,11 @@ def auroc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) 
 
 
 def auprc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision: mean over the cases of the share of cases among those scored at least as high."""
+    """Average precision: mean over the cases of the share of cases among those scored at least as high.
+
+    >>> round(float(auprc(np.array([1, 0, 1]), np.array([0.9, 0.5, 0.1]), np.ones(3))), 3)
+    0.833
+    """
     cases, total = _by_score(outcome_N, prediction_N, weights)
     reached = np.cumsum(total, axis=0)
     precision = np.divide(np.cumsum(cases, axis=0), reached, out=np.zeros_like(reached), where=reached > 0)
@@ -58,12 +66,20 @@ def auprc(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) 
 
 
 def brier(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean squared difference of probability and outcome."""
+    """Mean squared difference of probability and outcome.
+
+    >>> float(brier(np.array([1, 0]), np.array([0.5, 0.5]), np.ones(2)))
+    0.25
+    """
     return _mean((prediction_N - outcome_N) ** 2, weights)
 
 
 def ece(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Expected calibration error: mean absolute gap of predicted and observed share over ten bins of equal width."""
+    """Expected calibration error: mean absolute gap of predicted and observed share over ten bins of equal width.
+
+    >>> float(ece(np.array([1, 0, 0, 0]), np.array([0.25, 0.25, 0.25, 0.25]), np.ones(4)))
+    0.0
+    """
     bin_N = np.clip((prediction_N * BINS).astype(int), 0, BINS - 1)
     gap_BN = (bin_N == np.arange(BINS)[:, None]) * (prediction_N - outcome_N)
     return _ratio(np.abs(gap_BN @ weights).sum(axis=0), weights.sum(axis=0))
@@ -72,20 +88,24 @@ def ece(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) ->
 def calibration_slope(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Slope b of the logistic regression logit P(outcome) = a + b logit(prediction) (Cox 1958).
 
-    1 is right; below 1 the predictions are too extreme, above 1 too timid. NaN where the predictions are all equal,
-    where there is one class only, or where the fit runs away because the classes are separable.
+    1 is right; below 1 the predictions are too extreme, above 1 too timid. NaN if the predictions are all equal, there
+    is only one class, or the fit diverges because the classes are separable.
+
+    >>> half = np.array([1, 0, 0, 0, 1, 1, 1, 0])  # one in four of the first group, three in four of the second
+    >>> round(float(calibration_slope(half, np.repeat([0.25, 0.75], 4), np.ones(8))), 3)
+    1.0
     """
     from scipy.special import logit  # here: who only lists metrics need not load scipy
 
     logit_N = logit(np.clip(prediction_N, CLIP, 1 - CLIP))
     if np.ptp(logit_N) < 1e-9:
         return np.full(weights.shape[1:], np.nan)
-    centred_N = logit_N - logit_N.mean()
+    centered_N = logit_N - logit_N.mean()
     if weights.ndim == 1:
-        return _newton(outcome_N, centred_N, weights, np.zeros(()), np.zeros(()))[1]
+        return _newton(outcome_N, centered_N, weights, np.zeros(()), np.zeros(()))[1]
     # every resample is close to their mean: starting there saves half of the steps
-    a, b = np.nan_to_num(_newton(outcome_N, centred_N, weights.mean(axis=1), np.zeros(()), np.zeros(())))
-    return _newton(outcome_N, centred_N, weights, np.full(weights.shape[1], a), np.full(weights.shape[1], b))[
+    a, b = np.nan_to_num(_newton(outcome_N, centered_N, weights.mean(axis=1), np.zeros(()), np.zeros(())))
+    return _newton(outcome_N, centered_N, weights, np.full(weights.shape[1], a), np.full(weights.shape[1], b))[
         1
     ]
 
@@ -93,7 +113,7 @@ def calibration_slope(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: 
 def _newton(
     outcome_N: np.ndarray, x_N: np.ndarray, weights: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted logistic regression of the outcome on one variable: intercept and slope, NaN where it has no maximum."""
+    """Weighted logistic regression of the outcome on one variable: intercept and slope, NaN if there is no maximum."""
     from scipy.special import expit
 
     powers_3N = np.stack([np.ones_like(x_N), x_N, x_N**2])
@@ -120,8 +140,11 @@ def oe(
 ) -> np.ndarray:
     """Observed over expected: the incidence in the whole cohort over the mean prediction for the whole cohort.
 
-    The rows are all patients, the undecided with weight 0: the weights make the decided speak for everyone, so the mean
-    prediction must be everyone's too. Above 1 the predictions are too low.
+    The rows are all questions, those without a known label with weight 0: the weights make the known labels stand for
+    everyone, so the mean prediction must be everyone's too. Above 1 the predictions are too low.
+
+    >>> float(oe(np.array([1, 0]), np.array([0.25, 0.25]), np.ones(2), np.ones(2)))
+    2.0
 
     Args:
         copies: how often each row counts, [N] or [N, R]; what `weights` were made from.
@@ -130,12 +153,20 @@ def oe(
 
 
 def mae(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean absolute error, in the unit of the outcome."""
+    """Mean absolute error, in the unit of the outcome.
+
+    >>> float(mae(np.array([1.0, 3.0]), np.array([2.0, 3.0]), np.ones(2)))
+    0.5
+    """
     return _mean(np.abs(prediction_N - outcome_N), weights)
 
 
 def rmsle(outcome_N: np.ndarray, prediction_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Root of the mean squared difference of log(1 + prediction) and log(1 + outcome); neither is negative."""
+    """Root mean squared difference of log(1 + prediction) and log(1 + outcome); neither may be negative.
+
+    >>> round(float(rmsle(np.array([0.0]), np.array([1.0]), np.ones(1))), 3)
+    0.693
+    """
     return np.sqrt(_mean((np.log1p(prediction_N) - np.log1p(outcome_N)) ** 2, weights))
 
 
@@ -144,8 +175,8 @@ def _by_score(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weight of the cases, and of all rows, by prediction, highest first: [G] or [G, R] each.
 
-    A group is a distinct prediction, or a run of predictions that no case has: merging those changes neither area, and
-    leaves little to add up where cases are few.
+    A group is a distinct prediction, or a run of predictions without a case: merging those changes neither area, and
+    leaves little to add up if cases are few.
     """
     order = np.argsort(-prediction_N, kind="stable")
     ranked, case_N = prediction_N[order], outcome_N[order] > 0
@@ -165,7 +196,7 @@ def _mean(values_N: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """top / bottom, NaN where the bottom is 0."""
+    """top / bottom, NaN if the bottom is 0."""
     top, bottom = np.broadcast_arrays(top, bottom)
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
 

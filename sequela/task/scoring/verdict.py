@@ -1,4 +1,4 @@
-"""What a reader wants to know first: is simulation worth it here?"""
+"""The verdict in words: is simulation worth it here?"""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from sequela.task.scoring.bootstrap import Estimate
 def verdict(
     kind: str, models: dict[str, dict[str, Estimate]], difference: dict[str, Estimate], unpredicted: int
 ) -> str:
-    """Which models beat simulation, which it beats, and which cannot be told from it, by how much.
+    """Which models beat simulation, which it beats and by how much, and which cannot be told from it.
 
-    A difference counts when its 95 % interval does not hold 0.
+    A difference counts if its 95 % interval excludes 0.
+
+    >>> score = {"auroc": Estimate(0.8, 0.7, 0.9)}
+    >>> verdict("binary", {"sequela": score, "cox": score}, {"cox": Estimate(0.0, -0.02, 0.02)}, 0)
+    'Simulation reaches AUROC 0.800 (0.700 to 0.900). It cannot be told from cox on these patients.'
 
     Args:
         kind: of the task; models are compared by its headline metric.
         difference: simulation less each other model.
-        unpredicted: questions that simulation left without an answer.
+        unpredicted: questions to which simulation gave no answer.
     """
     if SIMULATION not in models:
         return "No simulation is among these models."

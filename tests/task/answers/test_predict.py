@@ -9,7 +9,7 @@ from sequela.errors import InputError
 from sequela.record.dataset import read_events, write_dataset
 from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.task.answers.predict import predict
+from sequela.task.answers.predict import PredictSettings, predict
 from sequela.task.answers.prediction import EXTRA
 from sequela.task.cohort import requests
 from sequela.task.scoring.evaluate import evaluate
@@ -97,7 +97,7 @@ def others(tmp_path_factory, cohort_folder, simulated):
         make_task(name="twice", at_least=2),
         make_task(name="when", kind="time"),
     ]
-    return out, predict(simulated[0], cohort_folder, out, tasks, level=0.5)
+    return out, predict(simulated[0], cohort_folder, out, tasks, PredictSettings(level=0.5))
 
 
 def test_answers_of_all_kinds_come_from_one_simulation(others, simulated):
@@ -131,7 +131,7 @@ def test_a_count_agrees_with_the_binary_task_where_all_happen_once(others, predi
 
 
 def test_the_estimator_can_be_counting(tmp_path, cohort_folder, simulated):
-    predict(simulated[0], cohort_folder, tmp_path, [TASK], estimator="mc", baselines=False)
+    predict(simulated[0], cohort_folder, tmp_path, [TASK], PredictSettings("mc", baselines=False))
     written = pl.read_parquet(tmp_path / "stroke_10d" / "sequela.parquet")
     assert written["predicted_boolean_probability"][1] == 0.25
     assert [path.name for path in (tmp_path / "stroke_10d").iterdir()] == ["sequela.parquet"]
@@ -139,11 +139,11 @@ def test_the_estimator_can_be_counting(tmp_path, cohort_folder, simulated):
 
 def test_the_first_rollouts_of_a_simulation_can_do(tmp_path, cohort_folder, simulated):
     folder, _ = simulated
-    predict(folder, cohort_folder, tmp_path / "p", [TASK], first=3, baselines=False)
+    predict(folder, cohort_folder, tmp_path / "p", [TASK], PredictSettings(first=3, baselines=False))
     answers = pl.read_parquet(next((tmp_path / "p").rglob("*.parquet")))
     assert answers["rollouts"].max() == 3
     with pytest.raises(InputError, match="has 4 rollouts a patient, not 5"):
-        predict(folder, cohort_folder, tmp_path / "q", [TASK], first=5, baselines=False)
+        predict(folder, cohort_folder, tmp_path / "q", [TASK], PredictSettings(first=5, baselines=False))
 
 
 def test_baselines_do_not_see_the_future_of_those_they_predict(tmp_path, cohort_folder, predicted, simulated):
@@ -169,10 +169,8 @@ def test_patients_that_baselines_learn_from_are_not_predicted(tmp_path, cohort_f
     folder, patients = simulate(tmp_path / "s", cohort_folder, split="train", rollouts=1)
     with pytest.raises(InputError, match=rf"patient {patients[0]} was simulated and is in the split 'train'"):
         predict(folder, cohort_folder, tmp_path / "out", [TASK])
-    assert (
-        predict(folder, cohort_folder, tmp_path / "out", [TASK], baselines=False)["stroke_10d"]["patients"]
-        > 200
-    )
+    alone = predict(folder, cohort_folder, tmp_path / "out", [TASK], PredictSettings(baselines=False))
+    assert alone["stroke_10d"]["patients"] > 200
 
 
 def test_a_task_that_was_not_simulated(tmp_path, cohort_folder, simulated):

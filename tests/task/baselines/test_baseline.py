@@ -5,7 +5,7 @@ import pytest
 from sequela.record.cohort import nafld
 from sequela.record.dataset import read_events
 from sequela.record.duration import DAY
-from sequela.task.baselines.baseline import FEWEST, Sample, fit_baselines
+from sequela.task.baselines.baseline import FEWEST, TrainingSample, fit_baselines
 from sequela.task.baselines.features import build_features
 from sequela.task.catalog import load_task
 from sequela.task.label import labels
@@ -25,14 +25,14 @@ class Cohort:
         times = load_task("death_5y").prediction_times(events)
         self.features = build_features(events, times, self.splits["train"])
 
-    def sample(self, name: str, split: str) -> Sample:
+    def sample(self, name: str, split: str) -> TrainingSample:
         task = load_task(name)
         times = task.prediction_times(self.events)
         answered = labels(
             task, self.events, times.filter(pl.col("subject_id").is_in(self.splits[split].implode()))
         )
         outcome = answered["label"].fill_null(np.nan).to_numpy()
-        return Sample(self.features.of(answered), outcome, answered["until_days"].to_numpy())
+        return TrainingSample(self.features.of(answered), outcome, answered["until_days"].to_numpy())
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def cohort(nafld_events):
     return Cohort(nafld_events)
 
 
-def area(prediction: np.ndarray, test: Sample) -> float:
+def area(prediction: np.ndarray, test: TrainingSample) -> float:
     return float(auroc(test.outcome[test.decided], prediction[test.decided], test.weights[test.decided]))
 
 
@@ -74,18 +74,18 @@ def test_shuffled_answers_teach_nothing(cohort):
     """The negative control: what the models know, they know from the labels."""
     train, test = cohort.sample("death_5y", "train"), cohort.sample("death_5y", "held_out")
     order = np.random.default_rng(0).permutation(len(train.outcome))[:3_000]
-    shuffled = Sample(train.values[:3_000], train.outcome[order], train.until_days[order])
+    shuffled = TrainingSample(train.values[:3_000], train.outcome[order], train.until_days[order])
     models = fit_baselines(make_task(horizon=None), shuffled)
     for model in ("logistic", "trees"):
         assert abs(area(models[model](test.values), test) - 0.5) < 0.2
 
 
-def made(count: int = 400, seed: int = 0) -> Sample:
+def made(count: int = 400, seed: int = 0) -> TrainingSample:
     draw = np.random.default_rng(seed)
     values = draw.normal(size=(count, 4)).astype(np.float32)
     values[draw.random(values.shape) < 0.2] = np.nan
     outcome = (draw.random(count) < 0.3).astype(float)
-    return Sample(values, outcome, np.where(outcome == 1, draw.uniform(0, 10, count), 10.0))
+    return TrainingSample(values, outcome, np.where(outcome == 1, draw.uniform(0, 10, count), 10.0))
 
 
 def test_without_censoring_or_horizon_there_is_no_cox():
@@ -103,7 +103,7 @@ def test_too_few_cases_leave_the_prevalence():
     models = fit_baselines(make_task(), few)
     assert list(models) == ["prevalence"]
     assert models["prevalence"](few.values) == pytest.approx(np.full(400, (FEWEST - 1) / 400))
-    nobody = Sample(few.values[:3], few.outcome[:3], few.until_days[:3])
+    nobody = TrainingSample(few.values[:3], few.outcome[:3], few.until_days[:3])
     assert fit_baselines(make_task(), nobody) == {}
 
 
@@ -114,7 +114,7 @@ def test_the_undecidable_are_spoken_for_by_weights():
     event, lost = draw.exponential(20, count), draw.uniform(0, 15, count)
     until = np.minimum.reduce([event, lost, np.full(count, 10.0)])
     outcome = np.where(until == event, 1.0, np.where(until == 10, 0.0, np.nan))
-    sample = Sample(np.zeros((count, 2), np.float32), outcome, until)
+    sample = TrainingSample(np.zeros((count, 2), np.float32), outcome, until)
     share = fit_baselines(make_task(horizon=10 * DAY), sample)["prevalence"](sample.values[:1])[0]
     truth = 1 - np.exp(-10 / 20)
     assert share == pytest.approx(truth, abs=0.02)
@@ -130,7 +130,7 @@ def test_cox_counts_no_outcomes_of_the_dead():
     lost = draw.uniform(0, 15, count)
     until = np.minimum.reduce([event, death, lost, np.full(count, 10.0)])
     outcome = np.select([until == event, until == lost], [1.0, np.nan], 0.0)
-    sample = Sample(values, outcome, until)
+    sample = TrainingSample(values, outcome, until)
     prediction = fit_baselines(make_task(horizon=10 * DAY), sample)["cox"](values)
     observed = np.average(np.nan_to_num(outcome), weights=sample.weights)
     assert prediction.mean() == pytest.approx(observed, rel=0.05)
@@ -143,19 +143,19 @@ def test_days_are_predicted_by_median_ridge_and_trees():
     values = draw.normal(size=(1_500, 3)).astype(np.float32)
     days = np.exp(1 + 0.8 * values[:, 2] + 0.5 * draw.normal(size=1_500))
     task = make_task(kind="time", ends=(), horizon=None)
-    models = fit_baselines(task, Sample(values[:1_000], days[:1_000], days[:1_000]))
+    models = fit_baselines(task, TrainingSample(values[:1_000], days[:1_000], days[:1_000]))
     assert list(models) == ["median", "ridge", "trees"]
     errors = {name: mae(days[1_000:], model(values[1_000:]), np.ones(500)) for name, model in models.items()}
     assert errors["ridge"] < 0.8 * errors["median"] > errors["trees"]
     assert models["median"](values[:1])[0] == pytest.approx(np.median(days[:1_000]), rel=0.01)
 
 
-def numbers(kind: str, count: int = 1_500, seed: int = 1) -> Sample:
+def numbers(kind: str, count: int = 1_500, seed: int = 1) -> TrainingSample:
     draw = np.random.default_rng(seed)
     values = draw.normal(size=(count, 3)).astype(np.float32)
     signal = 0.8 * values[:, 2]
     outcome = draw.poisson(np.exp(signal)) if kind == "count" else -5 + signal + 0.5 * draw.normal(size=count)
-    return Sample(values, outcome.astype(float), np.full(count, 10.0))
+    return TrainingSample(values, outcome.astype(float), np.full(count, 10.0))
 
 
 @pytest.mark.parametrize(("kind", "names"), [("count", ["mean", "median"]), ("value", ["median"])])
@@ -187,9 +187,9 @@ def test_those_who_never_get_a_number_are_not_lost():
     """Two die before a value is measured: nobody weighs more for them, as somebody would had they been lost."""
     until, outcome = np.array([1.0, 2.0, 3.0, 4.0]), np.array([5.0, np.nan, np.nan, 7.0])
     values = np.zeros((4, 2), np.float32)
-    died = Sample(values, outcome, until, lost=np.array([False, False, False, False]))
+    died = TrainingSample(values, outcome, until, lost=np.array([False, False, False, False]))
     np.testing.assert_allclose(died.weights, [1, 0, 0, 1])
-    np.testing.assert_allclose(Sample(values, outcome, until).weights, [1, 0, 0, 3])
+    np.testing.assert_allclose(TrainingSample(values, outcome, until).weights, [1, 0, 0, 3])
 
 
 def test_the_seed_alone_decides():

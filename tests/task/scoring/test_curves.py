@@ -7,14 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sequela.task.scoring.curves import Scored, calibration, read_scored, roc, wilson
+from sequela.rollout.estimators import wilson
+from sequela.task.scoring.curves import ScoredPredictions, calibration, read_scored, roc
 from sequela.task.scoring.metric import auroc
 
 
-def scored(n: int = 2000, seed: int = 0) -> Scored:
+def scored(n: int = 2000, seed: int = 0) -> ScoredPredictions:
     rng = np.random.default_rng(seed)
     risk = rng.beta(1, 4, n)
-    return Scored(rng.random(n) < risk, risk, rng.uniform(1, 3, n))
+    return ScoredPredictions(rng.random(n) < risk, risk, rng.uniform(1, 3, n))
 
 
 def area(points: list[tuple[float, float]]) -> float:
@@ -31,7 +32,7 @@ def test_area_under_the_curve_is_the_auroc() -> None:
 
 
 def test_ties_are_one_point() -> None:
-    one = Scored(np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.5]), np.ones(4))
+    one = ScoredPredictions(np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.5]), np.ones(4))
     assert roc(one) == [(0.0, 0.0), (1.0, 1.0)]
 
 
@@ -41,7 +42,7 @@ def test_true_risks_are_calibrated_and_doubled_ones_are_not() -> None:
     assert len(points) == 10
     assert all(low <= y <= high for (_, y), (low, high) in zip(points, spread, strict=True))
     assert max(abs(x - y) for x, y in points) < 0.04
-    wrong, _ = calibration(Scored(one.outcome, np.minimum(1, 2 * one.risk), one.weight))
+    wrong, _ = calibration(ScoredPredictions(one.outcome, np.minimum(1, 2 * one.risk), one.weight))
     assert max(abs(x - y) for x, y in wrong) > 0.1
 
 

@@ -281,7 +281,7 @@ def test_files_must_tell_the_same_truth(tmp_path):
         label=pl.when(pl.col("subject_id") == 7).then(1 - pl.col("label").fill_null(0)).otherwise("label")
     )
     write(folder, other, {"trees": truth["risk"]})
-    with pytest.raises(InputError, match=r"tell different truths of patient 7 \(1 such"):
+    with pytest.raises(InputError, match=r"disagree about the truth of patient 7 \(1 such"):
         evaluate(folder, tmp_path)
 
 
