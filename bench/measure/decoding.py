@@ -29,7 +29,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sequela.model.config import ModelConfig
     from sequela.rollout.engine.engine import Engine
-    from sequela.rollout.engine.processes import Lanes
+    from sequela.rollout.engine.processes import EngineProcesses
 
 BYTES = {"fp32": 4, "bf16": 2}
 NEVER = 1 << 40  # minutes
@@ -90,9 +90,9 @@ def sequela(folder: Path, given: dict, processes: int = 1) -> dict:
     # By the module's name: another process does not know this one's main program
     make = partial(import_module("decoding").engine, folder, given["precision"])
     if processes > 1:
-        from sequela.rollout.engine.processes import Lanes
+        from sequela.rollout.engine.processes import EngineProcesses
 
-        run = sampling(Lanes(make, processes), config.vocab_size, ids)
+        run = sampling(EngineProcesses(make, processes), config.vocab_size, ids)
     else:
         run = sampling(make(), config.vocab_size, ids)
     run(2 * processes, 4)
@@ -111,30 +111,29 @@ def sequela(folder: Path, given: dict, processes: int = 1) -> dict:
 
 
 def engine(folder: Path, precision: str) -> Engine:
-    """Our engine, whose tokens take no time."""
+    """Our engine."""
     from sequela.model import checkpoint
     from sequela.rollout.engine.engine import Engine
 
     model = checkpoint.load(folder)
-    return Engine(model, np.zeros(model.config.vocab_size, np.int64), precision=precision)
+    return Engine(model, precision=precision)
 
 
-def sampling(made: Engine | Lanes, size: int, ids: np.ndarray) -> Callable[[int, int], int]:
+def sampling(made: Engine | EngineProcesses, size: int, ids: np.ndarray) -> Callable[[int, int], int]:
     """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
     from sequela.rollout.budget import FixedBudget
-    from sequela.rollout.engine.queue import Prompts
-    from sequela.rollout.tracker import Stop, Watch
+    from sequela.rollout.engine.rollouts import Prompts
+    from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
     from sequela.tokens.ragged import Ragged
 
     none = np.zeros(size, bool)
     # Watched on after it came: a rollout would end when nothing is watched any more
-    watch = Watch(np.arange(size)[None] == 5, none[None], np.array([NEVER]), repeats=np.ones(1, bool))
-    prompts = Prompts(
-        Ragged.of([ids]), np.zeros(1, np.int64), ~none[None], np.ones(1, np.int64), np.zeros((1, 0), bool)
-    )
+    watch = WatchedOutcomes(np.arange(size)[None] == 5, none[None], np.array([NEVER]), repeats=np.ones(1, bool))
+    prompts = Prompts(Ragged.of([ids]), np.ones(1, np.int64))
 
     def sampled(rollouts: int, tokens: int) -> int:
-        return len(made.extend(prompts, FixedBudget(rollouts), Stop(none, NEVER, tokens), watch).tokens.flat)
+        tracker = OutcomeTracker(StopRule(none, NEVER, tokens), watch, np.zeros(size, np.int64))
+        return len(made.extend(prompts, FixedBudget(rollouts), tracker).tokens.flat)
 
     return sampled
 

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,16 +26,13 @@ from sequela.record.questions import QUESTION
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.record.validate import read_parquet
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
+from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.request import Request
 from sequela.tokens.ehr.decode import decode, ends
 from sequela.tokens.ehr.encode import MINUTE
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import load_same_maps
-
-if TYPE_CHECKING:  # readers of a folder need no torch
-    from sequela.rollout.engine.engine import Rollouts
-    from sequela.rollout.engine.queue import Prompts
 
 PARTS = "parts"
 FACTS = "part.json"
@@ -158,6 +155,11 @@ def write_questions(out: Path, requests: Sequence[Request]) -> None:
     pl.concat(frames).write_parquet(out / QUESTIONS)
 
 
+def write_summary(out: Path, summary: dict[str, Any]) -> None:
+    """Write the settings and counts of a finished simulation into its folder."""
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1))
+
+
 def _read(path: Path, what: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
     if not path.exists():
         raise InputError(f"{path} is not there: it should hold {what}.")
@@ -165,56 +167,60 @@ def _read(path: Path, what: str, columns: Sequence[str] | None = None) -> pl.Dat
 
 
 def events_of(
-    tokenizer: EhrTokenizer, times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts
+    tokenizer: EhrTokenizer, questions: pl.DataFrame, prompts: Prompts, rollouts: Rollouts
 ) -> pl.DataFrame:
-    """The imagined events of R rollouts, in their order."""
-    asked = times[rollouts.prompt].with_columns(rollout=pl.Series(rollouts.number.astype(np.int32)))
-    at = asked["prediction_time"].to_physical().to_numpy()
+    """The simulated events of R rollouts, in their order: MEDS columns, `prediction_time` and `rollout`.
+
+    Args:
+        questions: those of the prompts, in their order.
+    """
+    keys = questions[rollouts.prompt].with_columns(rollout=pl.Series(rollouts.number.astype(np.int32)))
+    at = keys["prediction_time"].to_physical().to_numpy()
+    clock = rollouts.account["clock"]
     start = at + prompts.clock[rollouts.prompt] * MINUTE
     events = decode(tokenizer, rollouts.tokens, start).frame().rename({"subject_id": "row"})
-    # As on the engine's clock: a first interval shorter than the time known to have passed without an event is "now".
-    late = at + rollouts.clock * MINUTE - ends(tokenizer, rollouts.tokens, start)
+    # As on the tracker's clock: a first interval shorter than the time known to have passed without an event is "now".
+    late = at + clock * MINUTE - ends(tokenizer, rollouts.tokens, start)
     events = events.with_columns(
         time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us"))
     )
     last = pl.DataFrame({
-        "row": pl.Series(np.arange(len(asked)), dtype=events.schema["row"]),
-        "time": pl.Series(at + rollouts.clock * MINUTE).cast(pl.Datetime("us")),
+        "row": pl.Series(np.arange(len(keys)), dtype=events.schema["row"]),
+        "time": pl.Series(at + clock * MINUTE).cast(pl.Datetime("us")),
         "code": FOLLOW_UP_END,
-        "numeric_value": pl.Series([None] * len(asked), dtype=pl.Float32),
+        "numeric_value": pl.Series([None] * len(keys), dtype=pl.Float32),
     })  # fmt: skip
     events = pl.concat([events, last]).sort("row", maintain_order=True)
-    return events.hstack(asked[events["row"]]).select(
+    return events.hstack(keys[events["row"]]).select(
         "subject_id", "time", "code", "numeric_value", "prediction_time", "rollout"
     )
 
 
 def table_of(
-    times: pl.DataFrame, prompts: Prompts, rollouts: Rollouts, scored: dict[str, int], avoids: str | None
+    questions: pl.DataFrame, prompts: Prompts, rollouts: Rollouts, scored: dict[str, int], avoids: str | None
 ) -> pl.DataFrame:
-    """One row a rollout.
+    """One row per rollout.
 
     Args:
-        scored: name -> column of the watched outcomes whose score is told; null where an outcome was not asked for, or
-            the rollout was cut before it was settled.
+        questions: those of the prompts, in their order.
+        scored: for each outcome that gets a score column, its name and its number among those watched. A score is null
+            if the question does not ask for the outcome, or the rollout was truncated before it was settled.
         avoids: the outcome that was not sampled, if any.
     """
-    from sequela.rollout.tracker import REASONS
-
-    asked = times[rollouts.prompt]
-    end = asked["prediction_time"].to_physical().to_numpy() + rollouts.clock * MINUTE
-    unknown = rollouts.watched & (rollouts.reason == REASONS.index("limit"))[:, None]
-    unknown |= ~prompts.watched(rollouts.prompt, unknown.shape[1])
-    score, values = ("scope", rollouts.hazard) if avoids is None else ("reach", rollouts.reached)
+    keys, account = questions[rollouts.prompt], rollouts.account
+    end = keys["prediction_time"].to_physical().to_numpy() + account["clock"] * MINUTE
+    unknown = account["watched"] & rollouts.truncated[:, None]
+    unknown |= ~prompts.watched_in(rollouts.prompt, unknown.shape[1])
+    score, values = ("scope", account["hazard"]) if avoids is None else ("reach", account["reached"])
     values = np.where(unknown, np.nan, values)
-    return asked.with_columns(
+    return keys.with_columns(
         rollout=pl.Series(rollouts.number.astype(np.int32)),
         avoids=pl.lit(avoids, pl.String),
         end=pl.Series(end).cast(pl.Datetime("us")),
-        reason=pl.Series([REASONS[one] for one in rollouts.reason], dtype=pl.String),
+        reason=pl.Series([REASONS[reason] for reason in rollouts.reason], dtype=pl.String),
         tokens=pl.Series(rollouts.tokens.lengths.astype(np.int32)),
         windows=pl.Series(rollouts.windows.astype(np.int32)),
-        removed=pl.Series(rollouts.removed),
+        removed=pl.Series(account["removed"]),
         **{
             score_column(score, name): pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
             for name, k in scored.items()

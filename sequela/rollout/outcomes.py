@@ -1,13 +1,15 @@
-"""The outcomes that are asked for, as tokens and as places in the grammar where tokens decide them."""
+"""Compiles an outcome's code patterns into token sets."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from sequela.errors import InputError
 from sequela.record.schema import DEATH
 from sequela.rollout.request import Request
-from sequela.rollout.tracker import Stop, Watch
+from sequela.rollout.tracker import StopRule, WatchedOutcomes
 from sequela.tokens.ehr.code import join_parts
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
@@ -16,9 +18,9 @@ FOREVER = 100 * 525_960  # minutes: a hundred years
 
 
 class Outcomes:
-    """Finds what decides an outcome: a token wherever it comes, or a later part of a code after its first parts.
+    """Finds the tokens that decide an outcome: anywhere, or only after the first parts of a code.
 
-    A code in parts matches a pattern from the part on with which all codes that go on from there match.
+    A code that is written in parts matches a pattern as soon as all codes that continue those parts match it.
     """
 
     def __init__(self, tokenizer: EhrTokenizer, grammar: Grammar):
@@ -31,8 +33,8 @@ class Outcomes:
         self.code = {int(first): self._name((tokenizer.codes[first],)) for first in starts}
         paths = {int(first): (tokenizer.codes[first],) for first in starts}
         self.steps: list[tuple[int, int, int]] = []  # (node, token, child), parents first
-        for one in np.argsort(child):
-            step = int(node[one]), int(token[one]), int(child[one])
+        for pair in np.argsort(child):
+            step = int(node[pair]), int(token[pair]), int(child[pair])
             paths[step[2]] = (*paths[step[0]], tokenizer.codes[step[1]])
             self.code[step[2]] = self._name(paths[step[2]])
             self.steps.append(step)
@@ -45,10 +47,10 @@ class Outcomes:
         """What decides that an event's code matches `pattern`, in which a trailing * stands for any rest.
 
         Returns:
-            bool [V], tokens that do wherever they come; and pairs of a node and a token that does after it.
+            bool [V], tokens that decide it wherever they come; and pairs of a node and a token that decides it there.
 
         Raises:
-            InputError: where no code that the model knows matches, or a longer code begins as an exact one does.
+            InputError: if the model knows no matching code, or a longer code begins with an exact one.
         """
         bare, star = pattern.removesuffix("*"), pattern.endswith("*")
 
@@ -56,28 +58,30 @@ class Outcomes:
             return self.code[node].startswith(bare) if star else self.code[node] == bare
 
         size = len(self.tokenizer.vocabulary)
-        found = [node for node in self.code if matches(node)]
-        if not found:
+        matching = [node for node in self.code if matches(node)]
+        if not matching:
             raise InputError(
                 f"Task {task}: no token matches {pattern!r}; the training data hold no such event, or too few "
                 "patients with one."
             )
-        longer = [node for node in found if node in self.goes_on]
+        longer = [node for node in matching if node in self.goes_on]
         if longer and not star:
             raise InputError(
                 f"Task {task}: longer codes begin with {pattern!r} too; ask for all of them, as {bare + '*'!r}."
             )
         tokens = np.zeros(size, bool)
-        tokens[[node for node in found if node < size]] = True
+        tokens[[node for node in matching if node < size]] = True
         pairs = [(node, token) for node, token, child in self.steps if matches(child) and not matches(node)]
         return tokens, pairs
 
 
-def watch_of(tokenizer: EhrTokenizer, grammar: Grammar, requests: list[Request]) -> Watch:
-    """What the engine watches for the requests, in their order.
+def watched_outcomes(
+    tokenizer: EhrTokenizer, grammar: Grammar, requests: Sequence[Request]
+) -> WatchedOutcomes:
+    """What is watched for the requests, in their order.
 
     Raises:
-        InputError: see `Outcomes.of`; and for an end that is told by more than one token.
+        InputError: see `Outcomes.of`; also for an end that takes more than one token.
     """
     outcomes = Outcomes(tokenizer, grammar)
     size = len(tokenizer.vocabulary)
@@ -93,21 +97,22 @@ def watch_of(tokenizer: EhrTokenizer, grammar: Grammar, requests: list[Request])
             tokens, pairs = outcomes.of(pattern, request.name)
             if pairs:
                 raise InputError(
-                    f"Task {request.name}: the end {pattern!r} is told by more than one token; name whole categories."
+                    f"Task {request.name}: the end {pattern!r} takes more than one token; name whole categories."
                 )
             ends[number] |= tokens
-    return Watch(
+    return WatchedOutcomes(
         outcome,
         ends,
         np.array(
-            [FOREVER if one.horizon_minutes is None else one.horizon_minutes for one in requests], np.int64
+            [FOREVER if request.horizon_minutes is None else request.horizon_minutes for request in requests],
+            np.int64,
         ),
         np.array(after, np.int64).reshape(-1, 3),
-        np.array([one.counted == "all" for one in requests]),
+        np.array([request.counted == "all" for request in requests]),
     )
 
 
-def stop_of(tokenizer: EhrTokenizer, watch: Watch, limit: int) -> Stop:
-    """A future ends at death, when every question about it is settled, or after `limit` tokens."""
+def stop_rule(tokenizer: EhrTokenizer, watch: WatchedOutcomes, limit: int) -> StopRule:
+    """A rollout ends at death, when every outcome is settled, or after `limit` tokens."""
     death = np.array([code == DEATH for code in tokenizer.codes])
-    return Stop(death, int(watch.horizon.max()), limit)
+    return StopRule(death, int(watch.horizon.max()), limit)

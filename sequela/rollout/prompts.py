@@ -1,4 +1,4 @@
-"""From histories to what the engine continues."""
+"""Prompts: a patient's history up to the prediction time, as tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import polars as pl
 from sequela.record.edit import NO_EDITS, Edits, edited
 from sequela.record.events import Events
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.rollout.engine.queue import Prompts
+from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.engine.sampling import keys
 from sequela.tokens.ehr.clock import TIME_PREFIX
 from sequela.tokens.ehr.encode import MINUTE, encode
@@ -25,15 +25,15 @@ def prompts_of(
     seed: int,
     edits: Edits = NO_EDITS,
 ) -> tuple[pl.DataFrame, Prompts]:
-    """Prompts of all (patient, prediction time) whose history has an event; the times that remain, in their order.
+    """The questions whose history has an event, in their order, and their prompts.
 
-    Only events strictly before the prediction time are in a history. The time that passed without an event up to the
-    prediction time is part of what is known: whole longest intervals become tokens of the prompt, and the first new
-    token must carry the clock to the prediction time or beyond.
+    Only events strictly before the prediction time are in a history. That nothing happened between the last event and
+    the prediction time is known too: the prompt ends with as many of the longest time interval as fit in between, and
+    the first new token must carry the clock to the prediction time or beyond.
 
     Args:
-        events: MEDS columns, sorted, with the patients of `times`.
-        times: `subject_id`, `prediction_time`, sorted.
+        events: MEDS columns, sorted, with the patients of the questions.
+        times: the questions, sorted.
         seed: of the rollouts.
         edits: made to each history first, in the codes that the tokenizer knows.
 
@@ -58,13 +58,14 @@ def prompts_of(
     first[:, classes] = tokenizer.intervals.upper() > rest[:, None]
     ids = Ragged.of(known)
     _, bits = grammar.states(ids)
-    return times, Prompts(ids, -rest, first, keys(seed, times["subject_id"].to_numpy(), at), bits)
+    key = keys(seed, times["subject_id"].to_numpy(), at)
+    return times, Prompts(ids, key, first=first, bits=bits, clock=-rest)
 
 
 def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Events:
-    """What was known before each of Q prediction times, in the codes that the tokenizer knows.
+    """What was known before each question, in the codes that the tokenizer knows.
 
-    Each (patient, time) is a patient of its own here, whose number is its row in `times`.
+    Each question counts as a patient of its own here, whose id is its row in `times`.
     """
     keyed = times.with_row_index("key")
     history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(

@@ -1,46 +1,45 @@
-"""The choices of a simulation."""
+"""Settings of a simulation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 ESTIMATORS = ("scope", "mc", "reach", "auto")
-BACKENDS = ("own", "vllm")
+ENGINES = ("own", "vllm")
 NO_AVOIDING = (
-    "vLLM cannot avoid an outcome while it samples, as reach does, and auto for a single task: take --estimator scope "
-    "or mc, or --backend own"
+    "vLLM cannot exclude an outcome while it samples, which reach does, and auto for a single task: choose the "
+    "estimator scope or mc, or engine own"
 )
-NO_GRAMMAR = (
-    "vLLM cannot keep futures to the grammar while it samples: add --no-well-formed, or take --backend own"
-)
+NO_GRAMMAR = "vLLM cannot keep rollouts to the grammar while it samples: set well_formed to false, or choose engine own"
 
 
 @dataclass(frozen=True)
 class SimulateSettings:
-    """How futures are sampled."""
+    """How futures are simulated."""
 
     estimator: str = "scope"
-    """scope or mc (one pool for all tasks), reach (one for each, its outcome avoided), auto (as few as will do)."""
+    """scope or mc: one pool of rollouts for all tasks; reach: one per task, which excludes its outcome; auto: as few
+    rollouts as are needed."""
     rollouts: int = 20
-    """Futures per history; with auto, the most."""
+    """Rollouts per question; with auto, the maximum."""
     target_error: float | None = None
-    """With auto: the standard error that a risk may have; 0.02 where neither this nor a threshold is given."""
+    """With auto: the standard error to reach for each risk; 0.02 if neither this nor a threshold is given."""
     threshold: float | None = None
-    """With auto: the risk of which a patient must be surely on one side."""
+    """With auto: roll out until it is clear on which side of this risk a patient is."""
     limit: int = 256
-    """Most tokens of one future; a future cut there is undecided."""
+    """Maximum tokens per rollout; a truncated rollout does not count."""
     temperature: float = 1.0
-    """1 samples from the model as it is; anything else is no longer the model's probability."""
+    """1 samples from the model as it is; with anything else, risks are no longer the model's."""
     well_formed: bool = True
-    """Sample only tokens that may follow, by what the training patients show."""
+    """Sample only tokens that may follow, judging by the training patients."""
     precision: str = "auto"
-    """fp32 or bf16, in which the model's blocks compute; auto is bf16 where the processor has it, for large models."""
+    """Of the model's blocks: fp32, bf16, or auto, which is bf16 for large models if the processor supports it."""
     rows: int = 128
-    """Futures computed at once in each process."""
-    backend: str = "own"
-    """What samples: our own engine, or vllm where that is installed (docs/how-to/predict.md)."""
+    """Rollouts computed at once in each process."""
+    engine: str = "own"
+    """What samples: our own engine, or vllm if it is installed (docs/how-to/predict.md)."""
     seed: int = 0
-    """Seed of the futures; each depends on it, its patient, its time and its number alone."""
+    """Random seed; a rollout depends on it, the patient, the prediction time, and the rollout's number alone."""
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
@@ -56,14 +55,14 @@ class SimulateSettings:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
-        if self.backend not in BACKENDS:
-            raise ValueError(f"there is no backend {self.backend!r}: choose one of {', '.join(BACKENDS)}")
-        if self.backend == "vllm" and self.estimator == "reach":
+        if self.engine not in ENGINES:
+            raise ValueError(f"there is no engine {self.engine!r}: choose one of {', '.join(ENGINES)}")
+        if self.engine == "vllm" and self.estimator == "reach":
             raise ValueError(NO_AVOIDING)
-        if self.backend == "vllm" and self.well_formed:
+        if self.engine == "vllm" and self.well_formed:
             raise ValueError(NO_GRAMMAR)
         if self.estimator != "auto" and (self.target_error is not None or self.threshold is not None):
-            raise ValueError("a target error or a threshold is for the estimator auto: add --estimator auto")
+            raise ValueError("a target error or a threshold is for the estimator auto: choose that estimator")
         if self.target_error is not None and not self.target_error > 0:
             raise ValueError(f"target_error must be above 0, not {self.target_error}")
         if self.threshold is not None and not 0 < self.threshold < 1:

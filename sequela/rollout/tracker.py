@@ -1,28 +1,27 @@
-"""What is asked of rollouts while they are made: hazards and occurrences of outcomes, the clock, the end.
+"""What simulations ask of rollouts: hazards and occurrences of outcomes, the clock, and when a rollout ends.
 
-Shape letters: R rows, V vocabulary, K watched outcomes, B bits of the grammar.
+Shape letters: R rows, V vocabulary, K watched outcomes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sequela.rollout.engine.constraint import Automaton
-from sequela.rollout.engine.sampling import sample, uniform
+from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
+from sequela.rollout.engine.tracker import DecodingState
 
-REASONS = ("limit", "settled", "horizon", "end")
 LEAST = 16  # columns in a product of hazards: of fewer, CPU libraries may add them up in another order
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopRule:
     """When a rollout ends.
 
-    "end": after one of `tokens` bool [V]. "horizon": when its clock has passed `horizon` minutes (reaching it is not
+    "end": after one of `tokens`, bool [V]. "horizon": when its clock has passed `horizon` minutes (reaching it is not
     passing it). "settled": when nothing is watched any more. "limit": after `limit` tokens. The first of these counts.
     """
 
@@ -32,15 +31,15 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Outcomes whose probability is summed on the way.
+class WatchedOutcomes:
+    """Outcomes whose probability is summed up while rollouts are made.
 
     Attributes:
         outcome: bool [K, V], tokens that are the outcome wherever they come.
         ends: bool [K, V], tokens after which it no longer counts.
         horizon: int64 [K], minutes after which it no longer counts.
         after: int64 [M, 3], rows of (node, token, k): the token is outcome k after that node of the grammar.
-        repeats: bool [K], outcomes that are watched on after they came, to be counted.
+        repeats: bool [K], outcomes that are still watched after they came, to be counted. None: none of them.
     """
 
     outcome: np.ndarray
@@ -49,87 +48,47 @@ class Watch:
     after: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     repeats: np.ndarray | None = None
 
-
-@dataclass
-class State:
-    """What is known of each row; all of length R.
-
-    Attributes:
-        seed, step, clock, node: int64. `step` counts the tokens sampled.
-        bits: bool [R, B].
-        watched: bool [R, K], outcomes still looked for.
-        hazard, spared: float32 [R, K], the sum of hazards and the product of their complements.
-        happened: int32 [R, K], how often the outcome came while it was watched.
-        removed: float32, the probability that the grammar took away, summed.
-    """
-
-    seed: Tensor
-    step: Tensor
-    clock: Tensor
-    node: Tensor
-    bits: Tensor
-    watched: Tensor
-    hazard: Tensor
-    spared: Tensor
-    happened: Tensor
-    removed: Tensor
-
-    @staticmethod
-    def fresh(seed: Tensor, clock: int | Tensor, bits: Tensor, watched: Tensor) -> State:
-        """Rows at the beginning.
-
-        `seed` int64 [R]; `clock` of all or int64 [R]; `bits` bool [B] or [R, B]; `watched` bool [R, K].
-        """
-        rows, device = len(seed), seed.device
-        zeros = torch.zeros(rows, dtype=torch.int64, device=device)
-        nought = torch.zeros(watched.shape, device=device)
-        return State(
-            seed, zeros, zeros + clock, zeros, bits.expand(rows, -1), watched, nought, nought + 1,
-            nought.int(), torch.zeros(rows, device=device),
-        )  # fmt: skip
-
-    def take(self, rows: Tensor | slice) -> State:
-        """These rows, in this order."""
-        return State(*(getattr(self, one.name)[rows] for one in fields(self)))
-
-    @staticmethod
-    def joined(states: list[State]) -> State:
-        """The rows of all, one after another."""
-        if len(states) == 1:
-            return states[0]
-        return State(*(torch.cat([getattr(state, one.name) for state in states]) for one in fields(State)))
+    def __len__(self) -> int:
+        return len(self.outcome)
 
 
-class Watching:
-    """Chooses the next token of every row and keeps account of it.
+class OutcomeTracker:
+    """Sums the hazards of outcomes, counts their occurrences, and keeps the clock: a `Tracker` of the engine.
+
+    What `Rollouts.account` says:
+
+    - `clock` int64 [R]: minutes at the end.
+    - `hazard` float32 [R, K]: the summed conditional probability of each watched outcome, over every position inside
+      its horizon up to its first occurrence (the SCOPE score, arXiv 2602.03730).
+    - `reached` float32 [R, K]: 1 less the product of the complements of the same hazards (the REACH score, if the
+      outcome was avoided).
+    - `happened` int32 [R, K]: how often the outcome came while it was watched.
+    - `watched` bool [R, K]: whether it was still watched when the rollout ended.
+    - `removed` float32 [R]: the share of probability that the grammar took away, summed over positions.
 
     Args:
         minutes: int64 [V], how far each token moves the clock.
-        automaton: tells where rows are in an event; None where there is no grammar.
-        mask: whether what the grammar does not admit is taken away.
-        avoid: whether the watched outcomes are, while they are watched.
+        avoid: sample only rollouts without the watched outcomes, while they are watched. Budgets then get the scores
+            `reached`, otherwise `hazard`.
+        device: of the model.
     """
 
     def __init__(
         self,
-        stop: Stop,
-        watch: Watch,
-        minutes: Tensor,
-        automaton: Automaton | None,
+        stop: StopRule,
+        watch: WatchedOutcomes,
+        minutes: np.ndarray,
         *,
-        mask: bool,
-        avoid: bool,
-        temperature: float,
-        greedy: bool,
+        avoid: bool = False,
+        device: torch.device | str = "cpu",
     ):
-        device = minutes.device
+        self.stop, self.watch, self.device, self.steers = stop, watch, device, avoid
+        self.limit, self.stop_tokens = stop.limit, stop.tokens
 
         def at(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(x)).to(device)
 
-        self.minutes, self.automaton, self.mask, self.avoid = minutes, automaton, mask, avoid
-        self.temperature, self.greedy = temperature, greedy
-        self.limit, self.horizon, self.stops = stop.limit, stop.horizon, at(stop.tokens)
+        self.minutes, self.stops = at(minutes), at(stop.tokens)
         self.outcomes, size = watch.outcome.shape
         self.outcome, self.horizons = at(watch.outcome), at(watch.horizon)
         repeats = np.zeros(self.outcomes, bool) if watch.repeats is None else watch.repeats
@@ -148,64 +107,88 @@ class Watching:
             table[np.searchsorted(nodes, node), which, token] = True
             self.table, self.nodes = at(table), at(nodes)
 
-    def choose(self, logits: Tensor, state: State, first: Tensor | None) -> Tensor:
-        """The next tokens [R]; hazards of this position are added to `state`.
+    def __reduce__(self) -> tuple:
+        return _outcome_tracker, (self.stop, self.watch, self.minutes.cpu().numpy(), self.steers, self.device)
 
-        `logits` [R, V] are overwritten; `first` bool [R, V]: what may come at all.
-        """
-        mass = self.weigh(logits, state, first)
-        if self.avoid:
-            hit = self._special(state.node)
-            avoided = self.outcome if hit is None else self.outcome | hit
-            rest = mass.masked_fill((avoided & state.watched[..., None]).any(1), 0)
-            # Where nothing else can come, it comes: the row has no share in what is avoided.
-            mass = torch.where((rest.sum(-1) > 0)[:, None], rest, mass)
-        return mass.argmax(-1) if self.greedy else sample(mass, uniform(state.seed, state.step))
+    def start(self, prompts: Prompts, rows: np.ndarray) -> dict[str, Tensor]:
+        """See `Tracker`."""
+        clock = np.zeros(len(rows), np.int64) if prompts.clock is None else prompts.clock[rows]
+        watched = torch.from_numpy(prompts.watched_in(rows, self.outcomes)).to(self.device)
+        zeros = torch.zeros(watched.shape, device=self.device)
+        return {
+            "clock": torch.from_numpy(clock).to(self.device),
+            "watched": watched,
+            "hazard": zeros,
+            "spared": zeros + 1,
+            "happened": zeros.int(),
+        }
 
-    def weigh(self, logits: Tensor, state: State, first: Tensor | None) -> Tensor:
-        """The mass [R, V] of what may come next, in the place of `logits`; hazards are added to `state`."""
-        logits.div_(self.temperature) if self.temperature != 1 else logits
-        mass = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
-        if first is not None:
-            mass *= first
-        if self.mask and self.automaton is not None:
-            state.removed = state.removed + self.automaton.mask(mass, state.node, state.bits)
-        hit = self._special(state.node)
+    def weigh(self, mass: Tensor, state: DecodingState) -> Tensor:
+        """Add the hazards of this position; take away the mass of outcomes that are to be avoided."""
+        columns = state.columns
+        hit = self._at_node(state.node)
         share = (mass @ self.weight)[:, : self.outcomes]
         if hit is not None:
             share = share + torch.einsum("rv,rkv->rk", mass, hit.float())
-        hazard = (share / mass.sum(-1, keepdim=True)).clamp(max=1) * state.watched
-        state.hazard = state.hazard + hazard
-        state.spared = state.spared * (1 - hazard)
-        return mass
+        hazard = (share / mass.sum(-1, keepdim=True)).clamp(max=1) * columns["watched"]
+        columns["hazard"] = columns["hazard"] + hazard
+        columns["spared"] = columns["spared"] * (1 - hazard)
+        if not self.steers:
+            return mass
+        avoided = self.outcome if hit is None else self.outcome | hit
+        rest = mass.masked_fill((avoided & columns["watched"][..., None]).any(1), 0)
+        # Where nothing else can come, the outcome comes: this row has no share in what is avoided.
+        return torch.where((rest.sum(-1) > 0)[:, None], rest, mass)
 
-    def _special(self, node: Tensor) -> Tensor | None:
-        """bool [R, K, V]: outcomes that depend on the node; None where no row is at such a node."""
+    def _at_node(self, node: Tensor) -> Tensor | None:
+        """bool [R, K, V]: outcomes that depend on the node; None if no row is at such a node."""
         if self.table is None:
             return None
-        place = torch.searchsorted(self.nodes, node).clamp(max=len(self.nodes) - 1)
-        place = torch.where(self.nodes[place] == node, place, len(self.nodes))
-        return self.table[place] if bool((place < len(self.nodes)).any()) else None
+        index = torch.searchsorted(self.nodes, node).clamp(max=len(self.nodes) - 1)
+        index = torch.where(self.nodes[index] == node, index, len(self.nodes))
+        return self.table[index] if bool((index < len(self.nodes)).any()) else None
 
-    def take(self, token: Tensor, state: State) -> Tensor:
-        """Account for these tokens [R] in `state`. int8 [R]: why each row ends, index into REASONS; -1: it goes on."""
+    def take(self, token: Tensor, state: DecodingState, mass: Tensor | None) -> Tensor:
+        """See `Tracker`."""
+        columns = state.columns
         came = self.outcome[:, token].T
-        hit = self._special(state.node)
+        hit = self._at_node(state.node)
         if hit is not None:
             came = came | hit[torch.arange(len(token), device=token.device), :, token]
-        came = came & state.watched
-        state.happened = state.happened + came
-        clock = state.clock + self.minutes[token]
-        state.clock = torch.where(state.step == 0, clock.clamp(min=0), clock)
-        state.step = state.step + 1
-        over = (came & self.once) | self.ends[token] | (state.clock[:, None] > self.horizons)
-        state.watched = state.watched & ~over
-        if self.automaton is not None:
-            state.node, state.bits = self.automaton.advance(state.node, state.bits, token)
+        came = came & columns["watched"]
+        columns["happened"] = columns["happened"] + came
+        clock = columns["clock"] + self.minutes[token]
+        clock = torch.where(state.step == 0, clock.clamp(min=0), clock)
+        over = (came & self.once) | self.ends[token] | (clock[:, None] > self.horizons)
+        watched = columns["watched"] & ~over
+        columns["clock"], columns["watched"] = clock, watched
         reason = torch.full_like(token, -1, dtype=torch.int8)
-        reason[state.step >= self.limit] = REASONS.index("limit")
         if self.outcomes:
-            reason[~state.watched.any(-1)] = REASONS.index("settled")
-        reason[state.clock > self.horizon] = REASONS.index("horizon")
+            reason[~watched.any(-1)] = REASONS.index("settled")
+        reason[clock > self.stop.horizon] = REASONS.index("horizon")
         reason[self.stops[token]] = REASONS.index("end")
         return reason
+
+    def account(self, state: DecodingState) -> dict[str, np.ndarray]:
+        """See `Tracker`."""
+        tensors = {
+            "clock": state.columns["clock"],
+            "hazard": state.columns["hazard"],
+            "reached": 1 - state.columns["spared"],
+            "happened": state.columns["happened"],
+            "watched": state.columns["watched"],
+            "removed": state.removed,
+        }
+        return {name: x.cpu().numpy() for name, x in tensors.items()}
+
+    def scores(self, rollouts: Rollouts) -> np.ndarray:
+        """`reached` or `hazard`, [R, K]; NaN where a rollout was truncated before the outcome was settled."""
+        score = rollouts.account["reached" if self.steers else "hazard"]
+        unsettled = rollouts.account["watched"] & rollouts.truncated[:, None]
+        return np.where(unsettled, np.nan, score)
+
+
+def _outcome_tracker(
+    stop: StopRule, watch: WatchedOutcomes, minutes: np.ndarray, avoid: bool, device: torch.device | str
+) -> OutcomeTracker:
+    return OutcomeTracker(stop, watch, minutes, avoid=avoid, device=device)

@@ -17,6 +17,7 @@ import sequela
 from sequela import SimulateSettings, TrainSettings
 from sequela.record.dataset import read_events, write_dataset
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
+from sequela.rollout import forecast as forecasting
 from sequela.rollout import parts as module
 from sequela.rollout.request import Request
 
@@ -143,13 +144,13 @@ def starts_at_the_last_event(prompts):
 @pytest.mark.parametrize(("scan", "days"), CASES)
 def test_without_what_silence_tells_it_is_rejected(learned, tmp_path, monkeypatch, change, scan, days):
     """Negative control."""
-    made = module.prompts_of
+    made = forecasting.prompts_of
 
     def changed(*arguments):
         times, prompts = made(*arguments)
         return times, change(prompts)
 
-    monkeypatch.setattr(module, "prompts_of", changed)
+    monkeypatch.setattr(forecasting, "prompts_of", changed)
     assert abs(excess(learned, tmp_path / "out", scan, days)) > 4
 
 

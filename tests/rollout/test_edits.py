@@ -10,7 +10,7 @@ from sequela.errors import InputError
 from sequela.record.dataset import write_dataset
 from sequela.record.edit import Edits
 from sequela.record.events import Events
-from sequela.rollout.edits import changed, refuse_unknown, survey
+from sequela.rollout.edits import changed_histories, refuse_unknown, survey
 from sequela.rollout.prompts import histories, prediction_times, prompts_of
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.fit import fit
@@ -112,7 +112,7 @@ def test_edits_are_of_each_patient_and_time(fitted):
     assert prompts.clock.tolist() == [-60, -60] and np.array_equal(prompts.key, before.key)
     columns = histories(tokenizer, small(), times)
     assert (columns.time < prediction_times(times, columns).repeat([1, 2])).all()
-    assert changed(kept, prompts, plain, before, lambda ids: ids).tolist() == [True, True]
+    assert changed_histories(kept, prompts, plain, before, lambda ids: ids).tolist() == [True, True]
 
 
 def test_changed_is_what_the_model_reads_otherwise(fitted):
@@ -122,7 +122,7 @@ def test_changed_is_what_the_model_reads_otherwise(fitted):
 
     def of(cut=lambda ids: ids, **words):
         kept, prompts = prompts_of(tokenizer, grammar, small(), times, 0, Edits.parse(**words))
-        return changed(kept, prompts, *plain, cut).tolist()
+        return changed_histories(kept, prompts, *plain, cut).tolist()
 
     assert of(remove=["NO//SUCH"]) == [False, False]
     assert of(set=["LAB//A = 18.5"]) == [True, False]  # the same bin as 18

@@ -15,8 +15,7 @@ from meds import DataSchema
 from sequela.errors import InputError
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget
-from sequela.rollout.engine.engine import Rollouts
-from sequela.rollout.engine.queue import Prompts
+from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.folder import (
     DATA,
     FACTS,
@@ -33,7 +32,6 @@ from sequela.rollout.folder import (
     write_questions,
 )  # fmt: skip
 from sequela.rollout.request import Request
-from sequela.rollout.tracker import REASONS
 from sequela.tokens.ragged import Ragged
 from tests.tokens.ehr.grammar.test_grammar import told
 
@@ -54,27 +52,26 @@ def times_of(*patients):
 
 def prompts_of(clock):
     count = len(clock)
-    none = np.zeros((count, 0), bool)
-    return Prompts(
-        Ragged.of([[1]] * count), np.array(clock), np.ones((count, 1), bool), np.arange(count), none
-    )
+    return Prompts(Ragged.of([[1]] * count), np.arange(count), clock=np.array(clock))
 
 
 def rollouts_of(rows, outcomes=1, **fields):
     """Rollouts of (prompt, number, clock at the end, names of tokens)."""
     prompt, number, clock, names = zip(*rows, strict=True)
     count = len(rows)
-    rest = {
+    columns = {
         "reason": np.zeros(count, np.int8),
+        "windows": np.zeros(count, np.int64),
+        "clock": np.array(clock),
         "hazard": np.full((count, outcomes), 0.25, np.float32),
         "reached": np.full((count, outcomes), 0.125, np.float32),
         "happened": np.zeros((count, outcomes), np.int32),
         "watched": np.ones((count, outcomes), bool),
         "removed": np.zeros(count, np.float32),
-        "windows": np.zeros(count, np.int64),
     } | {name: np.array(value) for name, value in fields.items()}
     tokens = Ragged.of([[INDEX[name] for name in some] for some in names])
-    return Rollouts(np.array(prompt), np.array(number), tokens, np.array(clock), **rest)
+    reason, windows = columns.pop("reason"), columns.pop("windows")
+    return Rollouts(np.array(prompt), np.array(number), tokens, reason, windows, columns)
 
 
 def test_events_lie_on_the_engines_clock_and_end():
@@ -142,7 +139,7 @@ def test_a_row_a_rollout():
     second = table_of(times_of(5, 7), prompts_of([0, 0]), rollouts, {"two": 1}, None)
     assert second["scope//two"].equals(table["scope//two"]) and "scope//one" not in second.columns
     # What nobody asked has no score
-    asked = replace(prompts_of([0, 0]), asked=np.array([[True, True], [False, True]]))
+    asked = replace(prompts_of([0, 0]), watched=np.array([[True, True], [False, True]]))
     table = table_of(times_of(5, 7), asked, rollouts, {"one": 0, "two": 1}, None)
     assert table["scope//one"].to_list() == [None, 0.25, None]
 
@@ -242,11 +239,8 @@ def test_parts_without_futures_are_joined_too(tmp_path):
     """A plan may want none of a part's rollouts; the folder of data is there all the same."""
     empty = rollouts_of([(0, 0, 0, [WEEK])])
     nothing = Rollouts(
-        *(getattr(empty, name)[:0] for name in ("prompt", "number")), Ragged.of([]),
-        *(
-            getattr(empty, name)[:0]
-            for name in ("clock", "reason", "hazard", "reached", "happened", "watched", "removed", "windows")
-        ),
+        empty.prompt[:0], empty.number[:0], Ragged.of([]), empty.reason[:0], empty.windows[:0],
+        {name: x[:0] for name, x in empty.account.items()},
     )  # fmt: skip
     events = events_of(TOKENIZER, times_of(1), prompts_of([0]), nothing)
     table = table_of(times_of(1), prompts_of([0]), nothing, {"death": 0}, None)

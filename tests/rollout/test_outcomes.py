@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from sequela.errors import InputError
-from sequela.rollout.outcomes import FOREVER, Outcomes, stop_of, watch_of
+from sequela.rollout.outcomes import FOREVER, Outcomes, stop_rule, watched_outcomes
 from sequela.rollout.request import Request
 from tests.tokens.ehr.grammar.test_grammar import path_of, told
 
@@ -108,7 +108,7 @@ def request(outcome, ends=(), horizon=60, counted="first", name="task"):
 def test_what_is_watched_for_each_request():
     tokenizer, grammar = told(LIVED)
     index = tokenizer.vocabulary.index
-    watch = watch_of(
+    watch = watched_outcomes(
         tokenizer,
         grammar,
         [
@@ -127,25 +127,29 @@ def test_what_is_watched_for_each_request():
     assert watch.after.tolist() == [[index[E11], index["ICD10CM//2//65"], 0]]
     assert watch.horizon.tolist() == [60, FOREVER, 90]
     assert watch.repeats.tolist() == [False, True, False]
-    stop = stop_of(tokenizer, watch, 17)
+    stop = stop_rule(tokenizer, watch, 17)
     assert names[stop.tokens].tolist() == ["MEDS_DEATH"]
     assert (stop.horizon, stop.limit) == (FOREVER, 17)
-    assert stop_of(tokenizer, watch_of(tokenizer, grammar, [request(["LAB//A"])]), 1).horizon == 60
+    assert stop_rule(tokenizer, watched_outcomes(tokenizer, grammar, [request(["LAB//A"])]), 1).horizon == 60
 
 
 def test_several_patterns_of_one_request_are_put_together():
     tokenizer, grammar = told(LIVED)
-    watch = watch_of(tokenizer, grammar, [request(["LAB//A", "LAB//B", "ICD10CM//E1165", "ATC//A10BA02"])])
+    watch = watched_outcomes(
+        tokenizer, grammar, [request(["LAB//A", "LAB//B", "ICD10CM//E1165", "ATC//A10BA02"])]
+    )
     assert watch.outcome.sum() == 2 and watch.after[:, 2].tolist() == [0, 0]
-    assert watch_of(tokenizer, grammar, [request(["LAB//A"])]).after.shape == (0, 3)
+    assert watched_outcomes(tokenizer, grammar, [request(["LAB//A"])]).after.shape == (0, 3)
 
 
 def test_an_end_of_several_tokens_is_refused_and_so_is_an_unknown_one():
     tokenizer, grammar = told(LIVED)
     for end in ("ICD10CM//E1165", "ATC//A10BA*"):
-        with pytest.raises(InputError, match=r"Task t1: the end .* is told by more than one token"):
-            watch_of(tokenizer, grammar, [request(["LAB//A"], [end], name="t1")])
+        with pytest.raises(InputError, match=r"Task t1: the end .* takes more than one token"):
+            watched_outcomes(tokenizer, grammar, [request(["LAB//A"], [end], name="t1")])
     for one in (request(["LAB//A"], ["NO//SUCH"]), request(["NO//SUCH"], counted="none")):
         with pytest.raises(InputError, match="no token matches 'NO//SUCH'"):
-            watch_of(tokenizer, grammar, [one])
-    watch_of(tokenizer, grammar, [request(["LAB//A"], ["ICD10CM//E11*"])])  # a whole category is one token
+            watched_outcomes(tokenizer, grammar, [one])
+    watched_outcomes(
+        tokenizer, grammar, [request(["LAB//A"], ["ICD10CM//E11*"])]
+    )  # a whole category is one token

@@ -13,21 +13,19 @@ import torch
 
 from sequela.errors import InputError
 from sequela.model import checkpoint
-from sequela.model.config import ModelConfig
-from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
 from sequela.record.dataset import read_events
 from sequela.record.edit import Edits
 from sequela.record.events import Events
 from sequela.record.schema import DEATH, FOLLOW_UP_END
+from sequela.rollout import forecast as forecasting
 from sequela.rollout import parts as module
 from sequela.rollout.budget import AdaptiveBudget
 from sequela.rollout.folder import PARTS, part_folder
-from sequela.rollout.parts import simulate
+from sequela.rollout.parts import Execution, simulate
 from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
 from sequela.tokens.ehr.fit import fit
-from sequela.tokens.ehr.grammar.fit import load_grammar
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.recode import load_same_maps
@@ -68,7 +66,8 @@ def test_futures_are_written_from_the_prediction_time_on(world_meds, model, tmp_
     assert set(rollouts["reason"]) <= {"end", "horizon", "limit"}
     maps = json.loads((tmp_path / "simulate.json").read_text())["maps"]
     assert (
-        list(maps) == ["mimic-meds", "gem"] and load_same_maps(maps, tmp_path) == EhrTokenizer.load(model).maps
+        list(maps) == ["mimic-meds", "gem"]
+        and load_same_maps(maps, tmp_path) == EhrTokenizer.load(model).maps
     )
     died = events.filter(pl.col("code") == DEATH).select("subject_id", "rollout")
     stopped = rollouts.filter(pl.col("reason") == "end").select("subject_id", "rollout")
@@ -142,29 +141,9 @@ def test_nobody_lives_on_after_death(world_meds, model, tmp_path):
 # What follows needs no model that has learned much
 
 
-@pytest.fixture(scope="module")
-def rough(world_corpus, tmp_path_factory):
-    """A model that was never trained: it says anything at any time."""
-    out = tmp_path_factory.mktemp("rough")
-    tokenizer = EhrTokenizer.load(world_corpus)
-    tokenizer.save(out)
-    load_grammar(world_corpus, tokenizer).save(out)
-    config = ModelConfig(
-        len(tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64,
-        layers=1, context=64, vocabulary=tokenizer.vocabulary.hash,
-    )  # fmt: skip
-    decoder = Decoder(config).initialize(0)
-    with torch.no_grad():
-        for weight in decoder.parameters():
-            if weight.dim() > 1:
-                weight.mul_(7)
-    checkpoint.save(decoder, out)
-    return out
-
-
 @pytest.fixture
 def parts_of_five(monkeypatch):
-    monkeypatch.setattr(module, "QUESTIONS", (5, 5))
+    monkeypatch.setattr(module, "PATIENTS", (5, 5))
 
 
 PATIENTS = 23  # in five parts
@@ -204,10 +183,10 @@ def test_a_simulation_that_was_cut_short_goes_on(rough, world_meds, tmp_path, mo
     folder, asked = whole
     out, make = tmp_path / "out", module.make_part
 
-    def until(job, *, last, **options):
-        if job.number > last:
+    def until(part, *, last, **options):
+        if part.number > last:
             raise Cut
-        make(job, **options)
+        make(part, **options)
 
     for last in (2, 3):
         monkeypatch.setattr(module, "make_part", partial(until, last=last))
@@ -218,9 +197,9 @@ def test_a_simulation_that_was_cut_short_goes_on(rough, world_meds, tmp_path, mo
     shutil.rmtree(part_folder(out, 1, 5))
     (out / PARTS / ".000002-1" / "data").mkdir(parents=True)
     monkeypatch.setattr(module, "make_part", make)
-    made, ask = [], module.prompts_of
+    made, ask = [], forecasting.prompts_of
     monkeypatch.setattr(
-        module, "prompts_of", lambda *arguments: (made.append(len(arguments[3])), ask(*arguments))[1]
+        forecasting, "prompts_of", lambda *arguments: (made.append(len(arguments[3])), ask(*arguments))[1]
     )
     simulate(rough, world_meds, out, asked, SMALL)
     assert made == [5, 4]  # patients of the parts that were not there
@@ -229,32 +208,32 @@ def test_a_simulation_that_was_cut_short_goes_on(rough, world_meds, tmp_path, mo
     assert files(tmp_path / "other") != files(folder)
 
 
-class Crew:
+class Ranks:
     """One of several processes, here threads."""
 
-    def __init__(self, rank, size, barrier, said):
-        self.rank, self.size, self.barrier, self.said = rank, size, barrier, said
+    def __init__(self, rank, size, barrier):
+        self.rank, self.size, self.barrier = rank, size, barrier
 
-    def gather(self, own):
-        self.said[self.rank] = own
+    def sum(self, *numbers):
         self.barrier.wait(timeout=60)
-        return list(self.said)
+        return list(numbers)
 
 
-def test_a_crew_makes_the_same_files(rough, world_meds, tmp_path, whole, monkeypatch):
+def test_ranks_make_the_same_files(rough, world_meds, tmp_path, whole, monkeypatch):
     folder, asked = whole
     out, answers, made = tmp_path / "out", {}, []
     make = module.make_part
 
-    def noted(job, **options):
-        made.append((threading.current_thread().name, job.number))
-        make(job, **options)
+    def noted(part, **options):
+        made.append((threading.current_thread().name, part.number))
+        make(part, **options)
 
     monkeypatch.setattr(module, "make_part", noted)
-    barrier, said = threading.Barrier(2), [None] * 2
+    barrier = threading.Barrier(2)
 
     def work(rank):
-        answers[rank] = simulate(rough, world_meds, out, asked, SMALL, crew=Crew(rank, 2, barrier, said))
+        execution = Execution(ranks=Ranks(rank, 2, barrier))
+        answers[rank] = simulate(rough, world_meds, out, asked, SMALL, execution=execution)
 
     threads = [threading.Thread(target=work, args=(rank,), name=str(rank), daemon=True) for rank in range(2)]
     for one in threads:
@@ -273,10 +252,11 @@ def test_processes_make_the_same_files(rough, world_meds, tmp_path, parts_of_fiv
     told = {}
     for count in (1, 2):
         told[count] = []
-        simulate(
-            rough, world_meds, tmp_path / str(count), asked, settings, workers=Workers(processes=count),
+        execution = Execution(
+            Workers(processes=count),
             progress=lambda done, total, count=count, **_: told[count].append((done, total)),
-        )  # fmt: skip
+        )
+        simulate(rough, world_meds, tmp_path / str(count), asked, settings, execution=execution)
     assert files(tmp_path / "2") == files(tmp_path / "1")
     assert told[2] == sorted(told[2]) and told[2][-1] == told[1][-1] == (PATIENTS, PATIENTS)
 
@@ -293,7 +273,7 @@ def test_a_process_must_be_worth_its_start(
         raise Stop
 
     started.count = 0
-    monkeypatch.setattr(module, "Lanes", started)
+    monkeypatch.setattr(module, "EngineProcesses", started)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     settings, asked = replace(SMALL, rollouts=rollouts, limit=1), [few(world_meds, patients=2)]
     with pytest.raises(Stop) if expected else nullcontext():
@@ -305,7 +285,9 @@ def test_a_process_must_be_worth_its_start(
 def test_a_cluster_makes_the_same_files(rough, world_meds, tmp_path, whole):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'sequela[ray]'")
     folder, asked = whole
-    simulate(rough, world_meds, tmp_path / "out", asked, SMALL, workers=Workers("ray", processes=2))
+    simulate(
+        rough, world_meds, tmp_path / "out", asked, SMALL, execution=Execution(Workers("ray", processes=2))
+    )
     assert files(tmp_path / "out") == files(folder)
 
 
@@ -313,7 +295,7 @@ def test_progress_goes_from_nothing_to_everything(rough, world_meds, tmp_path, p
     told = []
     simulate(
         rough, world_meds, tmp_path / "out", [few(world_meds)], SMALL,
-        progress=lambda done, total, **_: told.append((done, total)),
+        execution=Execution(progress=lambda done, total, **_: told.append((done, total))),
     )  # fmt: skip
     assert told == sorted(told) and told[-1] == (PATIENTS, PATIENTS) and {total for _, total in told} == {23}
 
@@ -324,7 +306,7 @@ def test_progress_never_goes_back(rough, world_meds, tmp_path, parts_of_five):
     asked = [few(world_meds), few(world_meds, "lab", ("LAB//*",), (), 10**6)]
     about = simulate(
         rough, world_meds, tmp_path / "out", asked, replace(SMALL, estimator="reach"),
-        progress=lambda done, total, tokens: told.append((done / total, tokens)),
+        execution=Execution(progress=lambda done, total, tokens: told.append((done / total, tokens))),
     )  # fmt: skip
     shares, tokens = zip(*told, strict=True)
     assert list(shares) == sorted(shares) and shares[-1] == pytest.approx(1)
@@ -477,23 +459,25 @@ def test_parts_are_whole_patients_in_order(rough, world_meds, tmp_path, parts_of
             [asked.times, asked.times.with_columns(pl.col("prediction_time").dt.offset_by("1d"))]
         ),
     )
-    jobs = module._jobs(rough, world_meds, tmp_path, [twice, few(world_meds, "lab", patients=3)], SMALL, 0)
-    assert [(job.number, job.count) for job in jobs] == [(number, len(jobs)) for number in range(len(jobs))]
-    patients = [job.times["subject_id"].unique().sort().to_list() for job in jobs]
+    parts = module._parts(rough, world_meds, tmp_path, [twice, few(world_meds, "lab", patients=3)], SMALL, 0)
+    assert [(part.number, part.count) for part in parts] == [
+        (number, len(parts)) for number in range(len(parts))
+    ]
+    patients = [part.questions["subject_id"].unique().sort().to_list() for part in parts]
     assert [one for some in patients for one in some] == sorted(asked.times["subject_id"])
     assert max(map(len, patients)) == 5
-    assert all(len(job.times) == 2 * len(own) for job, own in zip(jobs, patients, strict=True))
-    assert sum(len(job.requests[1].times) for job in jobs) == 3
+    assert all(len(part.questions) == 2 * len(own) for part, own in zip(parts, patients, strict=True))
+    assert sum(len(part.requests[1].times) for part in parts) == 3
 
 
 @pytest.mark.parametrize(("rollouts", "expected"), [(0, 5), (15, 5), (30, 10), (1000, 20)])
 def test_parts_have_rollouts_enough(rough, world_meds, tmp_path, monkeypatch, rollouts, expected):
     """Those of a cohort cut in another way lie elsewhere: none of them is taken for one of these."""
-    monkeypatch.setattr(module, "QUESTIONS", (5, 20))
-    jobs = module._jobs(rough, world_meds, tmp_path, [few(world_meds)], SMALL, rollouts)
-    assert expected / 2 < max(len(job.times) for job in jobs) <= expected
-    others = module._jobs(rough, world_meds, tmp_path, [few(world_meds)], SMALL, 45)
-    assert len(jobs) == len(others) or not {job.folder for job in jobs} & {job.folder for job in others}
+    monkeypatch.setattr(module, "PATIENTS", (5, 20))
+    parts = module._parts(rough, world_meds, tmp_path, [few(world_meds)], SMALL, rollouts)
+    assert expected / 2 < max(len(part.questions) for part in parts) <= expected
+    others = module._parts(rough, world_meds, tmp_path, [few(world_meds)], SMALL, 45)
+    assert len(parts) == len(others) or not {part.folder for part in parts} & {part.folder for part in others}
 
 
 def test_edits_that_concern_nobody_leave_every_byte_and_others_are_counted(world_meds, model, tmp_path):

@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from sequela.rollout.engine.constraint import Automaton
-from sequela.rollout.tracker import REASONS, State, Stop, Watch, Watching
+from sequela.rollout.engine.rollouts import REASONS, Prompts
+from sequela.rollout.engine.sampling import Sampling
+from sequela.rollout.engine.step import TokenStep
+from sequela.rollout.engine.tracker import DecodingState
+from sequela.rollout.grammar_constraint import GrammarConstraint
+from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
+from sequela.tokens.ragged import Ragged
 from tests.tokens.ehr.grammar.test_grammar import told
 
 V = 6
 HOUR, DAY, DEATH, LAB, STROKE, NOTE = range(V)
-MINUTES = torch.tensor([60, 1440, 0, 0, 0, 0])
+MINUTES = np.array([60, 1440, 0, 0, 0, 0])
 FLAT = [0.1, 0.2, 0.1, 0.3, 0.2, 0.1]
 
 
@@ -22,189 +27,227 @@ def flags(*rows):
     return out
 
 
-def watching(watch, *, death=(DEATH,), horizon=10**6, limit=100, automaton=None, minutes=MINUTES, **options):
+def rules_of(
+    watch,
+    *,
+    death=(DEATH,),
+    horizon=10**6,
+    limit=100,
+    constraint=None,
+    minutes=MINUTES,
+    avoid=False,
+    **options,
+):
     stops = np.zeros(len(minutes), bool)
     stops[list(death)] = True
-    options = {"mask": False, "avoid": False, "temperature": 1.0, "greedy": False} | options
-    return Watching(Stop(stops, horizon, limit), watch, minutes, automaton, **options)
+    tracker = OutcomeTracker(StopRule(stops, horizon, limit), watch, minutes, avoid=avoid)
+    return TokenStep(tracker, constraint, Sampling(**options))
 
 
-def fresh(watching, rows=1, clock=0, bits=0):
-    watched = torch.ones(rows, watching.outcomes, dtype=torch.bool)
-    return State.fresh(torch.arange(rows), clock, torch.zeros(bits, dtype=torch.bool), watched)
+def fresh(rules, rows=1, clock=0, bits=0):
+    prompts = Prompts(
+        Ragged.of([[1]] * rows),
+        np.arange(rows),
+        bits=np.zeros((rows, bits), bool),
+        clock=np.full(rows, clock),
+    )
+    return rules.start(prompts, np.arange(rows), torch.arange(rows))
 
 
-def choose(watching, state, share=FLAT, first=None):
+def choose(rules, state, share=FLAT, first=None):
     """The chosen tokens, where the next token has these probabilities in every row."""
     logits = torch.tensor(share).log().expand(len(state.seed), -1).clone() + 3.7
-    return watching.choose(logits, state, first)
+    return rules.choose(logits, state, first)[0]
 
 
-def take(watching, state, *tokens):
+def take(rules, state, *tokens):
     """The names of the reasons, None where a row goes on."""
-    return [None if one < 0 else REASONS[one] for one in watching.take(torch.tensor(tokens), state).tolist()]
+    reasons = rules.take(torch.tensor(tokens), state, None).tolist()
+    return [None if one < 0 else REASONS[one] for one in reasons]
 
 
 def listed(x):
     return np.round(x.double().numpy(), 6).tolist()
 
 
-STROKE_OR_DEATH = Watch(flags([STROKE], [STROKE, DEATH]), flags([DEATH], []), np.array([1440, 2880]))
+STROKE_OR_DEATH = WatchedOutcomes(
+    flags([STROKE], [STROKE, DEATH]), flags([DEATH], []), np.array([1440, 2880])
+)
 
 
 def test_hazards_are_summed_until_the_outcome_came():
-    rules = watching(STROKE_OR_DEATH)
+    rules = rules_of(STROKE_OR_DEATH)
     state = fresh(rules, rows=2)
     choose(rules, state)
-    assert listed(state.hazard) == [[0.2, 0.3]] * 2 and listed(state.spared) == [[0.8, 0.7]] * 2
+    assert (
+        listed(state.columns["hazard"]) == [[0.2, 0.3]] * 2
+        and listed(state.columns["spared"]) == [[0.8, 0.7]] * 2
+    )
     assert take(rules, state, LAB, STROKE) == [None, "settled"]
-    assert state.happened.tolist() == [[0, 0], [1, 1]] and state.watched.tolist() == [[True] * 2, [False] * 2]
+    assert state.columns["happened"].tolist() == [[0, 0], [1, 1]] and state.columns["watched"].tolist() == [
+        [True] * 2,
+        [False] * 2,
+    ]
     choose(rules, state, [0.0, 0.5, 0.0, 0.0, 0.5, 0.0])
-    assert listed(state.hazard) == [[0.7, 0.8], [0.2, 0.3]]
-    assert listed(state.spared) == [[0.4, 0.35], [0.8, 0.7]]
+    assert listed(state.columns["hazard"]) == [[0.7, 0.8], [0.2, 0.3]]
+    assert listed(state.columns["spared"]) == [[0.4, 0.35], [0.8, 0.7]]
     assert take(rules, state, STROKE, STROKE) == ["settled", "settled"]
-    assert state.happened.tolist() == [[1, 1], [1, 1]]  # the second stroke of the second row is not counted
+    assert state.columns["happened"].tolist() == [
+        [1, 1],
+        [1, 1],
+    ]  # the second stroke of the second row is not counted
     assert state.step.tolist() == [2, 2]
 
 
 def test_an_end_or_the_horizon_stops_the_hazards_of_one_outcome_alone():
-    other = Watch(flags([STROKE], [LAB]), flags([NOTE], []), np.array([10**9] * 2))
-    rules = watching(other)
+    other = WatchedOutcomes(flags([STROKE], [LAB]), flags([NOTE], []), np.array([10**9] * 2))
+    rules = rules_of(other)
     state = fresh(rules, rows=2)
     assert take(rules, state, NOTE, HOUR) == [None, None]
-    assert state.watched.tolist() == [[False, True], [True, True]]
+    assert state.columns["watched"].tolist() == [[False, True], [True, True]]
     choose(rules, state)
-    assert listed(state.hazard) == [[0, 0.3], [0.2, 0.3]] and listed(state.spared) == [[1, 0.7], [0.8, 0.7]]
+    assert listed(state.columns["hazard"]) == [[0, 0.3], [0.2, 0.3]] and listed(state.columns["spared"]) == [
+        [1, 0.7],
+        [0.8, 0.7],
+    ]
     assert take(rules, state, STROKE, STROKE) == [None, None]
-    assert state.happened.tolist() == [[0, 0], [1, 0]]
+    assert state.columns["happened"].tolist() == [[0, 0], [1, 0]]
 
 
 def test_an_outcome_that_is_also_an_end_counts():
-    rules = watching(Watch(flags([DEATH]), flags([DEATH]), np.array([100])))
+    rules = rules_of(WatchedOutcomes(flags([DEATH]), flags([DEATH]), np.array([100])))
     state = fresh(rules)
-    assert take(rules, state, DEATH) == ["end"] and state.happened.tolist() == [[1]]
+    assert take(rules, state, DEATH) == ["end"] and state.columns["happened"].tolist() == [[1]]
 
 
 def test_a_horizon_is_passed_not_reached():
-    rules = watching(STROKE_OR_DEATH, horizon=2880)
+    rules = rules_of(STROKE_OR_DEATH, horizon=2880)
     state = fresh(rules, rows=3)
     assert take(rules, state, DAY, DAY, DAY) == [None] * 3
-    assert state.watched.tolist() == [[True, True]] * 3  # at 1440 minutes, exactly
+    assert state.columns["watched"].tolist() == [[True, True]] * 3  # at 1440 minutes, exactly
     assert take(rules, state, STROKE, HOUR, DAY) == ["settled", None, None]
-    assert state.happened.tolist() == [[1, 1], [0, 0], [0, 0]]
-    assert state.watched.tolist() == [[False, False], [False, True], [False, True]]
+    assert state.columns["happened"].tolist() == [[1, 1], [0, 0], [0, 0]]
+    assert state.columns["watched"].tolist() == [[False, False], [False, True], [False, True]]
     assert take(rules, state, LAB, DAY, STROKE) == ["settled", "horizon", "settled"]
-    assert state.happened.tolist() == [[1, 1], [0, 0], [0, 1]]
-    assert state.clock.tolist() == [1440, 2940, 2880]
+    assert state.columns["happened"].tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert state.columns["clock"].tolist() == [1440, 2940, 2880]
 
 
 def test_what_ends_a_row_first():
     """An end before the horizon, that before what is settled, and the limit last."""
-    rules = watching(STROKE_OR_DEATH, horizon=1440, limit=1)
+    rules = rules_of(STROKE_OR_DEATH, horizon=1440, limit=1)
     assert take(rules, fresh(rules, 4), LAB, STROKE, DAY, DEATH) == ["limit", "settled", "limit", "end"]
     assert take(rules, fresh(rules, 2, clock=1400), HOUR, DEATH) == ["horizon", "end"]
     assert take(rules, fresh(rules, 1, clock=3000), HOUR) == ["horizon"]  # and settled
-    rules = watching(STROKE_OR_DEATH, horizon=1440, limit=2)
+    rules = rules_of(STROKE_OR_DEATH, horizon=1440, limit=2)
     assert take(rules, fresh(rules, 2), LAB, STROKE) == [None, "settled"]
 
 
 def test_without_a_question_nothing_is_settled():
-    none = Watch(np.zeros((0, V), bool), np.zeros((0, V), bool), np.zeros(0, np.int64))
-    rules = watching(none, limit=2)
+    none = WatchedOutcomes(np.zeros((0, V), bool), np.zeros((0, V), bool), np.zeros(0, np.int64))
+    rules = rules_of(none, limit=2)
     state = fresh(rules)
     choose(rules, state)
     assert take(rules, state, LAB) == [None] and take(rules, state, LAB) == ["limit"]
 
 
 def test_repeats_are_counted_up_to_an_end_or_the_horizon():
-    watch = Watch(
+    watch = WatchedOutcomes(
         flags([STROKE], [STROKE]), flags([NOTE], []), np.array([1440] * 2), repeats=np.array([True, False])
     )
-    rules = watching(watch)
+    rules = rules_of(watch)
     state = fresh(rules, rows=3)
     for tokens in ([STROKE] * 3, [STROKE, NOTE, DAY], [STROKE, STROKE, HOUR], [LAB, LAB, STROKE]):
         take(rules, state, *tokens)
-    assert state.happened.tolist() == [[3, 1], [1, 1], [1, 1]]
-    assert state.watched.tolist() == [[True, False], [False, False], [False, False]]
+    assert state.columns["happened"].tolist() == [[3, 1], [1, 1], [1, 1]]
+    assert state.columns["watched"].tolist() == [[True, False], [False, False], [False, False]]
     choose(rules, state)
-    assert listed(state.hazard[:, 0]) == [0.2, 0, 0]
+    assert listed(state.columns["hazard"][:, 0]) == [0.2, 0, 0]
 
 
 def test_the_clock_is_clamped_at_the_first_token_only():
-    minutes = MINUTES.clone()
+    minutes = MINUTES.copy()
     minutes[NOTE] = -50  # no such token exists; it shows where the clock is not held
-    rules = watching(STROKE_OR_DEATH, minutes=minutes)
+    rules = rules_of(STROKE_OR_DEATH, minutes=minutes)
     state = fresh(rules, rows=3, clock=-100)
     take(rules, state, HOUR, DAY, LAB)
-    assert state.clock.tolist() == [0, 1340, 0]  # 40 minutes before now is now
+    assert state.columns["clock"].tolist() == [0, 1340, 0]  # 40 minutes before now is now
     take(rules, state, HOUR, HOUR, NOTE)
-    assert state.clock.tolist() == [60, 1400, -50]
+    assert state.columns["clock"].tolist() == [60, 1400, -50]
 
 
 def test_what_is_avoided_is_not_sampled_while_it_is_watched():
-    rules = watching(STROKE_OR_DEATH, avoid=True)
+    rules = rules_of(STROKE_OR_DEATH, avoid=True)
     state = fresh(rules, rows=4000)
     drawn = choose(rules, state)
     share = torch.bincount(drawn, minlength=V) / 4000
     expected = torch.tensor([0.1, 0.2, 0, 0.3, 0, 0.1]) / 0.7
     assert (share[[DEATH, STROKE]] == 0).all()
     assert ((share - expected).abs() < 4 * (0.25 / 4000) ** 0.5).all()
-    assert listed(state.hazard[:1]) == [[0.2, 0.3]] and listed(state.spared[:1]) == [[0.8, 0.7]]
-    state.watched[:] = False
+    assert listed(state.columns["hazard"][:1]) == [[0.2, 0.3]] and listed(state.columns["spared"][:1]) == [
+        [0.8, 0.7]
+    ]
+    state.columns["watched"][:] = False
     state.step += 1
     drawn = choose(rules, state)  # settled: it may come again
     assert ((torch.bincount(drawn, minlength=V) / 4000 - torch.tensor(FLAT)).abs() < 0.032).all()
 
 
 def test_an_outcome_with_all_the_mass_comes_though_it_is_avoided():
-    rules = watching(STROKE_OR_DEATH, avoid=True)
+    rules = rules_of(STROKE_OR_DEATH, avoid=True)
     state = fresh(rules, rows=50)
     drawn = choose(rules, state, [0, 0, 0.5, 0, 0.5, 0])
     assert set(drawn.tolist()) == {DEATH, STROKE}
-    assert listed(state.spared[0]) == [0.5, 0]
+    assert listed(state.columns["spared"][0]) == [0.5, 0]
     assert set(take(rules, state, *drawn.tolist())) == {"end", "settled"}
-    assert (state.happened[:, 1] == 1).all()
+    assert (state.columns["happened"][:, 1] == 1).all()
 
 
 def test_the_first_token_is_one_of_those_that_may_come():
-    rules = watching(STROKE_OR_DEATH)
+    rules = rules_of(STROKE_OR_DEATH)
     state = fresh(rules, rows=200)
     first = torch.zeros(200, V, dtype=torch.bool)
     first[:, [HOUR, STROKE]] = True
     assert set(choose(rules, state, first=first).tolist()) == {HOUR, STROKE}
-    np.testing.assert_allclose(state.hazard.numpy(), 2 / 3, rtol=1e-5)  # the share of what is left
+    np.testing.assert_allclose(state.columns["hazard"].numpy(), 2 / 3, rtol=1e-5)  # the share of what is left
     assert state.removed.tolist() == [0] * 200
 
 
 def test_temperature_and_greed():
-    rules = watching(STROKE_OR_DEATH, temperature=0.5)
+    rules = rules_of(STROKE_OR_DEATH, temperature=0.5)
     state = fresh(rules)
     choose(rules, state)
     squares = np.square(FLAT)
-    np.testing.assert_allclose(state.hazard[0, 0], squares[STROKE] / squares.sum(), rtol=1e-5)
-    assert choose(watching(STROKE_OR_DEATH, greedy=True), fresh(rules, 9)).tolist() == [LAB] * 9
-    assert choose(watching(STROKE_OR_DEATH, greedy=True, avoid=True), fresh(rules, 2)).tolist() == [LAB] * 2
+    np.testing.assert_allclose(state.columns["hazard"][0, 0], squares[STROKE] / squares.sum(), rtol=1e-5)
+    assert choose(rules_of(STROKE_OR_DEATH, greedy=True), fresh(rules, 9)).tolist() == [LAB] * 9
+    assert choose(rules_of(STROKE_OR_DEATH, greedy=True, avoid=True), fresh(rules, 2)).tolist() == [LAB] * 2
 
 
 def test_more_outcomes_than_one_product_takes_at_least():
     """Each has its own hazard, however many are watched."""
     for many in (1, 3, 16, 20):
         outcome = flags(*([k % V] for k in range(many)))
-        rules = watching(Watch(outcome, flags(*([] for _ in range(many))), np.full(many, 10)))
+        rules = rules_of(WatchedOutcomes(outcome, flags(*([] for _ in range(many))), np.full(many, 10)))
         state = fresh(rules)
         choose(rules, state)
-        np.testing.assert_allclose(state.hazard[0], [FLAT[k % V] for k in range(many)], atol=1e-6)
+        np.testing.assert_allclose(state.columns["hazard"][0], [FLAT[k % V] for k in range(many)], atol=1e-6)
 
 
 def test_states_are_taken_and_joined_by_row():
-    rules = watching(STROKE_OR_DEATH)
+    rules = rules_of(STROKE_OR_DEATH)
     state = fresh(rules, rows=3)
     take(rules, state, LAB, STROKE, DAY)
-    again = State.joined([state.take(torch.tensor([2])), state.take(slice(0, 2))])
+    again = DecodingState.joined([state.take(torch.tensor([2])), state.take(slice(0, 2))])
     back = again.take(torch.tensor([1, 2, 0]))
-    for name in vars(state):
+    for name in ("seed", "step", "node", "bits", "removed"):
         assert torch.equal(getattr(back, name), getattr(state, name)), name
-    assert again.clock.tolist() == [1440, 0, 0] and again.happened[:, 0].tolist() == [0, 0, 1]
+    for name in ("clock", "watched", "hazard", "spared", "happened"):
+        assert torch.equal(back.columns[name], state.columns[name]), name
+    assert again.columns["clock"].tolist() == [1440, 0, 0] and again.columns["happened"][:, 0].tolist() == [
+        0,
+        0,
+        1,
+    ]
 
 
 # With a grammar: diabetes is E11, told in full by a second part
@@ -214,12 +257,12 @@ INDEX, SIZE = TOKENIZER.vocabulary.index, len(TOKENIZER.vocabulary)
 E11, I10, REST, A = (INDEX[x] for x in ("ICD10CM//1//E11", "ICD10CM//1//I10", "ICD10CM//2//65", "LAB//A"))
 
 
-def after_e11(**options):
+def after_e11(masks=False, **options):
     """Watches for E1165, which the second part decides after E11."""
     none = np.zeros((1, SIZE), bool)
-    watch = Watch(none, none, np.array([10**6]), after=np.array([[E11, REST, 0]]))
-    minutes = torch.zeros(SIZE, dtype=torch.int64)
-    return watching(watch, death=(), minutes=minutes, automaton=Automaton(GRAMMAR), **options)
+    watch = WatchedOutcomes(none, none, np.array([10**6]), after=np.array([[E11, REST, 0]]))
+    minutes, constraint = np.zeros(SIZE, np.int64), GrammarConstraint(GRAMMAR, masks=masks)
+    return rules_of(watch, death=(), minutes=minutes, constraint=constraint, **options)
 
 
 def at(rules, *tokens):
@@ -245,9 +288,9 @@ def test_an_outcome_told_by_a_node():
     state = at(rules, E11, I10, A)
     assert state.node.tolist() == [E11, I10, A]
     choose(rules, state, REST_IS_LIKELY)
-    np.testing.assert_allclose(state.hazard[:, 0], [0.4, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(state.columns["hazard"][:, 0], [0.4, 0, 0], atol=1e-6)
     assert take(rules, state, REST, REST, REST) == ["settled", None, None]
-    assert state.happened[:, 0].tolist() == [1, 0, 0]
+    assert state.columns["happened"][:, 0].tolist() == [1, 0, 0]
 
 
 def test_a_grammar_takes_away_and_tells_how_much():
@@ -256,33 +299,35 @@ def test_a_grammar_takes_away_and_tells_how_much():
     state = at(rules, E11, A)
     choose(rules, state, share)
     assert state.removed.tolist() == [0, 0]
-    np.testing.assert_allclose(state.hazard[:, 0], [0.4, 0], atol=1e-5)
+    np.testing.assert_allclose(state.columns["hazard"][:, 0], [0.4, 0], atol=1e-5)
 
-    rules = after_e11(mask=True)
+    rules = after_e11(masks=True)
     state = at(rules, E11, A)
     choose(rules, state, share)
     assert state.removed[0] > 0.2 and state.removed[1] > 0.6
-    np.testing.assert_allclose(state.hazard[:, 0], [0.4 / (1 - float(state.removed[0])), 0], atol=1e-5)
+    np.testing.assert_allclose(
+        state.columns["hazard"][:, 0], [0.4 / (1 - float(state.removed[0])), 0], atol=1e-5
+    )
     before = state.removed.clone()
     choose(rules, state, share)
     np.testing.assert_allclose(state.removed, 2 * before, rtol=1e-5)  # summed over positions
 
 
-@pytest.mark.parametrize("mask", [False, True])
-def test_an_outcome_told_by_a_node_is_avoided_there_alone(mask):
-    rules = after_e11(avoid=True, mask=mask)
+@pytest.mark.parametrize("masks", [False, True])
+def test_an_outcome_told_by_a_node_is_avoided_there_alone(masks):
+    rules = after_e11(avoid=True, masks=masks)
     state = at(rules, *([E11, I10] * 300))
     drawn = choose(rules, state, REST_IS_LIKELY)
     assert (drawn[::2] != REST).all()
     assert (drawn[1::2] == REST).any()  # after I10 the same part is another code
-    assert state.spared[0, 0] < 0.7 and state.spared[1, 0] == 1
+    assert state.columns["spared"][0, 0] < 0.7 and state.columns["spared"][1, 0] == 1
 
 
 def test_the_node_matters():
     """Negative control: without a grammar the same token tells nothing."""
     none = np.zeros((1, SIZE), bool)
-    watch = Watch(none, none, np.array([10**6]), after=np.array([[E11, REST, 0]]))
-    rules = watching(watch, death=(), minutes=torch.zeros(SIZE, dtype=torch.int64))
+    watch = WatchedOutcomes(none, none, np.array([10**6]), after=np.array([[E11, REST, 0]]))
+    rules = rules_of(watch, death=(), minutes=np.zeros(SIZE, np.int64))
     state = at(rules, E11)
     choose(rules, state, REST_IS_LIKELY)
-    assert state.hazard.tolist() == [[0]]
+    assert state.columns["hazard"].tolist() == [[0]]

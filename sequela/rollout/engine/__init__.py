@@ -1,1 +1,1 @@
-"""Continues token sequences; knows tokens, clocks and stop conditions as data, and nothing of medicine."""
+"""Continues token sequences. Knows tokens, constraints, and trackers, but not what the tokens stand for."""

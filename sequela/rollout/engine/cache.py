@@ -1,6 +1,6 @@
-"""Keys and values: of a prompt, computed once and shared by all its rollouts, and of what each rollout added itself.
+"""Keys and values: those of a prefix, computed once and shared by all its rollouts, and those each rollout adds.
 
-Shape letters: n rollouts, L prompt length, S new positions, H query heads, G key-value heads, r = H / G, D head
+Shape letters: n rollouts, L prefix length, S new positions, H query heads, G key-value heads, r = H / G, D head
 dimension.
 """
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from sequela.model.config import ModelConfig
 
 FEWEST = 4
-"""Rows are computed in multiples of it. CPU libraries choose other kernels for fewer rows, and for what is left over of
-a vector register, which round otherwise: a rollout would depend on how many are computed beside it."""
-SMALLEST = 400  # multiplications in a product, below which PyTorch has another kernel still
-CHUNK = 32  # new positions by which a branch's room grows: products of whole blocks of memory need no copies
+"""Rows are computed in multiples of this. For fewer rows, and for a remainder that does not fill a vector register, CPU
+libraries choose other kernels, which round differently: a rollout would depend on how many are computed beside it."""
+SMALLEST = 400  # multiplications in a product; below that, PyTorch chooses yet another kernel
+CHUNK = 32  # new positions by which a branch grows: products of whole blocks of memory need no copies
 
 
 class Prefill:
-    """Causal attention over one prompt that keeps each layer's keys and values [G, L, D]."""
+    """Causal attention over one prefix; keeps each layer's keys and values [G, L, D]."""
 
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
@@ -36,24 +36,24 @@ class Prefill:
 
 
 class Branch:
-    """n rollouts of one prompt that began together, so all have as many new positions: nothing is padded."""
+    """n rollouts of one prefix that began together, so all have the same number of new positions: nothing is padded."""
 
     def __init__(self, config: ModelConfig, prompt: Prefill, n: int):
         self.prompt, self.n, self.used = prompt, n, 0
         self.heads, self.groups, self.dim = config.heads, config.kv_heads, config.head_dim
-        like = prompt.keys[0]
+        keys = prompt.keys[0]
         self.fewest = max(FEWEST, -(-SMALLEST // (prompt.length * self.dim)))
         # Keys and values in one piece: [2, layers, n, G, room, D]
-        self.own = like.new_zeros((2, config.layers, n, self.groups, CHUNK, self.dim))
+        self.added = keys.new_zeros((2, config.layers, n, self.groups, CHUNK, self.dim))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of one new position of each rollout. q [n, H, D], k and v [n, G, D] -> [n, H, D].
 
-        The prompt's keys are read once for all rollouts, whose queries lie side by side in one product.
+        The prefix's keys are read once for all rollouts, whose queries lie side by side in one product.
         """
-        n, groups, dim, room = self.n, self.groups, self.dim, self.own.shape[4]
-        own_k, own_v = self.own[0, layer, :n], self.own[1, layer, :n]
-        own_k[:, :, self.used], own_v[:, :, self.used] = k, v
+        n, groups, dim, room = self.n, self.groups, self.dim, self.added.shape[4]
+        added_k, added_v = self.added[0, layer, :n], self.added[1, layer, :n]
+        added_k[:, :, self.used], added_v[:, :, self.used] = k, v
         q = (q * dim**-0.5).view(n, groups, -1, dim)
 
         def side_by_side(x: Tensor) -> Tensor:  # [n, G, r, X] -> [G, n * r, X], with rows of padding if few
@@ -64,27 +64,27 @@ class Branch:
             return x[:, : self.heads // groups * n].unflatten(1, (n, -1)).transpose(0, 1)
 
         old = torch.bmm(side_by_side(q), self.prompt.keys[layer].transpose(1, 2))
-        new = torch.bmm(q.flatten(0, 1), own_k.flatten(0, 1).transpose(1, 2)).view(n, groups, -1, room)
+        new = torch.bmm(q.flatten(0, 1), added_k.flatten(0, 1).transpose(1, 2)).view(n, groups, -1, room)
         new[..., self.used + 1 :] = -torch.inf
         weight = torch.cat([old, side_by_side(new)], -1).softmax(-1)
         old, new = weight.split([old.shape[-1], room], -1)
         out = apart(torch.bmm(old, self.prompt.values[layer]))
-        new = torch.bmm(apart(new).reshape(n * groups, -1, room), own_v.flatten(0, 1))
+        new = torch.bmm(apart(new).reshape(n * groups, -1, room), added_v.flatten(0, 1))
         out = out + new.view(n, groups, -1, dim)
         return out.reshape(n, self.heads, dim)
 
     def advance(self) -> None:
         """Call once after every layer has seen the new position."""
         self.used += 1
-        if self.used == self.own.shape[4]:
-            self.own = F.pad(self.own[:, :, : self.n], (0, 0, 0, CHUNK))
+        if self.used == self.added.shape[4]:
+            self.added = F.pad(self.added[:, :, : self.n], (0, 0, 0, CHUNK))
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rollouts, in this order. Only those that change their place are moved."""
-        moved = [place for place, row in enumerate(rows) if place != row]
+        """Go on with these rollouts only, in this order. Only those that change their index are moved."""
+        moved = [index for index, row in enumerate(rows) if index != row]
         if moved:
-            source = torch.tensor([rows[place] for place in moved], device=self.own.device)
-            self.own[:, :, torch.tensor(moved, device=self.own.device), :, : self.used] = self.own[
+            source = torch.tensor([rows[index] for index in moved], device=self.added.device)
+            self.added[:, :, torch.tensor(moved, device=self.added.device), :, : self.used] = self.added[
                 :, :, source, :, : self.used
             ]
         self.n = len(rows)

@@ -1,13 +1,12 @@
-"""The lane of an engine: the rows that are computed together, step by step.
+"""The batch of rows that are decoded together, step by step.
 
-Shape letters: R rows, V vocabulary, C hidden width.
+Shape letters: R rows, V vocabulary, C hidden width, L tokens of a prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,135 +15,108 @@ from torch import Tensor
 from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.rollout.engine.cache import FEWEST, Branch, Branches, Prefill
-from sequela.rollout.engine.queue import Ended, Prompt
+from sequela.rollout.engine.prefix import Prefix, WholePrefixes
+from sequela.rollout.engine.queue import Assignment, Source
+from sequela.rollout.engine.rollouts import Rollouts
 from sequela.rollout.engine.sampling import seeds
-from sequela.rollout.tracker import State, Watching
-
-
-class Source(Protocol):
-    """Where a lane takes its work from and brings its results to: a `Queue`, or one in another process."""
-
-    def take(self, most: int) -> tuple[Prompt, np.ndarray] | None:
-        """At most so many rollouts of one prompt, by their numbers, to begin now; None where there are none."""
-        ...
-
-    def bring(self, prompt: int, ended: Ended) -> None:
-        """A rollout of the prompt at this place has ended."""
-        ...
+from sequela.rollout.engine.step import TokenStep
+from sequela.rollout.engine.tracker import DecodingState
+from sequela.tokens.ragged import Ragged
 
 
 @dataclass(eq=False)
-class Row:
-    """One rollout on its way. `state`: of a rollout that goes on in a new window."""
+class DecodingRow:
+    """A rollout that is being made. `state` is kept while it waits for a new window."""
 
-    prompt: Prompt
+    assignment: Assignment
     number: int
     tokens: list[int] = field(default_factory=list)
     windows: int = 0
-    state: State | None = None
+    state: DecodingState | None = None
 
 
-@dataclass(eq=False)
-class Window:
-    """What the model reads at once before rows go on from it: a prompt, or one that a row's own tokens were added to.
-
-    `prefill` and the hidden state at its end, `last` [1, C], are made when the first rows begin, and shared.
-    """
-
-    ids: np.ndarray
-    prefill: Prefill | None = None
-    last: Tensor | None = None
-
-
-class Lane:
-    """Takes rollouts from the source, samples a token of every row, brings back those that ended, and goes on.
+class DecodingBatch:
+    """Takes rollouts from a source, samples one token of every row at a time, and brings back those that have ended.
 
     Args:
-        precision: in which the model computes; everything else is of fp32.
+        precision: in which the model computes; everything else is fp32.
         cut: a whole prompt to the tokens of it that the model reads.
-        rows: how many at once, about: as long as an eighth is free, the next rollouts are taken in.
     """
 
     def __init__(
         self,
         model: Decoder,
         precision: str,
-        watching: Watching,
+        step: TokenStep,
         source: Source,
         cut: Callable[[np.ndarray], np.ndarray],
-        rows: int,
     ):
         self.model, self.precision = model, precision
-        self.watching, self.source, self.cut, self.most = watching, source, cut, rows
+        self.token_step, self.source, self.cut = step, source, cut
+        self.most = step.sampling.rows
         self.device = model.embedding.weight.device
         self.branches = Branches()
-        self.rows: list[Row] = []  # branch after branch
-        self.windows: list[Window] = []  # of each branch
-        self.state: State | None = None
+        self.rows: list[DecodingRow] = []  # branch after branch
+        self.used: list[Prefix] = []  # by each branch
+        self.state: DecodingState | None = None
         self.hidden: Tensor | None = None  # [R, C], at the last token of each row
-        self.full: list[Row] = []  # they go on in a new window as soon as there is room
-        self.read: dict[int, Window] = {}  # of the prompts that rows are of, or were until now
+        self.full: list[DecodingRow] = []  # they go on in a new window as soon as there is room
+        self.prefixes = WholePrefixes(self._read)
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Take in what there is room for, and sample a token of every row; False where there is nothing left to do."""
-        while len(self.rows) <= self.most - -(-self.most // 8) and self._begin_some():
+        """Take in what there is room for, and sample a token of every row; False if there is nothing left to do.
+
+        As long as an eighth of the rows is free, the next rollouts are taken in.
+        """
+        while len(self.rows) <= self.most - -(-self.most // 8) and self._begin_next():
             pass
         if not self.rows:
             return False
         self._sample()
         return True
 
-    def _begin_some(self) -> bool:
-        """Rows of one window; False where none wait."""
+    def _begin_next(self) -> bool:
+        """Begin rows that share a prefix; False where none wait."""
         if self.full:
             row = self.full.pop()
-            whole = np.concatenate([row.prompt.ids, np.array(row.tokens, np.int64)])
-            self._begin(Window(self.cut(whole)), [row])
+            whole = np.concatenate([row.assignment.prompt.ids.flat, np.array(row.tokens, np.int64)])
+            self._begin(self.cut(whole), [row], row.state)
             return True
-        taken = self.source.take(max(self.most - len(self.rows), self.most // 2))
-        if taken is None:
+        assignment = self.source.take(max(self.most - len(self.rows), self.most // 2))
+        if assignment is None:
             return False
-        prompt, numbers = taken
-        used = {row.prompt.place for row in self.rows} | {prompt.place}
-        self.read = {place: window for place, window in self.read.items() if place in used}
-        if prompt.place not in self.read:
-            self.read[prompt.place] = Window(self.cut(prompt.ids))
-        self._begin(self.read[prompt.place], [Row(prompt, int(number)) for number in numbers])
+        prompt, number = assignment.prompt, torch.from_numpy(assignment.numbers).to(self.device)
+        seed = seeds(torch.full_like(number, int(prompt.key[0])), number)
+        state = self.token_step.start(prompt, np.zeros(len(number), np.int64), seed)
+        rows = [DecodingRow(assignment, int(number)) for number in assignment.numbers]
+        self._begin(self.cut(prompt.ids.flat), rows, state)
         return True
 
-    def _begin(self, window: Window, rows: list[Row]) -> None:
-        if window.prefill is None:
-            window.prefill = Prefill()
-            ids = torch.from_numpy(window.ids).to(self.device)[None]
-            with computed_in(self.precision, self.device):
-                window.last = self.model.hidden(ids, None, window.prefill)[0, -1:]
-        if rows[0].state is None:
-            prompt = rows[0].prompt
-            number = torch.tensor([row.number for row in rows], device=self.device)
-            state = State.fresh(
-                seeds(torch.full_like(number, prompt.key), number),
-                prompt.clock,
-                torch.from_numpy(prompt.bits).to(self.device),
-                torch.from_numpy(prompt.watched).to(self.device).expand(len(rows), -1),
-            )
-        else:
-            state = State.joined([row.state for row in rows if row.state is not None])
-        self.branches.branches.append(Branch(self.model.config, window.prefill, len(rows)))
-        self.windows.append(window)
-        hidden = window.last.expand(len(rows), -1)
+    def _begin(self, ids: np.ndarray, rows: list[DecodingRow], state: DecodingState) -> None:
+        prefix = self.prefixes.give(ids)
+        self.branches.branches.append(Branch(self.model.config, prefix.prefill, len(rows)))
+        self.used.append(prefix)
+        hidden = prefix.last.expand(len(rows), -1)
         self.hidden = hidden if self.hidden is None else torch.cat([self.hidden, hidden])
-        self.state = state if self.state is None else State.joined([self.state, state])
+        self.state = state if self.state is None else DecodingState.joined([self.state, state])
         self.rows.extend(rows)
+
+    def _read(self, ids: np.ndarray) -> tuple[Prefill, Tensor]:
+        """See `ReadPrefix`."""
+        prefill = Prefill()
+        with computed_in(self.precision, self.device):
+            hidden = self.model.hidden(torch.from_numpy(ids).to(self.device)[None], None, prefill)
+        return prefill, hidden[0, -1:]
 
     def _sample(self) -> None:
         state = self.state
         count = len(self.rows)
         logits = self.model.head(_padded(self.hidden.float()))[:count].float()
-        token = self.watching.choose(logits, state, self._first(state))
-        reason = self.watching.take(token, state)
-        for row, one in zip(self.rows, token.tolist(), strict=True):
-            row.tokens.append(one)
+        token, mass = self.token_step.choose(logits, state, self._first())
+        reason = self.token_step.take(token, state, mass)
+        for row, sampled in zip(self.rows, token.tolist(), strict=True):
+            row.tokens.append(sampled)
         order = self._sort_out(reason.tolist())
         if not order:
             self.rows, self.state, self.hidden = [], None, None
@@ -154,29 +126,33 @@ class Lane:
             self.rows = [self.rows[row] for row in order]
             self.state, token = state.take(index), token[index]
         ids = _padded(token[:, None])
-        places = [branch.prompt.length + branch.used for branch in self.branches.branches]
+        positions = [branch.prompt.length + branch.used for branch in self.branches.branches]
         sizes = [branch.n for branch in self.branches.branches]
-        positions = _padded(torch.tensor(np.repeat(places, sizes), device=self.device)[:, None])
+        positions_R1 = _padded(torch.tensor(np.repeat(positions, sizes), device=self.device)[:, None])
         with computed_in(self.precision, self.device):
-            self.hidden = self.model.hidden(ids, positions, self.branches)[: len(order), 0]
+            self.hidden = self.model.hidden(ids, positions_R1, self.branches)[: len(order), 0]
         self.branches.advance()
 
-    def _first(self, state: State) -> Tensor | None:
-        """What may come now, bool [R, V]; None where no row is at its first token."""
-        new = [place for place, row in enumerate(self.rows) if not row.tokens]
-        if not new:
+    def _first(self) -> Tensor | None:
+        """Which tokens may come now, bool [R, V]; None if no row that is at its first token minds."""
+        first = {
+            index: row.assignment.prompt.first[0]
+            for index, row in enumerate(self.rows)
+            if not row.tokens and row.assignment.prompt.first is not None
+        }
+        if not first:
             return None
         allowed = torch.ones(len(self.rows), self.model.config.vocab_size, dtype=torch.bool)
-        for place in new:
-            allowed[place] = torch.from_numpy(self.rows[place].prompt.first)
+        for index, tokens in first.items():
+            allowed[index] = torch.from_numpy(tokens)
         return allowed.to(self.device)
 
     def _sort_out(self, reason: list[int]) -> list[int]:
-        """Bring back the rows that ended, and those whose window is full. The rows that go on, in their new order."""
+        """Bring back the rows that ended; set aside those whose window is full; the others, in their new order."""
         context = self.model.config.context
         order: list[int] = []
-        start, branches, windows = 0, [], []
-        for branch, window in zip(self.branches.branches, self.windows, strict=True):
+        start, branches, used = 0, [], []
+        for branch, prefix in zip(self.branches.branches, self.used, strict=True):
             rows = range(start, start + branch.n)
             start += branch.n
             full = branch.prompt.length + branch.used >= context
@@ -185,40 +161,37 @@ class Lane:
                 if reason[row] >= 0:
                     self._bring(row, reason[row])
                 elif full:
-                    self._move(row)
+                    self._set_aside(row)
             if len(live) < len(rows):
                 live = _filled(rows, live)
                 branch.keep([row - rows.start for row in live])
             if live:
                 branches.append(branch)
-                windows.append(window)
+                used.append(prefix)
+            else:
+                self.prefixes.release(prefix)
             order.extend(live)
-        self.branches.branches, self.windows = branches, windows
+        self.branches.branches, self.used = branches, used
         return order
 
-    def _bring(self, place: int, reason: int) -> None:
-        row, state = self.rows[place], self.state.take(slice(place, place + 1))
-
-        def value(x: Tensor) -> np.ndarray:
-            return x[0].cpu().numpy()
-
-        self.source.bring(
-            row.prompt.place,
-            Ended(
-                row.number, row.tokens, int(state.clock), reason, value(state.hazard), value(1 - state.spared),
-                value(state.happened), value(state.watched), float(state.removed), row.windows,
-            ),
+    def _bring(self, index: int, reason: int) -> None:
+        row, state = self.rows[index], self.state.take(slice(index, index + 1))
+        prompt = row.assignment.index
+        rollout = Rollouts(
+            np.array([prompt]), np.array([row.number]), Ragged.of([row.tokens]), np.array([reason], np.int8),
+            np.array([row.windows]), self.token_step.tracker.account(state),
         )  # fmt: skip
+        self.source.bring(prompt, rollout)
 
-    def _move(self, place: int) -> None:
+    def _set_aside(self, index: int) -> None:
         """A row that has filled the context goes on in a new window."""
-        row = self.rows[place]
-        row.state, row.windows = self.state.take(slice(place, place + 1)), row.windows + 1
+        row = self.rows[index]
+        row.state, row.windows = self.state.take(slice(index, index + 1)), row.windows + 1
         self.full.append(row)
 
 
 def _filled(rows: range, live: list[int]) -> list[int]:
-    """The live rows, the last ones in the places of those that left: most stay where they are.
+    """The live rows, where the last ones take the places of those that left: most stay where they are.
 
     >>> _filled(range(10, 15), [11, 13, 14])
     [14, 11, 13]

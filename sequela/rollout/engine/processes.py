@@ -1,7 +1,7 @@
-"""An engine in several processes of one machine, a lane in each.
+"""An engine in several processes of one machine, with a decoding batch in each.
 
-The queue stays with the process that asks. A lane asks it for rollouts whenever it has room, so all are busy to the
-end, and what they make does not depend on who made it.
+The queue stays in the parent process. A batch asks it for rollouts whenever it has room, so all processes are busy to
+the end, and what they make does not depend on which of them made it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import numpy as np
 import torch
 
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
-from sequela.rollout.budget import RolloutBudget
-from sequela.rollout.engine.engine import Engine, Rollouts
-from sequela.rollout.engine.queue import Ended, Prompt, Prompts, Queue
-from sequela.rollout.tracker import Stop, Watch
+from sequela.rollout.engine.engine import Engine
+from sequela.rollout.engine.queue import Assignment, PromptBudget, Queue
+from sequela.rollout.engine.rollouts import Prompts, Rollouts
+from sequela.rollout.engine.sampling import Sampling
+from sequela.rollout.engine.tracker import Tracker, no_rollouts
 
 
-class Lanes:
-    """As an `Engine`, computed by several processes with one thread each.
+class EngineProcesses:
+    """An `Extender` that computes in several processes, with one thread each.
 
-    They are started at once and load the model while this process goes on. End them with `close`, or leave a `with`
+    The processes start at once and load the model while this process goes on. End them with `close`, or leave a `with`
     block.
 
     Args:
-        make: what each process calls to have an engine of its own; a function at the top level of a module that can be
+        make: what each process calls to make an engine of its own: a function at the top level of a module that can be
             imported, or a `functools.partial` of one.
         processes: how many.
     """
@@ -44,26 +44,27 @@ class Lanes:
         self.connections: list[Connection] = []
         self.processes: list[subprocess.Popen] = []
         self.close = weakref.finalize(self, _end, self.connections, self.processes)
-        # Of threads, since a library reads their number when it is loaded; the path, for who changed it in Python
-        own = {
+        # Set here because a library reads its number of threads when it is loaded. The path may have been changed in
+        # Python.
+        environment = {
             "OMP_NUM_THREADS": "1",
             "POLARS_MAX_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(map(str, sys.path)),
         }
         for _ in range(processes):
             ours, theirs = multiprocessing.Pipe()
-            # Neither a fork, which copies the locks of threads that do not live on in the child, nor a spawn of
+            # Neither a fork, which copies the locks of threads that do not exist in the child, nor a spawn of
             # `multiprocessing`, which runs the main program again.
             command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
-            given = {"pass_fds": [theirs.fileno()], "env": os.environ | own}
-            # A group of its own: Ctrl-C is for who asks, who then ends this process
-            self.processes.append(subprocess.Popen(command, process_group=0, **given))
+            options = {"pass_fds": [theirs.fileno()], "env": os.environ | environment}
+            # In a process group of its own: Ctrl-C interrupts the parent, which then ends this process
+            self.processes.append(subprocess.Popen(command, process_group=0, **options))
             theirs.close()
             self.connections.append(ours)
-            with suppress(_Lost):  # why it is lost is told when it is asked
-                _tell(ours, make)
+            with suppress(_Lost):  # `extend` says why
+                _send(ours, make)
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> EngineProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,131 +73,128 @@ class Lanes:
     def extend(
         self,
         prompts: Prompts,
-        plan: RolloutBudget,
-        stop: Stop,
-        watch: Watch,
-        *,
-        temperature: float = 1.0,
-        greedy: bool = False,
-        avoid: bool = False,
-        rows: int = 128,
+        budget: PromptBudget,
+        tracker: Tracker,
+        sampling: Sampling = Sampling(),
         progress: Progress = silent,
     ) -> Rollouts:
-        """As `Engine.extend`, with so many `rows` in each process.
+        """See `Extender`; `sampling.rows` is for each process.
 
         Raises:
-            InputError: where a process died, or raised it.
-            RuntimeError: where a process failed in another way; its traceback is in the words.
+            InputError: if a process died, or raised it.
+            RuntimeError: if a process failed in another way; the message holds its traceback.
         """
-        queue = Queue(prompts, plan, len(watch.horizon), lambda one: one.score(avoided=avoid))
-        choice = {"temperature": temperature, "greedy": greedy, "avoid": avoid}
+        queue = Queue(prompts, budget, tracker.scores)
         try:
             for connection in self.connections:
-                _tell(connection, (stop, watch, rows, choice))
-            self._answer(queue, rows, progress)
+                _send(connection, (tracker, sampling))
+            self._answer(queue, sampling.rows, progress)
         except _Lost as error:
             self.close()
             raise InputError(
-                "a process of the simulation died, perhaps for want of memory: run again with fewer --processes "
-                "or --rows; what was finished is kept."
+                "a process of the simulation died, perhaps because memory ran out: run again with fewer processes or "
+                "rows; what was finished is kept."
             ) from error
         except BaseException:
-            self.close()  # they are in the midst of something
+            self.close()  # they are busy with something nobody wants any more
             raise
-        return Rollouts.of(queue.ended, len(watch.horizon))
+        return queue.rollouts(no_rollouts(tracker, prompts))
 
     def _answer(self, queue: Queue, rows: int, progress: Progress) -> None:
-        """What the lanes ask and tell, until all have ended."""
-        total, count = len(queue.prompts.ids), len(self.connections)
-        held = dict.fromkeys(self.connections, 0)  # the rollouts that each one has at work
-        idle: dict[Connection, int] = {}  # it asked for so many, and has nothing else to do
+        """Hand out rollouts and take in results until all have ended."""
+        total, count = len(queue.prompts), len(self.connections)
+        held = dict.fromkeys(self.connections, 0)  # rollouts at work in each process
+        idle: dict[Connection, int] = {}  # it asked for so many, and has not been answered
         busy = set(self.connections)
 
-        def given(connection: Connection, most: int) -> tuple[Prompt, np.ndarray] | None:
-            # An even share of all there is, so that one lane does not take what two could
+        def assigned(connection: Connection, most: int) -> Assignment | None:
+            # An even share of all there is, so that one process does not take what two could work on
             fair = -(-(queue.ahead(rows * count) + sum(held.values())) // count)
             most = min(most, fair - held[connection])
-            taken = queue.take(most) if most > 0 else None
-            held[connection] += 0 if taken is None else len(taken[1])
-            return taken
+            assignment = queue.take(most) if most > 0 else None
+            held[connection] += 0 if assignment is None else len(assignment.numbers)
+            return assignment
 
         while busy:
             for connection in wait(list(busy)):
-                kind, *told = _heard(connection)
-                if kind == "take":
-                    idle[connection] = told[0]
-                elif kind == "bring":
+                verb, *content = _receive(connection)
+                if verb == "take":
+                    idle[connection] = content[0]
+                elif verb == "bring":
                     held[connection] -= 1
-                    queue.bring(*told)
+                    queue.bring(*content)
                     progress(queue.settled, total, tokens=queue.tokens)
-                elif kind == "end":
+                elif verb == "end":
                     busy.remove(connection)
-                elif kind == "refused":
-                    raise InputError(told[0])
+                elif verb == "refused":
+                    raise InputError(content[0])
                 else:
-                    raise RuntimeError(f"a process of the simulation failed:\n{told[0]}")
+                    raise RuntimeError(f"a process of the simulation failed:\n{content[0]}")
             for connection, most in list(idle.items()):
-                taken = given(connection, most)
-                # Without anything at work it waits: what others bring may make the plan ask for more
-                if taken is not None or held[connection] or queue.settled == total:
-                    _tell(connection, taken)
+                assignment = assigned(connection, most)
+                # A process without any work waits: results of others may make the budget ask for more
+                if assignment is not None or held[connection] or queue.settled == total:
+                    _send(connection, assignment)
                     del idle[connection]
         progress(queue.settled, total, tokens=queue.tokens)
 
 
-class _Far:
-    """The queue, seen from a lane's process."""
+class _RemoteQueue:
+    """The queue, seen from a process that decodes: a `Source`."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
 
-    def take(self, most: int) -> tuple[Prompt, np.ndarray] | None:
-        """As `Queue.take`; a lane that has nothing else to do waits until there is something, or all is done."""
-        _tell(self.connection, ("take", most))
-        return _heard(self.connection)
+    def take(self, most: int) -> Assignment | None:
+        """As `Queue.take`; if this process has no other work, it waits until there is some, or all is done."""
+        _send(self.connection, ("take", most))
+        return _receive(self.connection)
 
-    def bring(self, prompt: int, ended: Ended) -> None:
+    def bring(self, index: int, rollout: Rollouts) -> None:
         """As `Queue.bring`."""
-        _tell(self.connection, ("bring", prompt, ended))
+        _send(self.connection, ("bring", index, rollout))
 
 
 def serve(handle: int) -> None:
-    """What a process does: lanes, one after the other, until nobody is at the other end of the pipe.
+    """What a process does: one batch after another, until nobody is at the other end of the pipe.
 
-    `handle`: the file descriptor of this end. What comes first is `make`.
+    The first message is `make`, each further one the tracker and the sampling of a run.
+
+    Args:
+        handle: the file descriptor of this end.
     """
     torch.set_num_threads(1)
     connection = Connection(handle)
     try:
-        engine = _heard(connection)()
+        engine = _receive(connection)()
         while True:
-            stop, watch, rows, choice = _heard(connection)
-            lane = engine.lane(_Far(connection), stop, watch, rows, **choice)
-            while lane.step():
+            tracker, sampling = _receive(connection)
+            batch = engine.batch(_RemoteQueue(connection), tracker, sampling)
+            while batch.step():
                 pass
-            _tell(connection, ("end",))
+            _send(connection, ("end",))
     except _Lost:
         return
     except InputError as error:
         with suppress(_Lost):
-            _tell(connection, ("refused", str(error)))
+            _send(connection, ("refused", str(error)))
     except Exception:
         with suppress(_Lost):
-            _tell(connection, ("failed", traceback.format_exc()))
+            _send(connection, ("failed", traceback.format_exc()))
 
 
 class _Lost(Exception):
     """Nobody is at the other end of a pipe."""
 
 
-def _tell(connection: Connection, what: object) -> None:
+def _send(connection: Connection, message: object) -> None:
     try:
-        connection.send(what)
+        connection.send(message)
     except OSError as error:
         raise _Lost from error
 
 
-def _heard(connection: Connection) -> Any:
+def _receive(connection: Connection) -> Any:
     try:
         return connection.recv()
     except (EOFError, OSError) as error:

@@ -1,5 +1,7 @@
 """Randomness as an argument: uniform numbers from (seed, step), tokens from (mass, uniform)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +10,21 @@ from torch import Tensor
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: 1 samples from the model as it is.
+        greedy: always the likeliest token.
+        rows: about how many rollouts are computed at once, in each process.
+    """
+
+    temperature: float = 1.0
+    greedy: bool = False
+    rows: int = 128
 
 
 def mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:

@@ -1,8 +1,8 @@
 """vLLM in the place of our own engine, for those who already run it: our checkpoints load there unchanged.
 
-vLLM samples, and nothing else is asked of it: no hook into its steps is stable from version to version. So no token can
-be taken away on the way (no grammar, no outcome avoided but for the first token), and what a rollout says is read off
-its tokens afterwards, hazards by one pass of our own decoder over them (`sequela.rollout.engine.rescore`).
+vLLM only samples, because no hook into its steps is stable from version to version. So nothing can be taken away from
+what it samples (no constraint, no tracker that steers, except at the first token), and the tracker reads the tokens
+afterwards, with probabilities from one pass of our own decoder (`sequela.rollout.engine.rescore`).
 
 Of vLLM only `LLM.generate` and `SamplingParams` are used, as they are in 0.32 and 0.33.
 """
@@ -10,7 +10,7 @@ Of vLLM only `LLM.generate` and `SamplingParams` are used, as they are in 0.32 a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -21,22 +21,22 @@ import torch
 
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
-from sequela.rollout.budget import RolloutBudget
-from sequela.rollout.engine.engine import Engine, Rollouts
-from sequela.rollout.engine.queue import Ended, Prompts
-from sequela.rollout.engine.rescore import Reader, replay
-from sequela.rollout.engine.sampling import seeds
-from sequela.rollout.settings import NO_AVOIDING, NO_GRAMMAR
-from sequela.rollout.tracker import Stop, Watch, Watching
+from sequela.rollout.engine.engine import Engine
+from sequela.rollout.engine.queue import PromptBudget
+from sequela.rollout.engine.rescore import Rescorer, replay
+from sequela.rollout.engine.rollouts import Prompts, Rollouts
+from sequela.rollout.engine.sampling import Sampling, seeds
+from sequela.rollout.engine.step import TokenStep
+from sequela.rollout.engine.tracker import Tracker, no_rollouts
 from sequela.tokens.ragged import Ragged
 
-TOGETHER = 256  # prompts that are in work at once
-CHUNK = 64  # tokens sampled before it is looked whether a rollout has ended
+TOGETHER = 256  # prompts that are at work at once
+CHUNK = 64  # tokens sampled before it is checked whether a rollout has ended
 MEMORY = 0.8  # share of the GPU that vLLM may take; the rest is for our decoder
 
 
 @dataclass(frozen=True)
-class Ask:
+class SampleRequest:
     """What vLLM is asked for one rollout: at most so many tokens after `ids`, each out of `allowed` (None: any)."""
 
     ids: list[int]
@@ -45,13 +45,13 @@ class Ask:
     allowed: list[int] | None
 
 
-Generate = Callable[[list[Ask], float, list[int]], list[list[int]]]
-"""New tokens for each ask, at a temperature (0 is greedy), up to and with the first of the tokens that stop."""
+Generate = Callable[[list[SampleRequest], float, list[int]], list[list[int]]]
+"""New tokens for each request, at a temperature (0 is greedy), up to and with the first of the tokens that stop."""
 
 
 @dataclass(eq=False)
 class _Row:
-    """One rollout on its way; `window` is what it goes on from, with its own tokens from number `start` on."""
+    """A rollout that is being made; `window` is what it goes on from, with its own tokens from number `start` on."""
 
     prompt: int
     number: int
@@ -62,7 +62,7 @@ class _Row:
 
 
 class VllmEngine:
-    """An engine of which vLLM samples the tokens: rollouts of the same model, with random numbers of its own.
+    """An `Extender` whose tokens vLLM samples: rollouts of the same model, with random numbers of vLLM's.
 
     Args:
         engine: of the same model; its decoder reads what was sampled.
@@ -76,121 +76,137 @@ class VllmEngine:
     def extend(
         self,
         prompts: Prompts,
-        plan: RolloutBudget,
-        stop: Stop,
-        watch: Watch,
-        *,
-        temperature: float = 1.0,
-        greedy: bool = False,
-        avoid: bool = False,
-        rows: int = 128,
+        budget: PromptBudget,
+        tracker: Tracker,
+        sampling: Sampling = Sampling(),
         progress: Progress = silent,
     ) -> Rollouts:
-        """As `Engine.extend`; but vLLM decides by itself how many `rows` it computes at once.
+        """See `Extender`; but vLLM itself decides how many rows it computes at once.
 
         Raises:
-            InputError: where outcomes are to be avoided, or futures are to keep to the grammar.
+            InputError: if the tracker or the constraint changes what is sampled.
         """
-        own = self.engine
-        if avoid:
-            raise InputError(f"{NO_AVOIDING}.")
-        if own.well_formed and own.automaton is not None:
-            raise InputError(f"{NO_GRAMMAR}.")
-        watching = own.watching(stop, watch, temperature=temperature, greedy=greedy)
-        reader = Reader(
-            own.model, own.precision, lambda ids: own.window(ids, stop.limit), own.model.config.context
-        )
-        sampling = _Sampling(
-            self.generate, reader, watching, prompts, 0.0 if greedy else temperature, stop.limit,
-            np.flatnonzero(stop.tokens).tolist(),
-        )  # fmt: skip
-        ended: list[list[Ended]] = [[] for _ in range(len(prompts.ids))]
+        constraint = self.engine.constraint
+        if tracker.steers or (constraint is not None and constraint.masks):
+            raise InputError(
+                "vLLM cannot keep anything from being sampled: choose settings that sample from the model as it is, or "
+                "engine own."
+            )
+        rounds = self._rounds(prompts, tracker, sampling)
+        finished: list[Rollouts] = []
         tokens = 0
-        for begin in range(0, len(ended), TOGETHER):
-            none = np.zeros(0, np.int64), np.zeros((0, len(watch.horizon)))
-            group = range(begin, min(begin + TOGETHER, len(ended)))
-            asked = {prompt: plan.more(prompt, *none) for prompt in group}
-            while asked := {prompt: numbers for prompt, numbers in asked.items() if len(numbers)}:
-                for prompt, some in sampling.sampled(asked).items():
-                    ended[prompt] = sorted([*ended[prompt], *some], key=lambda one: one.number)
-                    done = np.array([one.number for one in ended[prompt]], np.int64)
-                    scores = np.stack([one.score(avoided=False) for one in ended[prompt]])
-                    asked[prompt] = plan.more(prompt, done, scores)
-                    tokens += sum(len(one.tokens) for one in some)
-            progress(group.stop, len(ended), tokens=tokens)
-        return Rollouts.of(ended, len(watch.horizon))
+        for begin in range(0, len(prompts), TOGETHER):
+            group = range(begin, min(begin + TOGETHER, len(prompts)))
+            for rollouts in _by_prompt(rounds, budget, tracker, group):
+                finished.append(rollouts)
+                tokens += len(rollouts.tokens.flat)
+            progress(group.stop, len(prompts), tokens=tokens)
+        return Rollouts.joined([no_rollouts(tracker, prompts), *finished])
+
+    def _rounds(self, prompts: Prompts, tracker: Tracker, sampling: Sampling) -> _SamplingRounds:
+        engine, limit = self.engine, tracker.limit
+        rescorer = Rescorer(
+            engine.model, engine.precision, lambda ids: engine.window(ids, limit), engine.model.config.context
+        )
+        return _SamplingRounds(
+            self.generate, rescorer, engine.token_step(tracker, sampling), prompts,
+            np.flatnonzero(tracker.stop_tokens).tolist(),
+        )  # fmt: skip
+
+
+def _by_prompt(
+    rounds: _SamplingRounds, budget: PromptBudget, tracker: Tracker, prompts: range
+) -> list[Rollouts]:
+    """All rollouts of each of these prompts, in order of their numbers."""
+    none = no_rollouts(tracker, rounds.prompts)
+    finished = dict.fromkeys(prompts, none)
+    wanted = {prompt: budget.more(prompt, none.number, np.zeros((0, 1))) for prompt in prompts}
+    while wanted := {prompt: numbers for prompt, numbers in wanted.items() if len(numbers)}:
+        for prompt, rollouts in rounds.sampled(wanted).items():
+            finished[prompt] = _in_order(Rollouts.joined([finished[prompt], rollouts]))
+            wanted[prompt] = budget.more(prompt, finished[prompt].number, tracker.scores(finished[prompt]))
+    return list(finished.values())
+
+
+def _in_order(rollouts: Rollouts) -> Rollouts:
+    """By number."""
+    order = np.argsort(rollouts.number, kind="stable")
+    return Rollouts(
+        rollouts.prompt[order], rollouts.number[order], rollouts.tokens.take(order), rollouts.reason[order],
+        rollouts.windows[order], {name: x[order] for name, x in rollouts.account.items()},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Sampling:
-    """Samples rollouts in rounds of a few tokens, each up to the token that ends it, and has them read."""
+class _SamplingRounds:
+    """Samples rollouts in rounds of a few tokens, each up to the token that ends it, and has them rescored.
+
+    `stops`: tokens after which there is no need to sample on.
+    """
 
     generate: Generate
-    reader: Reader
-    watching: Watching
+    rescorer: Rescorer
+    step: TokenStep
     prompts: Prompts
-    temperature: float
-    limit: int
     stops: list[int]
 
-    def sampled(self, asked: dict[int, np.ndarray]) -> dict[int, list[Ended]]:
+    def sampled(self, wanted: dict[int, np.ndarray]) -> dict[int, Rollouts]:
         """The rollouts of these numbers, by prompt."""
-        rows = [self._begin(prompt, numbers) for prompt, numbers in asked.items()]
-        live = [row for some in rows for row in some]
+        rows = {prompt: self._begin(prompt, numbers) for prompt, numbers in wanted.items()}
+        live = [row for of_prompt in rows.values() for row in of_prompt]
+        sampling = self.step.sampling
         while live:
-            new = self.generate([self._ask(row) for row in live], self.temperature, self.stops)
+            requests = [self._request(row) for row in live]
+            new = self.generate(requests, 0.0 if sampling.greedy else sampling.temperature, self.stops)
             for row, tokens in zip(live, new, strict=True):
                 row.tokens.extend(tokens)
             prompt = np.array([row.prompt for row in live])
-            state, reason = replay(
-                self.watching, self.prompts, prompt, Ragged.of([row.tokens for row in live])
-            )
+            state, reason = replay(self.step, self.prompts, prompt, Ragged.of([row.tokens for row in live]))
             for row, length in zip(live, state.step.tolist(), strict=True):
                 del row.tokens[length:]
             live = [row for row, why in zip(live, reason, strict=True) if why < 0]
         return {
-            prompt: self.reader.ended(
-                self.watching, self.prompts, prompt, [row.number for row in some],
-                Ragged.of([row.tokens for row in some]),
+            prompt: self.rescorer.rollouts(
+                self.step, self.prompts, prompt, wanted[prompt], Ragged.of([row.tokens for row in of_prompt])
             )
-            for prompt, some in zip(asked, rows, strict=True)
-        }  # fmt: skip
+            for prompt, of_prompt in rows.items()
+        }
 
     def _begin(self, prompt: int, numbers: np.ndarray) -> list[_Row]:
         key = torch.full((len(numbers),), int(self.prompts.key[prompt]))
-        window = self.reader.cut(self.prompts.ids[prompt])
+        window = self.rescorer.cut(self.prompts.ids[prompt])
         return [
             _Row(prompt, int(number), seed, window)
             for number, seed in zip(numbers, seeds(key, torch.from_numpy(numbers)).tolist(), strict=True)
         ]
 
-    def _ask(self, row: _Row) -> Ask:
-        """The next tokens of a row, in a new window where the old one is full."""
-        count = len(row.tokens)
-        if len(row.window) + count - row.start >= self.reader.reach:
-            row.window = self.reader.cut(np.append(self.prompts.ids[row.prompt], row.tokens))
+    def _request(self, row: _Row) -> SampleRequest:
+        """The next tokens of a row, in a new window if the old one is full."""
+        count, reach = len(row.tokens), self.rescorer.reach
+        if len(row.window) + count - row.start >= reach:
+            row.window = self.rescorer.cut(np.append(self.prompts.ids[row.prompt], row.tokens))
             row.start = count
         ids = [*row.window.tolist(), *row.tokens[row.start :]]
-        most = min(CHUNK, self.limit - count, self.reader.reach - len(ids))
+        most = min(CHUNK, self.step.tracker.limit - count, reach - len(ids))
         seed = int(seeds(torch.tensor([row.seed]), torch.tensor([count]))) & (1 << 63) - 1
-        first = self.prompts.first[row.prompt]
-        if count or first.all():
-            return Ask(ids, most, seed, None)
-        return Ask(ids, 1, seed, np.flatnonzero(first).tolist())
+        first = None if self.prompts.first is None else self.prompts.first[row.prompt]
+        if count or first is None or first.all():
+            return SampleRequest(ids, most, seed, None)
+        return SampleRequest(ids, 1, seed, np.flatnonzero(first).tolist())
 
 
 def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
     """Start vLLM with the checkpoint of `folder`.
 
     Raises:
-        InputError: where vLLM is not installed.
+        InputError: if vLLM is not installed.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns that there is no text here
     try:
         vllm: Any = import_module("vllm")
     except ImportError as error:
         raise InputError(
-            f"--backend vllm needs the package vllm ({error}): pip install sequela vllm, or take --backend own."
+            f"engine vllm needs the package vllm ({error}): pip install sequela vllm, or choose engine own."
         ) from error
     llm = vllm.LLM(
         str(folder),
@@ -203,20 +219,21 @@ def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
         **({} if torch.cuda.is_available() else {"enable_chunked_prefill": False}),
     )
 
-    def generate(asks: list[Ask], temperature: float, stops: list[int]) -> list[list[int]]:
+    def generate(requests: Sequence[SampleRequest], temperature: float, stops: list[int]) -> list[list[int]]:
         try:
-            each = [
+            parameters = [
                 vllm.SamplingParams(
-                    temperature=temperature, seed=one.seed, max_tokens=one.most, allowed_token_ids=one.allowed,
-                    stop_token_ids=stops, ignore_eos=True, detokenize=False,
+                    temperature=temperature, seed=request.seed, max_tokens=request.most,
+                    allowed_token_ids=request.allowed, stop_token_ids=stops, ignore_eos=True, detokenize=False,
                 )
-                for one in asks
+                for request in requests
             ]  # fmt: skip
         except ValueError as error:
             raise InputError(
-                f"vLLM refuses these settings ({error}): change them, or take --backend own."
+                f"vLLM refuses these settings ({error}): change them, or choose engine own."
             ) from error
-        given = [{"prompt_token_ids": one.ids} for one in asks]
-        return [list(one.outputs[0].token_ids) for one in llm.generate(given, each, use_tqdm=False)]
+        prompts = [{"prompt_token_ids": request.ids} for request in requests]
+        outputs = llm.generate(prompts, parameters, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
     return generate

@@ -60,7 +60,7 @@ def simulate_edited(
 
     def make(work: Path) -> dict:
         from sequela.record.edit import NO_EDITS
-        from sequela.rollout.parts import simulate
+        from sequela.rollout.parts import Execution, simulate
 
         return simulate(
             model,
@@ -68,10 +68,8 @@ def simulate_edited(
             work,
             ask.requests(model, meds),
             settings,
-            edits=edits or NO_EDITS,
-            workers=run.workers,
-            crew=run.group,
-            progress=run.progress,
+            edits or NO_EDITS,
+            Execution(run.workers, run.group, run.progress),
         )
 
     return run.folder(

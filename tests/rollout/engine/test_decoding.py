@@ -1,4 +1,4 @@
-"""One lane step by step: who is computed together, who takes the places of those that left, and full windows."""
+"""One batch step by step: who is computed together, who takes the places of those that left, and full windows."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,12 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.engine.decoding import Lane, _filled, _padded
-from sequela.rollout.engine.queue import Prompts, Queue
-from sequela.rollout.engine.sampling import keys
-from sequela.rollout.tracker import Stop, Watch, Watching
+from sequela.rollout.engine.decoding import DecodingBatch, _filled, _padded
+from sequela.rollout.engine.queue import Queue
+from sequela.rollout.engine.rollouts import Prompts
+from sequela.rollout.engine.sampling import Sampling, keys
+from sequela.rollout.engine.step import TokenStep
+from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
 from sequela.tokens.ragged import Ragged
 
 V, END = 12, 11
@@ -34,8 +36,8 @@ def test_rows_of_padding_are_zeros_below():
     assert len(_padded(x[:4])) == 4
 
 
-class Spied(Lane):
-    """A lane that notes, before each step, the rows of each branch, and every take."""
+class Spied(DecodingBatch):
+    """A batch that notes, before each step, the rows of each branch, and every take."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -44,7 +46,7 @@ class Spied(Lane):
 
         def noted(most):
             taken = take(most)
-            self.takes.append((len(self.rows), most, 0 if taken is None else len(taken[1])))
+            self.takes.append((len(self.rows), most, 0 if taken is None else len(taken.numbers)))
             return taken
 
         self.queue.take = noted
@@ -59,11 +61,11 @@ class Spied(Lane):
         assert [branch.n for branch in branches] and sum(branch.n for branch in branches) == len(self.rows)
         assert len(self.hidden) == len(self.rows) == len(self.state.seed)
         start, prompts = 0, []
-        firsts = zip(self._firsts(), self.windows, strict=True)
-        self.prefills.append([(row.prompt.place, window.prefill) for row, window in firsts])
-        for branch, window in zip(branches, self.windows, strict=True):
-            of = {row.prompt.place for row in self.rows[start : start + branch.n]}
-            assert len(of) == 1 and window.prefill is branch.prompt
+        firsts = zip(self._firsts(), self.used, strict=True)
+        self.prefills.append([(row.assignment.index, prefix.prefill) for row, prefix in firsts])
+        for branch, prefix in zip(branches, self.used, strict=True):
+            of = {row.assignment.index for row in self.rows[start : start + branch.n]}
+            assert len(of) == 1 and prefix.prefill is branch.prompt
             assert branch.prompt.length + branch.used <= self.model.config.context
             prompts.append((of.pop(), branch.n))
             start += branch.n
@@ -71,47 +73,48 @@ class Spied(Lane):
         super()._sample()
 
 
-def lane_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
+def batch_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
     config = ModelConfig(
         V, hidden_size=32, heads=2, kv_heads=1, head_dim=16, intermediate_size=64, context=context
     )
     decoder = Decoder(config).initialize(0).eval()
     random = np.random.default_rng(0)
     asked = Prompts(
-        Ragged.of([random.integers(1, V, length + p) for p in range(count)]), np.zeros(count, np.int64),
-        np.ones((count, V), bool), keys(0, np.arange(count), np.arange(count)), np.zeros((count, 0), bool),
-    )  # fmt: skip
+        Ragged.of([random.integers(1, V, length + p) for p in range(count)]),
+        keys(0, np.arange(count), np.arange(count)),
+    )
     stops = np.zeros(V, bool)
     stops[END] = ends
     none = np.zeros((0, V), bool)
-    watching = Watching(
-        Stop(stops, 10**9, limit), Watch(none, none, np.zeros(0, np.int64)),
-        torch.zeros(V, dtype=torch.int64), None,
-        mask=False, avoid=False, temperature=1.0, greedy=False,
-    )  # fmt: skip
+    tracker = OutcomeTracker(
+        StopRule(stops, 10**9, limit),
+        WatchedOutcomes(none, none, np.zeros(0, np.int64)),
+        np.zeros(V, np.int64),
+    )
     room = min(limit, context // 2)
-    queue = Queue(asked, FixedBudget(n), 0, lambda ended: np.zeros(1))
-    lane = Spied(decoder, "fp32", watching, queue, lambda ids: ids[-(context - room) :], rows)
-    while lane.step():
+    queue = Queue(asked, FixedBudget(n), lambda rollouts: np.zeros((len(rollouts), 1)))
+    step = TokenStep(tracker, None, Sampling(rows=rows))
+    batch = Spied(decoder, "fp32", step, queue, lambda ids: ids[-(context - room) :])
+    while batch.step():
         pass
-    return lane
+    return batch
 
 
 def test_others_take_the_places_of_rows_that_end():
-    lane = lane_of()
-    assert [len(one) for one in lane.queue.ended] == [4] * 5
-    sizes = [sum(n for _, n in step) for step in lane.steps]
+    batch = batch_of()
+    assert [len(one) for one in batch.queue.finished] == [4] * 5
+    sizes = [sum(n for _, n in step) for step in batch.steps]
     assert max(sizes) <= 8 + 8 // 2  # "about": a whole window's rows may go over
     # As long as there was something to take, an eighth of the places at most was free
-    last = max(place for place, step in enumerate(lane.steps) if any(p == 4 for p, _ in step))
-    first_of_last = min(place for place, step in enumerate(lane.steps) if any(p == 4 for p, _ in step))
+    last = max(place for place, step in enumerate(batch.steps) if any(p == 4 for p, _ in step))
+    first_of_last = min(place for place, step in enumerate(batch.steps) if any(p == 4 for p, _ in step))
     assert min(sizes[:first_of_last]) > 8 - 1 and last > first_of_last
-    assert any(len({p for p, _ in step}) > 2 for step in lane.steps)  # rows of several prompts at once
-    assert any(held and got for held, _, got in lane.takes)  # taken in while others went on
-    alone = lane_of(rows=1)
+    assert any(len({p for p, _ in step}) > 2 for step in batch.steps)  # rows of several prompts at once
+    assert any(held and got for held, _, got in batch.takes)  # taken in while others went on
+    alone = batch_of(rows=1)
     assert max(sum(n for _, n in step) for step in alone.steps) == 1
-    for mine, theirs in zip(lane.queue.ended, alone.queue.ended, strict=True):
-        assert [one.tokens for one in mine] == [one.tokens for one in theirs]
+    for mine, theirs in zip(batch.queue.finished, alone.queue.finished, strict=True):
+        assert [one.tokens.flat.tolist() for one in mine] == [one.tokens.flat.tolist() for one in theirs]
 
 
 @pytest.mark.parametrize(
@@ -119,26 +122,26 @@ def test_others_take_the_places_of_rows_that_end():
 )
 def test_a_full_window_is_begun_anew(length, limit, context):
     """As often as it must be, reckoned by hand: the room is what a window has beyond what it keeps."""
-    lane = lane_of(2, 3, 8, context=context, limit=limit, length=length, ends=False)
+    batch = batch_of(2, 3, 8, context=context, limit=limit, length=length, ends=False)
     room = min(limit, context // 2)
-    for prompt, some in enumerate(lane.queue.ended):
+    for prompt, some in enumerate(batch.queue.finished):
         held, windows = min(length + prompt, context - room), 0
         for _ in range(limit - 1):  # after the last token nothing is computed
             held += 1
             if held > context:
                 held, windows = context - room, windows + 1
-        assert [one.windows for one in some] == [windows] * 3
-        assert all(len(one.tokens) == limit for one in some)
-    assert any(one.windows for some in lane.queue.ended for one in some) == (limit in (50, 100))
-    assert not lane.rows
+        assert [one.windows[0] for one in some] == [windows] * 3
+        assert all(len(one.tokens.flat) == limit for one in some)
+    assert any(one.windows[0] for some in batch.queue.finished for one in some) == (limit in (50, 100))
+    assert not batch.rows
 
 
 def test_a_prompt_is_read_once_however_often_rows_of_it_are_begun():
     """And forgotten when another prompt's rows are begun and none of its own are left."""
-    lane = lane_of(count=3, n=9, rows=4, ends=False)
+    batch = batch_of(count=3, n=9, rows=4, ends=False)
     read = {place: set() for place in range(3)}
-    assert len(lane.read) <= 2
-    for step in lane.prefills:
+    assert len(batch.prefixes.known) <= 2
+    for step in batch.prefills:
         for place, prefill in step:
             read[place].add(prefill)
     assert [len(one) for one in read.values()] == [1, 1, 1]

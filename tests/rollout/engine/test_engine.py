@@ -12,9 +12,9 @@ from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
 from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine.engine import Engine
-from sequela.rollout.engine.queue import Prompts
-from sequela.rollout.engine.sampling import keys, sample, seeds, uniform
-from sequela.rollout.tracker import REASONS, Stop, Watch
+from sequela.rollout.engine.rollouts import REASONS, Prompts
+from sequela.rollout.engine.sampling import Sampling, keys, sample, seeds, uniform
+from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
 from sequela.tokens.ragged import Ragged
 
 V = 12
@@ -39,16 +39,7 @@ def prompts(count=7, seed=0, clock=0, longest=12):
     random = np.random.default_rng(seed)
     rows = [np.append(1, random.integers(2, V, random.integers(1, longest))) for _ in range(count)]
     key = keys(0, np.arange(count), np.zeros(count, np.int64))
-    return Prompts(
-        Ragged.of(rows), np.full(count, -clock), np.ones((count, V), bool), key, np.zeros((count, 0), bool)
-    )
-
-
-def of(asked, order):
-    """The prompts of `asked` in that order."""
-    return Prompts(
-        asked.ids.take(order), *(x[order] for x in (asked.clock, asked.first, asked.key, asked.bits))
-    )
+    return Prompts(Ragged.of(rows), key, np.ones((count, V), bool), clock=np.full(count, -clock))
 
 
 def flags(*tokens):
@@ -57,14 +48,21 @@ def flags(*tokens):
     return out
 
 
-STOP = Stop(flags(DEATH), horizon=120, limit=24)
+STOP = StopRule(flags(DEATH), horizon=120, limit=24)
 # Two outcomes: the naive loop follows the first; the other one, never settled, keeps rollouts going
-WATCH = Watch(np.stack([flags(OUTCOME), flags()]), np.stack([flags(DEATH), flags()]), np.array([60, 10**9]))
-ALONE = Watch(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60]))
+WATCH = WatchedOutcomes(
+    np.stack([flags(OUTCOME), flags()]), np.stack([flags(DEATH), flags()]), np.array([60, 10**9])
+)
+ALONE = WatchedOutcomes(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60]))
 
 
-def run(decoder, asked, n=6, stop=STOP, watch=WATCH, precision="fp32", **options):
-    return Engine(decoder, MINUTES, precision=precision).extend(asked, FixedBudget(n), stop, watch, **options)
+def tracked(stop=STOP, watch=WATCH, avoid=False):
+    return OutcomeTracker(stop, watch, MINUTES, avoid=avoid)
+
+
+def run(decoder, asked, n=6, stop=STOP, watch=WATCH, precision="fp32", avoid=False, **options):
+    engine = Engine(decoder, precision=precision)
+    return engine.extend(asked, FixedBudget(n), tracked(stop, watch, avoid), Sampling(**options))
 
 
 def seed_of(asked, prompt, number):
@@ -131,10 +129,10 @@ def same_as_naive(decoder, asked, out, stop, n, watch=WATCH, **options):
         )
         assert (out.prompt[row], out.number[row]) == (p, r)
         assert out.tokens[row].tolist() == tokens
-        assert (out.clock[row], REASONS[out.reason[row]]) == (clock, reason)
-        assert out.hazard[row, 0] == pytest.approx(hazard, abs=1e-5)
-        assert out.reached[row, 0] == pytest.approx(reached, abs=1e-5)
-        assert out.happened[row, 0] == happened
+        assert (out.account["clock"][row], REASONS[out.reason[row]]) == (clock, reason)
+        assert out.account["hazard"][row, 0] == pytest.approx(hazard, abs=1e-5)
+        assert out.account["reached"][row, 0] == pytest.approx(reached, abs=1e-5)
+        assert out.account["happened"][row, 0] == happened
         seen.add(reason)
     return seen
 
@@ -152,16 +150,19 @@ def test_every_rollout_equals_the_naive_loop(options, rows):
     seen = same_as_naive(decoder, asked, out, STOP, 4, **options)
     if options == {"watch": ALONE}:
         assert seen == {"settled", "end"} or len(seen) >= 2
-        assert out.happened.any() and (out.watched[:, 0] <= (out.reason == REASONS.index("limit"))).all()
+        assert (
+            out.account["happened"].any()
+            and (out.account["watched"][:, 0] <= (out.reason == REASONS.index("limit"))).all()
+        )
     if "avoid" in options:
-        assert not out.happened.any()
+        assert not out.account["happened"].any()
 
 
 @pytest.mark.parametrize("limit", [3, 9, 40, 100])
 def test_a_full_context_goes_on_in_a_new_window(limit):
     """Equal to the naive loop, for prompts longer than the context and rollouts several times as long."""
     decoder, asked = model(context=16), prompts(5, longest=40)
-    stop = Stop(flags(DEATH), horizon=10**9, limit=limit)
+    stop = StopRule(flags(DEATH), horizon=10**9, limit=limit)
     out = run(decoder, asked, n=3, stop=stop, rows=6)
     same_as_naive(decoder, asked, out, stop, 3)
     assert (out.windows.max() > 2) == (limit >= 40) and (limit > 8 or out.windows.max() == 0)
@@ -182,16 +183,18 @@ def test_a_rollout_depends_on_its_own_seed_alone(precision):
         for number, n, rows in ((1, 8, 96), (3, 8, 7), (2, 5, 1)):
             torch.set_num_threads(number)
             runs.append(
-                run(decoder, of(asked, order) if n == 5 else asked, n=n, rows=rows, precision=precision)
+                run(decoder, asked.take(order) if n == 5 else asked, n=n, rows=rows, precision=precision)
             )
     finally:
         torch.set_num_threads(threads)
     whole, threaded, half = runs
-    assert (whole.tokens.flat == threaded.tokens.flat).all() and (whole.hazard == threaded.hazard).all()
+    assert (whole.tokens.flat == threaded.tokens.flat).all() and (
+        whole.account["hazard"] == threaded.account["hazard"]
+    ).all()
     for place, p in enumerate(order):
         for r in range(5):
             assert half.tokens[place * 5 + r].tolist() == whole.tokens[p * 8 + r].tolist()
-            assert (half.hazard[place * 5 + r] == whole.hazard[p * 8 + r]).all()
+            assert (half.account["hazard"][place * 5 + r] == whole.account["hazard"][p * 8 + r]).all()
     other = run(decoder, replace(asked, key=asked.key + 1), n=8, precision=precision)
     assert any(other.tokens[i].tolist() != whole.tokens[i].tolist() for i in range(96))  # negative control
 
@@ -204,15 +207,15 @@ def test_a_rollout_ends_when_its_clock_passes_the_horizon_not_when_it_reaches_it
     bias.weight.data.zero_()
     bias.bias.data = torch.tensor(only, dtype=torch.float32)
     decoder.head = bias
-    out = run(decoder, prompts(1), n=1, stop=Stop(flags(DEATH), horizon=30, limit=24))
-    assert out.tokens[0].tolist() == [2, 2, 2, 2] and out.clock.tolist() == [40]
-    out = run(decoder, prompts(1, clock=25), n=1, stop=Stop(flags(DEATH), horizon=30, limit=24))
+    out = run(decoder, prompts(1), n=1, stop=StopRule(flags(DEATH), horizon=30, limit=24))
+    assert out.tokens[0].tolist() == [2, 2, 2, 2] and out.account["clock"].tolist() == [40]
+    out = run(decoder, prompts(1, clock=25), n=1, stop=StopRule(flags(DEATH), horizon=30, limit=24))
     assert (
-        out.clock.tolist() == [40] and len(out.tokens[0]) == 5
+        out.account["clock"].tolist() == [40] and len(out.tokens[0]) == 5
     )  # 25 minutes ago: the first step leads to 0, not to -15
-    out = run(decoder, prompts(1), n=1, stop=Stop(flags(2), horizon=30, limit=24))
+    out = run(decoder, prompts(1), n=1, stop=StopRule(flags(2), horizon=30, limit=24))
     assert REASONS[out.reason[0]] == "end"
-    out = run(decoder, prompts(1), n=1, stop=Stop(flags(DEATH), horizon=10**6, limit=5))
+    out = run(decoder, prompts(1), n=1, stop=StopRule(flags(DEATH), horizon=10**6, limit=5))
     assert REASONS[out.reason[0]] == "limit" and len(out.tokens[0]) == 5
 
 
@@ -243,16 +246,16 @@ def exact(decoder, ids, stop, watch):
 
 def test_samples_and_hazards_agree_with_the_sum_over_all_futures():
     decoder, asked = model(scale=5.0), prompts(1, seed=3)
-    stop = Stop(flags(DEATH), horizon=35, limit=4)
+    stop = StopRule(flags(DEATH), horizon=35, limit=4)
     watch = replace(WATCH, horizon=np.array([30, 10**9]))
     risk, second = exact(decoder, asked.ids[0].tolist(), stop, watch)
     n = 20_000
     out = run(decoder, asked, n=n, stop=stop, watch=watch, rows=2048)
-    scope = out.hazard[:, 0]
+    scope = out.account["hazard"][:, 0]
     assert abs(scope.mean() - risk) < 4 * scope.std() / n**0.5
-    happened = out.happened[:, 0]
+    happened = out.account["happened"][:, 0]
     assert abs(happened.mean() - risk) < 4 * happened.std() / n**0.5
-    reach = run(decoder, asked, n=n, stop=stop, watch=watch, rows=2048, avoid=True).reached[:, 0]
+    reach = run(decoder, asked, n=n, stop=stop, watch=watch, rows=2048, avoid=True).account["reached"][:, 0]
     assert abs(reach.mean() - risk) < 4 * reach.std() / n**0.5
     assert reach.var() <= risk * (1 - risk)
     drawn = (
@@ -263,7 +266,7 @@ def test_samples_and_hazards_agree_with_the_sum_over_all_futures():
     assert (np.abs(drawn - second) < error).all()
     # Negative controls: another model's samples and hazards are rejected.
     other = run(model(seed=1, scale=5.0), asked, n=n, stop=stop, watch=watch, rows=2048)
-    assert abs(other.hazard[:, 0].mean() - risk) > 4 * scope.std() / n**0.5
+    assert abs(other.account["hazard"][:, 0].mean() - risk) > 4 * scope.std() / n**0.5
     wrong = (
         np.bincount([row[1] for row in map(other.tokens.__getitem__, range(n)) if len(row) > 1], minlength=V)
         / n

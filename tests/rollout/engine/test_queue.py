@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sequela.rollout.engine.queue import Ended, Prompts, Queue
+from sequela.rollout.engine.queue import Queue
+from sequela.rollout.engine.rollouts import Prompts, Rollouts
 from sequela.tokens.ragged import Ragged
 
 
 def prompts(count):
     return Prompts(
-        Ragged.of([[1, 10 + p] for p in range(count)]), np.zeros(count, np.int64), np.ones((count, 3), bool),
-        np.arange(count), np.zeros((count, 0), bool),
-    )  # fmt: skip
+        Ragged.of([[1, 10 + p] for p in range(count)]), np.arange(count), np.ones((count, 3), bool)
+    )
 
 
 class Waves:
@@ -34,12 +34,12 @@ class Waves:
 
 
 def queue_of(count, plan):
-    return Queue(prompts(count), plan, 1, lambda ended: np.array([ended.hazard[0]]))
+    return Queue(prompts(count), plan, lambda rollouts: rollouts.account["score"])
 
 
 def ended(number, score=0.0):
-    one = np.array([score], np.float32)
-    return Ended(number, [0] * (number + 1), 0, 0, one, one, one, one > 0, 0.0, 0)
+    zero, account = np.zeros(1, np.int64), {"score": np.array([[score]], np.float32)}
+    return Rollouts(zero, zero + number, Ragged.of([[0] * (number + 1)]), zero.astype(np.int8), zero, account)
 
 
 def granted(queue, most):
@@ -47,10 +47,9 @@ def granted(queue, most):
     taken = queue.take(most)
     if taken is None:
         return None
-    prompt, numbers = taken
-    assert prompt.ids.tolist() == [1, 10 + prompt.place] and prompt.key == prompt.place
-    assert prompt.watched.tolist() == [True]
-    return prompt.place, numbers.tolist()
+    assert taken.prompt.ids[0].tolist() == [1, 10 + taken.index] and taken.prompt.key == taken.index
+    assert len(taken.prompt) == 1 and taken.prompt.watched is None
+    return taken.index, taken.numbers.tolist()
 
 
 def names(queue, most):
@@ -68,9 +67,12 @@ def test_prompts_come_in_their_order_and_rollouts_by_number():
 
 def test_a_prompt_comes_with_what_it_is_asked():
     asked = np.array([[True, False], [False, True]])
-    one = replace(prompts(2), asked=asked, clock=np.array([-5, -6])).one(1, 2)
-    assert (one.place, one.ids.tolist(), one.clock, one.key) == (1, [1, 11], -6, 1)
-    assert one.watched.tolist() == [False, True] and one.first.all() and len(one.bits) == 0
+    one = replace(prompts(2), watched=asked, clock=np.array([-5, -6])).take(np.array([1]))
+    assert (one.ids[0].tolist(), one.clock.tolist(), one.key.tolist()) == ([1, 11], [-6], [1])
+    assert (
+        one.watched_in(np.array([0]), 2).tolist() == [[False, True]] and one.first.all() and one.bits is None
+    )
+    assert prompts(2).watched_in(np.array([0, 1, 1]), 2).all()
 
 
 def test_a_prompt_that_wants_nothing_is_settled_at_once():
@@ -106,7 +108,7 @@ def test_a_plan_that_asks_for_more():
     for number in (3, 4):
         queue.bring(0, ended(number))
     assert queue.settled == 1
-    assert [one.number for one in queue.ended[0]] == [0, 1, 2, 3, 4]
+    assert [one.number[0] for one in queue.finished[0]] == [0, 1, 2, 3, 4]
     assert queue.tokens == 1 + 2 + 3 + 4 + 5
 
 
@@ -137,5 +139,5 @@ def test_every_rollout_is_made_exactly_once(most, ahead):
     # A prompt without a first wave gets none at all
     wanted = [a + b if a else 0 for a, b in zip(*waves, strict=True)]
     assert sorted(made) == [(p, n) for p, many in enumerate(wanted) for n in range(many)]
-    assert [[one.number for one in some] for some in queue.ended] == [list(range(n)) for n in wanted]
+    assert [[one.number[0] for one in some] for some in queue.finished] == [list(range(n)) for n in wanted]
     assert queue.settled == count and not queue.waiting

@@ -9,12 +9,13 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.engine.decoding import Lane
+from sequela.rollout.engine.decoding import DecodingBatch
 from sequela.rollout.engine.engine import Engine
-from sequela.rollout.engine.queue import Prompts
-from sequela.rollout.engine.rescore import Reader, replay
-from sequela.rollout.engine.sampling import keys
-from sequela.rollout.tracker import REASONS, Stop, Watch, Watching
+from sequela.rollout.engine.rescore import Rescorer, replay
+from sequela.rollout.engine.rollouts import Prompts, Rollouts
+from sequela.rollout.engine.sampling import Sampling, keys
+from sequela.rollout.grammar_constraint import GrammarConstraint
+from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
 from sequela.tokens.ehr.grammar.fit import load_grammar
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.ragged import Ragged
@@ -46,29 +47,34 @@ class Case:
         first = np.ones((FEW, size), bool)
         first[2, ::2] = False
         self.prompts = Prompts(
-            ids, np.array([0, -3, -500, 0, 0]), first, keys(0, np.arange(FEW), np.zeros(FEW, np.int64)),
-            self.grammar.states(ids)[1],
+            ids, keys(0, np.arange(FEW), np.zeros(FEW, np.int64)), first, self.grammar.states(ids)[1],
+            clock=np.array([0, -3, -500, 0, 0]),
         )  # fmt: skip
         outcome = random.random((3, size)) < 0.04
         ends = random.random((3, size)) < 0.01
         pair = self.grammar.pair_key[random.choice(len(self.grammar.pair_key), 4)]
         after = np.stack([*np.divmod(pair, size), np.array([0, 1, 2, 2])], 1)
-        self.watch = Watch(
+        self.watch = WatchedOutcomes(
             outcome, ends, np.array([100_000, 10**9, 10**6]), after, np.array([False, True, False])
         )
-        self.stop = Stop(random.random(size) < 0.02, 10**6, LIMIT)
+        self.stop = StopRule(random.random(size) < 0.02, 10**6, LIMIT)
 
-    def engine(self, **options):
-        return Engine(self.model, self.minutes, grammar=self.grammar, **options)
+    def engine(self, well_formed=True):
+        return Engine(self.model, constraint=GrammarConstraint(self.grammar, masks=well_formed))
 
-    def watching(self, engine, **options):
-        chosen = {"mask": engine.well_formed, "avoid": False, "temperature": 1.0, "greedy": False} | options
-        return Watching(self.stop, self.watch, engine.minutes, engine.automaton, **chosen)
+    def tracker(self, avoid=False):
+        return OutcomeTracker(self.stop, self.watch, self.minutes, avoid=avoid)
 
-    def reader(self, engine):
+    def extend(self, engine, n, avoid=False, **options):
+        return engine.extend(self.prompts, FixedBudget(n), self.tracker(avoid), Sampling(**options))
+
+    def step(self, engine, **options):
+        return engine.token_step(self.tracker(), Sampling(**options))
+
+    def rescorer(self, engine):
         room = min(LIMIT, CONTEXT // 2)
-        return Reader(
-            engine.model, engine.precision, lambda ids: engine.cut(ids, CONTEXT - room), CONTEXT + 1
+        return Rescorer(
+            engine.model, engine.precision, lambda ids: engine.window.cut(ids, CONTEXT - room), CONTEXT + 1
         )
 
 
@@ -80,22 +86,24 @@ def case(world_corpus):
 @pytest.mark.parametrize("well_formed", [True, False])
 @pytest.mark.parametrize("avoid", [False, True])
 def test_the_engines_own_tokens_give_its_own_account(case, well_formed, avoid, monkeypatch):
-    nodes, bring = {}, Lane._bring
+    nodes, bring = {}, DecodingBatch._bring
 
-    def spied(lane, place, reason):
-        row, state = lane.rows[place], lane.state
-        nodes[row.prompt.place, row.number] = int(state.node[place]), state.bits[place].tolist()
-        bring(lane, place, reason)
+    def spied(batch, place, reason):
+        row, state = batch.rows[place], batch.state
+        nodes[row.assignment.index, row.number] = int(state.node[place]), state.bits[place].tolist()
+        bring(batch, place, reason)
 
-    monkeypatch.setattr(Lane, "_bring", spied)
+    monkeypatch.setattr(DecodingBatch, "_bring", spied)
     engine = case.engine(well_formed=well_formed)
-    out = engine.extend(case.prompts, FixedBudget(12), case.stop, case.watch, avoid=avoid)
-    assert len(set(out.reason)) > 1 and out.windows.max() > 1 and (avoid or out.happened.any(0).all())
+    out = case.extend(engine, 12, avoid)
+    assert (
+        len(set(out.reason)) > 1 and out.windows.max() > 1 and (avoid or out.account["happened"].any(0).all())
+    )
 
-    state, reason = replay(case.watching(engine), case.prompts, out.prompt, out.tokens)
+    state, reason = replay(case.step(engine), case.prompts, out.prompt, out.tokens)
     assert reason.tolist() == out.reason.tolist()
     for name in ("clock", "happened", "watched"):
-        assert (getattr(state, name).numpy() == getattr(out, name)).all(), name
+        assert (state.columns[name].numpy() == out.account[name]).all(), name
     assert (state.step.numpy() == out.tokens.lengths).all()
     told = zip(state.node.tolist(), state.bits.tolist(), strict=True)
     assert list(told) == [nodes[p, n] for p, n in zip(out.prompt, out.number, strict=True)]
@@ -103,12 +111,12 @@ def test_the_engines_own_tokens_give_its_own_account(case, well_formed, avoid, m
 
 def test_what_comes_after_the_end_does_not_count_and_what_is_cut_goes_on(case):
     engine = case.engine()
-    out = engine.extend(case.prompts, FixedBudget(6), case.stop, case.watch)
+    out = case.extend(engine, 6)
     longer = Ragged.of([[*row, *range(5)] for row in map(out.tokens.__getitem__, range(len(out.prompt)))])
-    state, reason = replay(case.watching(engine), case.prompts, out.prompt, longer)
+    state, reason = replay(case.step(engine), case.prompts, out.prompt, longer)
     assert (state.step.numpy() == out.tokens.lengths).all() and (reason == out.reason).all()
     shorter = Ragged.of([out.tokens[row][: max(1, n - 1)] for row, n in enumerate(out.tokens.lengths)])
-    state, reason = replay(case.watching(engine), case.prompts, out.prompt, shorter)
+    state, reason = replay(case.step(engine), case.prompts, out.prompt, shorter)
     assert ((reason == -1) == (out.tokens.lengths > 1)).all()
     assert (state.step.numpy() == shorter.lengths).all()
 
@@ -116,10 +124,10 @@ def test_what_comes_after_the_end_does_not_count_and_what_is_cut_goes_on(case):
 def test_another_clock_is_seen(case):
     """Negative control: other prompts, another account."""
     engine = case.engine()
-    out = engine.extend(case.prompts, FixedBudget(6), case.stop, case.watch)
+    out = case.extend(engine, 6)
     wrong = replace(case.prompts, clock=case.prompts.clock + 700)
-    state, _ = replay(case.watching(engine), wrong, out.prompt, out.tokens)
-    assert (state.clock.numpy() != out.clock).any()
+    state, _ = replay(case.step(engine), wrong, out.prompt, out.tokens)
+    assert (state.columns["clock"].numpy() != out.account["clock"]).any()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.5])
@@ -129,36 +137,31 @@ def test_one_pass_over_the_tokens_gives_the_engines_hazards(
     case, well_formed, avoid, temperature, monkeypatch
 ):
     engine = case.engine(well_formed=well_formed)
-    out = engine.extend(
-        case.prompts, FixedBudget(8), case.stop, case.watch, avoid=avoid, temperature=temperature
-    )
-    assert out.windows.max() > 1 and (out.removed.max() > 0) == well_formed
+    out = case.extend(engine, 8, avoid, temperature=temperature)
+    assert out.windows.max() > 1 and (out.account["removed"].max() > 0) == well_formed
     monkeypatch.setattr("sequela.rollout.engine.rescore.AT_ONCE", 100)  # a few rows of a prompt at a time
-    reader, watching = case.reader(engine), case.watching(engine, temperature=temperature)
+    rescorer, step = case.rescorer(engine), case.step(engine, temperature=temperature)
     for p in range(FEW):
         rows = np.flatnonzero(out.prompt == p)
-        ended = reader.ended(watching, case.prompts, p, out.number[rows], out.tokens.take(rows))
-        for one, row in zip(ended, rows, strict=True):
-            assert one.hazard == pytest.approx(out.hazard[row], abs=1e-4)
-            assert one.reached == pytest.approx(out.reached[row], abs=1e-4)
-            assert one.removed == pytest.approx(out.removed[row], abs=1e-4)
-            assert (one.number, one.windows, one.clock) == (out.number[row], out.windows[row], out.clock[row])
-            assert REASONS[one.reason] == REASONS[out.reason[row]]
-            assert one.tokens == out.tokens[row].tolist()
+        again = rescorer.rollouts(step, case.prompts, p, out.number[rows], out.tokens.take(rows))
+        for name in ("hazard", "reached", "removed"):
+            assert again.account[name] == pytest.approx(out.account[name][rows], abs=1e-4)
+        assert (again.account["clock"] == out.account["clock"][rows]).all()
+        for name in ("number", "windows", "reason"):
+            assert (getattr(again, name) == getattr(out, name)[rows]).all(), name
+        for one, row in enumerate(rows):
+            assert again.tokens[one].tolist() == out.tokens[row].tolist()
 
 
 def test_another_model_or_other_windows_are_seen(case):
     """Negative controls of the test above."""
     engine = case.engine()
-    out = engine.extend(case.prompts, FixedBudget(8), case.stop, case.watch)
-    reader, other = case.reader(engine), Decoder(case.model.config).initialize(1).eval()
-    for wrong in (replace(reader, model=other), replace(reader, reach=CONTEXT)):
-        ended = [
-            one
+    out = case.extend(engine, 8)
+    rescorer, other = case.rescorer(engine), Decoder(case.model.config).initialize(1).eval()
+    for wrong in (replace(rescorer, model=other), replace(rescorer, reach=CONTEXT)):
+        again = Rollouts.joined([
+            wrong.rollouts(case.step(engine), case.prompts, p, out.number[rows], out.tokens.take(rows))
             for p in range(FEW)
             for rows in [np.flatnonzero(out.prompt == p)]
-            for one in wrong.ended(
-                case.watching(engine), case.prompts, p, out.number[rows], out.tokens.take(rows)
-            )
-        ]
-        assert np.abs(np.stack([one.hazard for one in ended]) - out.hazard).max() > 1e-3
+        ])  # fmt: skip
+        assert np.abs(again.account["hazard"] - out.account["hazard"]).max() > 1e-3

@@ -17,21 +17,27 @@ from sequela.record.dataset import read_events
 from sequela.record.schema import DEATH as DEATH_CODE
 from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine.engine import Engine
-from sequela.rollout.engine.queue import Prompts
-from sequela.rollout.engine.sampling import keys
+from sequela.rollout.engine.rollouts import REASONS, Prompts
+from sequela.rollout.engine.sampling import Sampling, keys
 from sequela.rollout.engine.vllm import CHUNK, VllmEngine, vllm_sampler
+from sequela.rollout.grammar_constraint import GrammarConstraint
 from sequela.rollout.parts import simulate
 from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
-from sequela.rollout.tracker import REASONS, Stop, Watch
+from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
 from sequela.tokens.ragged import Ragged
 from sequela.training.loop import train
 from sequela.training.settings import TrainSettings
+from tests.tokens.ehr.grammar.test_grammar import told
 
 V = 12
 MINUTES = np.array([0, 0, 10, 30, 0, 0, 0, 0, 0, 0, 0, 0])
 DEATH, OUTCOME = 11, 10
 N = 300
+
+
+def tracked(stop, watch, avoid=False):
+    return OutcomeTracker(stop, watch, MINUTES, avoid=avoid)
 
 
 def flags(*tokens):
@@ -40,9 +46,9 @@ def flags(*tokens):
     return out
 
 
-STOP = Stop(flags(DEATH), horizon=120, limit=24)
-WATCH = Watch(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60]))
-LONG = Watch(flags()[None], flags()[None], np.array([10**9]))  # never settled
+STOP = StopRule(flags(DEATH), horizon=120, limit=24)
+WATCH = WatchedOutcomes(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60]))
+LONG = WatchedOutcomes(flags()[None], flags()[None], np.array([10**9]))  # never settled
 
 
 def model(context=64):
@@ -63,7 +69,7 @@ def prompts(longest=12):
     first = np.ones((3, V), bool)
     first[1, :6] = False
     key = keys(0, np.arange(3), np.zeros(3, np.int64))
-    return Prompts(Ragged.of(rows), np.zeros(3, np.int64), first, key, np.zeros((3, 0), bool))
+    return Prompts(Ragged.of(rows), key, first)
 
 
 class Sampler:
@@ -103,7 +109,7 @@ def differ(ours, theirs, name):
     """By how many standard errors the means of each prompt differ."""
     means, errors = [], []
     for out in (ours, theirs):
-        rows = getattr(out, name).reshape(3, N).astype(float)
+        rows = out.account[name].reshape(3, N).astype(float)
         means.append(rows.mean(1))
         errors.append(rows.var(1) / N)
     return np.abs(means[0] - means[1]) / np.sqrt(errors[0] + errors[1] + 1e-12)
@@ -111,9 +117,9 @@ def differ(ours, theirs, name):
 
 def test_futures_that_another_samples_are_those_of_the_model():
     decoder = model()
-    own = Engine(decoder, MINUTES)
-    theirs = VllmEngine(own, Sampler(decoder)).extend(prompts(), FixedBudget(N), STOP, WATCH)
-    ours = own.extend(prompts(), FixedBudget(N), STOP, WATCH)
+    own = Engine(decoder)
+    theirs = VllmEngine(own, Sampler(decoder)).extend(prompts(), FixedBudget(N), tracked(STOP, WATCH))
+    ours = own.extend(prompts(), FixedBudget(N), tracked(STOP, WATCH))
     assert theirs.prompt.tolist() == ours.prompt.tolist() and theirs.number.tolist() == ours.number.tolist()
     for name in ("hazard", "happened", "clock"):
         assert (differ(ours, theirs, name) < 4).all(), name
@@ -123,31 +129,31 @@ def test_futures_that_another_samples_are_those_of_the_model():
     died = [DEATH in theirs.tokens[row] for row in range(len(theirs.prompt))]
     assert died == (theirs.reason == REASONS.index("end")).tolist()
     late = VllmEngine(own, Sampler(decoder)).extend(
-        replace(prompts(), clock=np.full(3, 61)), FixedBudget(N), STOP, WATCH
+        replace(prompts(), clock=np.full(3, 61)), FixedBudget(N), tracked(STOP, WATCH)
     )
     assert (differ(ours, late, "hazard") > 4).any()  # negative control: no time is left
 
 
 def test_greedy_futures_are_the_engines_own():
     decoder, long = model(context=16), replace(STOP, limit=100, horizon=10**9)
-    own = Engine(decoder, MINUTES)
-    ours = own.extend(prompts(), FixedBudget(1), replace(long, limit=6), LONG, greedy=True)
+    own = Engine(decoder)
+    ours = own.extend(prompts(), FixedBudget(1), tracked(replace(long, limit=6), LONG), Sampling(greedy=True))
     theirs = VllmEngine(own, Sampler(decoder)).extend(
-        prompts(), FixedBudget(1), replace(long, limit=6), LONG, greedy=True
+        prompts(), FixedBudget(1), tracked(replace(long, limit=6), LONG), Sampling(greedy=True)
     )
     assert theirs.tokens.flat.tolist() == ours.tokens.flat.tolist()
-    assert theirs.hazard == pytest.approx(ours.hazard, abs=1e-5)
+    assert theirs.account["hazard"] == pytest.approx(ours.account["hazard"], abs=1e-5)
 
 
 def test_more_windows_and_chunks_than_one():
-    decoder, long = model(context=16), Stop(flags(), horizon=10**9, limit=100)
+    decoder, long = model(context=16), StopRule(flags(), horizon=10**9, limit=100)
     sampler = Sampler(decoder)
-    own = Engine(decoder, MINUTES)
-    out = VllmEngine(own, sampler).extend(prompts(longest=40), FixedBudget(2), long, LONG)
+    own = Engine(decoder)
+    out = VllmEngine(own, sampler).extend(prompts(longest=40), FixedBudget(2), tracked(long, LONG))
     assert (out.tokens.lengths == 100).all() and out.windows.min() > 2
     assert len({ask.seed for ask in sampler.asked}) == len(sampler.asked)  # no random numbers twice
     wide, sampler = model(context=256), Sampler(model(context=256))
-    VllmEngine(Engine(wide, MINUTES), sampler).extend(prompts(), FixedBudget(2), long, LONG)
+    VllmEngine(Engine(wide), sampler).extend(prompts(), FixedBudget(2), tracked(long, LONG))
     assert max(ask.most for ask in sampler.asked) == CHUNK
 
 
@@ -162,20 +168,25 @@ def test_a_plan_gets_the_scores():
             )
 
     decoder = model()
-    out = VllmEngine(Engine(decoder, MINUTES), Sampler(decoder)).extend(prompts(), Doubling(), STOP, WATCH)
+    out = VllmEngine(Engine(decoder), Sampler(decoder)).extend(prompts(), Doubling(), tracked(STOP, WATCH))
     assert np.bincount(out.prompt, minlength=3).tolist() == [0, 8, 8]
     assert out.number[:8].tolist() == list(range(8))
 
 
 def test_what_vllm_cannot_do_is_refused():
-    own = Engine(model(), MINUTES)
-    with pytest.raises(InputError, match="--backend own"):
-        VllmEngine(own, Sampler(own.model)).extend(prompts(), FixedBudget(1), STOP, WATCH, avoid=True)
+    own = Engine(model())
+    with pytest.raises(InputError, match="engine own"):
+        VllmEngine(own, Sampler(own.model)).extend(
+            prompts(), FixedBudget(1), tracked(STOP, WATCH, avoid=True)
+        )
+    constrained = Engine(model(), constraint=GrammarConstraint(told([["LAB//A"]])[1]))
+    with pytest.raises(InputError, match="engine own"):
+        VllmEngine(constrained, Sampler(own.model)).extend(prompts(), FixedBudget(1), tracked(STOP, WATCH))
     for wrong in ({"estimator": "reach", "well_formed": False}, {}):
-        with pytest.raises(ValueError, match="--backend own"):
-            SimulateSettings(backend="vllm", **wrong)
+        with pytest.raises(ValueError, match="engine own"):
+            SimulateSettings(engine="vllm", **wrong)
     with pytest.raises(ValueError, match="choose one of own, vllm"):
-        SimulateSettings(backend="theirs")
+        SimulateSettings(engine="theirs")
 
 
 def test_a_simulation_with_it(world_meds, world_corpus, tmp_path, monkeypatch):
@@ -186,16 +197,16 @@ def test_a_simulation_with_it(world_meds, world_corpus, tmp_path, monkeypatch):
         started.append((folder, precision, context))
         return Sampler(checkpoint.load(folder))
 
-    monkeypatch.setattr("sequela.rollout.parts.vllm_sampler", sampler)
+    monkeypatch.setattr("sequela.rollout.forecast.vllm_sampler", sampler)
     ids = read_events(world_meds, "held_out")["subject_id"].unique().sort().head(8)
     times = pl.DataFrame({"subject_id": ids}).with_columns(
         prediction_time=pl.lit(datetime(2000, 1, 5)).cast(pl.Datetime("us"))
     )
     asked = [Request(name, times, (DEATH_CODE,), (), 7 * 1440) for name in ("one", "two")]
-    settings = SimulateSettings(rollouts=3, limit=40, backend="vllm", well_formed=False)
+    settings = SimulateSettings(rollouts=3, limit=40, engine="vllm", well_formed=False)
     about = simulate(trained, world_meds, tmp_path, asked, settings)
     assert started == [(trained, "fp32", 256)]
-    assert about["rollouts"] == 24 and about["settings"]["backend"] == "vllm"
+    assert about["rollouts"] == 24 and about["settings"]["engine"] == "vllm"
     rollouts = pl.read_parquet(tmp_path / "rollouts.parquet")
     known = rollouts.filter(pl.col("reason") != "limit")
     assert known["scope//one"].is_between(0, 40).all() and known["scope//one"].equals(known["scope//two"])
@@ -214,16 +225,19 @@ def test_vllm_itself(tmp_path):
     decoder = model()
     checkpoint.save(decoder, tmp_path)
     generate = vllm_sampler(tmp_path, "fp32", 64)
-    own = Engine(decoder, MINUTES)
+    own = Engine(decoder)
     engine = VllmEngine(own, generate)
-    ours = own.extend(prompts(longest=40), FixedBudget(N), STOP, WATCH)
-    theirs = engine.extend(prompts(longest=40), FixedBudget(N), STOP, WATCH)
+    ours = own.extend(prompts(longest=40), FixedBudget(N), tracked(STOP, WATCH))
+    theirs = engine.extend(prompts(longest=40), FixedBudget(N), tracked(STOP, WATCH))
     for name in ("hazard", "happened", "clock"):
         assert (differ(ours, theirs, name) < 4).all(), name
     assert set(theirs.reason) == set(ours.reason)
     assert min(theirs.tokens[row][0] for row in np.flatnonzero(theirs.prompt == 1)) >= 6
     short = replace(STOP, limit=6)
-    greedy = [one.extend(prompts(), FixedBudget(1), short, LONG, greedy=True) for one in (own, engine)]
+    greedy = [
+        one.extend(prompts(), FixedBudget(1), tracked(short, LONG), Sampling(greedy=True))
+        for one in (own, engine)
+    ]
     assert greedy[0].tokens.flat.tolist() == greedy[1].tokens.flat.tolist()
-    long = Stop(flags(), horizon=10**9, limit=150)
-    assert (engine.extend(prompts(), FixedBudget(2), long, LONG).tokens.lengths == 150).all()
+    long = StopRule(flags(), horizon=10**9, limit=150)
+    assert (engine.extend(prompts(), FixedBudget(2), tracked(long, LONG)).tokens.lengths == 150).all()

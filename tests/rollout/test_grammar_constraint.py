@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sequela.rollout.engine.constraint import Automaton
+from sequela.rollout.grammar_constraint import GrammarConstraint
 from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ragged import Ragged
 from tests.tokens.ehr.grammar.test_grammar import NAMES, SCHEMES, Slow, encoded, path_of, told
@@ -45,15 +45,15 @@ def drawn(grammar, allowed, random):
 
 
 def walked(grammar, slow, starts, random, steps):
-    """Walk random sequences with both; at each step yield what the automaton is about to do, and what it should."""
-    automaton, size = Automaton(grammar), len(grammar.base)
+    """Walk random sequences with both; at each step yield what the constraint is about to do, and what it should."""
+    constraint, size = GrammarConstraint(grammar), len(grammar.base)
     node, bits = (torch.from_numpy(x) for x in grammar.states(Ragged.of(starts)))
     states = [slow.walk(row, [])[0] for row in starts]
     for _ in range(steps):
         allowed = np.array([[slow.allowed(*state, token) for token in range(size)] for state in states])
-        yield automaton, node, bits, allowed, states
+        yield constraint, node, bits, allowed, states
         token = np.array([drawn(grammar, row, random) for row in allowed])
-        node, bits = automaton.advance(node, bits, torch.from_numpy(token))
+        node, bits = constraint.advance(node, bits, torch.from_numpy(token))
         states = [slow.advance(*state, one) for state, one in zip(states, token, strict=True)]
 
 
@@ -62,13 +62,13 @@ def test_it_leaves_what_may_come_and_tells_what_it_took(scheme):
     grammar, slow, rows = world(scheme)
     random = np.random.default_rng(0)
     left, seen = [], set()
-    for automaton, node, bits, allowed, states in walked(
+    for constraint, node, bits, allowed, states in walked(
         grammar, slow, histories(rows, random, 24), random, 12
     ):
         mass = random.random(allowed.shape).astype(np.float32) ** 4 + 1e-6
         mass *= random.random((len(mass), 1)) + 0.1  # need not sum to 1
         kept = torch.from_numpy(mass.copy())
-        removed = automaton.mask(kept, node, bits)
+        removed = constraint.mask(kept, node, bits)
         np.testing.assert_array_equal(kept.numpy(), np.where(allowed, mass, 0))
         np.testing.assert_allclose(removed, 1 - (mass * allowed).sum(1) / mass.sum(1), atol=1e-5)
         assert [path_of(grammar, int(one)) for one in node] == [path for path, _ in states]
@@ -79,7 +79,7 @@ def test_it_leaves_what_may_come_and_tells_what_it_took(scheme):
 
 
 @pytest.mark.parametrize("scheme", [{}, {"fused": True}], ids=str)
-def test_the_checker_sees_an_automaton_of_other_patients(scheme):
+def test_the_checker_sees_a_constraint_of_other_patients(scheme):
     """Negative control: fitted without the first patient, or a walk that loses its bits, or its node."""
     _, slow, rows = world(scheme)
     tokenizer, other = encoded(PEOPLE[1:], scheme, known=[*OTHERS, PEOPLE[0]])
@@ -87,11 +87,11 @@ def test_the_checker_sees_an_automaton_of_other_patients(scheme):
 
     def agrees(grammar, change=lambda node, bits: (node, bits)):
         random = np.random.default_rng(0)
-        for automaton, node, bits, allowed, _ in walked(
+        for constraint, node, bits, allowed, _ in walked(
             grammar, slow, histories(rows, random, 24), random, 6
         ):
             kept = torch.ones(allowed.shape)
-            automaton.mask(kept, *change(node, bits))
+            constraint.mask(kept, *change(node, bits))
             if not np.array_equal(kept > 0, allowed):
                 return False
         return True
@@ -108,14 +108,14 @@ def test_what_it_lets_through_has_no_faults():
     random = np.random.default_rng(1)
     starts = Ragged.of(histories(rows, random, 40))
     began = grammar.states(starts)
-    automaton, (node, bits) = Automaton(grammar), (torch.from_numpy(x) for x in began)
+    constraint, (node, bits) = GrammarConstraint(grammar), (torch.from_numpy(x) for x in began)
     out = []
     for step in range(30):
         mass = torch.from_numpy(random.random((40, len(grammar.base)), np.float32))
         if step < 25:  # then anything, as a negative control
-            automaton.mask(mass, node, bits)
+            constraint.mask(mass, node, bits)
         out.append(mass.argmax(1))
-        node, bits = automaton.advance(node, bits, out[-1])
+        node, bits = constraint.advance(node, bits, out[-1])
     drawn = torch.stack(out, 1).numpy()
     assert not grammar.faults(Ragged.of(list(drawn[:, :25])), *began).any()
     assert grammar.faults(Ragged.of(list(drawn)), *began).reshape(40, 30)[:, 25:].mean() > 0.2
@@ -125,14 +125,14 @@ def test_a_part_is_told_from_the_first_part_that_it_follows():
     """By hand: what may follow E11 is what followed it."""
     tokenizer, grammar = told([["ICD10CM//E1165", "LAB//A"], ["ICD10CM//I1065"], ["ICD10CM//E11"]])
     index = tokenizer.vocabulary.index
-    automaton = Automaton(grammar)
+    constraint = GrammarConstraint(grammar)
     first = torch.tensor([index["ICD10CM//1//E11"], index["LAB//A"], index["TIME//6mo"]])
-    node, bits = automaton.advance(
+    node, bits = constraint.advance(
         torch.zeros(3, dtype=torch.int64), torch.zeros(3, grammar.sets.shape[1], dtype=torch.bool), first
     )
     assert node.tolist() == [first[0], first[1], 0]
     mass = torch.ones(3, len(index))
-    removed = automaton.mask(mass, node, bits)
+    removed = constraint.mask(mass, node, bits)
     may = lambda row, name: bool(mass[row, index[name]])  # noqa: E731
     assert [may(row, "ICD10CM//2//65") for row in range(3)] == [True, False, False]
     assert [may(row, "Q//3") for row in range(3)] == [False, True, False]
