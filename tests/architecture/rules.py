@@ -208,15 +208,28 @@ def kinds_asked_for(package: Path) -> list[str]:
         own = str(path.relative_to(package))
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare) and own.partition("/")[0] in ("task", "rollout", "serve"):
-                sides = [node.left, *node.comparators]
-                asks = any(_last_name(side) == "kind" for side in sides)
-                if asks and own != "task/kinds.py":
+                if own != "task/kinds.py" and _compares(node, "kind"):
                     result.append(f"{own}:{node.lineno}: {ast.unparse(node)}")
-            if isinstance(node, ast.If | ast.IfExp) and any(
-                _last_name(part) == "objective" for part in ast.walk(node.test)
-            ):
+            if isinstance(node, ast.If | ast.IfExp) and any(_asks(part) for part in ast.walk(node.test)):
                 result.append(f"{own}:{node.lineno}: if {ast.unparse(node.test)}")
     return result
+
+
+def _compares(node: ast.Compare, name: str) -> bool:
+    """Whether something called `name` is compared by its value (`is` asks for something else)."""
+    by_value = all(isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for operator in node.ops)
+    return by_value and any(_last_name(side) == name for side in (node.left, *node.comparators))
+
+
+def _asks(node: ast.AST) -> bool:
+    """Whether part of a condition depends on which objective there is."""
+    if isinstance(node, ast.Compare):
+        return _compares(node, "objective")
+    return (
+        isinstance(node, ast.Call)
+        and _last_name(node.func) == "isinstance"
+        and _last_name(node.args[0]) == "objective"
+    )
 
 
 def _last_name(node: ast.AST) -> str | None:
