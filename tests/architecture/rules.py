@@ -206,10 +206,10 @@ def kinds_asked_for(package: Path) -> list[str]:
     result = []
     for path in modules(package):
         own = str(path.relative_to(package))
+        upstairs = own.partition("/")[0] in ("task", "rollout", "serve") and own != "task/kinds.py"
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Compare) and own.partition("/")[0] in ("task", "rollout", "serve"):
-                if own != "task/kinds.py" and _compares(node, "kind"):
-                    result.append(f"{own}:{node.lineno}: {ast.unparse(node)}")
+            if upstairs and isinstance(node, ast.Compare) and _compares(node, "kind"):
+                result.append(f"{own}:{node.lineno}: {ast.unparse(node)}")
             if isinstance(node, ast.If | ast.IfExp) and any(_asks(part) for part in ast.walk(node.test)):
                 result.append(f"{own}:{node.lineno}: if {ast.unparse(node.test)}")
     return result
