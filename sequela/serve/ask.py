@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ask:
+class AskSettings:
     """Who is asked what, and when."""
 
     task: tuple[str, ...] = ()
     """A task by name (see `sequela tasks`) or a task file; repeat for several, which share the simulation."""
+    labels: Path | None = None
+    """Ask about the patients and times of this MEDS label file (or folder), not of the task's cohort; its labels are
+    not read."""
     split: str = "held_out"
     """Which patients: train, tuning or held_out."""
     patients: int | None = None
@@ -32,22 +36,38 @@ class Ask:
         """
         from sequela.task.catalog import load_task
 
+        if not self.task and self.labels is not None:
+            raise InputError(
+                f"{self.labels} says who is asked and when, but not what: name the outcome with `task`."
+            )
         if not self.task:
             raise InputError("nothing is asked: name one or more tasks with `task`; `sequela tasks` lists them.")
         return [load_task(name) for name in self.task]
 
-    def requests(self, model: Path, meds: Path) -> list[Request]:
-        """What the checkpoint `model` is asked about the patients of `meds`, a request a task."""
-        from sequela.task.cohort import requests
+    def requests(
+        self, model: Path, meds: Path, say: Callable[[str], None] = lambda line: None
+    ) -> list[Request]:
+        """What the checkpoint `model` is asked about the patients of `meds`, one request per task.
+
+        Args:
+            say: hears how many questions of a label file are left out, because their patients are in another split.
+        """
+        from sequela.record.questions import read_questions
+        from sequela.task.cohort import left_out, requests
         from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
         maps = EhrTokenizer.load(model).maps
-        return requests(self.tasks(), meds, self.split, self.patients, maps)
+        questions = None if self.labels is None else read_questions(self.labels)
+        asked = requests(self.tasks(), meds, self.split, self.patients, maps, questions)
+        if questions is not None and (missing := left_out(questions, asked)):
+            say(missing)
+        return asked
 
     def identity(self) -> dict:
-        """What of it decides a result, for the manifest."""
-        return {**self.task_identity(), "split": self.split, "patients": self.patients}
+        """The settings that decide a result, for the manifest; the tasks with every field."""
+        tasks = [task.as_dict() for task in self.tasks()]
+        return {"tasks": tasks, "split": self.split, "patients": self.patients}
 
-    def task_identity(self) -> dict:
-        """The tasks with every field, for the manifest."""
-        return {"tasks": [task.as_dict() for task in self.tasks()]}
+    def inputs(self) -> dict[str, Path]:
+        """The files that decide a result, for the manifest."""
+        return {} if self.labels is None else {"labels": self.labels}

@@ -102,13 +102,13 @@ def converted(hint: Any, value: object, name: str) -> object:
     raise InputError(f"{name} is {value!r}: give {WORDS[hint]}.")
 
 
-def _tuple(kinds: tuple, value: object, name: str) -> tuple:
-    kind = kinds[0]
-    if kind in (str, Path) and isinstance(value, str | PathLike):
+def _tuple(hints: tuple, value: object, name: str) -> tuple:
+    hint = hints[0]
+    if hint in (str, Path) and isinstance(value, str | PathLike):
         value = (value,)
     if not isinstance(value, Iterable) or isinstance(value, str | bytes):
-        raise InputError(f"{name} is {value!r}: give a list, each of it {WORDS[kind]}.")
-    result = tuple(converted(kind, part, name) for part in value)
-    if Ellipsis not in kinds and len(result) != len(kinds):
-        raise InputError(f"{name} has {len(result)} values: give {len(kinds)}.")
+        raise InputError(f"{name} is {value!r}: give a list, each of it {WORDS[hint]}.")
+    result = tuple(converted(hint, part, name) for part in value)
+    if Ellipsis not in hints and len(result) != len(hints):
+        raise InputError(f"{name} has {len(result)} values: give {len(hints)}.")
     return result

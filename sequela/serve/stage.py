@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, is_dataclass
 from functools import cached_property, wraps
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -159,6 +159,11 @@ class Stage:
         return known
 
     @cached_property
+    def keyword_only(self) -> set[str]:
+        """The parameters that are flags on the command line; the others are its arguments."""
+        return {*inspect.getfullargspec(self.function).kwonlyargs, "workers"}
+
+    @cached_property
     def options(self) -> dict[str, Option]:
         """Every argument by name, fields of settings as arguments of their own."""
         words, options = self._arguments(), []
@@ -167,7 +172,7 @@ class Stage:
                 options += self._fields(name, parameter)
             else:
                 default = MISSING if parameter.default is Parameter.empty else parameter.default
-                positional = parameter.kind is not Parameter.KEYWORD_ONLY
+                positional = name not in self.keyword_only
                 options.append(Option(name, parameter.annotation, default, words[name], positional))
         assert len({option.name for option in options}) == len(options), f"{self.name}: two of one name"
         return {option.name: option for option in options}
@@ -176,13 +181,13 @@ class Stage:
         words, types = described(parameter.annotation), hints(parameter.annotation)
         defaults = parameter.default
         return [
-            Option(one.name, types[one.name], getattr(defaults, one.name), words[one.name], settings=name)
-            for one in fields(parameter.annotation)
+            Option(key, types[key], getattr(defaults, key), words[key], settings=name)
+            for key in types
         ]
 
     def _arguments(self) -> dict[str, str]:
         """The section Args of the docstring, by name."""
-        found: dict[str, str] = {}
+        words: dict[str, str] = {}
         _, _, section = inspect.cleandoc(self.function.__doc__ or "").partition("Args:\n")
         name = ""
         for text in section.splitlines():
@@ -190,14 +195,14 @@ class Stage:
                 break
             if not text.startswith("     "):
                 name, _, text = text.strip().partition(": ")
-            found[name] = f"{found.get(name, '')} {text.strip()}".strip()
-        return found
+            words[name] = f"{words.get(name, '')} {text.strip()}".strip()
+        return words
 
     @cached_property
     def signature(self) -> Signature:
         """The signature in Python: each option, whole settings, and how the stage shows itself."""
         positional = [
-            parameter for parameter in self.parameters.values() if parameter.kind is not Parameter.KEYWORD_ONLY
+            parameter for name, parameter in self.parameters.items() if name not in self.keyword_only
         ]
         keywords = [
             _keyword(option.name, option.hint, Parameter.empty if option.required else option.default)
@@ -240,13 +245,15 @@ class Stage:
         return values
 
     def _settings(self, name: str, parameter: Parameter, given: Mapping[str, Any]) -> Any:
-        kind: Any = parameter.annotation
+        settings_type: Any = parameter.annotation
         whole = given.get(name)
-        if whole is not None and not isinstance(whole, kind):
-            raise InputError(f"`{name}` is {whole!r}: give a {kind.__name__}.")
-        own = {key: given[key] for key, option in self.options.items() if option.settings == name and key in given}
+        if whole is not None and not isinstance(whole, settings_type):
+            raise InputError(f"`{name}` is {whole!r}: give a {settings_type.__name__}.")
+        values = {
+            key: given[key] for key, option in self.options.items() if option.settings == name and key in given
+        }
         base = parameter.default if whole is None else whole
-        return changed(base, own) if own else base
+        return changed(base, values) if values else base
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Run the stage; see the function's own docstring."""

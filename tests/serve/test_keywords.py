@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sequela.errors import InputError
-from sequela.serve.ask import Ask
+from sequela.serve.ask import AskSettings
 from sequela.serve.keywords import changed, converted, described, hints
 from sequela.training.settings import TrainSettings
 
@@ -70,4 +70,4 @@ def test_fields_are_described_where_they_are_declared() -> None:
         second: int | None = None
 
     assert described(Two) == {"first": "The first one."}
-    assert list(described(Ask)) == list(hints(Ask))
+    assert list(described(AskSettings)) == list(hints(AskSettings))

@@ -1,4 +1,4 @@
-"""A stage by the processes that torchrun started: one has the folder, the others work in it with it."""
+"""A stage under torchrun: rank 0 makes the folder, and all ranks work in it."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 def launched() -> bool:
-    """Whether torchrun (or another launcher that speaks as it does) started this process."""
+    """Whether torchrun, or a launcher that sets the same variables, started this process."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
 def follows() -> bool:
-    """Whether another process speaks for this one."""
+    """Whether another process reports for this one."""
     return launched() and int(os.environ["RANK"]) > 0
 
 
 @contextmanager
 def process_group() -> Generator[ProcessGroup | None]:
-    """The processes of this run; None where there is this one only, and torch need not be there yet."""
+    """The processes of this run; None, without importing torch, if there is this one only."""
     if not launched():
         yield None
         return
     os.environ.setdefault(
         LOG_LEVEL, "ERROR"
-    )  # before torch starts: DDP would advise against what it is told to do
+    )  # before torch starts: DDP warns about settings that are chosen on purpose
     from sequela.training.parallel import joined
 
-    with joined() as many:
-        yield many
+    with joined() as group:
+        yield group
 
 
-def together(many: ProcessGroup | None, stage: Callable[[Make], dict], make: Make) -> dict:
-    """Call `stage(make)`; of many processes rank 0 does, and the others `make` in the folder that it works in.
+def together(group: ProcessGroup | None, lead: Callable[[Make], dict], make: Make) -> dict:
+    """Call `lead(make)` on rank 0; the other ranks call `make` in the folder that it works in.
 
     Returns:
-        What rank 0's `stage` returns, on every rank.
+        What rank 0's `lead` returns, on every rank.
     """
-    if many is None:
-        return stage(make)
-    if many.leads:
-        return many.broadcast({"facts": stage(_leading(many, make))})["facts"]
-    heard = many.broadcast()
-    if "work" in heard:
-        make(Path(heard["work"]))
-        heard = many.broadcast()
-    return heard["facts"]
+    if group is None:
+        return lead(make)
+    if group.leads:
+        return group.broadcast({"result": lead(_leading(group, make))})["result"]
+    message = group.broadcast()
+    if "work" in message:
+        make(Path(message["work"]))
+        message = group.broadcast()
+    return message["result"]
 
 
-def _leading(many: ProcessGroup, make: Make) -> Make:
-    def lead(work: Path) -> dict:
-        many.broadcast({"work": str(work)})
+def _leading(group: ProcessGroup, make: Make) -> Make:
+    def make_and_tell(work: Path) -> dict:
+        group.broadcast({"work": str(work)})
         return make(work)
 
-    return lead
+    return make_and_tell

@@ -1,4 +1,4 @@
-"""What the stages took, read from the manifests along the way back from a result to the raw data."""
+"""The cost of every stage behind a result, read from the manifests on the way back to the raw data."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 from sequela.serve.folder import manifest
 
 
-def spent(folders: Iterable[Path]) -> dict[str, dict]:
-    """Per stage, first stage first: seconds, peak_rss_mb and what it counted (events, tokens, FLOPs).
+def stage_costs(folders: Iterable[Path]) -> dict[str, dict]:
+    """By stage, the first stage first: seconds, peak_rss_mb and what it counted (events, tokens, FLOPs).
 
-    Starts at `folders` and follows the inputs that their manifests name; a folder without a manifest ends the way.
+    Starts at `folders` and follows the inputs in their manifests; a folder without a manifest ends the search.
     """
-    found: dict[str, dict] = {}
+    costs: dict[str, dict] = {}
 
     def visit(folder: Path) -> None:
-        facts = manifest.read(folder) if folder.is_dir() else None
-        if facts is None or facts["stage"] in found:
+        record = manifest.read(folder) if folder.is_dir() else None
+        if record is None or record["stage"] in costs:
             return
-        for role in facts["inputs"]:
+        for role in record["inputs"]:
             before = manifest.source(folder, role)
             if before is not None:
                 visit(before)
-        found[facts["stage"]] = counted(facts)
+        costs[record["stage"]] = counted(record)
 
     for folder in folders:
         visit(folder)
-    return found
+    return costs
 
 
-def counted(facts: dict) -> dict[str, float]:
+def counted(record: dict) -> dict[str, float]:
     """The numbers of one manifest: seconds, peak_rss_mb and the stage's own counts, summed over splits."""
-    numbers = {"seconds": facts["seconds"], "peak_rss_mb": facts["peak_rss_mb"]}
-    result = facts["result"]
+    numbers = {"seconds": record["seconds"], "peak_rss_mb": record["peak_rss_mb"]}
+    result = record["result"]
     for part in (result, *result.get("splits", {}).values()):
         for name, value in part.items():
             if (
@@ -45,15 +45,15 @@ def counted(facts: dict) -> dict[str, float]:
     return numbers
 
 
-def in_words(facts: dict) -> str:
+def in_words(record: dict) -> str:
     """The counts of one manifest in a few words.
 
     >>> in_words({"seconds": 1.0, "peak_rss_mb": 9, "result": {"events": 1200, "tokens": 3400, "x": 0.5}})
     '1,200 events, 3,400 tokens'
     """
-    counts = counted(facts)
+    counts = counted(record)
     wanted = ("patients", "events", "tokens", "parameters", "rollouts")
     words = [f"{counts[name]:,.0f} {name}" for name in wanted if name in counts]
     if counts.get("quarantined"):
-        words.append(f"{counts['quarantined']:,.0f} unreadable rows put aside")
+        words.append(f"{counts['quarantined']:,.0f} unreadable rows set aside")
     return ", ".join(words)

@@ -1,7 +1,7 @@
-"""One piece of work, one process, on however many machines share a folder: who works on what is said by files.
+"""File locks: one process per piece of work, across machines that share a file system.
 
-A claim is a file that its owner touches again and again. One that nobody has touched for a while belongs to a process
-that is gone, and is taken over. All times are those of the file system, so clocks need not agree.
+A lock is a file that its owner touches at intervals. One that has not been touched for a while belonged to a process
+that died, and is taken over. All times are those of the file system, so clocks need not agree.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-CLAIM = ".claim"
+LOCK = ".lock"
 BEAT = 20.0  # seconds between two touches
-STALE = 10  # beats without a touch after which an owner counts as gone
+STALE = 10  # beats without a touch after which the owner counts as dead
 
 
 @contextmanager
-def claimed(path: Path, beat: float = BEAT) -> Generator[bool]:
-    """Whether the work that `path` stands for is ours until the end of the `with`; False: another process has it."""
+def try_lock(path: Path, beat: float = BEAT) -> Generator[bool]:
+    """Lock the work that `path` stands for until the end of the `with`; yields False if another process has it."""
     if not _taken(path, beat):
         yield False
         return
-    own, done = path.stat().st_ino, threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, own, beat, done), daemon=True)
+    inode, done = path.stat().st_ino, threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, inode, beat, done), daemon=True)
     beating.start()
     try:
         yield True
@@ -35,15 +35,15 @@ def claimed(path: Path, beat: float = BEAT) -> Generator[bool]:
         done.set()
         beating.join()
         with suppress(FileNotFoundError):
-            if path.stat().st_ino == own:  # else it was taken over while this process slept
+            if path.stat().st_ino == inode:  # else it was taken over while this process was suspended
                 path.unlink()
 
 
 @contextmanager
-def held(path: Path) -> Generator[None]:
-    """As `claimed`, but waits until the work is ours."""
+def lock(path: Path) -> Generator[None]:
+    """As `try_lock`, but wait until the work is free."""
     while True:
-        with claimed(path) as mine:
+        with try_lock(path) as mine:
             if mine:
                 yield
                 return
@@ -51,9 +51,9 @@ def held(path: Path) -> Generator[None]:
 
 
 def agreed(path: Path, make: Callable[[], dict]) -> dict:
-    """What the JSON file `path` holds; where it is not there, one of those who ask makes it, and all get the same."""
+    """What the JSON file `path` holds; if it does not exist, one of the callers makes it, and all get the same."""
     while not path.exists():
-        with claimed(path.with_name(f"{path.name}{CLAIM}")) as mine:
+        with try_lock(path.with_name(f"{path.name}{LOCK}")) as mine:
             if mine and not path.exists():
                 new = path.with_name(f".{path.name}-new")
                 new.write_text(json.dumps(make(), indent=1))
@@ -64,21 +64,21 @@ def agreed(path: Path, make: Callable[[], dict]) -> dict:
 
 def _taken(path: Path, beat: float) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
-    ours = path.with_name(f".{path.name}-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}")
-    ours.touch()
+    now = path.with_name(f".{path.name}-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}")
+    now.touch()
     try:
-        _remove_if_stale(path, ours, beat)
+        _remove_if_stale(path, now, beat)
         with path.open("x") as file:
             file.write(f"{socket.gethostname()} {os.getpid()}\n")
     except FileExistsError:
         return False
     finally:
-        ours.unlink()
+        now.unlink()
     return True
 
 
 def _remove_if_stale(path: Path, now: Path, beat: float) -> None:
-    """Take an abandoned claim away."""
+    """Remove an abandoned lock."""
     with suppress(FileNotFoundError):
         if not _stale(path, now, beat):
             return
@@ -86,7 +86,7 @@ def _remove_if_stale(path: Path, now: Path, beat: float) -> None:
         path.rename(aside)
         if _stale(aside, now, beat):
             aside.unlink()
-        else:  # another process was faster, and this is the claim that it made
+        else:  # another process was faster, and this is its new lock
             aside.rename(path)
 
 
@@ -94,8 +94,8 @@ def _stale(path: Path, now: Path, beat: float) -> bool:
     return now.stat().st_mtime - path.stat().st_mtime > STALE * beat
 
 
-def _beat(path: Path, own: int, beat: float, done: threading.Event) -> None:
+def _beat(path: Path, inode: int, beat: float, done: threading.Event) -> None:
     while not done.wait(beat):
         with suppress(FileNotFoundError):
-            if path.stat().st_ino == own:
+            if path.stat().st_ino == inode:
                 os.utime(path)

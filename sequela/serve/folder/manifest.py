@@ -1,4 +1,9 @@
-"""What a folder was made from: the `manifest.json` that every stage leaves in its folder."""
+"""What a folder was made from: the `manifest.json` in every stage's folder.
+
+It holds `made_by` ("sequela"), `version`, `stage`, `settings`, `inputs` (by role: `path`, relative to the folder, and
+`sha256`), `seconds`, `peak_rss_mb`, and `result`: what the stage counted. A folder is up to date while the version, the
+settings and the hashes of the inputs are those of its manifest.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +20,30 @@ MADE_BY = "sequela"
 
 
 def read(folder: Path) -> dict | None:
-    """The manifest of `folder`, or None where the folder was not made by a stage of ours.
+    """The manifest of `folder`; None if no stage of ours made the folder.
 
     Raises:
-        InputError: where the manifest is damaged.
+        InputError: if the manifest is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}): delete {folder} and run its stage again.") from error
-    return facts if isinstance(facts, dict) and facts.get("made_by") == MADE_BY else None
+        raise InputError(f"{path} is not JSON ({error}): delete {folder} and run its stage again.") from error
+    return record if isinstance(record, dict) and record.get("made_by") == MADE_BY else None
 
 
-def write(folder: Path, facts: dict) -> None:
-    """Write `facts` as the manifest of `folder`."""
-    (folder / FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+def write(folder: Path, record: dict) -> None:
+    """Write `record` as the manifest of `folder`."""
+    (folder / FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def describe(name: str, settings: dict, inputs: dict[str, Path], out: Path) -> dict:
-    """What decides whether a stage has to run again: version, stage, settings and the hashes of its inputs.
+    """What decides whether a stage must run again: version, stage, settings and the hashes of its inputs.
 
-    Paths of inputs are kept relative to `out`, so that a tree of folders can be moved as a whole.
+    Paths of inputs are stored relative to `out`, so that a tree of folders can be moved as a whole.
     """
     return {
         "made_by": MADE_BY,
@@ -53,22 +58,22 @@ def describe(name: str, settings: dict, inputs: dict[str, Path], out: Path) -> d
 
 
 def source(folder: Path, role: str) -> Path | None:
-    """The folder that `folder` was made from in the given `role`, or None where it is unknown or gone."""
-    facts = read(folder)
-    if facts is None or role not in facts["inputs"]:
+    """The folder that `folder` was made from in the given `role`; None if it is unknown or gone."""
+    record = read(folder)
+    if record is None or role not in record["inputs"]:
         return None
-    path = Path(os.path.normpath(folder.resolve() / facts["inputs"][role]["path"]))
+    path = Path(os.path.normpath(folder.resolve() / record["inputs"][role]["path"]))
     return path if path.exists() else None
 
 
 def fingerprint(path: Path) -> str:
     """A hash of a file, or of a folder.
 
-    A folder made by us is known by its manifest (which is new whenever the folder is) and the sizes of its files;
-    any other folder by every byte in it.
+    A folder of ours is identified by its manifest, which is new whenever the folder is, and the sizes of its files; any
+    other folder by every byte in it.
 
     Raises:
-        InputError: where there is nothing at `path`, which is not repeated if it is a URI.
+        InputError: if there is nothing at `path`; a URI, which may hold a password, is not repeated.
     """
     if not path.exists():
         from sequela.record.ingest.tables.database import refuse_uri

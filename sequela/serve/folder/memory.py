@@ -1,4 +1,4 @@
-"""How much memory this process took."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PROC = Path("/proc/self")
 
 
 def reset_peak() -> None:
-    """Start measuring anew where the system allows it (Linux); elsewhere the peak is that of the whole process."""
+    """Restart the measurement where the system allows it (Linux); elsewhere the peak is of the process's lifetime."""
     try:
         (_PROC / "clear_refs").write_text("5")
     except OSError:

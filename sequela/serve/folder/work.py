@@ -1,8 +1,8 @@
 """The folder that a stage writes, which is there whole or not at all.
 
-The work happens in a hidden folder beside the result and is renamed at the end. An error or Ctrl-C removes that
-folder, unless the stage can go on from it; what a killed run left behind is removed, or taken over, by the next one,
-which may run on another machine that shares the folder.
+The work happens in a hidden folder next to the result, which is renamed at the end. An error or Ctrl-C removes that
+folder unless the stage can resume from it. What a killed run left behind is removed or taken over by the next run, even
+one on another machine that shares the folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sequela.errors import InputError
 from sequela.serve.folder import manifest, memory
-from sequela.serve.folder.lock import BEAT, STALE, claimed
+from sequela.serve.folder.lock import BEAT, STALE, try_lock
 
 UNFINISHED = ".unfinished-"
 REPLACED = "-replaced"
@@ -44,18 +44,18 @@ def make_folder(
     Args:
         out: the folder to write. One that this stage made before is replaced.
         name: the stage's name, as on the command line.
-        settings: everything that changes the result besides the inputs; plain values.
+        settings: everything besides the inputs that changes the result; plain values.
         inputs: the files and folders that the stage reads, by role.
-        make: gets the folder to write into and returns facts worth keeping (counts).
-        resumable: what a run leaves behind that was cut short is handed to the next run for the same result.
-        fresh: begin anew nevertheless.
+        make: gets the folder to write into, and returns what is worth keeping in the manifest, such as counts.
+        resumable: hand what an interrupted run left behind to the next run for the same result.
+        fresh: start over nevertheless.
 
     Returns:
-        The manifest: version, stage, settings, inputs with hashes, seconds, peak_rss_mb and the facts in "result";
-        and "skipped", whether there was nothing to do.
+        The manifest (version, stage, settings, inputs with hashes, seconds, peak_rss_mb, and what `make` returned as
+        "result"), and "skipped": whether there was nothing to do.
 
     Raises:
-        InputError: where `out` holds something else, an input is missing, or the disk is full.
+        InputError: if `out` holds something else, an input is missing, or the disk is full.
     """
     _refuse_overlap(out, inputs)
     identity = manifest.describe(name, settings, inputs, out)
@@ -63,16 +63,16 @@ def make_folder(
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
         return {**done, "skipped": True}
     work = _work_folder(out, identity if resumable else None, fresh)
-    keep, held = resumable, ExitStack()
+    keep, locks = resumable, ExitStack()
     try:
         if resumable:
-            held.enter_context(claimed(_sign(work)))
+            locks.enter_context(try_lock(_sign(work)))
         memory.reset_peak()
         start = time.perf_counter()
         result = make(work)
-        spent = {"seconds": round(time.perf_counter() - start, 2), "peak_rss_mb": round(memory.peak_mb())}
-        facts = {**identity, **spent, "result": result}
-        manifest.write(work, facts)
+        cost = {"seconds": round(time.perf_counter() - start, 2), "peak_rss_mb": round(memory.peak_mb())}
+        record = {**identity, **cost, "result": result}
+        manifest.write(work, record)
         (work / BEGUN).unlink(missing_ok=True)
         _put_in_place(work, out)
         keep = False
@@ -90,13 +90,13 @@ def make_folder(
         )
         raise InputError(
             f"the disk is full: {out} could not be written, {free:.0f} MB are free in {out.parent}; "
-            f"make room there {do}."
+            f"free some space there {do}."
         ) from error
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
-        held.close()
-    return {**facts, "skipped": False}
+        locks.close()
+    return {**record, "skipped": False}
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -109,8 +109,8 @@ def copy_whole(source: Path, target: Path) -> None:
 def _refuse_overlap(out: Path, inputs: dict[str, Path]) -> None:
     target = out.resolve()
     for path in inputs.values():
-        own = path.resolve()
-        if target == own or target in own.parents or own in target.parents:
+        source = path.resolve()
+        if target == source or target in source.parents or source in target.parents:
             raise InputError(
                 f"the result {out} and the input {path} overlap: choose another folder for the result."
             )
@@ -120,21 +120,21 @@ def _existing(out: Path, name: str) -> dict | None:
     """The manifest of `out` where an earlier run of this stage made it; None where there is nothing."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    facts = manifest.read(out) if out.is_dir() else None
-    if facts is None:
+    record = manifest.read(out) if out.is_dir() else None
+    if record is None:
         raise InputError(f"{out} exists and was not made by sequela: move it away or choose another folder.")
-    if facts["stage"] != name:
+    if record["stage"] != name:
         raise InputError(
-            f"{out} holds the result of `sequela {facts['stage']}`, which `sequela {name}` will not replace: "
+            f"{out} holds the result of `sequela {record['stage']}`, which `sequela {name}` will not replace: "
             "choose another folder."
         )
-    return facts
+    return record
 
 
 def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
-    """A folder beside `out` to work in, after removing those of runs that have ended.
+    """A folder next to `out` to work in; those of runs that have ended are removed.
 
-    With an `identity`, the folder of an ended run for the same result is taken over as it is, if not to be `fresh`.
+    With an `identity`, the folder of an ended run for the same result is taken over as it is, unless `fresh`.
     """
     usable = identity is not None and not fresh
     parent = out.resolve().parent
@@ -165,31 +165,31 @@ def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
 
 
 def _take_over_from_elsewhere(parent: Path, begin: str, identity: dict | None, work: Path) -> None:
-    """Make `work` what a run for the same result left behind on another machine, where there is such a run.
+    """Rename to `work` what a run for the same result left behind on another machine, if there is any.
 
     Raises:
-        InputError: where that run is alive, or was a moment ago.
+        InputError: if that run is alive, or was a moment ago.
     """
     for leftover in parent.glob(f"{begin}*"):
         if not leftover.is_dir() or _begun(leftover) != identity:
             continue
-        with claimed(_sign(leftover)) as ended:
+        with try_lock(_sign(leftover)) as ended:
             if ended:
                 leftover.rename(work)
                 return
         raise InputError(
-            f"another process works on the same result in {leftover}, or did so a moment ago: wait for it, or run this "
-            f"again {math.ceil(BEAT * STALE / 60)} minutes after it ended."
+            f"another process is working on the same result in {leftover}, or did so a moment ago: wait for it, or run "
+            f"this again {math.ceil(BEAT * STALE / 60)} minutes after it ended."
         )
 
 
 def _sign(work: Path) -> Path:
-    """The file that says that somebody is at work in a folder which others may go on from."""
+    """The lock of a work folder from which others may resume."""
     return work.with_name(work.name + ALIVE)
 
 
 def _begun(folder: Path) -> dict | None:
-    """What a run that was cut short was making in `folder`."""
+    """What an interrupted run was making in `folder`."""
     try:
         return json.loads((folder / BEGUN).read_text())
     except (OSError, ValueError):
@@ -211,7 +211,7 @@ def _alive(process: int) -> bool:
 
 
 def _put_in_place(work: Path, out: Path) -> None:
-    """Rename `work` to `out`; a previous result steps aside first, so that no moment has half of each."""
+    """Rename `work` to `out`; a previous result is moved aside first, so that nothing is ever a mix of both."""
     aside = work.with_name(work.name + REPLACED)
     if out.exists():
         out.rename(aside)

@@ -1,4 +1,4 @@
-"""Small SVG pictures for the report: text stays text, colours follow the page, nothing is loaded from elsewhere."""
+"""Small SVG pictures for the pages: text stays text, colors follow the page, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from itertools import cycle
 
 SIZE = 300  # the square that a curve is drawn in, in SVG units
 LEFT, TOP, RIGHT, BOTTOM = 44, 10, 12, 40
-# Okabe and Ito 2008: told apart with every kind of colour vision; also the order of importance
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito 2008: distinguishable with every kind of color vision; the most important first
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlotLine:
     """A named line through points.
 
-    `spread` draws a vertical bar at each point, but where it is no number; `line` joins them.
+    `spread` draws a vertical bar at each point unless it is NaN; `line` joins the points.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axis:
-    """One side of a plot: its words, its ends, and whether equal steps are equal ratios."""
+    """One axis of a plot: label, ends, and whether it is logarithmic."""
 
     label: str
     low: float
@@ -39,7 +39,7 @@ class Axis:
 
     @staticmethod
     def around(label: str, values: Iterable[float], *, log: bool = False) -> Axis:
-        """An axis on which these values lie, with some room at both ends."""
+        """An axis that holds these values, with some room at both ends."""
         values = list(values)
         low, high = min(values), max(values)
         if log:
@@ -48,15 +48,15 @@ class Axis:
         room = 0.06 * (high - low) or 0.02 * (abs(high) or 1.0)
         return Axis(label, low - room, high + room)
 
-    def place(self, start: float, stop: float) -> Callable[[float], float]:
-        """From a value to where it lies between `start` and `stop`."""
+    def position(self, start: float, stop: float) -> Callable[[float], float]:
+        """Maps a value to its position between `start` and `stop`."""
         if not self.log:
             return _scale(self.low, self.high, start, stop)
         linear = _scale(math.log(self.low), math.log(self.high), start, stop)
         return lambda value: linear(math.log(value))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Some values on it, with their words."""
+        """Tick values with their labels."""
         if self.log:
             return _log_ticks(self.low, self.high)
         step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
@@ -67,77 +67,77 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """An event on a lane: when (years or days from the prediction time), what kind, and words for it."""
+class EventMark:
+    """An event on a row: when (years or days from the prediction time), which group, and words for it."""
 
     at: float
-    kind: str
+    group: str
     words: str
 
 
 @dataclass(frozen=True)
-class Lane:
+class TimelineRow:
     """A horizontal line from `start` to `end` with marks on it."""
 
     name: str
     start: float
     end: float
-    marks: Sequence[Mark]
+    marks: Sequence[EventMark]
     observed: bool = False
 
 
-def unit_plot(curves: Sequence[Curve], x_label: str, y_label: str, limit: float = 1.0) -> str:
+def unit_plot(curves: Sequence[PlotLine], x_label: str, y_label: str, limit: float = 1.0) -> str:
     """Curves over the square [0, limit] x [0, limit] with its diagonal: an ROC or a calibration plot."""
     return plot(curves, Axis(x_label, 0, limit), Axis(y_label, 0, limit), diagonal=True)
 
 
 def plot(
-    curves: Sequence[Curve], across: Axis, up: Axis, *, diagonal: bool = False, colours: int = len(COLOURS)
+    curves: Sequence[PlotLine], across: Axis, up: Axis, *, diagonal: bool = False, colors: int = len(COLORS)
 ) -> str:
-    """Curves over a square; what lies outside the axes is cut off at the frame.
+    """Curves over a square, clipped at the axes.
 
     Args:
-        colours: after so many curves the colours begin again; a curve without a name is not in the legend.
+        colors: the palette repeats after this many curves; a curve without a name is not in the legend.
     """
-    x = across.place(LEFT, LEFT + SIZE)
-    y = up.place(TOP + SIZE, TOP)
+    x = across.position(LEFT, LEFT + SIZE)
+    y = up.position(TOP + SIZE, TOP)
     parts = [_axes(x, y, across, up)]
     if diagonal:
         ends = f'x1="{LEFT}" y1="{TOP + SIZE}" x2="{LEFT + SIZE}" y2="{TOP}"'
         parts.append(f'<line class="diagonal" {ends}/>')
-    for curve, colour in zip(curves, _cycled(colours), strict=False):
+    for curve, color in zip(curves, _cycled(colors), strict=False):
         inside = [
             (a, b) for a, b in curve.points if across.low <= a <= across.high and up.low <= b <= up.high
         ]
         if curve.line:
             path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in inside)
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"/>')
         for (a, _), (low, high) in zip(curve.points, curve.spread, strict=False):
             if not low <= high:
                 continue
             ends = (y(min(max(end, up.low), up.high)) for end in (low, high))
             y1, y2 = (f"{end:.1f}" for end in ends)
-            parts.append(f'<line x1="{x(a):.1f}" y1="{y1}" x2="{x(a):.1f}" y2="{y2}" stroke="{colour}"/>')
+            parts.append(f'<line x1="{x(a):.1f}" y1="{y1}" x2="{x(a):.1f}" y2="{y2}" stroke="{color}"/>')
         if curve.marks:
-            parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in inside]
+            parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{color}"/>' for a, b in inside]
     parts += _legend([curve.name for curve in curves])
     return _svg(LEFT + SIZE + RIGHT + 130, TOP + SIZE + BOTTOM, parts, f"{up.label} against {across.label}")
 
 
 def alone(svg: str) -> str:
-    """A picture as a file of its own, with the little style that a page would give it."""
+    """A picture as a file of its own, with the style that a page would give it."""
     style = "text{font:11px sans-serif;fill:#444}.frame{fill:none;stroke:#bbb}.diagonal{stroke:#888}"
     head, _, rest = svg.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
-def lanes(
-    rows: Sequence[Lane], kinds: dict[str, str], start: float, end: float, unit: str, horizon: float | None
+def timelines(
+    rows: Sequence[TimelineRow], colors: dict[str, str], start: float, end: float, unit: str, horizon: float | None
 ) -> str:
-    """Timelines one below the other; the vertical line at 0 is the prediction time, a dashed one the horizon.
+    """Timelines, one per row; the vertical line at 0 is the prediction time, a dashed one the horizon.
 
     Args:
-        kinds: kind of mark -> colour.
+        colors: group of mark -> color.
         start: left end of the axis, in `unit` from the prediction time (negative: the past).
     """
     left, width, step = 110, 620, 20
@@ -150,16 +150,16 @@ def lanes(
         )
     for number, row in enumerate(rows):
         y = TOP + step * number + step / 2
-        weight = "observed" if row.observed else "imagined"
+        weight = "observed" if row.observed else "simulated"
         parts.append(
             f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" class="{weight}">{escape(row.name)}</text>'
         )
         ends = f'x1="{x(max(row.start, start)):.1f}" x2="{x(min(row.end, end)):.1f}"'
-        parts.append(f'<line class="lane {weight}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="row {weight}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>')
         for mark in row.marks:
             if start <= mark.at <= end:
                 parts.append(
-                    f'<circle cx="{x(mark.at):.1f}" cy="{y:.1f}" r="4.5" style="fill:{kinds[mark.kind]}">'
+                    f'<circle cx="{x(mark.at):.1f}" cy="{y:.1f}" r="4.5" style="fill:{colors[mark.group]}">'
                     f"<title>{escape(mark.words)}</title></circle>"
                 )
     for tick in _ticks(start, end):
@@ -184,17 +184,17 @@ def _axes(x: Callable[[float], float], y: Callable[[float], float], across: Axis
 
 
 def _cycled(count: int) -> Iterator[str]:
-    """So many colours, those of the palette again and again, from the first one after each round."""
-    palette = [colour for colour, _ in zip(cycle(COLOURS), range(count), strict=False)]
+    """`count` colors of the palette, over and over."""
+    palette = [color for color, _ in zip(cycle(COLORS), range(count), strict=False)]
     return cycle(palette)
 
 
 def _legend(names: Sequence[str]) -> list[str]:
     parts = []
-    for number, (name, colour) in enumerate(zip(names, cycle(COLOURS), strict=False)):
+    for number, (name, color) in enumerate(zip(names, cycle(COLORS), strict=False)):
         if name:
             y = TOP + 14 + 17 * sum(map(bool, names[:number]))
-            parts.append(f'<rect x="{LEFT + SIZE + 12}" y="{y - 8}" width="12" height="3" fill="{colour}"/>')
+            parts.append(f'<rect x="{LEFT + SIZE + 12}" y="{y - 8}" width="12" height="3" fill="{color}"/>')
             parts.append(f'<text x="{LEFT + SIZE + 29}" y="{y - 2}">{escape(name)}</text>')
     return parts
 

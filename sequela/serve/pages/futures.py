@@ -1,4 +1,4 @@
-"""A handful of patients with what was observed and what was imagined, as pictures."""
+"""Example patients: what was observed and what was simulated, as pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sequela.record.dataset import read_events
 from sequela.record.duration import DAY
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
 from sequela.rollout.folder import SimulatedFolder
-from sequela.serve.pages.chart import COLOURS, Lane, Mark, lanes
+from sequela.serve.pages.chart import COLORS, EventMark, TimelineRow, timelines
 from sequela.task.answers.prediction import SIMULATION
 from sequela.task.codes import matches_code
 from sequela.task.task import Task
@@ -36,11 +36,11 @@ class Example:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What all pictures share: the task, kind of mark by code, colour by kind, and the unit of the axis."""
+    """What all pictures share: the task, group of mark by code, color by group, and the unit of the axis."""
 
     task: Task
-    kinds: dict[str, str]
-    colours: dict[str, str]
+    groups: dict[str, str]
+    colors: dict[str, str]
     unit: str
     length: float  # of the unit, microseconds
 
@@ -48,31 +48,32 @@ class _Drawing:
 def examples(
     simulated: Path, meds: Path, predictions: Path, tasks: Sequence[Task]
 ) -> tuple[list[Example], dict[str, str]]:
-    """Patients from low to high risk of the first binary task, and the colours of the kinds of marks.
+    """Patients from low to high risk of the first task about a risk, and the colors of the groups of marks.
 
-    Of the patients whose answer is known, the middle one of each quarter of the risks; nobody chose them. None where
-    all futures avoid an outcome: they are not what the model expects.
+    The median patient of each quarter of the risks, among those whose answer is known; nobody picked them. Empty if all
+    futures avoid an outcome, since those are not what the model expects.
     """
     folder = SimulatedFolder(simulated)
     if not folder.has_events:
         return [], {}
-    task = next((one for one in tasks if not one.asks.numeric), tasks[0])
+    task = next((task for task in tasks if not task.asks.numeric), tasks[0])
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
     real = recoded_events(read_events(meds, patients=patients), folder.maps())
-    imagined = folder.events(where=pl.col("subject_id").is_in(patients))
+    simulated = folder.events(where=pl.col("subject_id").is_in(patients))
     rollouts = folder.rollouts().filter(pl.col("subject_id").is_in(patients), pl.col("avoids").is_null())
-    kinds = _kinds(tasks, pl.concat([real["code"], imagined["code"]]).unique().to_list())
-    colours = dict(zip(_ordered(kinds), ("var(--ink)", *COLOURS), strict=False))
-    colours |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
+    groups = _groups(tasks, pl.concat([real["code"], simulated["code"]]).unique().to_list())
+    colors = dict(zip(_ordered(groups), ("var(--ink)", *COLORS), strict=False))
+    colors |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
     years = task.horizon is not None and task.horizon >= YEAR
-    drawing = _Drawing(task, kinds, colours, "years" if years else "days", YEAR if years else DAY)
-    result = [_example(drawing, row, real, imagined, rollouts) for row in chosen]
-    return result, {kind: colours[kind] for kind in colours if kind in set(kinds.values())}
+    drawing = _Drawing(task, groups, colors, "years" if years else "days", YEAR if years else DAY)
+    result = [_example(drawing, row, real, simulated, rollouts) for row in chosen]
+    shown = set(groups.values())
+    return result, {name: color for name, color in colors.items() if name in shown}
 
 
 def _choose(task: Task, predictions: Path) -> list[dict]:
-    """Rows of our predictions: the middle one of each quarter by rank, of those whose answer is known."""
+    """Rows of our predictions: the median of each quarter by rank, of those whose answer is known."""
     scored = pl.read_parquet(predictions / task.name / f"{SIMULATION}.parquet")
     known = scored.drop_nulls([_score(task), _truth(task)]).sort(_score(task), "subject_id")
     if known.is_empty():
@@ -89,45 +90,45 @@ def _truth(task: Task) -> str:
 
 
 def _example(
-    drawing: _Drawing, row: dict, real: pl.DataFrame, imagined: pl.DataFrame, rollouts: pl.DataFrame
+    drawing: _Drawing, row: dict, real: pl.DataFrame, simulated: pl.DataFrame, rollouts: pl.DataFrame
 ) -> Example:
     """The patient of one row of the predictions."""
     at, length = row["prediction_time"], drawing.length
-    own = pl.col("subject_id") == row["subject_id"]
-    mine = own & (pl.col("prediction_time") == at)
+    patient = pl.col("subject_id") == row["subject_id"]
+    mine = patient & (pl.col("prediction_time") == at)
     shown = rollouts.filter(mine & (pl.col("reason") != "limit")).sort("rollout").head(SHOWN_ROLLOUTS)
-    events, futures = _at(real.filter(own), at, length), _at(imagined.filter(mine), at, length)
+    events, futures = _at(real.filter(patient), at, length), _at(simulated.filter(mine), at, length)
     ends = [(end - at).total_seconds() * 1e6 / length for end in shown["end"]]
     stop = _stop(drawing, events, ends)
     start = _start(drawing, events, stop)
-    rows = [_lane("observed", events, drawing.kinds, start, _observed_end(events), observed=True)]
+    rows = [_row("observed", events, drawing.groups, start, _observed_end(events), observed=True)]
     for rollout, end in zip(shown["rollout"], ends, strict=True):
         future = futures.filter(pl.col("rollout") == rollout)
-        rows.append(_lane(f"imagined {rollout + 1}", future, drawing.kinds, 0.0, end))
+        rows.append(_row(f"simulated {rollout + 1}", future, drawing.groups, 0.0, end))
     horizon = None if drawing.task.horizon is None else drawing.task.horizon / length
-    axis = f"{drawing.unit} from the moment of prediction; left of 0 is what the model was shown"
-    picture = lanes(rows, drawing.colours, start, stop, axis, horizon)
+    axis = f"{drawing.unit} from the prediction time; left of 0 is what the model was shown"
+    picture = timelines(rows, drawing.colors, start, stop, axis, horizon)
     return Example(_words(drawing, row, events), picture)
 
 
-def _kinds(tasks: Sequence[Task], codes: Sequence[str]) -> dict[str, str]:
-    """Code -> kind of mark: death, each outcome by its name, other diagnoses, everything else."""
+def _groups(tasks: Sequence[Task], codes: Sequence[str]) -> dict[str, str]:
+    """Code -> group of mark: death, each outcome by its name, other diagnoses, everything else."""
     decisive = tuple(code for task in tasks for code in task.decided_by())
-    kinds = {}
+    groups = {}
     for code in codes:
         if code == DEATH:
-            kinds[code] = "death"
+            groups[code] = "death"
         elif matches_code(code, decisive):
-            kinds[code] = plain(code)
+            groups[code] = plain(code)
         elif code.startswith("DIAGNOSIS//") or code.startswith("ICD"):
-            kinds[code] = OTHER
+            groups[code] = OTHER
         elif code not in (BIRTH, FOLLOW_UP_END) and not code.startswith(SEX_PREFIX):
-            kinds[code] = MEASURED
-    return kinds
+            groups[code] = MEASURED
+    return groups
 
 
-def _ordered(kinds: dict[str, str]) -> list[str]:
-    named = sorted(set(kinds.values()) - {MEASURED, OTHER, "death"})
+def _ordered(groups: dict[str, str]) -> list[str]:
+    named = sorted(set(groups.values()) - {MEASURED, OTHER, "death"})
     return ["death", *named]
 
 
@@ -141,7 +142,7 @@ def plain(code: str) -> str:
 
 
 def _at(events: pl.DataFrame, at: object, length: float) -> pl.DataFrame:
-    """With `at`: how far from the prediction time, in units of `length` microseconds."""
+    """With `at`: the distance from the prediction time, in units of `length` microseconds."""
     return events.with_columns(at=(pl.col("time") - pl.lit(at)).dt.total_microseconds() / length)
 
 
@@ -153,8 +154,8 @@ def _stop(drawing: _Drawing, events: pl.DataFrame, ends: Sequence[float]) -> flo
 
 
 def _start(drawing: _Drawing, events: pl.DataFrame, stop: float) -> float:
-    """The left end of the axis: where the record begins, but no further back than leaves room for the future."""
-    dated = events.filter(pl.col("code").is_in(list(drawing.kinds)))["at"].drop_nulls().to_list()
+    """The left end of the axis: the start of the record, limited so that the future has room."""
+    dated = events.filter(pl.col("code").is_in(list(drawing.groups)))["at"].drop_nulls().to_list()
     return -min(PAST * stop, max(0.05 * stop, -1.1 * min(dated, default=0.0)))
 
 
@@ -163,22 +164,22 @@ def _observed_end(events: pl.DataFrame) -> float:
     return max(stated or events["at"].drop_nulls().to_list())
 
 
-def _lane(
+def _row(
     name: str,
     events: pl.DataFrame,
-    kinds: dict[str, str],
+    groups: dict[str, str],
     start: float,
     end: float,
     *,
     observed: bool = False,
-) -> Lane:
-    dated = events.filter(pl.col("at").is_not_null() & pl.col("code").is_in(list(kinds)))
+) -> TimelineRow:
+    dated = events.filter(pl.col("at").is_not_null() & pl.col("code").is_in(list(groups)))
     marks = [
-        Mark(at, kinds[code], _mark_words(code, number, at))
+        EventMark(at, groups[code], _mark_words(code, number, at))
         for at, code, number in dated.select("at", "code", "numeric_value").iter_rows()
     ]
-    marks.sort(key=lambda mark: mark.kind != MEASURED)  # what matters is drawn last, on top
-    return Lane(name, start, end, marks, observed)
+    marks.sort(key=lambda mark: mark.group != MEASURED)  # drawn last, on top
+    return TimelineRow(name, start, end, marks, observed)
 
 
 def _mark_words(code: str, number: float | None, at: float) -> str:
@@ -203,5 +204,5 @@ def _outcome(task: Task, row: dict) -> str:
 
 
 def _first(events: pl.DataFrame, prefix: str) -> str:
-    found = events.filter(pl.col("code").str.starts_with(prefix))["code"]
-    return found[0] if len(found) else ""
+    codes = events.filter(pl.col("code").str.starts_with(prefix))["code"]
+    return codes[0] if len(codes) else ""

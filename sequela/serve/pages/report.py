@@ -11,8 +11,8 @@ from markupsafe import Markup
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
 from sequela.serve.folder import manifest
-from sequela.serve.folder.lineage import spent
-from sequela.serve.pages.chart import Curve, unit_plot
+from sequela.serve.folder.lineage import stage_costs
+from sequela.serve.pages.chart import PlotLine, unit_plot
 from sequela.serve.pages.futures import examples
 from sequela.serve.pages.page import render
 from sequela.serve.pages.provenance import in_words, sentences, simulation
@@ -51,14 +51,14 @@ def write_report(
 
     Args:
         metrics: what metrics.json holds.
-        predictions: the folders of predictions that were scored; through their manifests the imagined timelines and
+        predictions: the folders of predictions that were scored; through their manifests the simulated futures and
             the times of earlier stages are found. What is not there is left out.
     """
     progress(0, 3, part="plots")
     tasks = _tasks(metrics, predictions)
-    told = metrics.get("simulation") or simulation(predictions)
+    provenance = metrics.get("simulation") or simulation(predictions)
     sections = [
-        _section(name, scores, tasks.get(name), predictions, told["answers"].get(name))
+        _section(name, scores, tasks.get(name), predictions, provenance["answers"].get(name))
         for name, scores in metrics["tasks"].items()
     ]
     progress(1, 3, part="example futures")
@@ -68,10 +68,10 @@ def write_report(
         "report.html",
         headline=_headline(metrics, tasks),
         sections=sections,
-        futures=[" ".join(sentences(one)) for one in told["futures"]],
-        examples=[(one.words, Markup(one.picture)) for one in shown],
+        futures=[" ".join(sentences(part)) for part in provenance["futures"]],
+        examples=[(example.words, Markup(example.picture)) for example in shown],
         kinds=kinds,
-        stages=_stage_rows(metrics.get("stages") or spent(predictions)),
+        stages=_stage_rows(metrics.get("stages") or stage_costs(predictions)),
         limits=_limits(tasks),
     )
     path.write_text(page)
@@ -126,7 +126,7 @@ def _section(
 
 
 def _counts(scores: dict) -> str:
-    """How many patients there are, how many have an answer, and how many futures were imagined."""
+    """How many patients there are, how many have an answer, and how many futures were simulated."""
     parts = [f"{scores['n']:,} patients"]
     if scores["positives"] is not None:
         without = scores["decidable"] - scores["positives"]
@@ -141,7 +141,7 @@ def _counts(scores: dict) -> str:
     futures = scores["rollouts"].get(OURS)
     if futures:
         total = futures["decidable"] + futures["undecidable"]
-        text += f" {total:,} futures were imagined, {futures['undecidable']:,} of them without an answer."
+        text += f" {total:,} futures were simulated, {futures['undecidable']:,} of them without an answer."
     return text
 
 
@@ -156,7 +156,7 @@ def _plots(name: str, scores: dict, predictions: Sequence[Path]) -> list[str]:
     if not scored:
         return []
     hits = unit_plot(
-        [Curve(model, roc(one)) for model, one in scored.items()],
+        [PlotLine(model, roc(one)) for model, one in scored.items()],
         "share of patients without the outcome above the threshold",
         "share of patients with it",
     )
@@ -167,7 +167,7 @@ def _plots(name: str, scores: dict, predictions: Sequence[Path]) -> list[str]:
         for (x, _), (_, high) in zip(points, spread, strict=True)
     )
     calibrated = unit_plot(
-        [Curve(model, points, spread, marks=True) for model, (points, spread) in groups.items()],
+        [PlotLine(model, points, spread, marks=True) for model, (points, spread) in groups.items()],
         "predicted risk (tenths of the patients)",
         "observed share",
         limit=next(limit for limit in LIMITS if limit >= min(1.0, highest)),

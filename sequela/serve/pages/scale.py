@@ -8,43 +8,43 @@ from pathlib import Path
 
 import numpy as np
 
-from sequela.serve.pages.chart import Axis, Curve, alone, plot
+from sequela.serve.pages.chart import Axis, PlotLine, alone, plot
 from sequela.serve.pages.page import render
 
 PAGE = "scale.html"
 STEPS = 60  # points of a smooth line
 
 
-def write_scale_report(out: Path, rows: Sequence[dict], found: dict) -> None:
+def write_scale_report(out: Path, rows: Sequence[dict], study: dict) -> None:
     """Write the plots `*.svg` and `scale.html` into `out`.
 
     Args:
         rows: the finished runs, as in `runs.parquet`.
-        found: the fits, as in `fit.json`.
+        study: the fits, as in `fit.json`.
     """
     plots = {
         "isoflop": (
-            _isoflop(rows, found),
+            _isoflop(rows, study),
             "Each budget spent on models of several sizes, with its parabola.",
         ),
-        "loss": (_loss(rows, found), "The loss against compute: every run, and the best of each budget."),
+        "loss": (_loss(rows, study), "The loss against compute: every run, and the best of each budget."),
         "optimum": (
-            _optimum(found),
+            _optimum(study),
             "The best size and number of tokens of each budget, with 95 % intervals.",
         ),
-        **_downstream(found),
+        **_downstream(study),
     }
     drawn = {name: pair for name, pair in plots.items() if pair[0]}
     for name, (svg, _) in drawn.items():
         (out / f"{name}.svg").write_text(alone(svg))
-    page = render("scale.html", found=found, runs=rows, plots=list(drawn.values()), law=_law)
+    page = render("scale.html", study=study, runs=rows, plots=list(drawn.values()), law=_law)
     (out / PAGE).write_text(page)
 
 
-def _isoflop(rows: Sequence[dict], found: dict) -> str:
+def _isoflop(rows: Sequence[dict], study: dict) -> str:
     budgets = sorted({row["budget"] for row in rows})
     dots = [
-        Curve(
+        PlotLine(
             f"{budget:.2g} FLOPs",
             [(row["parameters"], row["bits_per_event"]) for row in rows if row["budget"] == budget],
             marks=True,
@@ -52,11 +52,11 @@ def _isoflop(rows: Sequence[dict], found: dict) -> str:
         )
         for budget in budgets
     ]
-    fitted = {one["flops"]: one for one in (found["isoflop"] or {"budgets": []})["budgets"]}
-    lines = [Curve("", _parabola(fitted[budget]) if budget in fitted else []) for budget in budgets]
+    fitted = {one["flops"]: one for one in (study["isoflop"] or {"budgets": []})["budgets"]}
+    lines = [PlotLine("", _parabola(fitted[budget]) if budget in fitted else []) for budget in budgets]
     across = Axis.around("parameters", [row["parameters"] for row in rows], log=True)
     up = Axis.around("bits per event", [row["bits_per_event"] for row in rows])
-    return plot([*dots, *lines], across, up, colours=len(budgets))
+    return plot([*dots, *lines], across, up, colors=len(budgets))
 
 
 def _parabola(curve: dict) -> list[tuple[float, float]]:
@@ -65,24 +65,24 @@ def _parabola(curve: dict) -> list[tuple[float, float]]:
     return list(zip(sizes.tolist(), losses.tolist(), strict=True))
 
 
-def _loss(rows: Sequence[dict], found: dict) -> str:
+def _loss(rows: Sequence[dict], study: dict) -> str:
     every = [(row["flops"], row["bits_per_event"]) for row in rows]
     best = [
-        (one["flops"], one["loss"]["value"], one["loss"]) for one in (found["isoflop"] or {"budgets": []})["budgets"]
+        (one["flops"], one["loss"]["value"], one["loss"]) for one in (study["isoflop"] or {"budgets": []})["budgets"]
         if "loss" in one
     ]  # fmt: skip
-    advice, curves = found["advice"], [Curve("runs", every, marks=True, line=False)]
+    advice, curves = study["advice"], [PlotLine("runs", every, marks=True, line=False)]
     if best:
         spread = [_bar(one) for _, _, one in best]
-        curves.append(Curve("best of a budget", [(x, y) for x, y, _ in best], spread, marks=True))
+        curves.append(PlotLine("best of a budget", [(x, y) for x, y, _ in best], spread, marks=True))
     told = advice["loss"]
     answer = [(advice["flops"], told["value"])]
-    curves.append(Curve("advice", answer, [_bar(told)], marks=True, line=False))
+    curves.append(PlotLine("advice", answer, [_bar(told)], marks=True, line=False))
     xs, ys = zip(*(point for curve in curves for point in curve.points), strict=True)
     across = Axis.around("training FLOPs", xs, log=True)
-    if found.get("floor"):
-        floor = found["floor"]["bits_per_event"]
-        curves.append(Curve("entropy of the data", [(across.low, floor), (across.high, floor)]))
+    if study.get("floor"):
+        floor = study["floor"]["bits_per_event"]
+        curves.append(PlotLine("entropy of the data", [(across.low, floor), (across.high, floor)]))
         ys = (*ys, floor)
     return plot(curves, across, Axis.around("bits per event", ys))
 
@@ -92,12 +92,12 @@ def _bar(interval: dict) -> tuple[float, float]:
     return low, high
 
 
-def _optimum(found: dict) -> str:
-    known = [one for one in (found["isoflop"] or {"budgets": []})["budgets"] if "parameters" in one]
+def _optimum(study: dict) -> str:
+    known = [one for one in (study["isoflop"] or {"budgets": []})["budgets"] if "parameters" in one]
     if not known:
         return ""
     curves = [
-        Curve(
+        PlotLine(
             name,
             [(one["flops"], one[name]["value"]) for one in known],
             [_bar(one[name]) for one in known],
@@ -110,9 +110,9 @@ def _optimum(found: dict) -> str:
     return plot(curves, across, Axis.around("best parameters and tokens", values, log=True))
 
 
-def _downstream(found: dict) -> dict[str, tuple[str, str]]:
+def _downstream(study: dict) -> dict[str, tuple[str, str]]:
     """AUROC against the loss, and against the number of rollouts, where tasks were asked."""
-    asked = found.get("downstream") or []
+    asked = study.get("downstream") or []
     if not asked:
         return {}
     by_loss, by_rollouts = [], []
@@ -134,13 +134,13 @@ def _downstream(found: dict) -> dict[str, tuple[str, str]]:
     }
 
 
-def _scores(name: str, some: Sequence[dict], across: str) -> Curve:
+def _scores(name: str, some: Sequence[dict], across: str) -> PlotLine:
     ordered = sorted(some, key=lambda one: one[across])
     spread = [(one["auroc"]["low"], one["auroc"]["high"]) for one in ordered]
-    return Curve(name, [(one[across], one["auroc"]["value"]) for one in ordered], spread, marks=True)
+    return PlotLine(name, [(one[across], one["auroc"]["value"]) for one in ordered], spread, marks=True)
 
 
-def _auroc(curves: Sequence[Curve], label: str, *, log: bool) -> str:
+def _auroc(curves: Sequence[PlotLine], label: str, *, log: bool) -> str:
     xs, ys = zip(*(point for curve in curves for point in curve.points), strict=True)
     ends = [end for curve in curves for bar in curve.spread for end in bar if math.isfinite(end)]
     return plot(curves, Axis.around(label, xs, log=log), Axis.around("AUROC", (*ys, *ends)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sequela.serve.folder.lineage import spent
+from sequela.serve.folder.lineage import stage_costs
 from sequela.serve.stage import Finished, StageRun, stage
 
 
@@ -47,7 +47,7 @@ def evaluate(
 
         metrics = evaluate(folders, work, seed=seed) | {
             "simulation": simulation(folders),
-            "stages": spent(folders),
+            "stages": stage_costs(folders),
         }
         (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         write_report(metrics, folders, work / "report.html", progress=run.progress)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.ask import Ask
+from sequela.serve.ask import AskSettings
 from sequela.serve.stage import StageRun, stage
 from sequela.serve.stages.simulate import simulate
 
@@ -17,7 +18,7 @@ def predict(
     meds: Path,
     out: Path = Path("predictions"),
     *,
-    ask: Ask = Ask(),
+    ask: AskSettings = AskSettings(),
     baselines: bool = True,
     settings: SimulateSettings = SimulateSettings(),
     run: StageRun,
@@ -47,6 +48,10 @@ def predict(
     tasks = ask.tasks()
     folder = SimulatedFolder(model)
     if folder.exists:
+        if ask.labels is not None:
+            raise InputError(
+                f"{model} was simulated at certain times already: leave out `labels`, or give the checkpoint."
+            )
         first = settings.rollouts if "rollouts" in run.given else None
         if not run.given & {"estimator", "settings"}:
             settings = replace(settings, estimator=folder.estimator() or settings.estimator)
@@ -61,7 +66,7 @@ def predict(
         return predict(simulated, meds, work, tasks, chosen, run.progress)
 
     identity = {
-        **ask.task_identity(),
+        "tasks": [task.as_dict() for task in tasks],
         "estimator": settings.estimator,
         "rollouts": first,
         "baselines": baselines,

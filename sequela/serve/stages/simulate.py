@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.ask import Ask
+from sequela.serve.ask import AskSettings
 from sequela.serve.stage import StageRun, stage
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ def simulate(
     meds: Path,
     out: Path,
     *,
-    ask: Ask = Ask(),
+    ask: AskSettings = AskSettings(),
     settings: SimulateSettings = SimulateSettings(),
     run: StageRun,
 ) -> dict:
-    """Simulate futures of the patients that a task asks about.
+    """Simulate futures of the patients that a task or a label file asks about.
 
     The model sees what was known strictly before the prediction time and
     nothing else. Run again, it continues where it stopped; several machines
@@ -48,13 +48,13 @@ def simulate_edited(
     model: Path,
     meds: Path,
     out: Path,
-    ask: Ask,
+    ask: AskSettings,
     settings: SimulateSettings,
     run: StageRun,
     edits: Edits | None,
 ) -> dict:
     """`simulate` of histories that are edited first (see `whatif`); `edits` None edits nothing."""
-    identity = {**asdict(settings), **ask.task_identity()}
+    identity = {**asdict(settings), **ask.identity()}
     if edits:
         identity["edits"] = asdict(edits)
 
@@ -66,7 +66,7 @@ def simulate_edited(
             model,
             meds,
             work,
-            ask.requests(model, meds),
+            ask.requests(model, meds, run.say),
             settings,
             edits or NO_EDITS,
             Execution(run.workers, run.group, run.progress),
@@ -75,8 +75,8 @@ def simulate_edited(
     return run.folder(
         out,
         "simulate",
-        {**identity, "split": ask.split, "patients": ask.patients},
-        {"model": model, "meds": meds},
+        identity,
+        {"model": model, "meds": meds, **ask.inputs()},
         make,
         resumable=True,
     )

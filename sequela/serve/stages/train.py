@@ -12,8 +12,9 @@ from sequela.training.shutdown import stopping
 
 def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_losses
+    from sequela.training.loop import LOG
 
-    losses = json.loads((done.values["out"] / "train.json").read_text())["tuning"]
+    losses = json.loads((done.values["out"] / LOG).read_text())["tuning"]
     if losses is not None:
         print_losses(losses)
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.ask import Ask
+from sequela.serve.ask import AskSettings
 from sequela.serve.folder import launch, manifest
 from sequela.serve.folder.work import copy_whole
 from sequela.serve.stage import Finished, StageRun, stage
 from sequela.serve.stages.simulate import simulate_edited
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from sequela.task.task import Task
+
+CONTRAST, SUMMARY = "contrast.parquet", "whatif.json"
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class EditSettings:
 
 
 def _show(done: Finished) -> None:
-    from sequela.serve.pages.whatif import print_whatif, read_whatif
+    from sequela.serve.pages.whatif import print_whatif
 
     print_whatif(read_whatif(done.values["out"]))
 
@@ -41,7 +50,7 @@ def whatif(
     out: Path,
     *,
     edit: EditSettings = EditSettings(),
-    ask: Ask = Ask(),
+    ask: AskSettings = AskSettings(),
     settings: SimulateSettings = SimulateSettings(),
     run: StageRun,
 ) -> dict:
@@ -64,6 +73,8 @@ def whatif(
         InputError: for no edit, one that cannot be made, or what `simulate` refuses.
     """
     from sequela.record.edit import Edits
+    from sequela.rollout.folder import SimulatedFolder
+    from sequela.task.answers.contrast import contrast
 
     if launch.launched():
         raise InputError(
@@ -81,11 +92,12 @@ def whatif(
     ]
 
     def make(work: Path) -> dict:
-        from sequela.serve.pages.whatif import write_contrasts
-
-        times = [request.times for request in ask.requests(model, meds)]
-        how = {"estimator": settings.estimator, "everyone": edit.everyone, "seed": settings.seed}
-        return write_contrasts(work, tasks, times, **inputs, **how)
+        questions = {request.name: request.times for request in ask.requests(model, meds)}
+        frames = {
+            task.name: contrast(task, questions[task.name], **inputs, estimator=settings.estimator)
+            for task in tasks
+        }
+        return _write(work, tasks, frames, SimulatedFolder(inputs["what_if"]).edits(), edit, settings.seed)
 
     identity = {
         **ask.identity(),
@@ -93,11 +105,47 @@ def whatif(
         "estimator": settings.estimator,
         "seed": settings.seed,
     }
-    done.append(run.folder(out / "contrast", "whatif", identity, {**inputs, "meds": meds}, make))
-    for name in ("contrast.parquet", "whatif.json"):
+    done.append(run.folder(out / "contrast", "whatif", identity, {**inputs, "meds": meds, **ask.inputs()}, make))
+    for name in (CONTRAST, SUMMARY):
         copy_whole(out / "contrast" / name, out / name)
     seconds = sum(part["seconds"] for part in done if not part["skipped"])
     return {**done[-1], "seconds": seconds, "skipped": all(part["skipped"] for part in done)}
+
+
+def read_whatif(folder: Path) -> dict:
+    """What `whatif.json` in `folder` holds.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    path = folder / SUMMARY
+    if not path.exists():
+        raise InputError(f"{path} is not there: make the folder with `sequela whatif`.")
+    return json.loads(path.read_text())
+
+
+def _write(
+    folder: Path,
+    tasks: list[Task],
+    contrasts: dict[str, pl.DataFrame],
+    edits: dict[str, int],
+    edit: EditSettings,
+    seed: int,
+) -> dict:
+    """Write the contrasts of the tasks, and their means; returns the `patients` and those `changed`, over all tasks."""
+    import polars as pl
+
+    from sequela.task.answers.contrast import MEANING, summary
+
+    pl.concat(
+        [frame.select(pl.lit(name).alias("task"), pl.all()) for name, frame in contrasts.items()]
+    ).write_parquet(folder / CONTRAST)
+    summaries = {
+        task.name: summary(contrasts[task.name], task.kind, everyone=edit.everyone, seed=seed) for task in tasks
+    }
+    result = {"meaning": MEANING, "edits": edits, "everyone": edit.everyone, "tasks": summaries}
+    (folder / SUMMARY).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return {name: sum(means[name] for means in summaries.values()) for name in ("patients", "changed")}
 
 
 def _refuse_stage(folder: Path) -> None:

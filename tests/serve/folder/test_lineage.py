@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sequela.serve.folder.lineage import counted, in_words, spent
+from sequela.serve.folder.lineage import counted, in_words, stage_costs
 from sequela.serve.folder.work import make_folder
 
 
@@ -14,7 +14,7 @@ def test_stages_are_found_first_stage_first(tmp_path: Path) -> None:
     last = make_folder(
         tmp_path / "model", "train", {}, inputs, lambda work: {"flops": 1e9, "seconds": 99.0, "ok": True}
     )
-    found = spent([tmp_path / "model"])
+    found = stage_costs([tmp_path / "model"])
     assert list(found) == ["ingest", "tokenize", "train"]
     assert found["tokenize"]["tokens"] == 10
     assert found["train"] == {"seconds": last["seconds"], "peak_rss_mb": last["peak_rss_mb"], "flops": 1e9}
@@ -22,7 +22,7 @@ def test_stages_are_found_first_stage_first(tmp_path: Path) -> None:
 
 
 def test_foreign_folders_end_the_way(tmp_path: Path) -> None:
-    assert spent([tmp_path]) == {}
+    assert stage_costs([tmp_path]) == {}
 
 
 def test_counts_in_words() -> None:
@@ -32,4 +32,4 @@ def test_counts_in_words() -> None:
     facts["result"] = {"events": 5, "quarantined": 0}
     assert in_words(facts) == "5 events"
     facts["result"]["quarantined"] = 2
-    assert in_words(facts) == "5 events, 2 unreadable rows put aside"
+    assert in_words(facts) == "5 events, 2 unreadable rows set aside"

@@ -6,29 +6,29 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sequela.serve.folder.lock import STALE, agreed, claimed, held
+from sequela.serve.folder.lock import STALE, agreed, lock, try_lock
 
 
 def test_a_piece_of_work_is_claimed_once_and_given_back(tmp_path):
-    path = tmp_path / "run.claim"
-    with claimed(path) as first:
-        with claimed(path) as second:
+    path = tmp_path / "run.lock"
+    with try_lock(path) as first:
+        with try_lock(path) as second:
             assert (first, second) == (True, False)
         assert path.exists(), "a claim that was refused takes away nobody's"
     assert not path.exists()
-    with claimed(path) as again:
+    with try_lock(path) as again:
         assert again
 
 
 def test_an_error_gives_it_back(tmp_path):
-    with pytest.raises(RuntimeError), claimed(tmp_path / "run.claim"):
+    with pytest.raises(RuntimeError), try_lock(tmp_path / "run.lock"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_of_many_at_once_one_gets_it(tmp_path):
     def attempt(_: int) -> bool:
-        with claimed(tmp_path / "run.claim") as mine:
+        with try_lock(tmp_path / "run.lock") as mine:
             time.sleep(0.3)
             return mine
 
@@ -38,23 +38,23 @@ def test_of_many_at_once_one_gets_it(tmp_path):
 
 @pytest.mark.parametrize("beats", [STALE - 5, STALE + 5])
 def test_what_nobody_touches_any_more_is_taken_over(tmp_path, beats):
-    path = tmp_path / "run.claim"
+    path = tmp_path / "run.lock"
     killed = (
-        "import sys, os; from pathlib import Path; from sequela.serve.folder.lock import claimed\n"
-        "with claimed(Path(sys.argv[1])): os._exit(9)"
+        "import sys, os; from pathlib import Path; from sequela.serve.folder.lock import try_lock\n"
+        "with try_lock(Path(sys.argv[1])): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
     past = time.time() - beats * 2.0
     os.utime(path, (past, past))
-    with claimed(path, beat=2.0) as mine:
+    with try_lock(path, beat=2.0) as mine:
         assert mine == (beats > STALE)
 
 
 def test_an_owner_at_work_keeps_it(tmp_path):
-    path = tmp_path / "run.claim"
-    with claimed(path, beat=0.05):
+    path = tmp_path / "run.lock"
+    with try_lock(path, beat=0.05):
         time.sleep(0.05 * STALE * 2)
-        with claimed(path, beat=0.05) as other:
+        with try_lock(path, beat=0.05) as other:
             assert not other
 
 
@@ -73,8 +73,8 @@ def test_all_who_ask_get_what_one_of_them_made(tmp_path):
 
 
 def test_a_claim_that_was_taken_over_is_not_given_back_twice(tmp_path):
-    path = tmp_path / "run.claim"
-    with claimed(path):
+    path = tmp_path / "run.lock"
+    with try_lock(path):
         path.rename(tmp_path / "gone")
         path.write_text("another process")
     assert path.read_text() == "another process"
@@ -84,7 +84,7 @@ def test_waiting_for_work_that_another_has(tmp_path):
     order = []
 
     def work(number: int) -> None:
-        with held(tmp_path / "run.claim"):
+        with lock(tmp_path / "run.lock"):
             order.append((number, "in"))
             time.sleep(0.05)
             order.append((number, "out"))

@@ -60,5 +60,5 @@ def test_sources_are_found_after_a_move(tmp_path: Path) -> None:
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"made_by": "seq')
-    with pytest.raises(InputError, match=r"manifest\.json is no JSON .* run its stage again"):
+    with pytest.raises(InputError, match=r"manifest\.json is not JSON .* run its stage again"):
         manifest.read(tmp_path)

@@ -259,7 +259,7 @@ def test_of_another_machine_at_work_nothing_is_taken(tmp_path: Path, source: Pat
         make_folder(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
         assert contents(tmp_path) == ["out", "source"]
     else:
-        with pytest.raises(InputError, match=r"another process works on the same result in .*-7, or did so"):
+        with pytest.raises(InputError, match=r"another process is working on the same result in .*-7, or did so"):
             make_folder(tmp_path / "out", "copy", {}, {"rows": source}, half, resumable=True)
         assert leftover.exists()
 

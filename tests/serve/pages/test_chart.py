@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sequela.serve.pages.chart import Axis, Curve, Lane, Mark, lanes, plot, unit_plot
+from sequela.serve.pages.chart import Axis, EventMark, PlotLine, TimelineRow, plot, timelines, unit_plot
 
 KINDS = {"death": "#222", "visit": "#999"}
 
@@ -14,7 +14,7 @@ def elements(svg: str, tag: str) -> list[ElementTree.Element]:
 
 
 def test_unit_plot_is_well_formed_and_names_its_curves() -> None:
-    svg = unit_plot([Curve("a < b", [(0, 0), (0.5, 1), (1, 1)], marks=True)], "x & y", "share")
+    svg = unit_plot([PlotLine("a < b", [(0, 0), (0.5, 1), (1, 1)], marks=True)], "x & y", "share")
     words = [node.text for node in elements(svg, "text")]
     assert "a < b" in words
     assert "x & y" in words
@@ -22,7 +22,7 @@ def test_unit_plot_is_well_formed_and_names_its_curves() -> None:
 
 
 def test_a_point_lies_where_its_numbers_say() -> None:
-    svg = unit_plot([Curve("one", [(0, 0), (1, 1)], marks=True)], "x", "y")
+    svg = unit_plot([PlotLine("one", [(0, 0), (1, 1)], marks=True)], "x", "y")
     frame = elements(svg, "rect")[0].attrib
     first, last = (node.attrib for node in elements(svg, "circle"))
     left, top, size = float(frame["x"]), float(frame["y"]), float(frame["width"])
@@ -31,9 +31,9 @@ def test_a_point_lies_where_its_numbers_say() -> None:
 
 
 def test_lanes_put_marks_in_order_and_leave_out_what_is_outside() -> None:
-    marks = [Mark(-1, "visit", "blood < 3"), Mark(2, "death", "death"), Mark(40, "visit", "too late")]
-    svg = lanes(
-        [Lane("observed", -2, 2, marks, observed=True), Lane("imagined 1", 0, 5, [])],
+    marks = [EventMark(-1, "visit", "blood < 3"), EventMark(2, "death", "death"), EventMark(40, "visit", "too late")]
+    svg = timelines(
+        [TimelineRow("observed", -2, 2, marks, observed=True), TimelineRow("simulated 1", 0, 5, [])],
         KINDS,
         -2,
         5.5,
@@ -44,12 +44,12 @@ def test_lanes_put_marks_in_order_and_leave_out_what_is_outside() -> None:
     assert [node[0].text for node in circles] == ["blood < 3", "death"]
     assert float(circles[0].attrib["cx"]) < float(circles[1].attrib["cx"])
     assert circles[1].attrib["style"] == "fill:#222"
-    assert {"observed", "imagined 1", "years"} <= {node.text for node in elements(svg, "text")}
+    assert {"observed", "simulated 1", "years"} <= {node.text for node in elements(svg, "text")}
 
 
 @pytest.mark.parametrize(("start", "end"), [(-3.0, 5.5), (-0.2, 1.1), (-60, 110), (-900, 2000)])
 def test_every_axis_has_a_few_round_ticks(start: float, end: float) -> None:
-    svg = lanes([], KINDS, start, end, "days", None)
+    svg = timelines([], KINDS, start, end, "days", None)
     ticks = [float(node.text) for node in elements(svg, "text") if node.text != "days"]
     assert 2 <= len(ticks) <= 11
     assert 0 in ticks
@@ -60,7 +60,7 @@ def test_every_axis_has_a_few_round_ticks(start: float, end: float) -> None:
 def test_on_a_log_axis_equal_ratios_are_equal_steps() -> None:
     points = [(1e3, 4.0), (1e4, 5.0), (1e5, 6.0)]
     axes = Axis.around("parameters", [1e3, 1e5], log=True), Axis.around("bits", [4.0, 6.0])
-    svg = plot([Curve("isoFLOP", points, marks=True, line=False)], *axes)
+    svg = plot([PlotLine("isoFLOP", points, marks=True, line=False)], *axes)
     first, second, third = (float(node.attrib["cx"]) for node in elements(svg, "circle"))
     assert second - first == pytest.approx(third - second, abs=0.2)
     assert elements(svg, "polyline") == []
@@ -68,7 +68,7 @@ def test_on_a_log_axis_equal_ratios_are_equal_steps() -> None:
 
 
 def test_what_lies_outside_the_axes_is_not_drawn() -> None:
-    svg = plot([Curve("one", [(0.5, 0.5), (3, 0.5)], marks=True)], Axis("x", 0, 1), Axis("y", 0, 1))
+    svg = plot([PlotLine("one", [(0.5, 0.5), (3, 0.5)], marks=True)], Axis("x", 0, 1), Axis("y", 0, 1))
     assert len(elements(svg, "circle")) == 1
 
 
@@ -91,6 +91,6 @@ def test_every_axis_has_a_few_ticks_within(axis: Axis) -> None:
     assert len({words for _, words in ticks}) == len(ticks)
 
 
-def test_more_curves_than_colours_are_all_drawn() -> None:
-    svg = plot([Curve(str(n), [(0, 0), (1, 1)]) for n in range(9)], Axis("x", 0, 1), Axis("y", 0, 1))
+def test_more_curves_than_colors_are_all_drawn() -> None:
+    svg = plot([PlotLine(str(n), [(0, 0), (1, 1)]) for n in range(9)], Axis("x", 0, 1), Axis("y", 0, 1))
     assert len(elements(svg, "polyline")) == 9

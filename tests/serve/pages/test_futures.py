@@ -1,4 +1,4 @@
-"""The example patients: chosen by rank, drawn as observed beside imagined."""
+"""The example patients: chosen by rank, drawn as observed beside simulated."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def test_examples_of_the_small_demo(small_demo: Path) -> None:
         assert "it happened" in one.words or "it did not happen" in one.words
         lanes = [node.text for node in ElementTree.fromstring(one.picture).iter("text")]
         assert lanes[0] == "observed"
-        assert 1 <= sum(str(name).startswith("imagined") for name in lanes) <= SHOWN_ROLLOUTS
+        assert 1 <= sum(str(name).startswith("simulated") for name in lanes) <= SHOWN_ROLLOUTS
     assert examples(*folders, tasks) == (shown, kinds), "the same pictures every time"
 
 

@@ -57,10 +57,10 @@ def test_metrics_hold_every_task_model_and_stage(small_demo: Path) -> None:
 
 
 def test_only_held_out_patients_are_simulated_and_only_after_the_prediction_time(small_demo: Path) -> None:
-    imagined = pl.read_parquet(small_demo / "simulated" / "data" / "*.parquet")
+    simulated = pl.read_parquet(small_demo / "simulated" / "data" / "*.parquet")
     held_out = set(read_events(small_demo / "meds", "held_out")["subject_id"])
-    assert set(imagined["subject_id"]) <= held_out
-    assert (imagined["time"] >= imagined["prediction_time"]).all()
+    assert set(simulated["subject_id"]) <= held_out
+    assert (simulated["time"] >= simulated["prediction_time"]).all()
 
 
 def test_a_second_run_skips_every_stage(

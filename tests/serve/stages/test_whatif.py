@@ -8,6 +8,7 @@ import pytest
 
 import sequela
 from sequela.errors import InputError
+from sequela.serve.stages.whatif import read_whatif
 from tests.serve.test_stage import Interrupted
 
 
@@ -60,3 +61,10 @@ def test_a_what_if_that_cannot_be_is_refused(
     with pytest.raises(InputError, match="not started by torchrun"):
         sequela.whatif(model, meds, out, task="death_5y", remove=["LAB//*"])
     assert not any(out.glob("*"))
+
+
+def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sequela whatif"):
+        read_whatif(tmp_path)
+    (tmp_path / "whatif.json").write_text(json.dumps({"tasks": {}}))
+    assert read_whatif(tmp_path) == {"tasks": {}}

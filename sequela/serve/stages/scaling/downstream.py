@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sequela.progress import Progress, silent
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.folder.lock import CLAIM, held
+from sequela.serve.folder.lock import LOCK, lock
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.predict import predict
 from sequela.serve.stages.simulate import simulate
@@ -57,7 +57,7 @@ def downstream(
     for number, row in enumerate(best):
         progress(number, len(best), task="downstream")
         folder = out / "downstream" / row["run"]
-        with held(folder.with_name(f"{folder.name}{CLAIM}")):
+        with lock(folder.with_name(f"{folder.name}{LOCK}")):
             simulate(
                 out / "runs" / row["run"], ask.meds, folder / "simulated",
                 task=ask.task, patients=ask.patients, settings=settings,

@@ -20,9 +20,10 @@ from sequela.errors import InputError
 from sequela.model import flops
 from sequela.progress import Progress, silent
 from sequela.serve.folder import manifest
-from sequela.serve.folder.lock import CLAIM, agreed, claimed, held
+from sequela.serve.folder.lock import LOCK, agreed, lock, try_lock
 from sequela.serve.pages.scale import write_scale_report
 from sequela.training.derive import context_of, resolve
+from sequela.training.loop import LOG
 from sequela.training.scaling import advice, fit
 from sequela.training.scaling.plan import PlannedRun, Shape, StudyPlan, beyond, expected, grid, ladder
 from sequela.training.scaling.settings import ScaleSettings
@@ -123,7 +124,7 @@ class Study:
     def done(self, run: PlannedRun, seed: int) -> bool:
         """Whether nothing is left to do for a run: it is trained, or its loss ran away."""
         folder = self.folder(run, seed)
-        return (folder / "train.json").exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
+        return (folder / LOG).exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
 
     def stopped(self) -> list[str]:
         """The names of the runs whose loss ran away."""
@@ -131,7 +132,7 @@ class Study:
 
     def trained(self) -> list[dict]:
         """What is known of each finished run in the folder, budgets rising."""
-        rows = [self._row(path) for path in sorted((self.out / RUNS).glob("[!.]*/train.json"))]
+        rows = [self._row(path) for path in sorted((self.out / RUNS).glob(f"[!.]*/{LOG}"))]
         return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
 
     def _row(self, path: Path) -> dict:
@@ -187,7 +188,7 @@ def scale(
     }
     if chosen.floor and found["advice"]["loss"]["value"] < chosen.floor:
         found["advice"]["notes"].append(BELOW)
-    with held(study.out / f"{FIT}{CLAIM}"):
+    with lock(study.out / f"{FIT}{LOCK}"):
         pl.DataFrame(rows).write_parquet(study.out / TABLE)
         (study.out / FIT).write_text(json.dumps(found, indent=1))
         write_scale_report(study.out, rows, found)
@@ -247,7 +248,7 @@ def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
 def _take(study: Study, run: PlannedRun, seed: int) -> bool:
     """Whether this run was ours to make."""
     folder = study.folder(run, seed)
-    with claimed(folder.with_name(f"{folder.name}{CLAIM}")) as mine:
+    with try_lock(folder.with_name(f"{folder.name}{LOCK}")) as mine:
         if mine and not study.done(run, seed):
             settings = replace(
                 study.base, layers=run.depth, width=run.width, tokens=run.tokens,

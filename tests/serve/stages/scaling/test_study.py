@@ -165,7 +165,7 @@ def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
     assert page.count("<svg") >= 2 and "CoMET" in page
     begun = [json.loads(path.read_text()) for path in out.glob("runs/*/manifest.json")]
     assert len(begun) == len(table)
-    assert not list(out.rglob("*.claim"))
+    assert not list(out.rglob("*.lock"))
 
 
 def test_bad_input_is_named(corpus, tmp_path):
