@@ -19,7 +19,7 @@ out = Path(sys.argv[1])
 with launch.process_group() as world:
     def make(work):
         (work / f"of-{world.rank}").write_text(str(work))
-        world.tell()  # all have written
+        world.broadcast()  # all have written
         return {"by": world.rank}
     for number in range(2):
         def lead(make):

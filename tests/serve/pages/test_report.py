@@ -108,7 +108,7 @@ def test_undefined_scores_are_dashes(tmp_path: Path) -> None:
     [
         ("time", "mean error, days", "without the outcome in time", "off by 2.5 days on average"),
         ("count", "mean error", None, "off by 2.50 on average"),
-        ("value", "mean error, the unit of the value", "without a value in time", "off by 2.50 (in the unit"),
+        ("value", "mean error, unit of the value", "without a value in time", "off by 2.50 (in the unit"),
     ],
 )
 def test_numbers_are_told_in_their_unit(
