@@ -67,6 +67,7 @@ def write_report(
     page = render(
         "report.html",
         headline=_headline(metrics, tasks),
+        note=metrics.get("note", ""),
         sections=sections,
         futures=[" ".join(sentences(part)) for part in provenance["futures"]],
         examples=[(example.words, Markup(example.picture)) for example in shown],

@@ -22,6 +22,8 @@ def print_summary(metrics: dict) -> None:
     """Print the scores of every task and model on stdout, and where simulation loses."""
     console = Console()
     console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
+    if metrics.get("note"):
+        console.print(metrics["note"], highlight=False, markup=False)
     for name, kind in KINDS.items():
         tasks = {title: task for title, task in metrics["tasks"].items() if task["kind"] == name}
         if tasks:

@@ -17,6 +17,7 @@ from sequela.serve.folder.lineage import in_words
 from sequela.serve.folder.work import copy_whole, make_folder
 from sequela.serve.progress import duration
 from sequela.serve.stage import Finished, StageRun, stage
+from sequela.serve.stages import presets
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
 from sequela.serve.stages.predict import predict
@@ -26,6 +27,11 @@ from sequela.serve.stages.tokenize import tokenize
 from sequela.serve.stages.train import train
 
 BUNDLED = ("nafld",)
+OUT, QUICK_OUT = Path("demo-output"), Path("demo-output-quick")
+QUICK = (
+    "This is a quick look: a model trained for seconds, few patients, few futures. It shows what comes out, but its "
+    "numbers mean little. Run `sequela demo` for numbers that do."
+)
 
 
 def _show(done: Finished) -> None:
@@ -33,7 +39,7 @@ def _show(done: Finished) -> None:
 
     print_summary(done.result)
     peak = max(part["peak_rss_mb"] for part in done.result["stages"].values())
-    page = done.values["out"] / "report.html"
+    page = _folder(done.values["out"], done.values["quick"]) / "report.html"
     print(f"{duration(done.seconds)}, peak memory {peak:,.0f} MB. Open {page} to read on.")
 
 
@@ -42,7 +48,8 @@ def demo(
     *,
     source: str = "nafld",
     raw: Path | None = None,
-    out: Path = Path("demo-output"),
+    out: Path | None = None,
+    quick: bool = False,
     seed: int = 0,
     config: Path | None = None,
     run: StageRun,
@@ -58,7 +65,9 @@ def demo(
     Args:
         source: The data: nafld (comes with sequela) or physionet2012.
         raw: The folder of the raw files; not needed for nafld.
-        out: The folder to write; report.html in it is the result for people.
+        out: The folder to write; report.html in it is the result for people. demo-output unless given, or
+            demo-output-quick.
+        quick: Finish in about a minute, with numbers that mean little.
         seed: Seed of training, simulation and bootstrap.
         config: A TOML file with sections [tokenize], [train] and [simulate] that change the demo's settings.
 
@@ -68,14 +77,15 @@ def demo(
     Raises:
         InputError: where the raw files are missing or wrong, or `out` holds something else.
     """
-    chosen = preset(source)
+    chosen = presets.quick(preset(source)) if quick else preset(source)
     if config is not None:
         chosen = with_file(chosen, config, read_toml(config))
     chosen = replace(
         chosen, train=replace(chosen.train, seed=seed), simulate=replace(chosen.simulate, seed=seed)
     )
     _check_raw(source, raw)
-    _mark(out, {"source": source, "seed": seed, **asdict(chosen)})
+    out = _folder(out, quick)
+    _mark(out, {"source": source, "seed": seed, "quick": quick, **asdict(chosen)})
     meds, corpus, model = out / "meds", out / "corpus", out / "model"
     simulated, predictions, evaluation = out / "simulated", out / "predictions", out / "evaluation"
 
@@ -91,10 +101,14 @@ def demo(
     asked = {"task": chosen.tasks, "settings": chosen.simulate}
     step("simulate", simulate, model, meds, simulated, patients=chosen.patients, **asked)
     step("predict", predict, simulated, meds, predictions, **asked)
-    step("evaluate", evaluate, predictions, evaluation, seed=seed)
+    step("evaluate", evaluate, predictions, evaluation, seed=seed, note=QUICK if quick else "")
     for name in ("metrics.json", "report.html"):
         copy_whole(evaluation / name, out / name)
     return json.loads((out / "metrics.json").read_text())
+
+
+def _folder(out: Path | None, quick: bool) -> Path:
+    return out or (QUICK_OUT if quick else OUT)
 
 
 def _check_raw(source: str, raw: Path | None) -> None:
@@ -110,8 +124,11 @@ def _mark(folder: Path, settings: dict) -> None:
         written = manifest.read(folder) if folder.is_dir() else None
         if written is None or written["stage"] != "demo":
             raise InputError(
-                f"{folder} exists and is no demo's folder: move it away or choose another with `out`."
+                f"{folder} exists and is not a demo's folder: move it away or choose another with `out`."
             )
+        if written["settings"].get("quick", False) != settings["quick"]:
+            other = "the full demo" if settings["quick"] else "a quick demo"
+            raise InputError(f"{folder} holds {other}: choose another folder with `out`.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         manifest.write(folder, manifest.describe("demo", settings, {}, folder))

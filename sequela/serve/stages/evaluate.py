@@ -22,6 +22,7 @@ def evaluate(
     *,
     also: tuple[Path, ...] = (),
     seed: int = 0,
+    note: str = "",
     run: StageRun,
 ) -> dict:
     """Score predictions against what happened, with 95 % intervals.
@@ -33,11 +34,13 @@ def evaluate(
         out: The folder to write: metrics.json and report.html.
         also: Another folder of predictions to score side by side; repeat for several.
         seed: Seed of the bootstrap.
+        note: A sentence to show above the scores, on the page and on the terminal.
 
     Raises:
         InputError: where a file is not in the meds-evaluation schema.
     """
     folders = [predictions, *also]
+    settings = {"seed": seed, **({"note": note} if note else {})}
     roles = ["predictions", *(f"predictions_{number}" for number in range(2, len(folders) + 1))]
 
     def make(work: Path) -> dict:
@@ -49,8 +52,10 @@ def evaluate(
             "simulation": simulation(folders),
             "stages": stage_costs(folders),
         }
+        if note:
+            metrics["note"] = note
         (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         write_report(metrics, folders, work / "report.html", progress=run.progress)
         return {"tasks": sorted(metrics["tasks"])}
 
-    return run.folder(out, "evaluate", {"seed": seed}, dict(zip(roles, folders, strict=True)), make)
+    return run.folder(out, "evaluate", settings, dict(zip(roles, folders, strict=True)), make)

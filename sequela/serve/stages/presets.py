@@ -78,6 +78,16 @@ def preset(source: str) -> Preset:
     return PRESETS[source]
 
 
+def quick(chosen: Preset) -> Preset:
+    """The same demo with too little training, and too few patients and futures, to mean much: a look in a minute."""
+    return replace(
+        chosen,
+        train=replace(chosen.train, epochs=0.2),
+        simulate=replace(chosen.simulate, rollouts=5),
+        patients=400,
+    )
+
+
 def read_toml(path: Path) -> dict:
     """The content of a TOML file.
 

@@ -8,7 +8,8 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
-from sequela.serve.stages.demo import demo
+from sequela.serve.pages.terminal import print_summary
+from sequela.serve.stages.demo import QUICK, demo
 from sequela.serve.stages.presets import preset
 
 TASKS = preset("nafld").tasks
@@ -75,7 +76,7 @@ def test_a_second_run_skips_every_stage(
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="exists and is no demo's folder"):
+    with pytest.raises(InputError, match="exists and is not a demo's folder"):
         demo(out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -88,3 +89,19 @@ def test_data_that_is_not_bundled_has_to_be_given(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist: check the path after `raw`"):
         demo(source="physionet2012", raw=tmp_path / "nowhere", out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quick_demo_says_what_it_is_and_stays_apart(
+    small_demo: Path, small_config: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metrics = demo(quick=True, config=small_config)
+    assert metrics["note"] == QUICK
+    assert "mean little" in (tmp_path / "demo-output-quick" / "report.html").read_text()
+    print_summary(metrics)
+    assert " ".join(capsys.readouterr().out.split()).startswith(QUICK)
+    assert "note" not in json.loads((small_demo / "metrics.json").read_text())
+    with pytest.raises(InputError, match="holds the full demo: choose another folder"):
+        demo(quick=True, out=small_demo)
+    with pytest.raises(InputError, match="holds a quick demo: choose another folder"):
+        demo(out="demo-output-quick")

@@ -6,7 +6,7 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.model.config import ModelConfig
-from sequela.serve.stages.presets import PRESETS, preset, read_toml, with_file
+from sequela.serve.stages.presets import PRESETS, preset, quick, read_toml, with_file
 from sequela.task.catalog import load_task
 from sequela.training.derive import resolve
 
@@ -83,3 +83,10 @@ def test_no_file_and_no_toml(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("depth =")
     with pytest.raises(InputError, match=r"bad\.toml is not TOML"):
         read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("source", PRESETS)
+def test_a_quick_look_costs_a_fraction(source: str) -> None:
+    full, look = preset(source), quick(preset(source))
+    assert look.train.epochs < full.train.epochs / 10 and look.simulate.rollouts < full.simulate.rollouts
+    assert look.patients and look.tasks == full.tasks and look.tokenize == full.tokenize
