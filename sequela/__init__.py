@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from sequela.serve.stages.tokenize import tokenize as tokenize
     from sequela.serve.stages.train import train as train
     from sequela.serve.stages.whatif import whatif as whatif
+    from sequela.task.answers.forecaster import Forecaster as Forecaster
     from sequela.tokens.ehr.settings import TokenSettings as TokenSettings
     from sequela.training.scaling.settings import ScaleSettings as ScaleSettings
     from sequela.training.settings import TrainSettings as TrainSettings
 
 # Where each public name lives. Loaded on first use: importing sequela takes no time and pulls in no torch.
 _HOME = {name: f"sequela.serve.stages.{name}" for name in STAGES} | {
+    "Forecaster": "sequela.task.answers.forecaster",
     "InputError": "sequela.errors",
     "ScaleSettings": "sequela.training.scaling.settings",
     "SimulateSettings": "sequela.rollout.settings",

@@ -1,0 +1,219 @@
+"""The forecaster: from a patient's events to a risk, in memory, from any number of threads.
+
+    forecaster = Forecaster.load("model/", rollouts=10)
+    forecaster.risk(events, questions, "death_5y")     # one row per question: risk, standard error, interval
+
+No file is written. Calls from several threads share one decoding batch, and each gets the answer that it would get
+alone: a rollout depends on the model, its history and its seed only. `sequela simulate` and `sequela predict` compute
+the same numbers by the same functions, for cohorts and on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sequela.errors import InputError, nearest
+from sequela.record.events import Events
+from sequela.record.questions import QUESTION, questions_of
+from sequela.record.timeline import Timeline
+from sequela.rollout.budget import FixedBudget, RolloutBudget
+from sequela.rollout.engine.shared import SharedDecoding
+from sequela.rollout.forecast import Forecast, LoadedModel, forecast, load_words, make_engine
+from sequela.rollout.pools import adaptive_budget
+from sequela.rollout.request import Request
+from sequela.rollout.settings import SimulateSettings
+from sequela.task.answers.estimate import estimate
+from sequela.task.catalog import load_task
+from sequela.task.cohort import request
+from sequela.task.task import Task
+
+FIXED = ("precision", "well_formed", "engine")  # settings of the loaded model
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastSimulation:
+    """The rollouts of a forecast, as `estimate` reads them."""
+
+    result: Forecast
+    weights: RolloutBudget
+
+    def __str__(self) -> str:
+        return "the forecast"
+
+    def rollouts(self) -> pl.DataFrame:
+        """See `sequela.task.answers.estimate.Simulation`."""
+        return self.result.rollouts()
+
+    def events(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+        """See `sequela.task.answers.estimate.Simulation`."""
+        events = self.result.events()
+        chosen = events if columns is None else events.select(columns)
+        return chosen if where is None else chosen.filter(where)
+
+    def budget(self) -> RolloutBudget:
+        """See `sequela.task.answers.estimate.Simulation`."""
+        return self.weights
+
+
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """What `Forecaster.forecast` returns.
+
+    Attributes:
+        answers: see `Forecaster.risk`.
+        rollouts: one row per rollout (see `sequela.rollout.folder.SimulatedFolder.rollouts`).
+        events: the simulated events: MEDS columns, `prediction_time` and `rollout`. With the estimator "reach" they are
+            those of futures in which the outcome does not come.
+    """
+
+    answers: pl.DataFrame
+    rollouts: pl.DataFrame
+    events: pl.DataFrame
+
+
+class Forecaster:
+    """A loaded model that answers questions about patients. Thread-safe."""
+
+    def __init__(self, model: LoadedModel, settings: SimulateSettings):
+        self.model, self.settings = model, settings
+
+    @staticmethod
+    def load(model: str | Path, **settings: object) -> Forecaster:
+        """Load a checkpoint folder.
+
+        Args:
+            model: a folder of `sequela train`.
+            settings: fields of `SimulateSettings`, such as rollouts=10, estimator="reach"; the calls' defaults.
+
+        Raises:
+            InputError: if the folder holds no model that can simulate, or there is no such setting.
+        """
+        chosen = _changed(SimulateSettings(), settings)
+        if chosen.engine != SimulateSettings.engine:
+            raise InputError(
+                f"a forecaster decodes with the engine {SimulateSettings.engine}, not {chosen.engine}."
+            )
+        folder = Path(model)
+        tokenizer, grammar, window = load_words(folder)
+        engine = make_engine(folder, chosen.precision, chosen.well_formed)
+        loaded = LoadedModel(tokenizer, grammar, SharedDecoding(engine), window, engine.device.type)
+        return Forecaster(loaded, chosen)
+
+    def risk(
+        self,
+        events: pl.DataFrame | Events | Timeline,
+        questions: pl.DataFrame,
+        task: str | Path | Task,
+        **settings: object,
+    ) -> pl.DataFrame:
+        """The answer to `task` for every question.
+
+        Args:
+            events: of the patients asked about: a MEDS frame, `Events`, or the `Timeline` of one patient. Only what
+                happened strictly before a question's prediction time is used.
+            questions: `subject_id`, `prediction_time`; all other columns are ignored.
+            task: a name of the catalog, the path of a YAML file, or a `Task`. Its outcome is asked; its cohort is not.
+            settings: fields of `SimulateSettings`, for this call.
+
+        Returns:
+            One row per distinct question, sorted: `subject_id`, `prediction_time`, `risk` (`prediction` if the task
+            asks for a number; null without a history or an answer), `standard_error`, `low`, `high`, `rollouts`,
+            `undecidable_rollouts`, `tokens`, `estimator` (see `sequela.task.answers.estimate.estimate`).
+
+        Raises:
+            InputError: for an unknown task or setting, questions that are none, or an outcome without a token.
+        """
+        asked = task if isinstance(task, Task) else load_task(task)
+        request, simulation, chosen = self._simulate(events, questions, asked, settings)
+        return _answers(asked, request, simulation, chosen)
+
+    def forecast(
+        self,
+        events: pl.DataFrame | Events | Timeline,
+        questions: pl.DataFrame,
+        task: str | Path | Task,
+        **settings: object,
+    ) -> Forecasts:
+        """The answers of `risk`, with the rollouts and simulated events behind them. Arguments as for `risk`."""
+        asked = task if isinstance(task, Task) else load_task(task)
+        request, simulation, chosen = self._simulate(events, questions, asked, settings)
+        result = simulation.result
+        futures = pl.concat([result.events(pool.avoids) for pool in result.pools])
+        return Forecasts(_answers(asked, request, simulation, chosen), result.rollouts(), futures)
+
+    def _simulate(
+        self,
+        events: pl.DataFrame | Events | Timeline,
+        questions: pl.DataFrame,
+        task: Task,
+        settings: dict[str, object],
+    ) -> tuple[Request, ForecastSimulation, SimulateSettings]:
+        for name in FIXED:
+            if name in settings:
+                raise InputError(f"{name} is fixed when a model is loaded: give it to Forecaster.load.")
+        chosen = _changed(self.settings, settings)
+        times = questions_of(questions, "questions")
+        if times.is_empty():
+            raise InputError(
+                "there are no questions: give at least one row of subject_id and prediction_time."
+            )
+        asked = request(task, times)
+        frame = _frame(events)
+        histories = frame.filter(pl.col("subject_id").is_in(times["subject_id"].unique().implode()))
+        result = forecast(self.model, histories, [asked], chosen)
+        weights = adaptive_budget(chosen, [asked]) or FixedBudget(chosen.rollouts)
+        return asked, ForecastSimulation(result, weights), chosen
+
+    def close(self) -> None:
+        """Stop decoding; calls that still wait raise an InputError. Called, too, when the forecaster is forgotten."""
+        self.model.extender.close()
+
+    def __enter__(self) -> Forecaster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _answers(
+    task: Task, asked: Request, simulation: ForecastSimulation, settings: SimulateSettings
+) -> pl.DataFrame:
+    answered = estimate(task, simulation, simulation.rollouts(), settings.estimator)
+    name = "prediction" if task.asks.numeric else "risk"
+    return asked.times.join(answered, on=QUESTION, how="left", maintain_order="left").rename(
+        {"prediction": name}
+    )
+
+
+def _changed(settings: SimulateSettings, changes: dict[str, object]) -> SimulateSettings:
+    known = [field.name for field in fields(SimulateSettings)]
+    for name in changes:
+        if name not in known:
+            raise InputError(
+                f"there is no setting '{name}'{nearest(name, known)}; they are {', '.join(known)}."
+            )
+    try:
+        return replace(settings, **changes)
+    except ValueError as error:
+        raise InputError(f"{error}.") from error
+
+
+def _frame(events: pl.DataFrame | Events | Timeline) -> pl.DataFrame:
+    """As a MEDS frame, sorted by patient and time, static events first."""
+    if isinstance(events, Events):
+        return events.frame()
+    if isinstance(events, Timeline):
+        return _of_timeline(events).frame()
+    ordered = events.with_columns(pl.col("time").cast(pl.Datetime("us")))
+    return ordered.sort("subject_id", "time", nulls_last=False, maintain_order=True)
+
+
+def _of_timeline(timeline: Timeline) -> Events:
+    names, code = np.unique(timeline.code.astype(str), return_inverse=True)
+    patient = np.full(len(timeline), timeline.patient, np.int64)
+    return Events(patient, timeline.time, code.astype(np.int32), timeline.number, tuple(names.tolist()))

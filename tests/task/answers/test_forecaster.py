@@ -1,0 +1,166 @@
+"""Answers in memory are those of the folders, to the bit, from any number of threads."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sequela.errors import InputError
+from sequela.record.dataset import read_events
+from sequela.record.duration import DAY
+from sequela.record.events import Events
+from sequela.record.timeline import timelines
+from sequela.rollout.folder import SimulatedFolder
+from sequela.rollout.parts import simulate
+from sequela.rollout.settings import SimulateSettings
+from sequela.task.answers.estimate import estimate
+from sequela.task.answers.forecaster import Forecaster
+from sequela.task.answers.predict import PredictSettings, predict
+from sequela.task.answers.prediction import read_predictions
+from sequela.task.cohort import requests
+from tests.task.conftest import make_task
+
+DEATH = make_task(
+    name="death", after="COHORT//ENTRY", offset=DAY, outcome=("MEDS_DEATH",), ends=(), horizon=7 * DAY
+)
+PATIENTS = 8
+SMALL = SimulateSettings(rollouts=6, limit=20)
+KEY = ["subject_id", "prediction_time"]
+
+
+@pytest.fixture(scope="module")
+def events(world_meds):
+    return read_events(world_meds, "held_out")
+
+
+@pytest.fixture(scope="module")
+def questions(world_meds):
+    return requests([DEATH], world_meds, patients=PATIENTS)[0].times
+
+
+@pytest.fixture(scope="module")
+def forecaster(rough):
+    with Forecaster.load(rough, rollouts=6, limit=20) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize(
+    ("estimator", "task"),
+    [
+        ("scope", DEATH),
+        ("mc", DEATH),
+        ("reach", DEATH),
+        ("auto", DEATH),
+        ("scope", replace(DEATH, name="stay", asks=make_task(kind="time").asks)),
+        ("reach", make_task(**DEATH.as_dict() | {"name": "labs", "kind": "count", "outcome": ("LAB//*",)})),
+    ],
+    ids=lambda given: getattr(given, "name", given),
+)
+def test_the_answers_are_those_of_the_folders(
+    rough,
+    world_meds,
+    events,
+    questions,
+    forecaster,
+    tmp_path,
+    estimator,
+    task,
+):
+    settings = replace(SMALL, estimator=estimator)
+    simulate(rough, world_meds, tmp_path / "s", requests([task], world_meds, patients=PATIENTS), settings)
+    folder = SimulatedFolder(tmp_path / "s")
+    on_disk = estimate(task, folder, folder.rollouts(), estimator).sort(KEY)
+    found = forecaster.risk(events, questions, task, estimator=estimator)
+    name = "prediction" if task.asks.numeric else "risk"
+    assert found.select(KEY).equals(questions) and found["rollouts"].sum() > 0
+    assert found.rename({name: "prediction"}).select(on_disk.columns).equals(on_disk)
+    predict(tmp_path / "s", world_meds, tmp_path / "p", [task], PredictSettings(estimator, baselines=False))
+    written = read_predictions(tmp_path / "p" / task.name / "sequela.parquet")[1]
+    assert written["prediction"].equals(found[name].cast(pl.Float32).cast(pl.Float64).rename("prediction"))
+    other = forecaster.risk(events, questions, task, estimator=estimator, seed=1)
+    assert not other.equals(found)  # the control
+
+
+def test_threads_get_what_each_would_get_alone(events, questions, forecaster):
+    alone = [forecaster.risk(events, questions[row : row + 1], DEATH) for row in range(PATIENTS)]
+    with ThreadPoolExecutor(PATIENTS) as threads:
+        together = list(
+            threads.map(lambda row: forecaster.risk(events, questions[row : row + 1], DEATH), range(PATIENTS))
+        )
+    assert all(one.equals(other) for one, other in zip(alone, together, strict=True))
+    assert pl.concat(alone).equals(forecaster.risk(events, questions, DEATH))
+    assert not alone[0].equals(alone[1])  # the control
+
+
+def test_events_may_be_a_frame_events_or_a_timeline(events, questions, forecaster):
+    first = questions[:1]
+    own = events.filter(pl.col("subject_id") == first["subject_id"][0])
+    expected = forecaster.risk(own, first, DEATH)
+    assert forecaster.risk(Events.of(own), first, DEATH).equals(expected)
+    assert forecaster.risk(next(timelines(own)), first, DEATH).equals(expected)
+    shuffled = own.sample(fraction=1.0, shuffle=True, seed=0).sort(
+        "time", nulls_last=True, maintain_order=True
+    )
+    assert forecaster.risk(shuffled, first, DEATH)["risk"].equals(expected["risk"])
+
+
+def test_nothing_after_the_prediction_time_is_used(events, questions, forecaster):
+    first = questions[:1]
+    own = events.filter(pl.col("subject_id") == first["subject_id"][0])
+    before = own.filter(pl.col("time").is_null() | (pl.col("time") < first["prediction_time"][0]))
+    assert len(before) < len(own)
+    assert forecaster.risk(before, first, DEATH).equals(forecaster.risk(own, first, DEATH))
+    shorter = before.filter(pl.col("time").is_null() | (pl.col("time") < before["time"].max()))
+    assert not forecaster.risk(shorter, first, DEATH).equals(forecaster.risk(own, first, DEATH))
+
+
+def test_a_label_never_reaches_the_model(events, questions, forecaster):
+    labelled = questions.with_columns(boolean_value=pl.lit(True), code=pl.lit("MEDS_DEATH"))
+    assert forecaster.risk(events, labelled, DEATH).equals(forecaster.risk(events, questions, DEATH))
+
+
+def test_the_futures_behind_an_answer(events, questions, forecaster):
+    result = forecaster.forecast(events, questions, DEATH)
+    assert result.answers.equals(forecaster.risk(events, questions, DEATH))
+    assert len(result.rollouts) == 6 * PATIENTS
+    assert (result.events["time"] >= result.events["prediction_time"]).all()
+    assert result.events.select(*KEY, "rollout").n_unique() == 6 * PATIENTS
+
+
+def test_a_question_without_a_history_has_no_answer(events, questions, forecaster):
+    nobody = pl.concat([questions[:1], questions[:1].with_columns(subject_id=pl.lit(10**9, pl.Int64))])
+    found = forecaster.risk(events, nobody, DEATH)
+    assert found["risk"].is_null().to_list() == [False, True]
+
+
+def test_wrong_questions_settings_and_tasks_are_refused(rough, events, questions, forecaster):
+    with pytest.raises(InputError, match=r"no setting 'rolouts' \(did you mean 'rollouts'\?\)"):
+        forecaster.risk(events, questions, DEATH, rolouts=3)
+    with pytest.raises(InputError, match="precision is fixed when a model is loaded"):
+        forecaster.risk(events, questions, DEATH, precision="bf16")
+    with pytest.raises(InputError, match="rollouts must be 1 or more"):
+        forecaster.risk(events, questions, DEATH, rollouts=0)
+    with pytest.raises(InputError, match="no task 'deth_5y'"):
+        forecaster.risk(events, questions, "deth_5y")
+    with pytest.raises(InputError, match="there are no questions"):
+        forecaster.risk(events, questions[:0], DEATH)
+    with pytest.raises(InputError, match="no column 'prediction_time'"):
+        forecaster.risk(events, questions.drop("prediction_time"), DEATH)
+    with pytest.raises(InputError, match="decodes with the engine"):
+        Forecaster.load(rough, engine="vllm", well_formed=False)
+
+
+def test_a_closed_forecaster_says_so(rough, events, questions):
+    loaded = Forecaster.load(Path(rough), rollouts=2, limit=5)
+    loaded.close()
+    with pytest.raises(InputError, match="closed"):
+        loaded.risk(events, questions, DEATH)
+
+
+def test_whoever_asks_for_no_forecast_needs_no_torch():
+    code = "import sys, sequela.task.answers.predict, sequela.task.catalog; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
