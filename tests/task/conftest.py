@@ -11,7 +11,7 @@ from sequela.record.dataset import read_events, write_dataset
 from sequela.record.duration import DAY
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
 from sequela.task.task import Task
-from tests.rollout.conftest import rough as rough
+from tests.rollout.conftest import rough  # noqa: F401
 
 START = datetime(2000, 1, 1)
 ZERO = (START - datetime(1970, 1, 1)) // timedelta(microseconds=1)
