@@ -23,7 +23,7 @@ def choose(asked: str, device: torch.device | str, width: int) -> str:
     if has_bf16(device):
         return "bf16"
     if asked == "bf16":
-        raise InputError("This processor has no bf16 matrix products: choose --precision fp32 or auto.")
+        raise InputError("This processor has no bf16 matrix products: set `precision` to fp32 or auto.")
     return "fp32"
 
 

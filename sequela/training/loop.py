@@ -16,14 +16,12 @@ from sequela.training import checkpoint
 from sequela.training.data import Step
 from sequela.training.monitor import MetricsLog, keep_batch, metrics_log
 from sequela.training.objectives.objective import ObjectiveFactory, Validation
-from sequela.training.objectives.registry import DEFAULT
 from sequela.training.parallel import ProcessGroup
 from sequela.training.peak import measured_peak
 from sequela.training.run import Run, RunPlan, StepResult
-from sequela.training.settings import TrainSettings
+from sequela.training.settings import REPORT, TrainSettings
 from sequela.training.shutdown import Interrupted, Shutdown
 
-REPORT = "train.json"
 CHECKPOINTS = "checkpoints"
 
 
@@ -53,7 +51,7 @@ def train(
     out: Path,
     settings: TrainSettings | None = None,
     *,
-    objective: ObjectiveFactory = DEFAULT,
+    objective: ObjectiveFactory | None = None,
     resume: bool = True,
     beside: Path | None = None,
     host: Host | None = None,
@@ -61,7 +59,7 @@ def train(
     """Train a decoder on the training split of a corpus and write a checkpoint folder into `out`.
 
     Args:
-        objective: what it learns; to predict the next token unless given.
+        objective: what it learns; the first of `OBJECTIVES` unless given.
         resume: continue from a checkpoint of the same run in `out`, if there is one.
         beside: the folder that people know `out` by. Metrics go into BESIDE-log, a batch that stopped the run into
             BESIDE-stopped. `out` unless given.
@@ -104,18 +102,18 @@ class _Reporter:
 
     def __init__(self, run: Run, metrics: MetricsLog, progress: Progress):
         self.run, self.metrics, self.progress = run, metrics, progress
-        self.start = _spent(run)
+        self.start = _totals(run)
         peak = measured_peak(run.plan.config, run.precision, run.group.device) if run.group.leads else math.nan
         self.peak = peak * run.group.size
         self.sample = run.plan.sample()
 
     def speed(self) -> dict[str, float]:
         """Since this process started or resumed the run."""
-        return self._speed(*(now - then for now, then in zip(_spent(self.run), self.start, strict=True)))
+        return self._speed(*(now - then for now, then in zip(_totals(self.run), self.start, strict=True)))
 
     def speed_of_all(self) -> dict[str, float]:
         """Of the whole run, whatever processes took part in it."""
-        return self._speed(*_spent(self.run))
+        return self._speed(*_totals(self.run))
 
     def _speed(self, tokens: int, flops: int, seconds: float) -> dict[str, float]:
         """Tokens per second, and model FLOPs utilization: the share of the peak of matrix products."""
@@ -159,7 +157,7 @@ class _Reporter:
         self.metrics.write(self.run.tokens, _prefixed("tuning", validation.figures))
 
 
-def _spent(run: Run) -> tuple[int, int, float]:
+def _totals(run: Run) -> tuple[int, int, float]:
     return run.tokens, run.flops, run.seconds
 
 

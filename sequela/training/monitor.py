@@ -93,7 +93,7 @@ class _Nothing:
 
 
 class _TensorBoard:
-    """Event files that `tensorboard --logdir FOLDER` shows, a folder for each run."""
+    """Event files for TensorBoard, a folder for each run."""
 
     def __init__(self, folder: Path, anew: bool) -> None:
         optional_package("tensorboard")
@@ -112,7 +112,7 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """A file store, shown by `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri FOLDER`.
+    """A file store, shown by `mlflow ui` with `MLFLOW_ALLOW_FILE_STORE=true`.
 
     MLflow 3 allows stores without a database only on request.
     """

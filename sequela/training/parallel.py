@@ -1,6 +1,6 @@
 """One run on several processes: what they share, and how a module is spread over them. The model knows nothing of it.
 
-torchrun starts the processes (`torchrun --nproc-per-node 2 -m sequela train corpus/ model/`). Each passes its own rows
+torchrun starts the processes. Each passes its own rows
 through the module. Gradients are averaged; weights and optimizers are the same in every process ("ddp"), or each
 process holds a shard of them ("fsdp": FSDP2, arXiv 2304.11277).
 """
@@ -87,7 +87,7 @@ class ProcessGroup:
         dist.broadcast_object_list(shared, 0)
         return shared[0]
 
-    def gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in rank order."""
         if self.size == 1:
             return [value]
@@ -147,7 +147,7 @@ def parallelize(objective: nn.Module, kind: str | None, group: ProcessGroup) -> 
         return objective
     if group.store is None:
         raise InputError(
-            f"parallel {kind} needs torchrun: `torchrun --nproc-per-node N -m sequela train ...`."
+            f"parallel {kind} needs several processes: start them with torchrun."
         )
     if kind == "ddp":
         # find_unused_parameters, because otherwise DDP rearranges its buckets after the first step of a run. In which
@@ -183,17 +183,17 @@ def clip(module: nn.Module, limit: float) -> float:
     return float(_whole(norm))
 
 
-def whole(objective: Module, blank: Callable[[], Module]) -> Module:
-    """The objective with whole weights, on every rank: itself unless its weights are sharded. All ranks call this.
+def whole(module: Module, blank: Callable[[], Module]) -> Module:
+    """An objective with whole weights, on every rank: itself unless its weights are sharded. All ranks call this.
 
     Args:
         blank: makes another one like it, whose weights do not matter; called on the meta device.
     """
-    if not any(isinstance(weight, DTensor) for weight in objective.parameters()):
-        return objective
+    if not any(isinstance(weight, DTensor) for weight in module.parameters()):
+        return module
     with torch.device("meta"):
         copy = blank()
-    copy.load_state_dict({name: _whole(x.detach()) for name, x in objective.state_dict().items()}, assign=True)
+    copy.load_state_dict({name: _whole(x.detach()) for name, x in module.state_dict().items()}, assign=True)
     copy.decoder.tie()
     return copy
 

@@ -24,8 +24,15 @@ from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
 from sequela.training.derive import Resolved, context_of, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
-from sequela.training.objectives.objective import Group, Loss, Objective, ObjectiveFactory, Setup, Weighted
-from sequela.training.objectives.registry import DEFAULT
+from sequela.training.objectives.objective import (
+    Group,
+    Loss,
+    Objective,
+    ObjectiveFactory,
+    Setup,
+    Weighted,
+    named,
+)
 from sequela.training.optimizer import optimizers, schedule
 from sequela.training.parallel import ProcessGroup, accumulating, clip, is_parallel, parallelize, whole
 from sequela.training.settings import TrainSettings
@@ -53,8 +60,12 @@ class RunPlan:
     objective: ObjectiveFactory
 
     @staticmethod
-    def of(corpus: Path, settings: TrainSettings, objective: ObjectiveFactory = DEFAULT) -> RunPlan:
-        """Raises InputError for a corpus without training patients."""
+    def of(corpus: Path, settings: TrainSettings, objective: ObjectiveFactory | None = None) -> RunPlan:
+        """The plan for `objective`, the default one unless given.
+
+        Raises:
+            InputError: for a corpus without training patients.
+        """
         data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
         windows = windows_of(data, context_of(settings))
         if len(windows) == 0:
@@ -65,7 +76,7 @@ class RunPlan:
         resolved = resolve(settings, len(tokenizer.vocabulary), int(windows.lengths.sum()))
         time = "rotary" if tokenizer.positions_from_clock else "intervals"
         config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=time)
-        return RunPlan(corpus, data, tuning, windows, resolved, config, objective)
+        return RunPlan(corpus, data, tuning, windows, resolved, config, objective or named())
 
     @property
     def settings(self) -> TrainSettings:

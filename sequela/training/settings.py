@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 
 from sequela.model.config import SHAPES
 
+REPORT = "train.json"
+"""In the folder of a model: how it was trained, and how well."""
 SIZES = ("depth", "layers", "width", "heads", "kv_heads", "head_dim", "intermediate")
 HOW = ("parallel", "checkpoint_minutes", "checks", "log", "ignore_spikes")
 ONE_OF = {

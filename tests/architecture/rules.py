@@ -24,7 +24,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OWNED = {
     "vocabulary.json": "tokens/vocabulary.py",
     "corpus.json": "tokens/corpus.py",
-    "train.json": "training/loop.py",
+    "train.json": "training/settings.py",
     "rollouts.parquet": "rollout/folder.py",
     "simulate.json": "rollout/folder.py",
     "questions.parquet": "rollout/folder.py",

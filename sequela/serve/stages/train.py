@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 
 from sequela.serve.stage import Finished, StageRun, stage
-from sequela.training.settings import TrainSettings
+from sequela.training.settings import REPORT, TrainSettings
 from sequela.training.shutdown import stopping
 
 
 def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_losses
-    from sequela.training.loop import LOG
 
-    losses = json.loads((done.values["out"] / LOG).read_text())["tuning"]
+    losses = json.loads((done.values["out"] / REPORT).read_text())["tuning"]
     if losses is not None:
         print_losses(losses)
 

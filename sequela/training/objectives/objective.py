@@ -1,12 +1,13 @@
 """What a training objective is. Everything that depends on it lives behind this protocol, so that `run`, `loop` and
 `monitor` serve every objective and name none.
 
-A new objective is a new class here and one line in `registry`.
+A new objective is a new module in this folder and one line in `OBJECTIVES`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,9 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
 from sequela.tokens.tokenizer import Tokenizer
 from sequela.training.settings import TrainSettings
+
+# "module:class" by name; the first is the default
+OBJECTIVES = {"next_token": "sequela.training.objectives.next_token:NextToken"}
 
 
 class Weighted(Protocol):
@@ -100,7 +104,7 @@ class Objective(Protocol):
     and restore these bit for bit. All that happens in training happens in `forward`.
 
     Attributes:
-        name: in the registry; part of what makes two runs the same run.
+        name: its key in `OBJECTIVES`; part of what makes two runs the same run.
         unit: name of the mean loss in `train.json` and in the log, such as "bits_per_token".
         pure: whether `forward` draws no random numbers and changes no state, so that rows may run on several threads.
         decoder: the model that the run is for.
@@ -149,3 +153,9 @@ class ObjectiveFactory(Protocol):
 
     def __call__(self, decoder: Decoder, setup: Setup) -> Objective:
         """The objective of a run. May draw from torch's global generator, which is seeded for it."""
+
+
+def named(name: str | None = None) -> ObjectiveFactory:
+    """The objective of that name, one of `OBJECTIVES`; the default unless given."""
+    module, _, factory = OBJECTIVES[name or next(iter(OBJECTIVES))].partition(":")
+    return getattr(import_module(module), factory)

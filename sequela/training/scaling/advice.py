@@ -1,4 +1,4 @@
-"""The study's answer: what to train on this corpus with so much compute, and how well such answers held."""
+"""The answer of a scaling study: what to train on this corpus with a compute budget, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sequela.errors import InputError
-from sequela.training.scaling import fit, parametric
-from sequela.training.scaling.fit import Curve, Interval, IsoFlop, Run, usable
+from sequela.training.scaling import parametric
+from sequela.training.scaling.isoflop import IsoFlop, Parabola, isoflop
 from sequela.training.scaling.parametric import Law
-from sequela.training.scaling.plan import MOST_EPOCHS, Shape, nearest
+from sequela.training.scaling.plan import MOST_EPOCHS, Candidate, nearest
+from sequela.training.scaling.runs import FinishedRun, Interval, usable
 
 PUBLISHED = {
     "CoMET (arXiv 2508.12104)": {"parameters": 0.520, "tokens": 0.512, "tokens_per_parameter": 1000},
@@ -27,39 +28,39 @@ PUBLISHED = {
         "tokens_per_parameter": 20,
     },
 }
-GRID = 600  # sizes looked at between the smallest and the largest shape
-KNOTS = 60  # of them whose FLOPs are those of a shape
-FAR = 10.0  # an extrapolation in compute beyond which the answer warns
-APART = 2.0  # the factor between the two methods' sizes beyond which it does
+GRID = 600  # sizes tried between the smallest and the largest shape
+KNOTS = 60  # of them at which FLOPs are those of a shape
+FAR = 10.0  # extrapolation in compute beyond which the answer warns
+APART = 2.0  # factor between the sizes of the two methods beyond which it warns
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an answer is about.
+    """What an answer may choose from.
 
     Attributes:
         shapes: what can be trained.
         unique_tokens: of the corpus.
-        most_epochs: how often it may be seen.
+        most_epochs: how often the corpus may be seen.
         unit: of the loss, for people.
     """
 
-    shapes: Sequence[Shape]
+    shapes: Sequence[Candidate]
     unique_tokens: float
     most_epochs: float = MOST_EPOCHS
     unit: str = "bits per event"
 
 
 def study(
-    runs: Sequence[Run], setting: Setting, budget: float | None = None, *, seed: int = 0
+    runs: Sequence[FinishedRun], setting: Setting, budget: float | None = None, *, seed: int = 0
 ) -> dict[str, object]:
-    """Everything that the runs tell, as written to `fit.json`; docs/explain/scaling.md describes it.
+    """Everything that follows from the runs, as written to `fit.json` (docs/explain/scaling.md).
 
     Args:
-        budget: FLOPs to advise on; without it ten times the largest budget studied.
+        budget: FLOPs to give advice on; ten times the largest budget studied unless given.
 
     Raises:
-        InputError: where neither a parabola nor the law can be fitted.
+        InputError: if neither a parabola nor the law can be fitted.
     """
     kept, notes = usable(runs, setting.most_epochs)
     laws = fits(kept, setting, seed)
@@ -79,11 +80,10 @@ def study(
     }
 
 
-def check(runs: Sequence[Run], setting: Setting, *, seed: int = 0) -> dict[str, object] | None:
-    """Hold back the largest budget, fit the rest, and compare what they predict with what it shows.
+def check(runs: Sequence[FinishedRun], setting: Setting, *, seed: int = 0) -> dict[str, object] | None:
+    """Hold back the largest budget, fit the rest, and compare their prediction with it; None without a second budget.
 
-    `holds` says whether the 95 % interval of predicted less observed includes nothing, None where one is unknown.
-    None without a second budget.
+    `holds` says whether the 95 % interval of predicted minus observed includes 0; None if one of them is unknown.
     """
     budgets = sorted({run.budget for run in runs})
     if len(budgets) < 2:
@@ -92,7 +92,7 @@ def check(runs: Sequence[Run], setting: Setting, *, seed: int = 0) -> dict[str, 
     laws = fits(rest, setting, seed)
     seen = fits(held, setting, seed + 1).isoflop
     curve = seen.curves[0] if seen else None
-    found: dict[str, object] = {
+    result: dict[str, object] = {
         "held_back_flops": budgets[-1],
         "extrapolation": budgets[-1] / budgets[-2],
         "observed": curve.as_dict() if curve else None,
@@ -104,41 +104,41 @@ def check(runs: Sequence[Run], setting: Setting, *, seed: int = 0) -> dict[str, 
         sizes, losses = (
             law.at(budgets[-1]) for law in (laws.isoflop.parameters, laws.isoflop.predicted_loss)
         )
-        found["isoflop"] = _compared(sizes, losses, curve)
+        result["isoflop"] = _compared(sizes, losses, curve)
     if laws.law:
         best = _best(laws.law, setting, budgets[-1])
-        found["parametric"] = (_compared(*best, curve) if best else {}) | _run_by_run(laws.law, held, seed)
-    return found
+        result["parametric"] = (_compared(*best, curve) if best else {}) | _run_by_run(laws.law, held, seed)
+    return result
 
 
 def compare(isoflop: IsoFlop | None, law: Law | None) -> dict[str, object]:
-    """Published exponents, and whether they lie inside this study's intervals (None where it has none).
+    """Published exponents, and whether they lie inside this study's intervals (None if it has none).
 
-    The tokens per parameter of the study are those of its largest budget with a minimum.
+    The study's tokens per parameter are those of its largest budget with a minimum.
     """
-    own: dict[str, dict[str, Interval]] = {}
+    measured: dict[str, dict[str, Interval]] = {}
     if isoflop and isoflop.parameters and isoflop.tokens:
-        own["isoflop"] = {"parameters": isoflop.parameters.exponent, "tokens": isoflop.tokens.exponent}
+        measured["isoflop"] = {"parameters": isoflop.parameters.exponent, "tokens": isoflop.tokens.exponent}
     if law:
-        own["parametric"] = {"parameters": law.parameters_exponent, "tokens": law.tokens_exponent}
-    found: dict[str, object] = {name: dict(values) for name, values in PUBLISHED.items()}
+        measured["parametric"] = {"parameters": law.parameters_exponent, "tokens": law.tokens_exponent}
+    others: dict[str, object] = {}
     for name, values in PUBLISHED.items():
         inside = {
             method: {
                 which: mine.holds(values[which]) if math.isfinite(mine.low) else None
-                for which, mine in each.items()
+                for which, mine in exponents.items()
             }
-            for method, each in own.items()
+            for method, exponents in measured.items()
         }
-        found[name] = {**values, "inside": inside}
+        others[name] = {**values, "inside": inside}
     last = isoflop.bounded[-1] if isoflop and isoflop.bounded else None
     ratio = Interval.of(np.exp(last.tokens_R - last.optimum_R)).as_dict() if last else None
-    return {"others": found, "tokens_per_parameter": ratio}
+    return {"others": others, "tokens_per_parameter": ratio}
 
 
 @dataclass(frozen=True, eq=False)
 class Laws:
-    """What is fitted to the runs, None where it cannot be: `notes` say why. `studied` is the largest budget."""
+    """What is fitted to the runs, or None; `notes` say why. `studied` is the largest budget."""
 
     isoflop: IsoFlop | None
     law: Law | None
@@ -146,29 +146,29 @@ class Laws:
     notes: list[str]
 
 
-def fits(runs: Sequence[Run], setting: Setting, seed: int = 0) -> Laws:
-    """Both fits, or a sentence why there is none."""
-    found, notes = [], []
-    for one in (
-        lambda: fit.isoflop(runs, seed=seed),
+def fits(runs: Sequence[FinishedRun], setting: Setting, seed: int = 0) -> Laws:
+    """Both fits; a sentence for each that cannot be made."""
+    results, notes = [], []
+    for fit in (
+        lambda: isoflop(runs, seed=seed),
         lambda: parametric.fit(runs, seed=seed, most_epochs=setting.most_epochs),
     ):
         try:
-            found.append(one())
+            results.append(fit())
         except InputError as error:
-            found.append(None)
+            results.append(None)
             notes.append(str(error))
-    return Laws(*found, max(run.budget for run in runs), notes)
+    return Laws(*results, max(run.budget for run in runs), notes)
 
 
 def advise(laws: Laws, setting: Setting, budget: float, seed: int = 0) -> dict[str, object]:
-    """What to train with `budget` FLOPs, and the loss [interval] that one such run is expected to reach.
+    """What to train with `budget` FLOPs, and the loss that one such run is expected to reach, with its interval.
 
-    The size that the law L(N, D) prefers, with what repeated tokens are worth and no more epochs than allowed; beside
-    it the size and loss that the isoFLOP power laws give, which know nothing of the corpus's end.
+    The size that the law L(N, D) prefers, discounting repeated tokens and within the epochs allowed; beside it the size
+    and loss by the isoFLOP power laws, which do not know that the corpus ends.
 
     Raises:
-        InputError: where nothing can be fitted, or no shape can spend the budget within the epochs allowed.
+        InputError: if nothing can be fitted, or no shape can spend the budget within the epochs allowed.
     """
     if not 0 < budget < math.inf:
         raise InputError(f"The compute to advise on must be above 0 FLOPs, not {budget:g}.")
@@ -176,7 +176,7 @@ def advise(laws: Laws, setting: Setting, budget: float, seed: int = 0) -> dict[s
     if least > setting.most_epochs:
         raise InputError(
             f"With {budget:.3g} FLOPs every shape offered would see the data more than {setting.most_epochs:g} times: "
-            "ask about less compute, offer larger shapes or bring a larger corpus."
+            "ask about less compute, offer larger shapes, or bring a larger corpus."
         )
     notes = _warnings(laws, setting, budget)
     power = _power(laws, budget, seed)
@@ -188,7 +188,7 @@ def advise(laws: Laws, setting: Setting, budget: float, seed: int = 0) -> dict[s
         answer = {"parameters": power["parameters"], "loss": power["loss"]}
     else:
         raise InputError(
-            f"No advice on {budget:.3g} FLOPs: {' '.join([*laws.notes, *notes]) or 'the runs tell no law.'}"
+            f"No advice on {budget:.3g} FLOPs: {' '.join([*laws.notes, *notes]) or 'the runs determine no law.'}"
         )
     most = setting.most_epochs * setting.unique_tokens
     allowed = [shape for shape in setting.shapes if budget / shape.flops_per_token <= most]
@@ -217,7 +217,7 @@ def _warnings(laws: Laws, setting: Setting, budget: float) -> list[str]:
     notes = []
     if (factor := budget / laws.studied) > FAR:
         notes.append(
-            f"This is {factor:,.0f} times the largest budget studied: the interval knows only the noise of runs."
+            f"This is {factor:,.0f} times the largest budget studied: the interval covers only the noise of runs."
         )
     free = _best(laws.law, Setting(setting.shapes, math.inf), budget) if laws.law else None
     if free:
@@ -225,8 +225,9 @@ def _warnings(laws: Laws, setting: Setting, budget: float) -> list[str]:
         epochs = budget / float(_flops_per_token(setting.shapes, size)) / setting.unique_tokens
         if epochs > setting.most_epochs:
             notes.append(
-                f"With data enough the best would be {size:,.0f} parameters, which here means {epochs:.1f} epochs: "
-                f"more than the {setting.most_epochs:g} allowed. More patients would help more than more compute."
+                f"With enough data the best size would be {size:,.0f} parameters, which here means {epochs:.1f} "
+                f"epochs, more than the {setting.most_epochs:g} allowed. More patients would help more than "
+                "more compute."
             )
         sizes = [shape.parameters for shape in setting.shapes]
         if not min(sizes) * 1.01 < size < max(sizes) * 0.99:
@@ -237,7 +238,7 @@ def _warnings(laws: Laws, setting: Setting, budget: float) -> list[str]:
 
 
 def _power(laws: Laws, budget: float, seed: int) -> dict[str, Interval] | None:
-    """The answer of the isoFLOP power laws."""
+    """The answer by the isoFLOP power laws."""
     iso = laws.isoflop
     if not (iso and iso.parameters and iso.tokens and iso.predicted_loss):
         return None
@@ -250,16 +251,16 @@ def _power(laws: Laws, budget: float, seed: int) -> dict[str, Interval] | None:
     }
 
 
-def _flops_per_token(shapes: Sequence[Shape], parameters: np.ndarray | float) -> np.ndarray:
-    """Of a size between the shapes that would be trained: in logarithms, straight from one to the next."""
+def _flops_per_token(shapes: Sequence[Candidate], parameters: np.ndarray | float) -> np.ndarray:
+    """For sizes between the shapes: interpolated in logarithms between those that would be trained."""
     sizes = np.geomspace(*(end(shape.parameters for shape in shapes) for end in (min, max)), KNOTS)
-    some = sorted({nearest(shapes, size) for size in sizes}, key=lambda shape: shape.parameters)
-    x, y = (np.log([getattr(shape, name) for shape in some]) for name in ("parameters", "flops_per_token"))
+    knots = sorted({nearest(shapes, size) for size in sizes}, key=lambda shape: shape.parameters)
+    x, y = (np.log([getattr(shape, name) for shape in knots]) for name in ("parameters", "flops_per_token"))
     return np.exp(np.interp(np.log(parameters), x, y))
 
 
 def _best(law: Law, setting: Setting, budget: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """The best parameters [R] and their loss [R], by the fit and each draw; None if every size repeats too often."""
+    """The best parameters [R] and their loss [R], by the fit and each draw; None if all need too many epochs."""
     sizes = [shape.parameters for shape in setting.shapes]
     size_G = np.geomspace(min(sizes), max(sizes), GRID)
     tokens_G = budget / _flops_per_token(setting.shapes, size_G)
@@ -273,29 +274,29 @@ def _best(law: Law, setting: Setting, budget: float) -> tuple[np.ndarray, np.nda
 
 
 def _one_run(loss_R: np.ndarray, spread: float, seed: int) -> Interval:
-    """The prediction interval of one run: the law's uncertainty and the scatter of runs around it."""
+    """The prediction interval of one run: uncertainty of the law plus scatter of runs around it."""
     scatter = np.exp(spread * np.random.default_rng(seed).standard_normal(len(loss_R)))
     scatter[0] = 1.0
     return Interval.of(loss_R * scatter)
 
 
-def _compared(size_R: np.ndarray, loss_R: np.ndarray, curve: Curve | None) -> dict[str, object]:
-    """Predicted optimum and loss against those of the budget held back."""
+def _compared(size_R: np.ndarray, loss_R: np.ndarray, curve: Parabola | None) -> dict[str, object]:
+    """Predicted optimum and loss, compared with those of the budget held back."""
     predicted = {"parameters": size_R, "loss": loss_R}
     observed = {} if curve is None or curve.edge else {"parameters": curve.optimum_R, "loss": curve.loss_R}
-    found: dict[str, object] = {}
+    result: dict[str, object] = {}
     for name, values in predicted.items():
         body = Interval.of(values).as_dict()
         if name in observed:
             count = min(len(values), len(observed[name]))
             off = Interval.of(np.log(values[:count]) - observed[name][:count])
             body |= {"ratio": math.exp(off.value), "holds": off.holds(0) if math.isfinite(off.low) else None}
-        found[name] = body
-    return found
+        result[name] = body
+    return result
 
 
-def _run_by_run(law: Law, runs: Sequence[Run], seed: int) -> dict[str, object]:
-    """How far the law is off for each run held back, and how many lie inside their prediction intervals."""
+def _run_by_run(law: Law, runs: Sequence[FinishedRun], seed: int) -> dict[str, object]:
+    """The error of the law on the runs held back, and how many lie inside their prediction intervals."""
     tokens = parametric.effective([run.tokens for run in runs], [run.unique_tokens for run in runs])
     predicted = law.loss([run.parameters for run in runs], tokens)
     observed = np.array([run.loss for run in runs])

@@ -16,8 +16,8 @@ import numpy as np
 from scipy import optimize, stats
 
 from sequela.errors import InputError
-from sequela.training.scaling.fit import Interval, Run, usable
 from sequela.training.scaling.plan import MOST_EPOCHS
+from sequela.training.scaling.runs import FinishedRun, Interval, usable
 
 DELTA = 1e-3  # of Huber's loss, in ln L; both papers
 TUNING = 1.345  # delta over the spread of the runs, where that is more: 95 % efficiency under normal noise
@@ -99,7 +99,7 @@ class Law:
 
 
 def fit(
-    runs: Iterable[Run],
+    runs: Iterable[FinishedRun],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,

@@ -8,10 +8,10 @@ import numpy as np
 
 from sequela.serve.pages.scale import write_scale_report
 from sequela.training.scaling import advice
-from sequela.training.scaling.fit import Run
-from sequela.training.scaling.plan import Shape
+from sequela.training.scaling.plan import Candidate
+from sequela.training.scaling.runs import FinishedRun
 
-SHAPES = [Shape(2, 32 * k, 12_000 * k * k, 72_000.0 * k * k) for k in range(1, 40)]
+SHAPES = [Candidate(2, 32 * k, 12_000 * k * k, 72_000.0 * k * k) for k in range(1, 40)]
 
 
 def rows_of(budgets: list[float], sizes: int = 6) -> list[dict]:
@@ -33,7 +33,7 @@ def rows_of(budgets: list[float], sizes: int = 6) -> list[dict]:
 
 
 def report(rows: list[dict], out: Path, **more: object) -> str:
-    runs = [Run(row["budget"], row["parameters"], row["tokens"], row["bits_per_event"], 1e12) for row in rows]
+    runs = [FinishedRun(row["budget"], row["parameters"], row["tokens"], row["bits_per_event"], 1e12) for row in rows]
     found = advice.study(runs, advice.Setting(SHAPES, 1e12))
     write_scale_report(
         out, rows, {**json.loads(json.dumps(found)), "notes_on_plan": [], "floor": None, **more}

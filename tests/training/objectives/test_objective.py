@@ -21,8 +21,7 @@ from sequela.tokens.packing import collate
 from sequela.training.data import Inputs, Step, feed, inputs
 from sequela.training.loop import Host, train
 from sequela.training.objectives.next_token import cross_entropy
-from sequela.training.objectives.objective import Group, Loss, Setup, Validation
-from sequela.training.objectives.registry import OBJECTIVES
+from sequela.training.objectives.objective import OBJECTIVES, Group, Loss, Setup, Validation, named
 from sequela.training.optimizer import decoder_groups
 from sequela.training.parallel import ProcessGroup, joined
 from sequela.training.run import Run, RunPlan
@@ -154,6 +153,11 @@ def interrupted(corpus: Path, out: Path, settings=SETTINGS, **host) -> dict:
     return run(corpus, out, settings, **host)
 
 
+def test_every_objective_is_found_by_its_name():
+    assert {name: named(name).name for name in OBJECTIVES} == {name: name for name in OBJECTIVES}
+    assert named() is named("next_token")
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / checkpoint.WEIGHTS) | load_file(folder / HEAD)
 
@@ -199,7 +203,7 @@ def test_a_checkpoint_of_another_objective_is_not_continued(world_corpus, tmp_pa
     with pytest.raises(Interrupted):
         run(world_corpus, tmp_path / "model", shutdown=after, progress=after)
     said: list[str] = []
-    report = run(world_corpus, tmp_path / "model", objective=OBJECTIVES["next_token"], say=said.append)
+    report = run(world_corpus, tmp_path / "model", objective=named("next_token"), say=said.append)
     assert not any("goes on" in line for line in said) and "curve_bits_per_token" in report
 
 

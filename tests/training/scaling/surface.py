@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sequela.training.scaling.fit import Run
 from sequela.training.scaling.parametric import effective
-from sequela.training.scaling.plan import Shape, ladder
+from sequela.training.scaling.plan import Candidate, ladder
+from sequela.training.scaling.runs import FinishedRun
 
 BUDGETS = tuple(np.geomspace(1e18, 1e21, 5))
 
@@ -26,7 +26,7 @@ class Surface:
 
     def study(
         self, seed=0, *, noise=0.003, budgets=BUDGETS, sizes=7, unique=np.inf, off=1.0, optimum=None
-    ) -> list[Run]:
+    ) -> list[FinishedRun]:
         """One run for each budget and size; sizes around `off` times the optimum; noise of ln loss."""
         draw, runs = np.random.default_rng(seed), []
         for budget in budgets:
@@ -34,7 +34,7 @@ class Surface:
                 size = off * (optimum or self.optimum)(budget) * 2.0 ** (place - (sizes - 1) / 2)
                 tokens = budget / (6 * size)
                 loss = self.loss(size, float(effective(tokens, unique))) * np.exp(noise * draw.normal())
-                runs.append(Run(budget, size, tokens, loss, unique))
+                runs.append(FinishedRun(budget, size, tokens, loss, unique))
         return runs
 
 
@@ -42,6 +42,6 @@ PUBLISHED = Surface(1.8172, 482.01, 0.3478, 2085.43, 0.3658)  # Chinchilla's dat
 STEEP = Surface(0.5, 20.0, 0.30, 500.0, 0.45)  # exponents far from equal
 
 
-def shapes() -> list[Shape]:
+def shapes() -> list[Candidate]:
     """Decoders of six FLOPs a parameter and token."""
     return ladder(lambda d, w: (16 * d * w * w, 6.0 * 16 * d * w * w), range(1, 65), range(32, 8193, 32))

@@ -6,10 +6,10 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.training.scaling.advice import Setting, advise, check, compare, fits, study
-from sequela.training.scaling.fit import isoflop
+from sequela.training.scaling.isoflop import isoflop
 from sequela.training.scaling.parametric import fit
 from tests.training.scaling.surface import BUDGETS, PUBLISHED, STEEP, shapes
-from tests.training.scaling.test_fit import enough
+from tests.training.scaling.test_isoflop import enough
 
 SETTING = Setting(shapes(), unique_tokens=1e13)
 LAWS = fits(PUBLISHED.study(), SETTING)

@@ -6,10 +6,10 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from sequela.errors import InputError
-from sequela.training.scaling.fit import Interval, Run
 from sequela.training.scaling.parametric import DELTA, effective, fit
+from sequela.training.scaling.runs import FinishedRun, Interval
 from tests.training.scaling.surface import BUDGETS, PUBLISHED, STEEP
-from tests.training.scaling.test_fit import REPLICATES, enough
+from tests.training.scaling.test_isoflop import REPLICATES, enough
 
 
 def truths(surface):
@@ -145,7 +145,7 @@ def test_no_floor_to_be_seen_is_told():
     [
         ([], "No run can be fitted"),
         (PUBLISHED.study(budgets=[1e20])[:5], "needs 6 runs or more, the study has 5"),
-        ([Run(c, 1e6, c / 6e6, 2 + 1e3 / c**0.2) for c in np.geomspace(1e13, 1e15, 9)], "needs 3 sizes"),
+        ([FinishedRun(c, 1e6, c / 6e6, 2 + 1e3 / c**0.2) for c in np.geomspace(1e13, 1e15, 9)], "needs 3 sizes"),
     ],
 )
 def test_what_cannot_be_fitted_is_a_sentence(runs, message):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from sequela.errors import InputError
-from sequela.training.scaling.plan import Shape, beyond, expected, grid, ladder, nearest
+from sequela.training.scaling.plan import Candidate, beyond, expected, grid, ladder, nearest
 from tests.training.scaling.surface import shapes
 
 BUDGETS = [1e14, 1e15, 1e16]
@@ -46,7 +46,7 @@ def test_a_ladder_is_sorted_and_holds_no_odd_shapes():
     found = shapes()
     assert found == sorted(found, key=lambda shape: shape.parameters)
     assert all(16 <= shape.width / shape.depth <= 256 for shape in found)
-    wide, usual = Shape(1, 256, 1000, 6e3), Shape(4, 256, 1010, 6e3)
+    wide, usual = Candidate(1, 256, 1000, 6e3), Candidate(4, 256, 1010, 6e3)
     assert nearest([wide, usual], 1000) == usual
 
 
@@ -60,12 +60,12 @@ def test_too_few_shapes_are_told():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"budgets": []}, "--flops needs"),
-        ({"budgets": [0.0]}, "--flops needs"),
-        ({"sizes": 3}, "--sizes must be 5 to 9 a budget, not 3"),
+        ({"budgets": []}, "`flops` needs"),
+        ({"budgets": [0.0]}, "`flops` needs"),
+        ({"sizes": 3}, "sizes must be 5 to 9, not 3"),
         ({"shapes": []}, "No shape"),
         ({"unique_tokens": 0}, "no training tokens"),
-        ({"unique_tokens": 1e5}, "more than 4 times: lower --flops"),
+        ({"unique_tokens": 1e5}, "more than 4 times: lower `flops`"),
     ],
 )
 def test_what_cannot_be_planned_is_a_sentence(change, message):
@@ -82,7 +82,7 @@ def test_where_the_shapes_end_the_sizes_begin():
 
 
 def test_beyond_an_edge_come_larger_or_smaller_sizes_not_tried():
-    offered = [Shape(1, 32 * k, 1000 * 2**k, 6000.0 * 2**k) for k in range(1, 10)]
+    offered = [Candidate(1, 32 * k, 1000 * 2**k, 6000.0 * 2**k) for k in range(1, 10)]
     tried = {shape.parameters for shape in offered[3:6]}
     larger = beyond(1e12, tried, "largest", offered, 1e12)
     smaller = beyond(1e12, tried, "smallest", offered, 1e12)

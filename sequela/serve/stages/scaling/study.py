@@ -23,11 +23,12 @@ from sequela.serve.folder import manifest
 from sequela.serve.folder.lock import LOCK, agreed, lock, try_lock
 from sequela.serve.pages.scale import write_scale_report
 from sequela.training.derive import context_of, resolve
-from sequela.training.loop import LOG
-from sequela.training.scaling import advice, fit
-from sequela.training.scaling.plan import PlannedRun, Shape, StudyPlan, beyond, expected, grid, ladder
+from sequela.training.scaling import advice
+from sequela.training.scaling.isoflop import isoflop
+from sequela.training.scaling.plan import Candidate, PlannedRun, StudyPlan, beyond, expected, grid, ladder
+from sequela.training.scaling.runs import FinishedRun
 from sequela.training.scaling.settings import ScaleSettings
-from sequela.training.settings import TrainSettings
+from sequela.training.settings import REPORT, TrainSettings
 
 RUNS, CENTRES, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
 DEPTHS = range(1, 33)
@@ -57,7 +58,7 @@ class Study:
     base: TrainSettings
     unique_tokens: int
     vocabulary: int
-    shapes: Sequence[Shape]
+    shapes: Sequence[Candidate]
     train: Callable[[TrainSettings, Path], dict]
 
     @staticmethod
@@ -111,7 +112,7 @@ class Study:
         def look() -> dict:
             smaller = [run for run in _runs(self.trained()) if run.budget < budget]
             try:
-                return {"parameters": fit.isoflop(smaller).optimum(budget)}
+                return {"parameters": isoflop(smaller).optimum(budget)}
             except InputError:  # too few runs to tell
                 return {"parameters": expected(self.settings.expected_tokens_per_parameter)(budget)}
 
@@ -124,7 +125,7 @@ class Study:
     def done(self, run: PlannedRun, seed: int) -> bool:
         """Whether nothing is left to do for a run: it is trained, or its loss ran away."""
         folder = self.folder(run, seed)
-        return (folder / LOG).exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
+        return (folder / REPORT).exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
 
     def stopped(self) -> list[str]:
         """The names of the runs whose loss ran away."""
@@ -132,7 +133,7 @@ class Study:
 
     def trained(self) -> list[dict]:
         """What is known of each finished run in the folder, budgets rising."""
-        rows = [self._row(path) for path in sorted((self.out / RUNS).glob(f"[!.]*/{LOG}"))]
+        rows = [self._row(path) for path in sorted((self.out / RUNS).glob(f"[!.]*/{REPORT}"))]
         return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
 
     def _row(self, path: Path) -> dict:
@@ -267,15 +268,15 @@ def _beyond(study: Study, budget: float) -> list[PlannedRun]:
     made = [run for run in _runs(study.trained()) if run.budget == budget]
     if len({run.parameters for run in made}) < 3:
         return []
-    edge = fit.isoflop(made).curves[0].edge
+    edge = isoflop(made).curves[0].edge
     tried = {int(run.parameters) for run in made}
     most = study.settings.most_epochs
     return beyond(budget, tried, edge, study.shapes, study.unique_tokens, most_epochs=most) if edge else []
 
 
-def _runs(rows: Sequence[dict]) -> list[fit.Run]:
+def _runs(rows: Sequence[dict]) -> list[FinishedRun]:
     return [
-        fit.Run(
+        FinishedRun(
             row["budget"],
             row["parameters"],
             row["tokens"],
