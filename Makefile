@@ -39,6 +39,9 @@ picture: setup ## draw docs/picture.svg from the folder of a demo (OUT=demo-outp
 tree: ## draw the package's tree into README.md and docs/ARCHITECTURE.md
 	python3 docs/tree.py
 
+docs: setup ## write the pages in docs/reference that follow from the code
+	$(BIN)/python -m docs.reference
+
 bench: setup ## every benchmark in bench/, each in its quick form (ARGS= for the full one)
 	@for script in bench/*.py; do [ -e "$$script" ] || { echo "bench/ holds no benchmark yet"; exit 0; }; \
 	  echo "== $$script"; $(BIN)/python "$$script" $(or $(ARGS),--quick); done
@@ -46,4 +49,4 @@ bench: setup ## every benchmark in bench/, each in its quick form (ARGS= for the
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) demo-output build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test test-all check picture tree bench clean
+.PHONY: help setup demo test test-all check picture tree docs bench clean

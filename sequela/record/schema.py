@@ -1,5 +1,10 @@
 """MEDS names: folders, files, columns, splits, and the few codes that mean something to Sequela.
 
+`data/<split>/*.parquet` holds the events, sorted by patient and time: `subject_id`, `time` (empty for an event without
+a date), `code`, `numeric_value`, and, where a dataset has them, `text_value` and `media` (the path of a file below the
+dataset's folder). `metadata/subject_splits.parquet` says who is in train, tuning and held_out,
+`metadata/codes.parquet` what the codes mean, `metadata/dataset.json` where the data come from.
+
 The names equal those of the package `meds`, which is slow to import and only needed to write a dataset.
 """
 

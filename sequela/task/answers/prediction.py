@@ -1,7 +1,10 @@
 """Predictions on disk: `<task>/<model>.parquet`, one row per question.
 
 The first columns are those of the meds-evaluation schema. That schema allows no others, and no missing labels, so
-`for_meds_evaluation` selects the rows and columns that it accepts.
+`for_meds_evaluation` selects the rows and columns that it accepts. Then come `until_days` (until the truth was known,
+or the record ended), `lost` (whether the record ended first), and, from a simulation, `standard_error` (Monte Carlo),
+`low` and `high` (the 95 % interval of a risk from sampling alone; of a number, the range of most rollouts), `rollouts`
+that gave an answer, `undecidable_rollouts` that gave none, and the `tokens` that they cost.
 """
 
 from __future__ import annotations
