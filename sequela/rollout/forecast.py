@@ -157,16 +157,16 @@ def forecast(
     result = []
     for avoids, served in pools:
         watch = watched_outcomes(tokenizer, grammar, served)
-        watching = replace(prompts, watched=asked_by(kept, served))
+        asking = replace(prompts, watched=asked_by(kept, served))
         tracker = OutcomeTracker(
             stop_rule(tokenizer, watch, settings.limit), watch, tokenizer.minutes_V,
             avoid=avoids is not None, device=model.device,
         )  # fmt: skip
-        budget = budget_of(settings, requests, served, watching.watched)
+        budget = budget_of(settings, requests, served, asking.watched)
         rollouts = model.extender.extend(
-            watching, budget, tracker, sampling, turns.next(len(kept) / len(pools))
+            asking, budget, tracker, sampling, turns.next(len(kept) / len(pools))
         )
-        result.append(RolloutPool(avoids, tuple(served), watching, rollouts))
+        result.append(RolloutPool(avoids, tuple(served), asking, rollouts))
     return Forecast(tokenizer, kept, len(questions) - len(kept), tuple(result), changed)
 
 
@@ -210,6 +210,8 @@ def make_engine(folder: Path, chosen_precision: str, well_formed: bool) -> Engin
 
 def _version(folder: Path) -> tuple[tuple[str, int], ...]:
     """Differs once another model is in the folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not there: name a checkpoint folder, such as `sequela train` writes.")
     return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
 
 

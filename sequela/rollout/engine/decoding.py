@@ -16,7 +16,7 @@ from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.rollout.engine.cache import FEWEST, Branch, Branches, Prefill
 from sequela.rollout.engine.prefix import Prefix, WholePrefixes
-from sequela.rollout.engine.queue import Assignment, Source
+from sequela.rollout.engine.queue import PromptAssignment, Source
 from sequela.rollout.engine.rollouts import Rollouts
 from sequela.rollout.engine.sampling import seeds
 from sequela.rollout.engine.step import TokenStep
@@ -28,7 +28,7 @@ from sequela.tokens.ragged import Ragged
 class DecodingRow:
     """A rollout that is being made. `state` is kept while it waits for a new window."""
 
-    assignment: Assignment
+    assignment: PromptAssignment
     number: int
     tokens: list[int] = field(default_factory=list)
     windows: int = 0

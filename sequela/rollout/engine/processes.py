@@ -22,7 +22,7 @@ import torch
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
 from sequela.rollout.engine.engine import Engine
-from sequela.rollout.engine.queue import Assignment, PromptBudget, Queue
+from sequela.rollout.engine.queue import PromptAssignment, PromptBudget, Queue
 from sequela.rollout.engine.rollouts import Prompts, Rollouts
 from sequela.rollout.engine.sampling import Sampling
 from sequela.rollout.engine.tracker import Tracker, no_rollouts
@@ -107,7 +107,7 @@ class EngineProcesses:
         idle: dict[Connection, int] = {}  # it asked for so many, and has not been answered
         busy = set(self.connections)
 
-        def assigned(connection: Connection, most: int) -> Assignment | None:
+        def assigned(connection: Connection, most: int) -> PromptAssignment | None:
             # An even share of all there is, so that one process does not take what two could work on
             fair = -(-(queue.ahead(rows * count) + sum(held.values())) // count)
             most = min(most, fair - held[connection])
@@ -145,7 +145,7 @@ class _RemoteQueue:
     def __init__(self, connection: Connection):
         self.connection = connection
 
-    def take(self, most: int) -> Assignment | None:
+    def take(self, most: int) -> PromptAssignment | None:
         """As `Queue.take`; if this process has no other work, it waits until there is some, or all is done."""
         _send(self.connection, ("take", most))
         return _receive(self.connection)

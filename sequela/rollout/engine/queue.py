@@ -24,7 +24,7 @@ class PromptBudget(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Assignment:
+class PromptAssignment:
     """Rollouts of one prompt to begin now.
 
     Attributes:
@@ -41,7 +41,7 @@ class Assignment:
 class Source(Protocol):
     """Where a decoding batch takes its work from and brings its results to: a `Queue`, or one further away."""
 
-    def take(self, most: int) -> Assignment | None:
+    def take(self, most: int) -> PromptAssignment | None:
         """At most so many rollouts of one prompt, to begin now; None where there are none."""
         ...
 
@@ -66,7 +66,7 @@ class Queue:
         self.finished: list[list[Rollouts]] = [[] for _ in range(len(prompts))]
         self.settled = self.tokens = 0
 
-    def take(self, most: int) -> Assignment | None:
+    def take(self, most: int) -> PromptAssignment | None:
         """At most so many rollouts of one prompt, to begin now; None where there are none."""
         if not self.ahead(1):
             return None
@@ -74,7 +74,7 @@ class Queue:
         if len(numbers) > most:
             self.waiting.append((prompt, numbers[most:]))
         self.left -= len(numbers[:most])
-        return Assignment(prompt, self.prompts.take(np.array([prompt])), numbers[:most])
+        return PromptAssignment(prompt, self.prompts.take(np.array([prompt])), numbers[:most])
 
     def ahead(self, rollouts: int) -> int:
         """Have so many wait, if there are as many. How many wait now."""

@@ -26,7 +26,7 @@ from sequela.errors import InputError
 from sequela.progress import Progress, silent
 from sequela.rollout.engine.decoding import DecodingBatch
 from sequela.rollout.engine.engine import Engine
-from sequela.rollout.engine.queue import Assignment, PromptBudget, Queue
+from sequela.rollout.engine.queue import PromptAssignment, PromptBudget, Queue
 from sequela.rollout.engine.rollouts import Prompts, Rollouts
 from sequela.rollout.engine.sampling import Sampling
 from sequela.rollout.engine.tracker import Tracker, no_rollouts
@@ -96,7 +96,7 @@ class SharedSource:
         """Take in one more request."""
         self.requests.append(request)
 
-    def take(self, most: int) -> Assignment | None:
+    def take(self, most: int) -> PromptAssignment | None:
         """See `Source`."""
         for request in self.waiting():
             self.requests.rotate(-1)
