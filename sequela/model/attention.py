@@ -1,4 +1,4 @@
-"""Who sees whom: attention as a strategy, so that the decoder knows nothing of packing, masks or caches.
+"""Attention as a strategy, so that the decoder knows nothing of packing, masks, or caches.
 
 Shape letters: B rows, T positions, H query heads, G key-value heads, D head dimension.
 A strategy is called once per layer with q [B, H, T, D], k and v [B, G, T, D], and returns [B, H, T, D].
@@ -32,7 +32,7 @@ class Attention(Protocol):
 
 @dataclass(frozen=True)
 class Causal:
-    """Every position sees itself and what came before it in its row; enough where rows are padded at the end."""
+    """Every position sees itself and earlier positions of its row; enough if rows are padded at the end."""
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
@@ -40,7 +40,7 @@ class Causal:
 
 @dataclass(frozen=True)
 class Masked:
-    """Attention under any mask; the reference that the fast strategies are tested against."""
+    """Attention under any mask: the reference that the fast strategies are tested against."""
 
     mask_BTT: Bool[Tensor, "B T T"]
 
@@ -56,10 +56,10 @@ class Masked:
 
 
 def packed(segments: np.ndarray, device: torch.device | str = "cpu") -> Attention:
-    """Each segment of packed rows alone, in the fastest exact way of the device.
+    """Attention within each segment of packed rows, by the fastest exact strategy on the device.
 
-    `segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding, of which nothing is
-    promised but finite numbers.
+    `segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding, whose result is finite
+    and otherwise undefined.
     """
     if torch.device(device).type == "cuda":
         from sequela.model.flex import Flex

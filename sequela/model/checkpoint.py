@@ -1,7 +1,7 @@
-"""Checkpoint folders that `transformers` can load, and folders of `transformers` that we can load.
+"""Checkpoint folders, in a format shared with `transformers`: each loads those of the other.
 
-A folder holds `config.json`, `model.safetensors` and, for medical-event models, `vocabulary.json`. Pickles
-are never read.
+A folder holds `config.json`, `model.safetensors`, and for medical-event models `vocabulary.json`. Pickles are never
+read.
 """
 
 import json
@@ -33,7 +33,7 @@ NAMES = {
 
 
 def save(model: Decoder, folder: Path) -> None:
-    """Write `config.json` and `model.safetensors` under the names of `transformers`."""
+    """Write `config.json` and `model.safetensors`, with tensors named as in `transformers`."""
     model.config.save(folder)
     save_file(_to_transformers(model), folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -41,7 +41,7 @@ def save(model: Decoder, folder: Path) -> None:
 def load(folder: Path, device: str = "cpu") -> Decoder:
     """A decoder with the weights of `folder`, in evaluation mode.
 
-    Raises InputError when a file is missing, cut short, or does not fit the configuration.
+    Raises InputError if a file is missing, truncated, or does not fit the configuration.
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)
@@ -52,7 +52,7 @@ def load(folder: Path, device: str = "cpu") -> Decoder:
         weights = _from_transformers(stored, model)
     except KeyError as error:
         raise InputError(
-            f"{folder / WEIGHTS} lacks the tensor {error}: it does not belong to its config.json."
+            f"{folder / WEIGHTS} lacks the tensor {error}: it does not belong to the config.json beside it."
         ) from error
     wrong = [name for name, w in model.named_parameters() if weights[name].shape != w.shape]
     if wrong:
@@ -85,7 +85,7 @@ def _read(folder: Path) -> dict[str, Tensor]:
 
 
 def _theirs(name: str) -> list[str]:
-    """Names in `transformers` of one of our tensors; several where ours is a concatenation along rows.
+    """The names that `transformers` gives to a tensor of ours; several if ours is a concatenation along rows.
 
     >>> _theirs("blocks.0.qkv.bias")[0], _theirs("norm.weight")
     ('model.layers.0.self_attn.q_proj.bias', ['model.norm.weight'])

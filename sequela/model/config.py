@@ -1,4 +1,4 @@
-"""The shape of a decoder: three published families, one dial."""
+"""The shape of a decoder: three published families, sized by depth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Shape:
 
     @staticmethod
     def of_depth(depth: int, context: int = 1024) -> Shape:
-        """The one dial: 64 wide for each layer."""
+        """A shape whose width is 64 times its depth."""
         return Shape(depth, 64 * depth, context)
 
 
@@ -41,8 +41,8 @@ SHAPES = {
 class ModelConfig:
     """A pre-norm decoder with RMSNorm, SwiGLU and rotary positions.
 
-    The families differ in two places: Qwen2 has a bias on queries, keys and values; Qwen3 normalizes queries and keys
-    per head; Llama has neither.
+    The families differ in two ways: Qwen2 has a bias on queries, keys, and values; Qwen3 normalizes queries and keys
+    per head; Llama does neither.
     """
 
     vocab_size: int
@@ -57,8 +57,8 @@ class ModelConfig:
     norm_epsilon: float = 1e-6
     tied_embeddings: bool = True
     context: int = 1024
-    vocabulary: str = ""  # hash of the tokens it was trained on; empty for the models of others
-    time: str = "intervals"  # rotary: positions tell the time that passed, so they have to be given
+    vocabulary: str = ""  # hash of the tokens it was trained on; empty for models from elsewhere
+    time: str = "intervals"  # "rotary": positions carry elapsed time, so they must be given
 
     def __post_init__(self) -> None:
         if self.family not in ARCHITECTURES:
@@ -73,19 +73,19 @@ class ModelConfig:
 
     @staticmethod
     def of_depth(depth: int, vocab_size: int, context: int) -> ModelConfig:
-        """The one dial: `depth` layers, 64 * depth wide, the rest as `of_shape`."""
+        """`depth` layers, 64 * depth wide, the rest as in `of_shape`."""
         return ModelConfig.of_shape(Shape.of_depth(depth, context), vocab_size)
 
     @staticmethod
     def named(name: str, vocab_size: int) -> ModelConfig:
-        """A model of `SHAPES`: nano, demo, comet-s, comet-m or comet-l."""
+        """A model of `SHAPES`: nano, demo, comet-s, comet-m, or comet-l."""
         return ModelConfig.of_shape(SHAPES[name], vocab_size)
 
     @staticmethod
     def of_shape(shape: Shape, vocab_size: int) -> ModelConfig:
-        """SwiGLU four times the width (CoMET's ratio), plain attention with as many heads as fit.
+        """Feed-forward layers four times as wide (CoMET's ratio), and as many heads as fit, each with its own keys.
 
-        Heads have 32 dimensions below a width of 512, so that small models still have several, and 64 from there on.
+        Heads have 64 dimensions, or 32 below a width of 512, so that small models still have several.
         """
         head_dim = 32 if shape.width < 512 else 64
         heads = max(1, shape.width // head_dim)
@@ -96,7 +96,7 @@ class ModelConfig:
 
     @property
     def parameters(self) -> int:
-        """Number of weights, embeddings counted once when tied."""
+        """Number of weights, counting tied embeddings once."""
         width, inner, narrow = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = 2 * width * inner + 2 * width * narrow
         attention += (inner + 2 * narrow) * (self.family == "qwen2") + 2 * self.head_dim * (
@@ -122,13 +122,13 @@ class ModelConfig:
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tied_embeddings,
             "max_position_embeddings": self.context,
-            "attention_bias": False,  # of Qwen3 and Llama; the bias of Qwen2 is built in
+            "attention_bias": False,  # for Qwen3 and Llama; the bias of Qwen2 is built in
             "use_sliding_window": False,
             "dtype": "float32",
             "pad_token_id": 0,
             "bos_token_id": 1,
             "eos_token_id": None,
-            "sequela_vocabulary": self.vocabulary,  # carried along, not used, by transformers; so is the next
+            "sequela_vocabulary": self.vocabulary,  # kept but not used by transformers; so is the next
             "sequela_time": self.time,
         }
         (folder / FILE).write_text(json.dumps(body, indent=1))
@@ -137,7 +137,7 @@ class ModelConfig:
     def load(folder: Path) -> ModelConfig:
         """Read a `config.json` of ours or of `transformers`.
 
-        Raises InputError for a missing or damaged file, and for a model that this decoder would compute wrongly.
+        Raises InputError if the file is missing or damaged, or if this decoder cannot compute the model.
         """
         path = Path(folder) / FILE
         try:
@@ -155,16 +155,16 @@ class ModelConfig:
             **(body.get("rope_scaling") or {}),
             "rope_theta": body.get("rope_theta"),
         }
-        odd = {
+        unsupported = {
             "rope scaling": rope.get("rope_type", rope.get("type", "default")) not in (None, "default"),
             "sliding-window attention": bool(body.get("use_sliding_window")),
             "attention or MLP bias": bool(body.get("attention_bias") or body.get("mlp_bias")),
             f"activation {body.get('hidden_act')!r}": body.get("hidden_act", "silu") != "silu",
         }
-        if any(odd.values()):
-            what = ", ".join(name for name, found in odd.items() if found)
+        if any(unsupported.values()):
+            listed = ", ".join(name for name, present in unsupported.items() if present)
             raise InputError(
-                f"{path} asks for {what}, which Sequela does not compute: choose another checkpoint."
+                f"{path} asks for {listed}, which Sequela does not support: choose another checkpoint."
             )
         try:
             heads = body["num_attention_heads"]

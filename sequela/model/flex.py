@@ -15,10 +15,10 @@ BLOCK = 128
 
 
 class Flex:
-    """Each segment of packed rows alone, as an attention strategy.
+    """Attention within each segment of packed rows.
 
-    Which blocks of keys a block of queries sees follows from where the segments start, so it is worked out beside the
-    GPU, without asking for every pair of positions.
+    Which blocks of keys a block of queries sees follows from where the segments start, so it is computed on the CPU,
+    without looking at every pair of positions.
     """
 
     def __init__(self, segments: np.ndarray, device: torch.device | str):
@@ -27,7 +27,7 @@ class Flex:
         self.on_gpu = torch.device(device).type == "cuda"
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # else it is part of a compiled block, or of a test
+        # otherwise it is part of a compiled block, or of a test
         alone = self.on_gpu and not torch.compiler.is_compiling()
         attend = _compiled() if alone else flex_attention
         return attend(q, k, v, block_mask=self.mask, enable_gqa=q.shape[1] != k.shape[1])
@@ -39,18 +39,18 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def block_mask(segments: np.ndarray, device: torch.device | str) -> BlockMask:
-    """Which blocks see which: none, every pair of them, or the pairs of one segment in their order."""
+    """Which blocks of queries see which blocks of keys: entirely, partly, or not at all."""
     length = segments.shape[1]
-    place = np.arange(length)
+    position = np.arange(length)
     new = np.diff(segments, axis=1, prepend=segments[:, :1] - 1) != 0
     start = np.maximum.accumulate(
-        np.where(new, place, 0), axis=1
+        np.where(new, position, 0), axis=1
     )  # where the segment of each position starts
     blocks = -(-length // BLOCK)
-    first, last = place[::BLOCK], np.minimum(place[::BLOCK] + BLOCK, length) - 1
+    first, last = position[::BLOCK], np.minimum(position[::BLOCK] + BLOCK, length) - 1
     number = np.arange(blocks)
     below = number[:, None] > number
-    # the earliest key that any query of the block sees, and the earliest that all of them see
+    # the earliest key that any query of the block sees, and the earliest that all of its queries see
     seen = below & (last >= start[:, first][..., None])
     full = below & (first >= start[:, last][..., None])
     partial = (seen & ~full) | (number[:, None] == number)
@@ -66,7 +66,7 @@ def block_mask(segments: np.ndarray, device: torch.device | str) -> BlockMask:
 
 
 def _listed(which: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys each block of queries has, [B, 1, Q], and which, [B, 1, Q, K], the rest behind them."""
+    """How many blocks of keys each block of queries sees, [B, 1, Q], and which, [B, 1, Q, K], followed by the rest."""
     count = which.sum(-1, dtype=np.int32)
     index = np.argsort(~which, axis=-1, kind="stable").astype(np.int32)
     return tuple(torch.from_numpy(x)[:, None].to(device) for x in (count, index))

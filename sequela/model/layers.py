@@ -26,7 +26,7 @@ class RMSNorm(nn.Module):
 
 
 def computed_in(x: Tensor) -> torch.dtype:
-    """The type of what the next matrix product takes: lower than that of the stream under autocast."""
+    """The type of the next matrix product's input: under autocast lower than that of the residual stream."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -34,7 +34,7 @@ def computed_in(x: Tensor) -> torch.dtype:
 def rotary(
     positions_BT: Int[Tensor, "B T"], head_dim: int, theta: float
 ) -> tuple[Float[Tensor, "B 1 T D"], Float[Tensor, "B 1 T D"]]:
-    """Cosine and sine of each position's rotation angles (RoPE, arXiv 2104.09864), halves laid side by side."""
+    """Cosine and sine of each position's rotation angles (RoPE, arXiv 2104.09864), the two halves concatenated."""
     pair = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32)
     angle = positions_BT[:, None, :, None].float() * theta ** (-pair / head_dim)
     angle = torch.cat([angle, angle], -1)
@@ -47,7 +47,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Rotate(torch.autograd.Function):
-    """The backward pass turns the gradient back by the same angles: nothing but the angles is kept."""
+    """The backward pass rotates the gradient back by the same angles, so only the angles are kept."""
 
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Halves(nn.Linear):
-    """Two products with the halves of one matrix: each result is contiguous, and so are the gradients."""
+    """Two products with the halves of one matrix, so that results and gradients are contiguous."""
 
     def forward(self, x: Float[Tensor, "... C"]) -> tuple[Float[Tensor, "... F"], Float[Tensor, "... F"]]:
         first, second = (F.linear(x, half) for half in self.weight.chunk(2))
@@ -79,10 +79,10 @@ class Halves(nn.Linear):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and SwiGLU, each added to the stream.
+    """Pre-norm attention and SwiGLU, each added to the residual stream.
 
-    Queries, keys and values are one matrix, gate and up another: fewer, wider products. `checkpoint` takes them apart
-    into the names of `transformers`.
+    Queries, keys, and values share one matrix, gate and up another: fewer, wider products. `checkpoint` splits them
+    into the tensors of `transformers`.
     """
 
     def __init__(self, config: ModelConfig, layer: int):

@@ -1,4 +1,4 @@
-"""In which numbers a run computes: fp32, or bf16 for the matrix products."""
+"""Precision of a computation: fp32, or bf16 for matrix products."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,22 +7,22 @@ import torch
 from sequela.errors import InputError
 
 LEAST_WIDTH = 256
-"""Below it a run takes minutes, and in fp32 what comes out hardly depends on the processor."""
+"""Smaller models take minutes anyway, and in fp32 their results hardly depend on the processor."""
 
 
-def choose(asked: str, device: torch.device | str, width: int) -> str:
-    """bf16 or fp32. "auto" is bf16 where the processor multiplies it natively and, on a CPU, the model is not small.
+def choose(setting: str, device: torch.device | str, width: int) -> str:
+    """bf16 or fp32. "auto" is bf16 if the processor multiplies it natively and, on a CPU, the model is not small.
 
-    It is a rule and no measurement, so that a run that is taken up again chooses as before.
+    A rule rather than a measurement, so that a resumed run chooses as before.
 
     Raises:
-        InputError: bf16 is asked for where the processor has no bf16 products: they would take many times as long.
+        InputError: for bf16 on a processor without bf16 products, where it would take many times as long.
     """
-    if asked == "fp32" or (asked == "auto" and _on_cpu(device) and width < LEAST_WIDTH):
+    if setting == "fp32" or (setting == "auto" and _on_cpu(device) and width < LEAST_WIDTH):
         return "fp32"
     if has_bf16(device):
         return "bf16"
-    if asked == "bf16":
+    if setting == "bf16":
         raise InputError("This processor has no bf16 matrix products: set `precision` to fp32 or auto.")
     return "fp32"
 
@@ -36,7 +36,7 @@ def has_bf16(device: torch.device | str) -> bool:
 
 
 def computed_in(precision: str, device: torch.device | str) -> AbstractContextManager:
-    """Around a forward pass: products and attention in bf16, norms, sums and the stream of the blocks in fp32."""
+    """For a forward pass: products and attention in bf16; norms, sums, and the residual stream in fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16)

@@ -1,8 +1,8 @@
-"""A decoder made ready to be asked only: its matrices in the form that the processor multiplies fastest.
+"""Inference-only decoders, their matrices laid out as the processor multiplies them fastest.
 
-On CPUs oneDNN lays a matrix out anew in each product, which for few rows takes as long as the product itself. Here that
-is done once. The layout is also what makes the result for a row independent of the rows beside it (see
-`sequela.rollout.engine.engine`), where PyTorch's own product of few rows would choose another kernel.
+On CPUs oneDNN reorders a matrix for each product, which for few rows takes as long as the product itself. Here that is
+done once. The layout also makes the result for a row independent of the rows beside it (see
+`sequela.rollout.engine.engine`), where PyTorch's own product would choose another kernel for few rows.
 """
 
 import copy
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from sequela.model.decoder import Decoder
 from sequela.model.layers import Halves
 
-EXAMPLE_ROWS = 64  # for which the layout is chosen; any number of rows may come
+EXAMPLE_ROWS = 64  # the layout is chosen for these; any number of rows works
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` with its matrix laid out once. Input and output are of the matrix's type."""
+    """`nn.Linear` with its matrix laid out once. Input and output have the matrix's type."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
@@ -42,8 +42,8 @@ class PackedHalves(nn.Module):
 def packed(model: Decoder, precision: str = "fp32") -> Decoder:
     """A copy of `model` for forward passes only, whose blocks multiply in `precision` ("fp32" or "bf16").
 
-    Embedding and norms are shared with `model`, and the head is of fp32. Where the processor or PyTorch has no such
-    layout, the copy multiplies as usual.
+    Embedding and norms are shared with `model`, and the head is fp32. Where PyTorch has no such layout, the copy
+    multiplies as usual.
     """
     low = copy.copy(model)
     low._modules = {**model._modules, "blocks": copy.deepcopy(model.blocks)}

@@ -1,11 +1,11 @@
-"""Exact attention of packed rows by dense products over tiles: the fastest way on a CPU.
+"""Exact attention of packed rows by dense products over tiles: the fastest strategy on a CPU.
 
 Shape letters: B rows, T positions, H heads, D head dimension.
 
-A tile is a stretch of queries and the keys that they may see. Long segments are cut into tiles of at most `QUERIES`
-queries, which see their segment up to their own end; neighbouring short segments share a tile under a mask. So no
-token is copied or padded, little that is masked out is computed, and every product is large enough for a CPU.
-Measured against PyTorch's flash attention in docs/records/training.md.
+A tile is a run of consecutive queries and the keys they may see. Long segments are cut into tiles of at most `QUERIES`
+queries, which see their segment up to their own end; adjacent short segments share a tile under a mask. So no token is
+copied or padded, little is computed only to be masked out, and every product is large enough for a CPU. Measured
+against PyTorch's flash attention in docs/records/training.md.
 """
 
 from dataclasses import dataclass, replace
@@ -17,14 +17,14 @@ from torch import Tensor
 
 QUERIES = 192
 KEPT_BYTES = 2**26
-"""Below this many, the probabilities of a layer are kept for the backward pass, else computed again."""
+"""The probabilities of a layer are kept for the backward pass if they take no more, else recomputed."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Queries `queries` see keys `keys`, which end where they end, under `mask`; both count along the flattened rows.
+    """Queries see keys under a mask; both are slices of the flattened rows with the same end.
 
-    `mask` is [n, n] over the n queries and the last n keys, 0 or -inf, and holds for all that a query must not see.
+    `mask` is [n, n] over the n queries and the last n keys, 0 or -inf.
     """
 
     queries: slice
@@ -33,19 +33,19 @@ class Tile:
 
     @property
     def area(self) -> int:
-        """How many pairs are computed."""
+        """Number of pairs computed."""
         return (self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start)
 
 
 class Tiled:
-    """Each segment of packed rows alone, tile by tile, as an attention strategy."""
+    """Attention within each segment of packed rows, tile by tile."""
 
     def __init__(self, segments: np.ndarray, queries: int = QUERIES):
         """`segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding."""
         causal = torch.full((queries, queries), -torch.inf).triu_(1)
         tiles = [
             Tile(slice(start, stop), slice(first, stop), _mask(inside, causal))
-            for first, start, stop, inside in _cut(*_stretches(segments), queries)
+            for first, start, stop, inside in _cut(*_segments(segments), queries)
         ]
         self.tiles = {torch.float32: tiles}
         self.all_real = bool((segments >= 0).all())
@@ -58,12 +58,12 @@ class Tiled:
             self.tiles[q.dtype] = [
                 replace(tile, mask=tile.mask.to(q.dtype)) for tile in self.tiles[torch.float32]
             ]
-        flat = (x.transpose(0, 1).flatten(1, 2) for x in (q, k, v))  # views, where there is one row
+        flat = (x.transpose(0, 1).flatten(1, 2) for x in (q, k, v))  # views if there is one row
         seen = _Attend.apply(*flat, self.tiles[q.dtype], self.all_real)
         return seen.unflatten(1, (rows, length)).transpose(0, 1)
 
 
-def _stretches(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _segments(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Start and length of each segment of the flattened rows."""
     new = np.flatnonzero(np.diff(segments, axis=1, prepend=segments[:, :1] - 1).ravel())
     length = np.diff(np.append(new, segments.size))
@@ -126,14 +126,14 @@ class _Attend(torch.autograd.Function):
             of_v[:, tile.keys].baddbmm_(p.mT, g)
             of_p = torch.bmm(g, v.mT)
             of_s = torch._softmax_backward_data(of_p, p, -1, of_p.dtype)
-            own = of_q[:, tile.queries]
-            torch.baddbmm(own, of_s, k, beta=0, alpha=scale, out=own)
+            of_queries = of_q[:, tile.queries]
+            torch.baddbmm(of_queries, of_s, k, beta=0, alpha=scale, out=of_queries)
             of_k[:, tile.keys].baddbmm_(of_s.mT, q, alpha=scale)
         return of_q, of_k, of_v, None, None
 
 
 def _probabilities(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """What each query of a tile makes of each of its keys, [H, queries, keys]."""
+    """The attention probabilities of a tile, [H, queries, keys]."""
     scores = q.new_empty(len(q), q.shape[1], k.shape[1])
     torch.baddbmm(scores, q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5, out=scores)
     scores[..., -len(mask) :].add_(mask)
@@ -141,7 +141,7 @@ def _probabilities(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
 
 
 def _like(x: Tensor, zeros: bool = True) -> Tensor:
-    """[H, T, D], laid out so that the heads of a position lie side by side, as the next product reads them."""
+    """[H, T, D] with the heads of a position adjacent in memory, as the next product reads them."""
     heads, length, dim = x.shape
     make = x.new_zeros if zeros else x.new_empty
     return make(length, heads, dim).transpose(0, 1)

@@ -192,7 +192,7 @@ def _plain_errors() -> Generator[None]:
 def _hashes(folder: Path, group: ProcessGroup) -> dict[str, str]:
     """SHA-256 of every file; each rank hashes its share."""
     files = sorted(folder.iterdir())
-    parts = group.all_gather({file.name: _hash(file) for file in files[group.rank :: group.size]})
+    parts = group.collect({file.name: _hash(file) for file in files[group.rank :: group.size]})
     return {name: digest for part in parts for name, digest in part.items()}
 
 

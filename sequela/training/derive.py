@@ -1,10 +1,10 @@
-"""The one dial: from a depth or a preset to every size, rate and length of a run, each with what it follows from.
+"""Derives every size, rate, and length of a run from a depth or a preset, and says where each comes from.
 
-A setting that is given is kept; the others are derived from it. Model sizes follow from the width. The length is what
-CoMET found optimal, 1,000 tokens a parameter, as far as the corpus goes in four passes. Batch and learning rates follow
-from the compute, C FLOPs: B = 0.292 C^0.3271 tokens and 0.3118 C^-0.125 (DeepSeek LLM, arXiv 2401.02954, figure 3),
-the rates times sqrt(batch / B) where the batch is another. Muon's updates are scaled to AdamW's, so both take the same
-rate. How near the optimum this is: docs/records/optimizer.md.
+Settings that are given are kept; the others follow. Model sizes follow from the width. The length is what CoMET found
+optimal, 1,000 tokens per parameter, but at most four passes over the corpus. Batch and learning rates follow from the
+compute, C FLOPs: B = 0.292 C^0.3271 tokens and 0.3118 C^-0.125 (DeepSeek LLM, arXiv 2401.02954, figure 3); for another
+batch, the rates times sqrt(batch / B). Muon's updates are scaled to AdamW's, so both use the same rate. How near the
+optimum this is: docs/records/optimizer.md.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from sequela.model.config import SHAPES, ModelConfig, Shape
 from sequela.training.settings import TrainSettings
 
 DEPTH = 2
-ROW_TOKENS = 4096  # that are passed at a time: longer rows gain nothing on a CPU
+ROW_TOKENS = 4096  # of one pass: longer rows gain nothing on a CPU
 TOKENS_PER_PARAMETER = 1000  # CoMET's optimum (arXiv 2508.12104)
-EPOCHS = 4  # as many passes are worth nearly as much as new data (Muennighoff et al., arXiv 2305.16264)
+EPOCHS = 4  # up to here repeated data are worth nearly as much as new data (Muennighoff et al., arXiv 2305.16264)
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run with nothing left open.
+    """Settings with nothing left open.
 
     Attributes:
-        settings: context, row_tokens, batch_tokens (whole rows), tokens (a whole number), learning_rate and matrix_rate
-            are filled; epochs and tokens_per_parameter are None, as tokens say it.
+        settings: context, row_tokens, batch_tokens (whole rows), tokens (a whole number), learning_rate, and
+            matrix_rate are filled in; epochs and tokens_per_parameter are None, because tokens replace them.
         model: the shape.
-        origins: for each value that can be derived what it comes from: "given", "preset comet-s", "from 3.1e13 FLOPs".
+        origins: where each value that can be derived comes from: "given", "preset comet-s", "from 3.1e13 FLOPs".
     """
 
     settings: TrainSettings
@@ -52,7 +52,7 @@ class Resolved:
         return {name: {"value": value, "from": self.origins[name]} for name, value in self.values.items()}
 
     def lines(self) -> list[str]:
-        """A line for each value, for people.
+        """One readable line per value.
 
         >>> print(resolve(TrainSettings(preset="comet-s", tokens=62e9), 7105, 10**11).lines()[0])
         layers          6               preset comet-s
@@ -65,14 +65,14 @@ class Resolved:
 
 
 def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Resolved:
-    """Fill what `settings` leaves open.
+    """Fill in what `settings` leaves open.
 
     Args:
         vocabulary: number of tokens in the vocabulary.
         corpus_tokens: tokens of the training patients, cut into windows of `context_of(settings)`.
 
     Raises:
-        InputError: where the sizes that are given do not fit each other.
+        InputError: if the given sizes do not fit each other.
     """
     choices = _Choices(settings)
     model = _shape(choices, vocabulary)
@@ -81,16 +81,16 @@ def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Res
     compute = 3 * flops.products(model, tokens, pairs=0, predicted=tokens)
     best = 0.292 * compute**0.3271
     from_compute = f"from {compute:.1e} FLOPs (without attention)"
-    asked = choices.of("batch_tokens", max(model.context, 2 ** round(math.log2(best))), from_compute)
-    passes = math.ceil(asked / max(ROW_TOKENS, model.context))
-    row = choices.of("row_tokens", max(model.context, asked // passes), "from context and batch")
+    wanted = choices.of("batch_tokens", max(model.context, 2 ** round(math.log2(best))), from_compute)
+    passes = math.ceil(wanted / max(ROW_TOKENS, model.context))
+    row = choices.of("row_tokens", max(model.context, wanted // passes), "from context and batch")
     if row < model.context:
         raise InputError(
-            f"row_tokens is {row}, but a window of {model.context} tokens has to fit in: raise it."
+            f"row_tokens is {row}, but a window of {model.context} tokens has to fit into a row: raise it."
         )
-    batch = row * max(1, round(asked / row))
+    batch = row * max(1, round(wanted / row))
     if settings.batch_tokens not in (None, batch):
-        choices.origins["batch_tokens"] = f"{asked:,} given, in whole rows"
+        choices.origins["batch_tokens"] = f"{wanted:,} given, in whole rows"
     rate = 0.3118 * compute**-0.125 * math.sqrt(batch / best)
     from_batch = f"{from_compute} and the batch"
     filled = replace(
@@ -102,12 +102,12 @@ def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Res
 
 
 def context_of(settings: TrainSettings) -> int:
-    """The context of a run, which needs no corpus to be known."""
+    """The context of a run, which does not depend on the corpus."""
     return settings.context or _named(settings)[0].context
 
 
 class _Choices:
-    """Takes the given value of a setting or else the derived one, and keeps its origin."""
+    """Takes the given value of a setting, else the derived one, and records its origin."""
 
     def __init__(self, settings: TrainSettings):
         self.settings = settings
@@ -120,7 +120,7 @@ class _Choices:
 
 
 def _named(settings: TrainSettings) -> tuple[Shape, str]:
-    """The shape that the preset or the dial asks for, and which of them it was."""
+    """The shape that a preset or a depth asks for, and which of them it was."""
     if settings.preset is not None:
         return SHAPES[settings.preset], f"preset {settings.preset}"
     if settings.depth is not None:
@@ -146,14 +146,14 @@ def _shape(choices: _Choices, vocabulary: int) -> ModelConfig:
 
 
 def _tokens(settings: TrainSettings, parameters: int, corpus: int) -> tuple[int, str]:
-    """How many tokens the run takes, and why so many."""
+    """How many tokens the run takes, and why."""
     if settings.tokens is not None:
         return max(1, round(settings.tokens)), "given"
     if settings.epochs is not None:
         return max(1, math.ceil(settings.epochs * corpus)), f"{settings.epochs:g} epochs, given"
     if settings.tokens_per_parameter is not None:
-        asked = settings.tokens_per_parameter
-        return max(1, round(asked * parameters)), f"{asked:g} for each of {parameters:,} parameters, given"
+        wanted = settings.tokens_per_parameter
+        return max(1, round(wanted * parameters)), f"{wanted:g} for each of {parameters:,} parameters, given"
     enough = TOKENS_PER_PARAMETER * parameters
     if enough <= EPOCHS * corpus:
         return enough, f"{TOKENS_PER_PARAMETER:,} for each of {parameters:,} parameters"

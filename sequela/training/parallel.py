@@ -87,7 +87,7 @@ class ProcessGroup:
         dist.broadcast_object_list(shared, 0)
         return shared[0]
 
-    def all_gather(self, value: Value) -> list[Value]:
+    def collect(self, value: Value) -> list[Value]:
         """The values of all ranks, in rank order."""
         if self.size == 1:
             return [value]

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: what model FLOPs utilisation is a share of."""
+"""How fast this machine multiplies matrices: the denominator of model FLOPs utilization."""
 
 import math
 import time
@@ -20,7 +20,7 @@ def measured_peak(
     seconds: float = 0.3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """FLOP/s of the fastest of the two products of this model's feed-forward layers, the largest that it computes.
+    """FLOP/s of the faster of the two products in this model's feed-forward layers, its largest.
 
     Each is repeated for half of `seconds`, and its best time counts. `precision` is fp32 or bf16.
     """
@@ -45,7 +45,7 @@ def _speed(
     weight = torch.randn(columns_out, columns_in, generator=random).to(device, kind)
     out = torch.empty(ROW_TOKENS, columns_out, device=device, dtype=kind)
     on_gpu = device.type == "cuda"
-    times = 50 if on_gpu else 1  # a single product there takes no longer than to launch it
+    times = 50 if on_gpu else 1  # a single product takes no longer than its launch
     best, until = math.inf, clock() + seconds
     while clock() < until or best == math.inf:
         started = clock()

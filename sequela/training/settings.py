@@ -1,4 +1,4 @@
-"""The choices of a training run, saved with every checkpoint."""
+"""Settings of a training run, saved with every checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_token
 LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks"), 0)
 LEAST |= dict.fromkeys(("final_rate", "second_moment", "warmup", "weight_decay"), 0)
 BELOW_ONE = ("second_moment", "warmup")
-# Of each group at most one is given
+# At most one of each group may be given
 EITHER = (("preset", "depth"), ("epochs", "tokens", "tokens_per_parameter"))
 ABOVE_ZERO = (
     "epochs",
@@ -35,76 +35,76 @@ ABOVE_ZERO = (
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a decoder is pretrained. What is None follows from the rest (`sequela.training.derive`)."""
+    """How a decoder is trained. Settings that are None follow from the others (`sequela.training.derive`)."""
 
     preset: str | None = None
-    """A named size: nano, demo, comet-s (62 M parameters), comet-m (119 M) or comet-l (1.1 B)."""
+    """A named size: nano, demo, comet-s (62 M parameters), comet-m (119 M), or comet-l (1.1 B)."""
     depth: int | None = None
-    """The one dial, 2 unless given: number of layers; width is 64 times as much, and the rest follows."""
+    """Number of layers, 2 by default, from which everything else follows: the width is 64 times as large."""
     layers: int | None = None
-    """Number of layers, if another than the dial's."""
+    """Number of layers, if it should not set the width too."""
     width: int | None = None
     """Width of the hidden states."""
     heads: int | None = None
     """Number of attention heads."""
     kv_heads: int | None = None
-    """Number of key-value heads, which groups of heads share."""
+    """Number of key-value heads, each shared by a group of heads."""
     head_dim: int | None = None
-    """Dimensions of a head."""
+    """Dimensions per head."""
     intermediate: int | None = None
-    """Width inside the feed-forward layers."""
+    """Inner width of the feed-forward layers."""
     family: str = "qwen2"
-    """qwen2, qwen3 or llama."""
+    """qwen2, qwen3, or llama."""
     rope_theta: float = 10000.0
-    """Base of the rotary positions."""
+    """Base of the rotary position embedding."""
     tied: bool = True
-    """One matrix for the embedding and the head."""
+    """Use one matrix for the embedding and the output head."""
     context: int | None = None
-    """At most so many tokens are seen at once; longer patients are cut into windows."""
+    """Tokens that the model sees at once; longer patients are cut into windows."""
     row_tokens: int | None = None
-    """Tokens of whole windows in one pass; a step takes as many passes as it needs."""
+    """Tokens per forward pass; a step takes as many passes as it needs."""
     batch_tokens: int | None = None
-    """Tokens per optimizer step, rounded to whole rows."""
+    """Tokens per optimizer step, rounded to whole passes."""
     epochs: float | None = None
     """Passes over the training patients."""
     tokens: float | None = None
-    """Tokens to train on, instead of epochs."""
+    """Number of training tokens, instead of epochs."""
     tokens_per_parameter: float | None = None
-    """Tokens to train on for each parameter, instead of epochs."""
+    """Number of training tokens per parameter, instead of epochs."""
     optimizer: str = "muon"
-    """muon (for the matrices inside the blocks; AdamW for the rest) or adamw (for all)."""
+    """muon (for matrices inside the blocks, AdamW for the rest) or adamw (for everything)."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW."""
     matrix_rate: float | None = None
     """Peak learning rate of Muon."""
     final_rate: float = 0.0
-    """Share of the peak at which the cosine ends. CoMET ends at 0.1, which moves the hazards of rare events."""
+    """Final learning rate as a share of the peak. CoMET ends at 0.1, which biases the hazards of rare events."""
     second_moment: float = 0.999
-    """AdamW's beta 2. A shorter memory, such as 0.95, lowers the hazards of rare events a little."""
+    """AdamW's beta 2. A shorter memory, such as 0.95, lowers the hazards of rare events slightly."""
     warmup: float = 0.05
-    """Share of the tokens with a rising learning rate."""
+    """Share of the tokens over which the learning rate warms up."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of the matrices inside the blocks."""
+    """Decoupled weight decay of matrices inside the blocks."""
     clip: float = 1.0
-    """Largest gradient norm."""
+    """Maximum gradient norm."""
     seed: int = 0
-    """Seed of the weights and of the order of patients."""
+    """Seed for initial weights and the order of patients."""
     precision: str = "auto"
-    """bf16 (weights, gradients and sums stay fp32), fp32, or auto: what is faster on this hardware at this width."""
+    """bf16 (weights, gradients, and sums stay fp32), fp32, or auto: the faster one on this hardware at this width."""
     parallel: str | None = None
-    """Under torchrun: ddp (each process holds all weights; the default there) or fsdp (each holds a share)."""
+    """Under torchrun: ddp (each process holds all weights; the default) or fsdp (each holds a shard)."""
     checkpoint_minutes: float = 5.0
-    """How often the run is saved, so that it can go on after an interruption."""
+    """Minutes between checkpoints, from which an interrupted run continues."""
     checks: int = 10
-    """How often some of the tuning patients are scored on the way."""
+    """How many times to score a sample of tuning patients during training."""
     log: str = "none"
-    """Also write metrics for tensorboard or mlflow, into OUT-log, without a server."""
+    """Also write metrics for tensorboard or mlflow into OUT-log; no server needed."""
     ignore_spikes: bool = False
-    """Go on when the loss jumps or rises."""
+    """Continue when the loss jumps or rises."""
 
     @property
     def of_result(self) -> dict[str, object]:
-        """The settings that decide what comes out, not how one gets there."""
+        """The settings that determine the result, without those that only determine how it is reached."""
         return {name: value for name, value in asdict(self).items() if name not in HOW}
 
     def __post_init__(self) -> None:

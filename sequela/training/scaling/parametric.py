@@ -1,9 +1,9 @@
 """Chinchilla's law of the loss, L(N, D) = E + A / N^alpha + B / D^beta, fitted to all runs at once.
 
-Approach 3 of arXiv 2203.15556 (Huber loss on ln L), with what arXiv 2404.10102 mends: the sum of the losses and not
-their mean, so that the search does not stop early, and intervals as wide as the runs warrant. Starts come from a grid
-of exponents; for each of them E, A and B are a linear problem. Repeated tokens count for less, by the law of
-arXiv 2305.16264.
+Approach 3 of arXiv 2203.15556 (Huber loss on ln L) with the corrections of arXiv 2404.10102: the sum of the losses
+rather than their mean, so that the search does not stop early, and intervals as wide as the runs warrant. Starting
+points come from a grid of exponents, for each of which E, A, and B are a linear problem. Repeated tokens are discounted
+by the law of arXiv 2305.16264.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sequela.training.scaling.plan import MOST_EPOCHS
 from sequela.training.scaling.runs import FinishedRun, Interval, usable
 
 DELTA = 1e-3  # of Huber's loss, in ln L; both papers
-TUNING = 1.345  # delta over the spread of the runs, where that is more: 95 % efficiency under normal noise
+TUNING = 1.345  # delta over the spread of the runs, if that is larger: 95 % efficiency under normal noise
 MAD = 1.4826  # standard deviation over median absolute deviation, of a normal
-WORTH = 15.39  # epochs of repeats after which 63 % of what repeating can bring is had (2305.16264, section 5)
+WORTH = 15.39  # epochs of repeats after which 63 % of their possible benefit is reached (2305.16264, section 5)
 STARTS = (0.1, 0.2, 0.35, 0.5, 0.8, 1.2)  # of alpha and of beta
 STEPS = 300
 TOLERANCE = 1e-10  # of the objective, relative
@@ -32,7 +32,7 @@ LOWEST_FLOOR = -10.0  # ln of E over the lowest loss: no floor at all
 
 
 def effective(tokens: np.ndarray | float, unique_tokens: np.ndarray | float) -> np.ndarray:
-    """What `tokens` are worth in new ones when a corpus of `unique_tokens` is repeated (2305.16264, equation 5).
+    """The number of new tokens that `tokens` from a repeated corpus of `unique_tokens` are worth (2305.16264, eq. 5).
 
     >>> [round(float(effective(epochs * 1e6, 1e6)) / 1e6, 2) for epochs in (0.5, 1, 4, 40)]
     [0.5, 1.0, 3.73, 15.17]
@@ -51,7 +51,7 @@ class Law:
     Attributes:
         floor_R, scale_n_R, alpha_R, scale_d_R, beta_R: E, ln A, alpha, ln B, beta.
         residual_N: ln L of each run less that of the law.
-        spread: of a run around the law, in ln L: the standard deviation, with the five numbers fitted taken off.
+        spread: standard deviation of runs around the law, in ln L, corrected for the five fitted numbers.
     """
 
     floor_R: np.ndarray
@@ -64,7 +64,7 @@ class Law:
     notes: tuple[str, ...]
 
     def loss(self, parameters: np.ndarray | float, tokens: np.ndarray | float) -> np.ndarray:
-        """[..., R]: the loss of runs [...] by the fit and by each draw. `tokens` are effective ones."""
+        """The loss [..., R] of runs [...] by the fit and by each draw. `tokens` are effective tokens."""
         log_n = np.log(np.asarray(parameters, float))[..., None]
         log_d = np.log(np.asarray(tokens, float))[..., None]
         size = np.exp(self.scale_n_R - self.alpha_R * log_n)
@@ -72,7 +72,7 @@ class Law:
 
     @property
     def parameters_exponent(self) -> Interval:
-        """a of N_opt ~ C^a, beta / (alpha + beta), where FLOPs are proportional to N D."""
+        """a of N_opt ~ C^a, beta / (alpha + beta), if FLOPs are proportional to N D."""
         return Interval.of(self.beta_R / (self.alpha_R + self.beta_R))
 
     @property
@@ -82,7 +82,7 @@ class Law:
 
     @property
     def loss_exponent(self) -> Interval:
-        """Of the reducible loss along the optimum, -alpha beta / (alpha + beta)."""
+        """The exponent of the reducible loss along the optimum, -alpha beta / (alpha + beta)."""
         return Interval.of(-self.alpha_R * self.beta_R / (self.alpha_R + self.beta_R))
 
     def as_dict(self) -> dict[str, object]:
@@ -94,8 +94,8 @@ class Law:
             "parameters_exponent": self.parameters_exponent, "tokens_exponent": self.tokens_exponent,
             "loss_exponent": self.loss_exponent,
         }  # fmt: skip
-        known = {name: value.as_dict() for name, value in values.items()}
-        return {**known, "spread": self.spread, "runs": len(self.residual_N), "notes": list(self.notes)}
+        body = {name: value.as_dict() for name, value in values.items()}
+        return {**body, "spread": self.spread, "runs": len(self.residual_N), "notes": list(self.notes)}
 
 
 def fit(
@@ -130,8 +130,8 @@ def fit(
                 f"The law L(N, D) needs {least} {what} or more, the study has {count}: "
                 f"add budgets or sizes. {' '.join(notes)}"
             )
-    centre_n, centre_d = np.log(n).mean(), np.log(d).mean()
-    x = np.log(n) - centre_n, np.log(d) - centre_d
+    center_n, center_d = np.log(n).mean(), np.log(d).mean()
+    x = np.log(n) - center_n, np.log(d) - center_d
     spare = len(y) - 5
     best = _best(_starts(*x, y), *x, y, delta or DELTA)
     if delta is None:
@@ -146,13 +146,13 @@ def fit(
     e, p, alpha, q, beta = np.concatenate([best, draws]).T
     notes += _doubts(best[0], y)
     return Law(
-        np.exp(e), p + alpha * centre_n, alpha, q + beta * centre_d, beta,
+        np.exp(e), p + alpha * center_n, alpha, q + beta * center_d, beta,
         residual, float(np.sqrt((residual**2).sum() / spare)), tuple(notes),
     )  # fmt: skip
 
 
 def _terms(theta_R5: np.ndarray, x_n: np.ndarray, x_d: np.ndarray) -> tuple[np.ndarray, ...]:
-    """E, A / N^alpha and B / D^beta, each [R, n]; x are centred logarithms."""
+    """E, A / N^alpha, and B / D^beta, each [R, n]; x are centered logarithms."""
     e, p, alpha, q, beta = theta_R5.T[:, :, None]
     with np.errstate(over="ignore"):
         return np.exp(e) + 0 * x_n, np.exp(p - alpha * x_n), np.exp(q - beta * x_d)
@@ -163,7 +163,7 @@ def _log_loss(theta_R5: np.ndarray, x_n: np.ndarray, x_d: np.ndarray) -> np.ndar
 
 
 def _starts(x_n: np.ndarray, x_d: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """[S, 5]: for each pair of exponents the E, A, B >= 0 with the least squares of relative errors."""
+    """Starting points [S, 5]: for each pair of exponents the E, A, B >= 0 of least squared relative error."""
     starts = []
     for alpha in STARTS:
         for beta in STARTS:
@@ -175,7 +175,7 @@ def _starts(x_n: np.ndarray, x_d: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _best(starts: np.ndarray, x_n: np.ndarray, x_d: np.ndarray, y: np.ndarray, delta: float) -> np.ndarray:
-    """[1, 5]: where the best of the starts ends."""
+    """The best end point of all starts, [1, 5]."""
     ends, objective = _descend(starts, x_n, x_d, y[None], delta)
     return ends[[np.argmin(objective)]]
 
@@ -183,9 +183,9 @@ def _best(starts: np.ndarray, x_n: np.ndarray, x_d: np.ndarray, y: np.ndarray, d
 def _descend(
     theta_R5: np.ndarray, x_n: np.ndarray, x_d: np.ndarray, y_Rn: np.ndarray, delta: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Levenberg-Marquardt on Huber's loss, all rows at once: where they end, and the sum of losses [R] there.
+    """Levenberg-Marquardt on Huber's loss, all rows at once: the end points, and the summed losses [R] there.
 
-    A row of theta is a start or a draw; y has one row for each, or one for all.
+    A row of theta is a start or a draw; y has a row for each, or one for all.
     """
     low = np.array([y_Rn.min() + LOWEST_FLOOR, -np.inf, LEAST, -np.inf, LEAST])
     high = np.array([np.inf, np.inf, MOST, np.inf, MOST])
@@ -206,14 +206,14 @@ def _descend(
         jacobian = np.stack([floor, size, -x_n * size, data, -x_d * data], -1) / loss[..., None]
         weighted = jacobian * (delta / np.maximum(np.abs(r), delta))[..., None]
         curvature = np.einsum("rni,rnj->rij", weighted, jacobian)
-        own = np.einsum("rii->ri", curvature)
-        own += damping[still, None] * own + 1e-12
+        diagonal = np.einsum("rii->ri", curvature)
+        diagonal += damping[still, None] * diagonal + 1e-12
         step = np.linalg.solve(curvature, np.einsum("rni,rn->ri", weighted, r)[..., None])[..., 0]
         new = np.clip(theta + np.clip(step, -2, 2), low, high)
-        found = objective(new, y)
-        better = found < reached[still]
-        gained = np.where(better, 1 - found / np.maximum(reached[still], 1e-300), 0)
-        theta_R5[still[better]], reached[still[better]] = new[better], found[better]
+        value = objective(new, y)
+        better = value < reached[still]
+        gained = np.where(better, 1 - value / np.maximum(reached[still], 1e-300), 0)
+        theta_R5[still[better]], reached[still[better]] = new[better], value[better]
         damping[still] = np.where(better, damping[still] / 4, damping[still] * 4)
         still = still[np.where(better, gained > TOLERANCE, damping[still] < 1e8)]
         if not len(still):
@@ -222,11 +222,11 @@ def _descend(
 
 
 def _doubts(best: np.ndarray, y: np.ndarray) -> list[str]:
-    """Sentences about a fit at the end of its range."""
+    """A sentence for each parameter at the end of its range."""
     notes = []
     if best[0] < y.min() - 5:
-        notes.append("The law finds no floor of the loss: the runs are too far above it to tell.")
+        notes.append("The law finds no floor of the loss: the runs are too far above it.")
     for name, value in (("alpha", best[2]), ("beta", best[4])):
         if not LEAST * 1.01 < value < MOST * 0.99:
-            notes.append(f"{name} ends at the limit of its range ({value:g}): the runs do not tell it.")
+            notes.append(f"{name} is at the limit of its range ({value:g}): the runs do not determine it.")
     return notes

@@ -37,7 +37,7 @@ def test_repeats_are_told_and_those_beyond_the_bound_left_out():
     assert len(free.runs) == 7 and max(run.epochs for run in free.runs) > 4
 
 
-def test_the_centre_can_be_that_of_finished_budgets():
+def test_the_center_can_be_that_of_finished_budgets():
     plan = grid([1e15], shapes(), 1e12, sizes=5, optimum=lambda budget: 1e7)
     assert nearest(shapes(), 1e7).parameters == plan.runs[2].parameters
 

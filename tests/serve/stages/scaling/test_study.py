@@ -171,7 +171,7 @@ def test_real_runs_by_two_processes_on_one_folder(corpus, tmp_path):
 def test_bad_input_is_named(corpus, tmp_path):
     with pytest.raises(InputError, match=r"leave out epochs"):
         sequela.scale(corpus, tmp_path / "a", flops=FLOPS, base=replace(BASE, epochs=2.0))
-    with pytest.raises(InputError, match="--flops needs one or more"):
+    with pytest.raises(InputError, match="`flops` needs one or more"):
         sequela.scale(corpus, tmp_path / "b", flops=[-1.0], base=BASE)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine.txt").write_text("x")
