@@ -1,4 +1,4 @@
-"""What a simulation is asked. Apart from the engine, so that those who only ask need no torch."""
+"""Requests: what a simulation is asked. Free of torch, which only the engine needs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the futures.
+    """One outcome, asked at many questions.
 
-    `times`: frame of subject_id and prediction_time (microseconds); `outcome` and `ends`: codes, a trailing * is a
-    prefix; `horizon_minutes`: None is without limit; `counted`: which outcome events tell the answer: the "first" one
-    settles it, "all" are counted up to an end or the horizon, or "none" does by itself (a rule over several events, or
-    over values).
+    Attributes:
+        name: of the task.
+        times: the questions, `subject_id` and `prediction_time` (microseconds).
+        outcome, ends: codes, or prefixes that end with *.
+        horizon_minutes: None for no limit.
+        counted: which outcome events give the answer: the "first" one settles it, "all" are counted up to an end or the
+            horizon, or "none" does by its code alone (a rule over several events, or over their values).
     """
 
     name: str

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from sequela.errors import InputError
-from sequela.record.dataset import read_frames
 from sequela.record.duration import MINUTE
 from sequela.record.questions import QUESTION
 from sequela.record.schema import DEATH
 from sequela.rollout.request import Request
 from sequela.task.codes import matches
-from sequela.tokens.maps.code_map import CodeMap
-from sequela.tokens.maps.recode import recoded_events
 
 if TYPE_CHECKING:
     from sequela.task.task import Task
+    from sequela.tokens.maps.code_map import CodeMap
 
 FIRST, ALL = OCCURRENCES = ("first", "all")
 
@@ -112,6 +110,10 @@ def left_out(questions: pl.DataFrame, asked: Iterable[Request]) -> str:
 def _cohorts(
     tasks: list[Task], meds: Path, split: str | None, maps: tuple[CodeMap, ...]
 ) -> dict[str, pl.DataFrame]:
+    # Imported here: who only lists tasks need not load what reads datasets
+    from sequela.record.dataset import read_frames
+    from sequela.tokens.maps.recode import recoded_events
+
     parts: dict[str, list[pl.DataFrame]] = {task.name: [] for task in tasks}
     for frame in read_frames(meds, split):
         events = recoded_events(frame, maps)
@@ -129,6 +131,8 @@ def _cohorts(
 
 def _present(questions: pl.DataFrame, meds: Path, split: str | None) -> pl.DataFrame:
     """The questions about patients of the split."""
+    from sequela.record.dataset import read_frames
+
     present = [frame["subject_id"].unique() for frame in read_frames(meds, split)]
     kept = questions.filter(pl.col("subject_id").is_in(pl.concat(present).implode()))
     if kept.is_empty():

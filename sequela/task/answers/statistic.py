@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from sequela.record.questions import QUESTION
-from sequela.rollout import estimators
-from sequela.rollout.budget import RolloutBudget
 from sequela.task.answers.incidence import order_statistics
 
-Summarize = Callable[[pl.DataFrame, RolloutBudget, float], pl.DataFrame]
+if TYPE_CHECKING:
+    from sequela.rollout.budget import RolloutBudget
+
+Summarize = Callable[[pl.DataFrame, "RolloutBudget", float], pl.DataFrame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ def risk(scored: pl.DataFrame, estimator: str, budget: RolloutBudget) -> pl.Data
         scored: see `Statistic`; `known` is not needed.
         estimator: "mc", "scope" or "reach".
     """
+    from sequela.rollout import estimators  # here: who only lists tasks need not load it
+
     questions = scored.select(QUESTION).unique().sort(QUESTION).with_row_index("question")
     placed = scored.select(*QUESTION, "rollout", "tokens", "score").join(questions, on=QUESTION)
     cell = placed["question"].to_numpy(), placed["rollout"].to_numpy()
