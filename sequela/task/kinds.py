@@ -30,7 +30,7 @@ class Words:
     """How people read a kind.
 
     Attributes:
-        asks: the question, as in docs/tasks.md.
+        asks: the question, as in docs/how-to/question.md.
         unit: of an answer, in the table of a what-if.
         heading: the unit beside the name of a metric; empty for none.
         without: who has no outcome to score, though nobody was lost.
