@@ -23,9 +23,9 @@ class Timeline:
         code: str objects [N].
         number: float32 [N], NaN where the event has no numeric value.
         end: microseconds; the record is complete until then. None if no event is dated.
-        text: str objects [N], None where an event has no text; None if none has.
+        text: str objects [N], None where an event has no text; None as a whole if no event of the dataset has one.
         media: str objects [N], the path of a file relative to the dataset's folder, None where an event has none;
-            None if none has.
+            None as a whole if no event of the dataset has one.
     """
 
     patient: int
