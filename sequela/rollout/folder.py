@@ -35,7 +35,7 @@ from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import load_same_maps
 
 PARTS = "parts"
-FACTS = "part.json"
+COUNTS = "part.json"
 TABLE = "rollouts.parquet"
 DATA = "data"
 AVOIDING = "avoiding"
@@ -229,13 +229,14 @@ def table_of(
 
 
 def write_part(
-    done: Path, pools: Iterable[tuple[str | None, pl.DataFrame, pl.DataFrame]], facts: dict
+    done: Path, pools: Iterable[tuple[str | None, pl.DataFrame, pl.DataFrame]], counts: dict
 ) -> None:
-    """Write a part whole or not at all; one that is there already stays.
+    """Write a part whole or not at all; a part that is already there stays.
 
     Args:
         done: its `part_folder`.
-        pools: what is avoided (None: nothing), the events, and one row a rollout.
+        pools: of each pool what it avoids (None: nothing), the events, and one row per rollout.
+        counts: what the part adds to the summary.
     """
     work = done.with_name(f".{done.name}-{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
@@ -245,10 +246,10 @@ def write_part(
         tables.append(table)
         folder = work / _pool(avoids)
         folder.mkdir(parents=True)
-        for (rollout,), some in events.group_by("rollout", maintain_order=True):
-            some.write_parquet(folder / _file(rollout))
+        for (rollout,), futures in events.group_by("rollout", maintain_order=True):
+            futures.write_parquet(folder / _file(rollout))
     pl.concat(tables, how="diagonal").write_parquet(work / TABLE)
-    (work / FACTS).write_text(json.dumps(facts))
+    (work / COUNTS).write_text(json.dumps(counts))
     try:
         work.rename(done)
     except OSError:  # another process was first, with the same content
@@ -256,12 +257,12 @@ def write_part(
 
 
 def part_folder(out: Path, number: int, count: int) -> Path:
-    """Where a part of so many lies once it is whole. (A cohort cut into another number of parts has others.)"""
+    """Where a finished part is. A cohort that was cut into another number of parts has other folders."""
     return out / PARTS / f"{number:06d}-of-{count:06d}"
 
 
 def join_parts(out: Path, count: int) -> list[dict]:
-    """Make of so many parts one file for each rollout number, and one table; the parts' facts, in order."""
+    """Join all parts into one file per rollout number, and one table. Returns the counts of the parts, in order."""
     parts = [part_folder(out, number, count) for number in range(count)]
     frames = [pl.scan_parquet(part / TABLE) for part in parts]
     pl.concat(frames, how="diagonal").sink_parquet(out / TABLE)
@@ -270,14 +271,14 @@ def join_parts(out: Path, count: int) -> list[dict]:
     )
     for name in names:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        own = [part / name for part in parts if (part / name).exists()]
-        with pq.ParquetWriter(out / name, pq.read_schema(own[0])) as file:
-            for one in own:
-                file.write_table(pq.read_table(one))
+        pieces = [part / name for part in parts if (part / name).exists()]
+        with pq.ParquetWriter(out / name, pq.read_schema(pieces[0])) as file:
+            for piece in pieces:
+                file.write_table(pq.read_table(piece))
     (out / DATA).mkdir(exist_ok=True)
-    facts = [json.loads((part / FACTS).read_text()) for part in parts]
+    counts = [json.loads((part / COUNTS).read_text()) for part in parts]
     shutil.rmtree(out / PARTS)
-    return facts
+    return counts
 
 
 def _pool(avoids: str | None) -> Path:

@@ -236,7 +236,7 @@ def _load_words(folder: Path, version: tuple) -> tuple[EhrTokenizer, Grammar, Wi
         )
     if tokenizer.settings.time != "intervals":
         raise InputError(
-            f"{folder} was trained with time told by position, so it cannot simulate when something happens: "
+            f"{folder} was trained with time encoded by position, so it cannot simulate when something happens: "
             "train a model on a corpus that was tokenized with time intervals."
         )
     if config.context < SHORTEST:

@@ -178,7 +178,7 @@ def _make_all(parts: Sequence[CohortPart], execution: Execution) -> None:
 
 
 def _processes(parts: Sequence[CohortPart], wanted: int) -> AbstractContextManager[EngineProcesses | None]:
-    """So many processes to compute, 0: as many as are worth it; None: this one computes."""
+    """Processes to compute: the number wanted, or if it is 0, as many as are worth it; None: this process computes."""
     left = [part for part in parts if not part.folder.exists()]
     rollouts = sum(len(part.questions) * part.settings.rollouts for part in left)
     count = wanted or min(torch.get_num_threads(), rollouts // WORTH_A_PROCESS)

@@ -34,6 +34,8 @@ def test_the_floors_hold() -> None:
     [
         ("record/planted.py", "def f():\n    from sequela.serve import cli\n", "Imports only go down"),
         ("training/planted.py", "from sequela.rollout.engine import engine\n", "Imports only go down"),
+        ("rollout/engine/planted.py", "import sequela.tokens.ehr.code\n", "The engine knows neither"),
+        ("rollout/engine/planted.py", "from sequela.rollout import tracker\n", "The engine knows neither"),
         ("tokens/planted.py", "def f():\n    import torch\n", "No torch below the model"),
         ("task/planted.py", "import torch.nn\n", "No torch below the model"),
     ],

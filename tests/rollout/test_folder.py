@@ -17,8 +17,8 @@ from sequela.record.schema import FOLLOW_UP_END
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.folder import (
+    COUNTS,
     DATA,
-    FACTS,
     KEY,
     PARTS,
     SUMMARY,
@@ -171,7 +171,7 @@ def test_a_part_that_is_half_written_never_counts(tmp_path, monkeypatch):
     monkeypatch.undo()
     write_part(part_folder(tmp_path, 3, 4), [part([1, 2], 2)], {"a": 1})  # over what was left of it
     assert [one.name for one in (tmp_path / PARTS).iterdir()] == ["000003-of-000004"]
-    assert sorted(one.name for one in part_folder(tmp_path, 3, 4).iterdir()) == [DATA, FACTS, TABLE]
+    assert sorted(one.name for one in part_folder(tmp_path, 3, 4).iterdir()) == [DATA, COUNTS, TABLE]
 
 
 def test_a_part_that_two_wrote_is_kept_once(tmp_path, monkeypatch):
@@ -251,7 +251,7 @@ def test_parts_without_futures_are_joined_too(tmp_path):
 
 def test_facts_are_json(tmp_path):
     write_part(part_folder(tmp_path, 0, 1), [part([1], 1)], {"reasons": {"end": 1}})
-    assert json.loads((part_folder(tmp_path, 0, 1) / FACTS).read_text()) == {"reasons": {"end": 1}}
+    assert json.loads((part_folder(tmp_path, 0, 1) / COUNTS).read_text()) == {"reasons": {"end": 1}}
 
 
 def requests_of(**patients):

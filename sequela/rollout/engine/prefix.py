@@ -31,7 +31,7 @@ class Prefix:
 class Prefixes(Protocol):
     """Gives what the model made of some tokens, and computes it only if it must.
 
-    Prefixes are told apart by their tokens. A hash may find one, but the tokens must confirm it: two histories that
+    Prefixes are told apart by their tokens. A hash may find one, but the tokens must confirm it: two prompts that
     share a hash must never share a prefill.
 
     A tree of prefixes, as a search over steps of reasoning needs, implements the same two methods: `give` looks up the

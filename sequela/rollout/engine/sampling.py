@@ -39,16 +39,16 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def keys(seed: int, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """One number a question, int64 [P], from the run's seed, the patient [P] and the prediction time [P]."""
-    state = torch.full((len(patients),), seed, dtype=torch.int64)
-    for part in (torch.tensor(patients), torch.tensor(times)):
+def keys(seed: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """One number per prompt, int64 [P], from the run's seed and two integers, int64 [P], that identify the prompt."""
+    state = torch.full((len(first),), seed, dtype=torch.int64)
+    for part in (torch.tensor(first), torch.tensor(second)):
         state = mixed(state * _GAMMA + part)
     return state.numpy()
 
 
 def seeds(key: Int[Tensor, "R"], number: Int[Tensor, "R"]) -> Int[Tensor, "R"]:
-    """One seed a rollout, from the number of its question (see `keys`) and its own."""
+    """One seed per rollout, from the key of its prompt (see `keys`) and its own number."""
     return mixed(key * _GAMMA + number)
 
 

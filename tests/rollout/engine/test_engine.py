@@ -1,7 +1,9 @@
 """The engine against the naive loop, and its estimates against exact sums over all futures."""
 
 import itertools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
 from sequela.rollout.budget import FixedBudget
+from sequela.rollout.engine import engine as module
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rollouts import REASONS, Prompts
 from sequela.rollout.engine.sampling import Sampling, keys, sample, seeds, uniform
@@ -272,3 +275,21 @@ def test_samples_and_hazards_agree_with_the_sum_over_all_futures():
         / n
     )
     assert (np.abs(wrong - second) > error).any()
+
+
+CLINICAL = re.compile(
+    r"patient|histor(y|ies)|clinic|hospital|diagnos|disease|death|drug|medic(al|ine)|\b(ehr|icd|meds)\b",
+    re.IGNORECASE,
+)
+
+
+def clinical_words(folder):
+    """Lines of the modules in a folder that speak of medicine."""
+    lines = [(path.name, line) for path in folder.glob("*.py") for line in path.read_text().splitlines()]
+    return [(name, line) for name, line in lines if CLINICAL.search(line)]
+
+
+def test_the_engine_knows_no_clinical_word(tmp_path):
+    assert clinical_words(Path(module.__file__).parent) == []
+    (tmp_path / "planted.py").write_text("# until the patient dies\n")  # negative control
+    assert clinical_words(tmp_path) == [("planted.py", "# until the patient dies")]
