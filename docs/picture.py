@@ -6,7 +6,6 @@ diagnoses in the last ten years, the one whose predicted risk is nearest to `RIS
 
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -115,37 +114,20 @@ def choose(predictions: pl.DataFrame, events: pl.DataFrame) -> int:
 def tell(demo: Path) -> Story:
     """Simulate `FUTURES` futures of the chosen patient with the model of a demo's output folder."""
     import sequela
-    from sequela.rollout.folder import SimulatedFolder
 
     events = pl.read_parquet(demo / "meds" / "data" / "held_out" / "*.parquet")
-    patient = choose(pl.read_parquet(demo / "predictions" / TASK / "sequela.parquet"), events)
-    events = events.filter(pl.col("subject_id") == patient)
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        held_out = work / "meds" / "data" / "held_out"
-        held_out.mkdir(parents=True)
-        events.write_parquet(held_out / "0.parquet")
-        sequela.simulate(
-            demo / "model",
-            work / "meds",
-            work / "simulated",
-            task=TASK,
-            rollouts=FUTURES,
-        )
-        sequela.predict(work / "simulated", work / "meds", work / "predictions", task=TASK, baselines=False)
-        answer = pl.read_parquet(work / "predictions" / TASK / "sequela.parquet").row(0, named=True)
-        simulated = SimulatedFolder(work / "simulated").events()
+    predictions = pl.read_parquet(demo / "predictions" / TASK / "sequela.parquet")
+    patient = pl.col("subject_id") == choose(predictions, events)
+    events, questions = events.filter(patient), predictions.filter(patient)
+    with sequela.Forecaster.load(demo / "model", rollouts=FUTURES) as forecaster:
+        forecasts = forecaster.forecast(events, questions, TASK)
+    answer = forecasts.answers.row(0, named=True)
     at = answer["prediction_time"]
-    futures = [
-        _future(_since(future, at)) for _, future in simulated.sort("rollout", maintain_order=True).group_by(
-            "rollout", maintain_order=True
-        )
-    ]  # fmt: skip
     return Story(
         _words(events, at),
         [mark for mark in _marks(_since(events, at)) if mark.years < 0],
-        futures,
-        answer["predicted_boolean_probability"],
+        [_future(_since(future, at)) for _, future in sorted(forecasts.events.group_by("rollout"))],
+        answer["risk"],
         answer["low"],
         answer["high"],
     )
