@@ -27,7 +27,7 @@ from sequela.serve.stages.presets import read_toml
 from sequela.training.shutdown import Interrupted
 from sequela.version import __version__
 
-DONE, OUR_BUG, USER_CAN_MEND, INTERRUPTED = 0, 1, 2, 130
+DONE, OUR_BUG, USER_CAN_FIX, INTERRUPTED = 0, 1, 2, 130
 HELP = """An open medical-event world model: learn patient timelines, simulate
 their futures, read risks off them.
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0 done, 2 the user can mend it, 1 our bug, 130 Ctrl-C."""
+    """Run one command and return its exit code: 0 done, 2 the user can fix it, 1 our bug, 130 Ctrl-C."""
     name = arguments[0] if arguments and arguments[0] in STAGES else None
     stage = None if name is None else stage_of(name)
     try:
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
         print(f"sequela: {stopped}", file=sys.stderr)
     except (KeyboardInterrupt, Exception) as error:
         if pressed or isinstance(error, KeyboardInterrupt):
-            print("sequela: stopped; run the same command again to go on.", file=sys.stderr)
+            print("sequela: stopped; run the same command again to continue.", file=sys.stderr)
             return INTERRUPTED
         import traceback
 
@@ -161,7 +161,7 @@ def _ctrl_c(pressed: list[int]) -> Generator[None]:
 def _complain(sentence: str, stage: Stage | None = None) -> int:
     sentence = sentence if stage is None else spelled(sentence, stage)
     print(f"sequela: {' '.join(sentence.split())}", file=sys.stderr)
-    return USER_CAN_MEND
+    return USER_CAN_FIX
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def command_of(stage: Stage, run: Callable[..., None]) -> Callable[..., None]:
         run(stage, arguments, own, quiet=keywords.get("quiet", False))
 
     command.__doc__ = stage.help
-    command.__signature__ = Signature(  # ty: ignore[unresolved-attribute]
+    command.__signature__ = Signature(  # ty: ignore[missing-attribute]
         [_flag(option) for option in (*stage.options.values(), *common)]
     )
     return command

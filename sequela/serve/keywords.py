@@ -12,12 +12,11 @@ from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sequela.errors import InputError, nearest
 from sequela.training.settings import EITHER
 
-Settings = TypeVar("Settings")
 WORDS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
@@ -31,23 +30,26 @@ WORDS: dict[object, str] = {
 def described(settings: type) -> dict[str, str]:
     """The sentence under each field of a settings dataclass, by field: its `--help` and its line in the reference."""
     (body,) = ast.parse(inspect.cleandoc(inspect.getsource(settings))).body
+    assert isinstance(body, ast.ClassDef)
     return {
         node.target.id: " ".join(after.value.value.split())
         for node, after in pairwise(body.body)
         if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
         and isinstance(after, ast.Expr)
         and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
     }
 
 
 @lru_cache
-def hints(settings: type) -> dict[str, Any]:
+def hints(settings: Any) -> dict[str, Any]:
     """The type of each field of a settings dataclass, by field."""
     known = get_type_hints(settings)
     return {field.name: known[field.name] for field in fields(settings)}
 
 
-def changed(settings: Settings, values: Mapping[str, object], where: str = "") -> Settings:
+def changed(settings: Any, values: Mapping[str, object], where: str = "") -> Any:
     """`settings` with other `values`; of settings that exclude each other, a value drops the others.
 
     Args:

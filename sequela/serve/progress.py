@@ -1,4 +1,4 @@
-"""The live display: which stage runs, how fast, how long it will take."""
+"""The live display: which stage runs, how fast, and the time left."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ COUNT, RATE, LEFT = "tokens", "tokens_per_second", "seconds_left"
 
 
 class Display:
-    """Shows the stages of a run on stderr, so that stdout stays free for results.
+    """Shows the stages of a run on stderr, which keeps stdout for results.
 
-    A moving line on a terminal, a plain line now and then elsewhere (a log file), nothing at all when quiet.
+    A live line on a terminal, plain lines at intervals elsewhere (a log file), nothing if quiet.
     """
 
     def __init__(self, quiet: bool = False, hear: Callable[[str], None] | None = None) -> None:
-        """`hear` gets the lines that are said, in place of stderr."""
+        """`hear`: called with each line, instead of printing it to stderr."""
         self.quiet, self.hear = quiet, hear
 
     def say(self, text: str) -> None:
-        """One line about what happened."""
+        """Print one line."""
         if self.hear is not None:
             self.hear(text)
         elif not self.quiet:
@@ -32,7 +32,7 @@ class Display:
 
     @contextmanager
     def stage(self, name: str) -> Generator[Progress]:
-        """Show a stage while the block runs; the block gets the `Progress` to report to."""
+        """Show a stage while the block runs; yields the `Progress` to report to."""
         if self.quiet:
             yield silent
         elif sys.stderr.isatty():
@@ -43,7 +43,7 @@ class Display:
 
 
 class _Plain:
-    """A line when the stage starts to move and then every `PLAIN_SECONDS`."""
+    """A line at the start, then one every `PLAIN_SECONDS`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -84,10 +84,10 @@ def _live(name: str) -> Generator[Progress]:
 
 
 def line(name: str, done: float, total: float, seconds: float, facts: dict[str, object]) -> str:
-    """One line of progress: share, rate, time left and the facts.
+    """One line of progress: share done, rate, time left and the other facts.
 
-    The rate comes from a fact that is one (`tokens_per_second`) or from the count so far (`tokens`), the time left from
-    `seconds_left` or from the share that is done.
+    The rate is the fact `tokens_per_second`, or else comes from the count `tokens` so far; the time left is the fact
+    `seconds_left`, or else comes from the share done.
 
     >>> line("train", 250, 1000, 10.0, {"tokens": 90000, "loss": 1.23456})
     'train: 25 %, 9,000 tokens/s, 30 s left, loss 1.235'
@@ -109,7 +109,7 @@ def line(name: str, done: float, total: float, seconds: float, facts: dict[str, 
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """A length of time in words.
 
     >>> duration(7.2), duration(272), duration(3720)
     ('7 s', '4 min 32 s', '1 h 2 min')

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, is_dataclass
 from functools import cached_property, wraps
 from inspect import Parameter, Signature
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from sequela.errors import InputError, nearest
@@ -123,7 +123,7 @@ class Stage:
         brief: whether it may take less time than its start, so that the start is worth speeding up.
     """
 
-    function: Callable[..., Any]
+    function: FunctionType
     line: Callable[[Finished], str] | None = summary_line
     show: Callable[[Finished], None] | None = None
     workers: bool = False
@@ -271,7 +271,7 @@ class Stage:
             return self.function(**values)
 
 
-def _types(function: Callable[..., Any]) -> dict[str, Any]:
+def _types(function: FunctionType) -> dict[str, Any]:
     """The types of the parameters; that of the result may be one which is only imported where it is made."""
     written = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
     return get_type_hints(SimpleNamespace(__annotations__=written), function.__globals__)
@@ -286,21 +286,21 @@ def stage(
     line: Callable[[Finished], str] | None = summary_line,
     show: Callable[[Finished], None] | None = None,
     **traits: bool,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Any], Callable[..., Any]]:
     """Make a stage of a function: it takes keywords for all fields of its settings, and is a command.
 
     Args: see `Stage`. The function has `stage`, its `Stage`, as an attribute.
     """
 
-    def made(function: Callable[..., Any]) -> Callable[..., Any]:
+    def made(function: FunctionType) -> Callable[..., Any]:
         what = Stage(function, line, show, **traits)
 
         @wraps(function)
         def call(*arguments: Any, **keywords: Any) -> Any:
             return what(*arguments, **keywords)
 
-        call.stage = what  # ty: ignore[unresolved-attribute]
-        call.__signature__ = what.signature  # ty: ignore[unresolved-attribute]
+        call.stage = what  # ty: ignore[missing-attribute]
+        call.__signature__ = what.signature  # ty: ignore[missing-attribute]
         return call
 
     return made

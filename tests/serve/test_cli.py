@@ -162,7 +162,7 @@ def test_ctrl_c_is_no_bug_of_ours(
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("sequela.task.catalog.catalog", stopped)
     assert run(["tasks"]) == 130
-    assert capsys.readouterr().err == "sequela: stopped; run the same command again to go on.\n"
+    assert capsys.readouterr().err == "sequela: stopped; run the same command again to continue.\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -185,5 +185,5 @@ def test_ctrl_c_ends_with_a_sentence_and_leaves_nothing(small_demo: Path, tmp_pa
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "sequela: stopped; run the same command again to go on."
+    assert errors.splitlines()[-1] == "sequela: stopped; run the same command again to continue."
     assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ def make_folder(
             shutil.rmtree(work, ignore_errors=True)
         free = shutil.disk_usage(out.parent).free / 2**20
         do = (
-            f"and run the same command again, which goes on from {work}"
+            f"and run the same command again, which continues from {work}"
             if keep
             else "or choose another folder"
         )

@@ -60,14 +60,14 @@ def examples(
     chosen = _choose(task, predictions)
     patients = [row["subject_id"] for row in chosen]
     real = recoded_events(read_events(meds, patients=patients), folder.maps())
-    simulated = folder.events(where=pl.col("subject_id").is_in(patients))
+    futures = folder.events(where=pl.col("subject_id").is_in(patients))
     rollouts = folder.rollouts().filter(pl.col("subject_id").is_in(patients), pl.col("avoids").is_null())
-    groups = _groups(tasks, pl.concat([real["code"], simulated["code"]]).unique().to_list())
+    groups = _groups(tasks, pl.concat([real["code"], futures["code"]]).unique().to_list())
     colors = dict(zip(_ordered(groups), ("var(--ink)", *COLORS), strict=False))
     colors |= {MEASURED: "#b8bcc2", OTHER: "#8a6d3b"}
     years = task.horizon is not None and task.horizon >= YEAR
     drawing = _Drawing(task, groups, colors, "years" if years else "days", YEAR if years else DAY)
-    result = [_example(drawing, row, real, simulated, rollouts) for row in chosen]
+    result = [_example(drawing, row, real, futures, rollouts) for row in chosen]
     shown = set(groups.values())
     return result, {name: color for name, color in colors.items() if name in shown}
 
@@ -90,14 +90,14 @@ def _truth(task: Task) -> str:
 
 
 def _example(
-    drawing: _Drawing, row: dict, real: pl.DataFrame, simulated: pl.DataFrame, rollouts: pl.DataFrame
+    drawing: _Drawing, row: dict, real: pl.DataFrame, futures: pl.DataFrame, rollouts: pl.DataFrame
 ) -> Example:
     """The patient of one row of the predictions."""
     at, length = row["prediction_time"], drawing.length
     patient = pl.col("subject_id") == row["subject_id"]
     mine = patient & (pl.col("prediction_time") == at)
     shown = rollouts.filter(mine & (pl.col("reason") != "limit")).sort("rollout").head(SHOWN_ROLLOUTS)
-    events, futures = _at(real.filter(patient), at, length), _at(simulated.filter(mine), at, length)
+    events, futures = _at(real.filter(patient), at, length), _at(futures.filter(mine), at, length)
     ends = [(end - at).total_seconds() * 1e6 / length for end in shown["end"]]
     stop = _stop(drawing, events, ends)
     start = _start(drawing, events, stop)

@@ -1,4 +1,4 @@
-"""The account of an ingest as a page: what became of the rows, and what a person should look at."""
+"""The report of an ingest as a page: what happened to the rows, and what deserves a look."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sequela.record.ingest.leakage import KEPT
 from sequela.record.ingest.report import REPORT
 from sequela.serve.pages.page import render
 
-MANY = 0.1  # of a rule's rows: dropped for one reason, this share deserves a look
+MANY = 0.1  # share of a rule's rows dropped for one reason that deserves a look
 SHOWN = 40  # codes, the most frequent first
-# What a mapping means to leave aside, and what happens in any export
+# What a mapping leaves out on purpose, and what happens in any export
 EXPECTED = ("not selected", "duplicate", "no value")
 
 
@@ -40,27 +40,27 @@ def write_ingest_report(folder: Path) -> None:
 
 
 def _notes(report: dict) -> list[str]:
-    """What a person should look at, in sentences."""
+    """What deserves a look, in sentences."""
     notes = []
     for name, table in report["tables"].items():
         notes += _notes_on_table(name, table)
     for what, count in report["moved"].items():
         if count and what == KEPT:
             notes.append(
-                f"{count:,} events that are known only at the end of a stay stand where one stay opens and another "
-                "closes; they were not moved, since the one that opens has such codes at its end."
+                f"{count:,} events known only at the end of a stay are dated where one stay begins and another ends; "
+                "they were not moved, since the one that begins has such codes at its end."
             )
         elif count:
             notes.append(
-                f"{count:,} events that are known only at the end of a stay stood at its beginning; they were moved "
-                f"({what}). Mend the source: it dates other things too early as well, perhaps."
+                f"{count:,} events known only at the end of a stay were dated at its beginning; they were moved "
+                f"({what}). Fix the source if you can: it may date other things too early as well."
             )
     for what, count in report["patients_with"].items():
         if count:
             notes.append(f"{count:,} of {report['patients']:,} patients: {what}.")
     if report["units"]:
         notes.append(
-            f"{len(report['units'])} codes have values in more than one unit; make them one unit, or several codes."
+            f"{len(report['units'])} codes have values in more than one unit; convert the values, or split the codes."
         )
     return notes
 
@@ -69,23 +69,23 @@ def _notes_on_table(name: str, table: dict) -> list[str]:
     notes = []
     if table.get("rows_without_rule"):
         share = table["rows_without_rule"] / table["rows"]
-        notes.append(f"Table {name}: {table['rows_without_rule']:,} rows ({share:.1%}) are read by no rule.")
+        notes.append(f"Table {name}: {table['rows_without_rule']:,} rows ({share:.1%}) match no rule.")
     for column, bad in table["unreadable_times"].items():
         notes.append(
-            f"Table {name}, column {column}: {bad['rows']:,} cells are no time, the first at {bad['first']}."
+            f"Table {name}, column {column}: {bad['rows']:,} cells are not a time, the first in {bad['first']}."
         )
     for reason, aside in table.get("quarantined", {}).items():
         notes.append(
-            f"Table {name}: {aside['rows']:,} rows put aside ({reason}), the first at {aside['first'][0]}."
+            f"Table {name}: {aside['rows']:,} rows set aside ({reason}), the first in {aside['first'][0]}."
         )
     for rule in table["rules"]:
         for reason, rows in rule["dropped"].items():
             if reason not in EXPECTED and rows > MANY * rule["rows_in"]:
                 notes.append(
-                    f"Table {name}, rule {rule['rule']}: {rows / rule['rows_in']:.0%} of its rows have {reason}."
+                    f"Table {name}, rule {rule['rule']}: {rows / rule['rows_in']:.0%} of its rows dropped: {reason}."
                 )
         if rule["rows_in"] and not rule["events_out"]:
-            notes.append(f"Table {name}, rule {rule['rule']}: it makes no event at all.")
+            notes.append(f"Table {name}, rule {rule['rule']}: it produces no events.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Pages for people: HTML files that need nothing else."""
+"""Renders the HTML pages, which load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import jinja2
 
-import sequela
+from sequela.version import __version__
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, **facts: object) -> str:
-    """The page that a file of `templates/` makes of the facts; all texts in them are escaped, a missing one fails."""
+def render(template: str, **values: object) -> str:
+    """The page made from a file of `templates/`; all text is escaped, and a missing value is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -20,4 +20,4 @@ def render(template: str, **facts: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(version=sequela.__version__, **facts)
+    return environment.get_template(template).render(version=__version__, **values)

@@ -1,4 +1,4 @@
-"""What stands behind simulated answers: how they were estimated, what they cost, how well-formed the futures are."""
+"""Where simulated answers come from: the estimator, the cost, and how well-formed the futures are."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FACTS = (
 ENDS = {
     "horizon": "passed the horizon",
     "end": "died",
-    "settled": "had settled every question",
-    "limit": "were cut off at the limit of tokens",
+    "settled": "answered every question",
+    "limit": "were truncated at the token limit",
 }
 ESTIMATORS = {  # how an answer is read off its futures, for people
     "scope": "mean of summed hazards (scope)",
@@ -32,10 +32,10 @@ ESTIMATORS = {  # how an answer is read off its futures, for people
 
 
 def simulation(folders: Iterable[Path]) -> dict:
-    """What the folders of predictions, and those that they were read from, tell.
+    """What the folders of predictions, and the simulated folders behind them, record.
 
     Returns:
-        `answers`: by task the `estimator`, and the mean number of `rollouts` and `tokens` a patient; `futures`: for
+        `answers`: by task the `estimator`, and the mean number of `rollouts` and `tokens` per patient; `futures`: for
         each folder of a simulation the FACTS in its simulate.json, and whether it kept to the grammar. What is not
         known is left out.
     """
@@ -65,47 +65,47 @@ def _cost(path: Path) -> dict[str, float | None]:
 
 
 def in_words(*answers: dict) -> str:
-    """How the answers of tasks with one estimator came about.
+    """How the answers of tasks with the same estimator were made.
 
     >>> one = {"estimator": "mc", "rollouts": 20.0, "tokens": 1312.4}
     >>> in_words(one)
-    'share of futures with the outcome (mc); 20 futures and 1,312 tokens a patient'
+    'share of futures with the outcome (mc); 20 futures and 1,312 tokens per patient'
     >>> in_words(one, {**one, "tokens": 900.0})
-    'share of futures with the outcome (mc); 20 futures and 900 to 1,312 tokens a patient'
+    'share of futures with the outcome (mc); 20 futures and 900 to 1,312 tokens per patient'
     """
     estimator = answers[0]["estimator"]
     words = f"{ESTIMATORS.get(estimator, estimator)}; {_range(answers, 'rollouts', ',.4g')} futures"
     tokens = _range(answers, "tokens", ",.0f")
-    return f"{words} and {tokens} tokens a patient" if tokens else f"{words} a patient"
+    return f"{words} and {tokens} tokens per patient" if tokens else f"{words} per patient"
 
 
 def _range(answers: Sequence[dict], name: str, style: str) -> str:
-    """The least and the greatest number; empty where none is known."""
+    """The smallest and the largest number; empty if none is known."""
     known = sorted(one[name] for one in answers if one[name] is not None)
     ends = [f"{x:{style}}" for x in (known[:1] + known[-1:])]
     return " to ".join(dict.fromkeys(ends))
 
 
 def sentences(futures: dict) -> list[str]:
-    """Two sentences about the futures of one simulation: how they ended, and whether they are well-formed."""
+    """Two sentences about a simulation: how its futures ended, and whether they are well-formed."""
     count, tokens = futures["rollouts"], futures["tokens"]
     ended = [
         f"{share(number, count)} {ENDS[reason]}"
         for reason, number in sorted(futures["reasons"].items(), key=lambda item: -item[1])
         if number
     ]
-    windows = f" A full context was begun anew {futures['windows']:,} times." if futures["windows"] else ""
+    windows = f" A full context was restarted {futures['windows']:,} times." if futures["windows"] else ""
     removed, several = futures["probability_removed"], futures["events_of_several_tokens"]
     kept = (
-        f"The grammar took away {100 * removed:.2g} % of the probability, the mean over all tokens; "
+        f"The grammar removed {100 * removed:.2g} % of the probability per token, on average; "
         if futures["well_formed"]
-        else "The grammar was not imposed; "
+        else "The grammar was not enforced; "
     )
     wrong = futures["invalid_events_of_several_tokens"]
     return [
         f"{count:,} futures of {futures['histories']:,} histories, {tokens / max(count, 1):,.0f} tokens each: "
         f"{', '.join(ended)}.{windows}",
-        f"{kept}{wrong:,} of {several:,} events of several tokens are ill-formed ({share(wrong, several)}).",
+        f"{kept}{wrong:,} of {several:,} multi-token events are malformed ({share(wrong, several)}).",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The page for people: one HTML file that needs nothing else."""
+"""The report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_metrics(folder: Path) -> dict:
     """The scores in a folder of `sequela evaluate`.
 
     Raises:
-        InputError: where there are none.
+        InputError: if there are none.
     """
     path = folder / "metrics.json"
     try:
@@ -51,8 +51,8 @@ def write_report(
 
     Args:
         metrics: what metrics.json holds.
-        predictions: the folders of predictions that were scored; through their manifests the simulated futures and
-            the times of earlier stages are found. What is not there is left out.
+        predictions: the folders of predictions that were scored; their manifests lead to the simulated futures and
+            to the cost of earlier stages. What is not there is left out.
     """
     progress(0, 3, part="plots")
     tasks = _tasks(metrics, predictions)
@@ -80,7 +80,7 @@ def write_report(
 
 
 def _tasks(metrics: dict, predictions: Sequence[Path]) -> dict[str, Task]:
-    """The tasks that were scored, as they were when the predictions were made, else as the catalog has them."""
+    """The tasks that were scored, as they were when the predictions were made, or else as in the catalog."""
     known = {task.name: task for task in catalog()}
     for folder in predictions:
         for fields in (manifest.read(folder) or {"settings": {}})["settings"].get("tasks", []):
@@ -127,7 +127,7 @@ def _section(
 
 
 def _counts(scores: dict) -> str:
-    """How many patients there are, how many have an answer, and how many futures were simulated."""
+    """The numbers of patients, of known answers, and of simulated futures."""
     parts = [f"{scores['n']:,} patients"]
     if scores["positives"] is not None:
         without = scores["decidable"] - scores["positives"]
@@ -135,14 +135,12 @@ def _counts(scores: dict) -> str:
     elif scores.get("without"):
         words = KINDS[scores["kind"]].words.without
         parts.append(f"{scores['without']:,} {words}, who are left out of the scores")
-    parts.append(
-        f"{scores['undecidable']:,} undecidable, because their record ends before the question is settled"
-    )
+    parts.append(f"{scores['undecidable']:,} censored: their record ends before the answer is known")
     text = ", ".join(parts) + "."
     futures = scores["rollouts"].get(OURS)
     if futures:
         total = futures["decidable"] + futures["undecidable"]
-        text += f" {total:,} futures were simulated, {futures['undecidable']:,} of them without an answer."
+        text += f" {total:,} simulated futures, of which {futures['undecidable']:,} give no answer."
     return text
 
 

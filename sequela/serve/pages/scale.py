@@ -125,17 +125,17 @@ def _downstream(study: dict) -> dict[str, tuple[str, str]]:
     return {
         "auroc_loss": (
             _auroc(by_loss, "bits per event", log=False),
-            "How well questions are answered, by loss.",
+            "Accuracy of the answers, by loss.",
         ),
         "auroc_rollouts": (
-            _auroc(by_rollouts, "rollouts a patient", log=True),
-            "How well the best model answers, by the number of futures it imagines.",
+            _auroc(by_rollouts, "rollouts per patient", log=True),
+            "Accuracy of the best model, by the number of rollouts per patient.",
         ),
     }
 
 
-def _scores(name: str, some: Sequence[dict], across: str) -> PlotLine:
-    ordered = sorted(some, key=lambda one: one[across])
+def _scores(name: str, answers: Sequence[dict], across: str) -> PlotLine:
+    ordered = sorted(answers, key=lambda answer: answer[across])
     spread = [(one["auroc"]["low"], one["auroc"]["high"]) for one in ordered]
     return PlotLine(name, [(one[across], one["auroc"]["value"]) for one in ordered], spread, marks=True)
 

@@ -1,4 +1,4 @@
-"""The scores as a table in the terminal."""
+"""Scores and losses as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sequela.task.scoring.metric import Metric
 
 WIDTH = 100  # at least; narrower terminals wrap
 TITLE = "Held-out patients; 95 % intervals by bootstrap over patients"
-COUNTS = {"n": "n", "positives": "events", "without": "without", "undecidable": "undecidable"}
+COUNTS = {"n": "n", "positives": "events", "without": "without", "undecidable": "censored"}
 
 
 def print_summary(metrics: dict) -> None:
-    """Print the scores of every task and model on stdout, and where simulation loses."""
+    """Print the scores of every task and model on stdout, and where the simulation loses."""
     console = Console()
     console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
     if metrics.get("note"):
@@ -39,7 +39,7 @@ def print_summary(metrics: dict) -> None:
 
 
 def table(tasks: dict[str, dict], kind: Kind) -> Table:
-    """A row a task with its counts, and below it a row a model with its scores; simulation comes first."""
+    """One row per task with its counts, and below it one row per model with its scores, the simulation first."""
     result = Table(title=TITLE, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("task, model", no_wrap=True)
     counted = [name for name in COUNTS if name != ("positives" if kind.numeric else "without")]
@@ -72,7 +72,7 @@ def in_unit(title: str, metric: Metric, kind: Kind) -> str:
 
 
 def print_losses(losses: dict) -> None:
-    """Print how well a trained model predicts patients it did not learn from, by kind of event, on stdout."""
+    """Print how well a trained model predicts patients that it has not seen, by kind of event, on stdout."""
     result = Table(
         title="Tuning patients: {bits_per_event:.3f} bits per event, {bits_per_token:.3f} per token".format(
             **losses
@@ -82,7 +82,7 @@ def print_losses(losses: dict) -> None:
         pad_edge=False,
     )
     result.add_column("kind", no_wrap=True)
-    for column in ("how many", "bits each", "share of all bits"):
+    for column in ("events", "bits per event", "share of all bits"):
         result.add_column(column, justify="right", no_wrap=True)
     kinds = sorted(losses["kinds"].items(), key=lambda item: -item[1]["share"])
     for name, one in kinds:
@@ -93,7 +93,7 @@ def print_losses(losses: dict) -> None:
 
 
 def ours_first(models: dict[str, dict]) -> dict[str, dict]:
-    """The same models, simulation before the others."""
+    """The same models, the simulation first."""
     return {name: models[name] for name in sorted(models, key=lambda name: (name != OURS, name))}
 
 

@@ -11,7 +11,7 @@ LEGEND = (
 
 
 def print_whatif(result: dict) -> None:
-    """Print what was edited in how many histories, a row a task, and what the difference is not, on stdout."""
+    """Print what was edited in how many histories, one row per task, and what the difference is not, on stdout."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -35,7 +35,7 @@ def print_whatif(result: dict) -> None:
 
 
 def cells(summary: dict) -> list[str]:
-    """What a row of the table says of one task's summary.
+    """The cells of one task's row.
 
     >>> cells({"changed": 3, "patients": 4, "as_recorded": 0.12, "what_if": 0.3456, "standard_error": 0.01,
     ...     "difference": {"value": 0.2256, "low": 0.2, "high": 0.25}, "variance_removed": 0.305})
@@ -58,16 +58,16 @@ def cells(summary: dict) -> list[str]:
 
 
 def remarks(summary: dict) -> list[str]:
-    """What must be said beside one task's row: that nothing changed, or that somebody has no answer.
+    """Remarks on one task: that nothing changed, or that patients have no answer.
 
     >>> remarks({"changed": 0, "unanswered": 2})
-    ['the edits change nothing that the model reads, so there is nothing to compare.', '2 without an answer in an arm.']
+    ['the edits change nothing that the model reads, so there is nothing to compare.', '2 have no answer in one arm.']
     """
     lines = []
     if not summary["changed"]:
         lines.append("the edits change nothing that the model reads, so there is nothing to compare.")
     if summary["unanswered"]:
-        lines.append(f"{summary['unanswered']:,} without an answer in an arm.")
+        lines.append(f"{summary['unanswered']:,} have no answer in one arm.")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sequela.serve.folder.lineage import stage_costs
 from sequela.serve.stage import Finished, StageRun, stage
@@ -48,7 +49,7 @@ def evaluate(
         from sequela.serve.pages.report import write_report
         from sequela.task.scoring.evaluate import evaluate
 
-        metrics = evaluate(folders, work, seed=seed) | {
+        metrics: dict[str, Any] = evaluate(folders, work, seed=seed) | {
             "simulation": simulation(folders),
             "stages": stage_costs(folders),
         }

@@ -60,7 +60,7 @@ def ingest(
         return result
 
     settings, inputs = {"source": source, "fractions": fractions}, {}
-    if isinstance(origin, Database) and origin.kind == "postgresql":
+    if isinstance(origin, Database) and origin.is_server:
         # A server cannot tell whether its tables have changed, so it is read each time.
         settings |= {"raw": str(origin), "read_at": datetime.now(UTC).isoformat()}
     else:

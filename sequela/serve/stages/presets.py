@@ -1,4 +1,4 @@
-"""The demos: for each source its tasks and the settings of every stage. Values only."""
+"""Demo presets: for each source, its tasks and the settings of every stage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sequela.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Preset:
-    """What a demo runs: the questions, and the settings of the stages.
+    """What a demo runs: the tasks, and the settings of the stages.
 
     Attributes:
         title: the data, for people.
         tasks: names in the catalog.
-        limits: what a reader has to know about this data before believing a number; sentences for the report.
-        patients: simulate at most so many held-out patients; None for all.
+        limits: what readers must know about the data before they trust a number; sentences for the report.
+        patients: simulate at most this many held-out patients; None for all.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Preset:
     patients: int | None = None
 
 
-# Two layers, 128 wide: what learns these data in a few minutes on two cores. The rates are tuned (docs/records).
+# Two layers, 128 wide: enough to learn these data in a few minutes on two cores. The rates are tuned (docs/records).
 SMALL = TrainSettings(
     depth=2, context=1024, batch_tokens=4096, epochs=3.0, learning_rate=6e-3, matrix_rate=6e-3
 )
@@ -71,7 +71,7 @@ def preset(source: str) -> Preset:
     """The preset of a source.
 
     Raises:
-        InputError: where there is none.
+        InputError: if there is none.
     """
     if source not in PRESETS:
         raise InputError(f"there is no demo for '{source}': choose one of {', '.join(PRESETS)}.")
@@ -92,23 +92,23 @@ def read_toml(path: Path) -> dict:
     """The content of a TOML file.
 
     Raises:
-        InputError: where it is missing or not TOML.
+        InputError: if it is missing or not TOML.
     """
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}): check the path after --config."
+            f"{path} cannot be read ({error.strerror}): check the path given as `config`."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML ({error}): mend it there.") from error
+        raise InputError(f"{path} is not TOML ({error}): fix it there.") from error
 
 
 def with_file(chosen: Preset, path: Path, sections: dict) -> Preset:
-    """`chosen` with the settings that the sections of a TOML file name.
+    """`chosen` with the settings in the sections of a TOML file.
 
     Raises:
-        InputError: for a section or a setting that does not exist, or a value of another type.
+        InputError: for a section or a setting that does not exist, or a value of the wrong type.
     """
     known = ("tokenize", "train", "simulate")
     for section, values in sections.items():

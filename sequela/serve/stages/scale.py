@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sequela.errors import InputError
@@ -64,7 +65,7 @@ def scale(
     def make(chosen: TrainSettings, folder: Path) -> dict:
         return train(corpus, folder, settings=chosen)
 
-    def answers(rows: list[dict]) -> list[dict]:
+    def answers(rows: Sequence[dict]) -> list[dict]:
         settings = SimulateSettings(rollouts=ask.rollouts)
         return downstream(out, rows, ask, settings, progress=run.progress) if ask.task else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
@@ -140,7 +140,7 @@ def _write(
     pl.concat(
         [frame.select(pl.lit(name).alias("task"), pl.all()) for name, frame in contrasts.items()]
     ).write_parquet(folder / CONTRAST)
-    summaries = {
+    summaries: dict[str, dict[str, Any]] = {
         task.name: summary(contrasts[task.name], task.kind, everyone=edit.everyone, seed=seed) for task in tasks
     }
     result = {"meaning": MEANING, "edits": edits, "everyone": edit.everyone, "tasks": summaries}

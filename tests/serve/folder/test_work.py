@@ -272,7 +272,7 @@ def test_a_full_disk_leaves_what_a_stage_can_go_on_from(tmp_path: Path, source: 
         (work / "rows").write_text("x" * 100_000)
         return {}
 
-    with pytest.raises(InputError, match=r"the disk is full: .* run the same command again, which goes on"):
+    with pytest.raises(InputError, match=r"the disk is full: .* run the same command again, which continues"):
         make_folder(tmp_path / "out", "copy", {}, {"rows": source}, fill, resumable=True)
     (leftover,) = tmp_path.glob(".out.unfinished-*")
     assert (leftover / "first").exists()

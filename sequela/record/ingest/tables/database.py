@@ -59,6 +59,11 @@ class Database:
     def __str__(self) -> str:
         return self.label
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a live server, which cannot tell if its tables have changed."""
+        return self.kind == "postgresql"
+
 
 def raw_place(raw: str | Path | Database) -> Path | Database:
     """The origin of raw tables: the path of a folder, a DuckDB file, or a PostgreSQL server.

@@ -1,8 +1,8 @@
-"""A scaling study in a folder: the runs of its grid, each a stage of its own, then the fits, the plots and the answer.
+"""A scaling study in a folder: the runs of its grid, each a stage of its own, then fits, plots and advice.
 
-The grid follows from the corpus and the settings, so every process that is started on the same folder knows it. Each
-takes the next run that nobody has claimed; whoever finds all runs done writes the result. Runs that are there already
-are used as they are, so a study is extended by naming more budgets.
+The grid follows from the corpus and the settings, so every process started on the same folder computes the same one.
+Each takes the next run that is neither done nor locked; whichever finds all runs done writes the result. Existing runs
+are kept, so naming more budgets extends a study.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from sequela.training.scaling.runs import FinishedRun
 from sequela.training.scaling.settings import ScaleSettings
 from sequela.training.settings import REPORT, TrainSettings
 
-RUNS, CENTRES, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
+RUNS, CENTERS, STUDY, TABLE, FIT = "runs", "centres", "study.json", "runs.parquet", "fit.json"
 DEPTHS = range(1, 33)
 WIDTHS = (16, 24, 32, 48, *range(64, 512, 32), *range(512, 4097, 64))
-STOPPED = "-stopped"  # beside a run whose loss ran away: the batch that did it
-# Settings of a run that the study decides
+STOPPED = "-stopped"  # next to a run whose loss diverged: the batch on which it did
+# Settings of a run that the study chooses
 CHOSEN = ("preset", "depth", "layers", "width", "epochs", "tokens", "tokens_per_parameter")
-ROUNDS = 4  # of adding sizes where the best of a budget is at the edge of those tried
-BELOW = "The loss expected lies below the entropy of the data, which no model reaches: the law fails so far out."
-WAIT = 5.0  # seconds between two looks at what others are doing
+ROUNDS = 4  # of adding sizes while the best size of a budget is the smallest or largest tried
+BELOW = "The predicted loss is below the entropy of the data, which no model can reach: the law fails that far out."
+WAIT = 5.0  # seconds between two looks at the runs of other processes
 
 
 @dataclass(frozen=True)
 class Study:
-    """What every process knows of a study.
+    """What every process knows about a study.
 
     Attributes:
         flops: the budgets.
-        unique_tokens: of an epoch.
+        unique_tokens: tokens of one epoch.
         shapes: the models that could be trained, smallest first.
-        train: makes a run: settings and a folder in, the stage's manifest out.
+        train: makes a run from settings and a folder; returns the stage's manifest.
     """
 
     out: Path
@@ -70,7 +70,7 @@ class Study:
         base: TrainSettings,
         train: Callable[[TrainSettings, Path], dict],
     ) -> Study:
-        """Raises InputError where `out` holds a study of another corpus, or with other settings of its runs."""
+        """Raises InputError if `out` holds a study of another corpus, or with other settings of its runs."""
         from sequela.tokens.corpus import Corpus
         from sequela.training.data import windows_of
 
@@ -95,7 +95,7 @@ class Study:
         return Study(out, budgets, settings, base, unique, vocabulary, shapes, train)
 
     def plan(self, *budgets: float, optimum: Callable[[float], float] | None = None) -> StudyPlan:
-        """The grid of these budgets, around the sizes that `optimum` says, or else those expected to be best."""
+        """The grid of these budgets, around the sizes from `optimum`, or else those expected to be best."""
         chosen = self.settings
         return grid(
             budgets,
@@ -106,8 +106,8 @@ class Study:
             most_epochs=chosen.most_epochs,
         )
 
-    def centre(self, budget: float) -> float:
-        """The size that a budget's grid lies around: by what smaller budgets found, once and for all."""
+    def center(self, budget: float) -> float:
+        """The size at the center of a budget's grid, from what smaller budgets showed; fixed once for all processes."""
 
         def look() -> dict:
             smaller = [run for run in _runs(self.trained()) if run.budget < budget]
@@ -116,23 +116,23 @@ class Study:
             except InputError:  # too few runs to tell
                 return {"parameters": expected(self.settings.expected_tokens_per_parameter)(budget)}
 
-        return agreed(self.out / CENTRES / f"{budget:g}.json", look)["parameters"]
+        return agreed(self.out / CENTERS / f"{budget:g}.json", look)["parameters"]
 
     def folder(self, run: PlannedRun, seed: int) -> Path:
-        """Where a run is kept."""
+        """The folder of a run."""
         return self.out / RUNS / f"{run.budget:g}-{run.depth}x{run.width}-{seed}"
 
     def done(self, run: PlannedRun, seed: int) -> bool:
-        """Whether nothing is left to do for a run: it is trained, or its loss ran away."""
+        """Whether a run is finished: trained, or stopped because its loss diverged."""
         folder = self.folder(run, seed)
         return (folder / REPORT).exists() or folder.with_name(f"{folder.name}{STOPPED}").exists()
 
     def stopped(self) -> list[str]:
-        """The names of the runs whose loss ran away."""
+        """The names of the runs whose loss diverged."""
         return sorted(path.name.removesuffix(STOPPED) for path in (self.out / RUNS).glob(f"[!.]*{STOPPED}"))
 
     def trained(self) -> list[dict]:
-        """What is known of each finished run in the folder, budgets rising."""
+        """One record per finished run in the folder, by rising budget."""
         rows = [self._row(path) for path in sorted((self.out / RUNS).glob(f"[!.]*/{REPORT}"))]
         return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
 
@@ -162,24 +162,24 @@ class Study:
 def scale(
     study: Study, progress: Progress = silent, asked: Callable[[Sequence[dict]], list[dict]] | None = None
 ) -> dict:
-    """Make every run of the study that is not there yet, and write what they tell; returns what `fit.json` holds.
+    """Make every run of the study that does not exist yet, and write the result; returns what `fit.json` holds.
 
     Args:
-        asked: lets the models of the finished runs answer questions, and returns their scores.
+        asked: scores the models of the finished runs on tasks.
 
     Raises:
         InputError: for a grid that cannot be made, or runs that cannot be fitted.
     """
-    study.plan(*study.flops)  # what cannot be done is better said now than after the first runs
+    study.plan(*study.flops)  # fail now rather than after the first runs
     notes = [note for budget in sorted(study.flops) for note in _finish(study, budget, progress)]
     rows = study.trained()
     notes += [
-        f"The run {name} stopped, as its loss ran away: see runs/{name}{STOPPED}." for name in study.stopped()
+        f"The run {name} stopped because its loss diverged: see runs/{name}{STOPPED}." for name in study.stopped()
     ]
     setting = advice.Setting(study.shapes, study.unique_tokens, study.settings.most_epochs)
     chosen, speed = study.settings, max(row["flops"] / row["seconds"] for row in rows)
     target = speed * 3600 * chosen.target_hours if chosen.target_hours else chosen.target_flops
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "settings": {"flops": study.flops, **asdict(chosen)},
         **advice.study(_runs(rows), setting, target),
         "notes_on_plan": notes,
@@ -187,13 +187,13 @@ def scale(
         "floor": _above_floor(rows, chosen.floor),
         "downstream": asked(rows) if asked else [],
     }
-    if chosen.floor and found["advice"]["loss"]["value"] < chosen.floor:
-        found["advice"]["notes"].append(BELOW)
+    if chosen.floor and result["advice"]["loss"]["value"] < chosen.floor:
+        result["advice"]["notes"].append(BELOW)
     with lock(study.out / f"{FIT}{LOCK}"):
         pl.DataFrame(rows).write_parquet(study.out / TABLE)
-        (study.out / FIT).write_text(json.dumps(found, indent=1))
-        write_scale_report(study.out, rows, found)
-    return found
+        (study.out / FIT).write_text(json.dumps(result, indent=1))
+        write_scale_report(study.out, rows, result)
+    return result
 
 
 def _refuse(base: TrainSettings) -> None:
@@ -203,14 +203,14 @@ def _refuse(base: TrainSettings) -> None:
 
 
 def _begin(out: Path, identity: dict) -> None:
-    """Say what the folder holds, or check that it holds this."""
+    """Record what the folder holds, or check that it holds this study."""
     try:
         others = (
             [path for path in out.iterdir() if not path.name.startswith((".", STUDY))] if out.exists() else []
         )
-        if any(path.name != CENTRES for path in others) and not (out / STUDY).exists():
-            raise InputError(f"{out} exists and holds no scaling study: choose another folder.")
-        (out / CENTRES).mkdir(parents=True, exist_ok=True)
+        if any(path.name != CENTERS for path in others) and not (out / STUDY).exists():
+            raise InputError(f"{out} exists and is not a scaling study: choose another folder.")
+        (out / CENTERS).mkdir(parents=True, exist_ok=True)
         there = agreed(out / STUDY, lambda: identity)
     except OSError as error:
         raise InputError(f"{out} cannot be written to ({error.strerror}): choose another folder.") from error
@@ -218,14 +218,14 @@ def _begin(out: Path, identity: dict) -> None:
         if there.get(what) != identity[what]:
             raise InputError(
                 f"{out} holds a scaling study with another {'corpus' if what == 'inputs' else what}: choose another "
-                "folder. Budgets, sizes and seeds can be added to a study; all else is the same for all of its runs."
+                "folder. Budgets, sizes and seeds can be added to a study; everything else is the same for all runs."
             )
 
 
 def _finish(study: Study, budget: float, progress: Progress) -> tuple[str, ...]:
-    """Make all runs of a budget, more of them where the best is at an edge; returns notes on its grid."""
+    """Make all runs of a budget, and more if the best is at an edge; returns notes on its grid."""
     try:
-        plan = study.plan(budget, optimum=lambda _: study.centre(budget))
+        plan = study.plan(budget, optimum=lambda _: study.center(budget))
     except InputError as error:
         return (f"Budget {budget:.3g}: left out. {error}",)
     runs = plan.runs
@@ -238,16 +238,16 @@ def _finish(study: Study, budget: float, progress: Progress) -> tuple[str, ...]:
 
 
 def _make(study: Study, runs: Sequence[PlannedRun], progress: Progress) -> None:
-    """Train what is neither there nor claimed, smallest budget first; then wait for what others train."""
+    """Train what is neither done nor locked, smallest budget first; then wait for other processes."""
     wanted = [(run, seed) for run in runs for seed in range(study.settings.seeds)]
-    while left := [one for one in wanted if not study.done(*one)]:
-        if not any(_take(study, *one) for one in left):
+    while left := [run for run in wanted if not study.done(*run)]:
+        if not any(_take(study, *run) for run in left):
             time.sleep(WAIT)
         progress(len(wanted) - len(left), len(wanted))
 
 
 def _take(study: Study, run: PlannedRun, seed: int) -> bool:
-    """Whether this run was ours to make."""
+    """Make this run unless another process is at it; returns whether it was ours."""
     folder = study.folder(run, seed)
     with try_lock(folder.with_name(f"{folder.name}{LOCK}")) as mine:
         if mine and not study.done(run, seed):
@@ -264,7 +264,7 @@ def _take(study: Study, run: PlannedRun, seed: int) -> bool:
 
 
 def _beyond(study: Study, budget: float) -> list[PlannedRun]:
-    """More sizes for a budget whose best one is at the edge of those tried."""
+    """More sizes for a budget whose best size is the smallest or largest tried."""
     made = [run for run in _runs(study.trained()) if run.budget == budget]
     if len({run.parameters for run in made}) < 3:
         return []
@@ -289,7 +289,7 @@ def _runs(rows: Sequence[dict]) -> list[FinishedRun]:
 
 
 def _above_floor(rows: Sequence[dict], floor: float | None) -> dict | None:
-    """How far the best run stays above what the best possible model needs."""
+    """How far the best run stays above the entropy of the data."""
     if floor is None:
         return None
     best = min(row["bits_per_event"] for row in rows)

@@ -124,7 +124,7 @@ def test_a_run_that_runs_away_is_left_out_and_told(corpus, tmp_path):
     (study.out / "runs" / ".1e+12-2x32-0.unfinished-host-1").mkdir(parents=True)
     (study.out / "runs" / ".1e+12-2x32-0.unfinished-host-1" / "train.json").write_text("{}")
     found = scale(study)
-    assert any("ran away" in note for note in found["notes_on_plan"])
+    assert any("diverged" in note for note in found["notes_on_plan"])
     assert {one["flops"] for one in found["isoflop"]["budgets"]} == {1e13, 1e14}
 
     class Full(Surface):
@@ -175,7 +175,7 @@ def test_bad_input_is_named(corpus, tmp_path):
         sequela.scale(corpus, tmp_path / "b", flops=[-1.0], base=BASE)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="holds no scaling study"):
+    with pytest.raises(InputError, match="is not a scaling study"):
         sequela.scale(corpus, tmp_path / "d", flops=FLOPS, base=BASE)
     study_of(corpus, tmp_path / "e", Surface(corpus))
     with pytest.raises(InputError, match="with another settings"):
