@@ -57,25 +57,25 @@ def of_labs(**changes: object) -> dict:
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"moved": {"at admission -> at discharge": 7}}, "7 events that are known only at the end of a stay"),
+        ({"moved": {"at admission -> at discharge": 7}}, "7 events known only at the end of a stay"),
         (
             {"moved": {"not moved: another stay closes then": 4}},
-            "4 events that are known only at the end of a stay",
+            "4 events known only at the end of a stay",
         ),
         ({"patients_with": {"two deaths": 3}}, "3 of 1,234 patients: two deaths."),
         ({"units": {"A": {"g": 9, "kg": 1}}}, "1 codes have values in more than one unit"),
-        (of_labs(rows_without_rule=100), "Table labs: 100 rows (10.0%) are read by no rule."),
+        (of_labs(rows_without_rule=100), "Table labs: 100 rows (10.0%) match no rule."),
         (
             of_labs(unreadable_times={"t": {"rows": 2, "first": "a.csv, row 5"}}),
-            "column t: 2 cells are no time",
+            "column t: 2 cells are not a time",
         ),
         (
             of_labs(quarantined={"not JSON": {"rows": 2, "first": ["x, line 4"]}}),
-            "2 rows put aside (not JSON)",
+            "2 rows set aside (not JSON)",
         ),
-        (of_labs(rules=[RULE | {"dropped": {"no code": 200}}]), "rule 1: 20% of its rows have no code."),
-        (of_labs(rules=[RULE | {"events_out": 0, "times": None}]), "rule 1: it makes no event at all."),
-        (of_labs(rows=0, rules=[RULE | {"rows_in": 0, "events_out": 0}]), "Absent or without rows: labs."),
+        (of_labs(rules=[RULE | {"dropped": {"no code": 200}}]), "rule 1: 20% of its rows dropped: no code."),
+        (of_labs(rules=[RULE | {"events_out": 0, "times": None}]), "rule 1: it produces no events."),
+        (of_labs(rows=0, rules=[RULE | {"rows_in": 0, "events_out": 0}]), "Missing or empty: labs."),
     ],
 )
 def test_what_to_look_at(page, changes, words):

@@ -8,6 +8,7 @@ from sequela.serve.pages.page import TEMPLATES, render
 
 FACTS = {
     "headline": "<b>",
+    "note": "",
     "sections": [],
     "futures": [],
     "examples": [],

@@ -39,7 +39,7 @@ def test_what_is_gone_or_of_others_is_left_out(small_demo: Path, tmp_path: Path)
 def test_in_words() -> None:
     answer = {"estimator": "reach", "rollouts": 12.34, "tokens": None}
     words = in_words(answer)
-    assert words == "mean chance of the outcome over futures that avoid it (reach); 12.34 futures a patient"
+    assert words == "mean chance of the outcome over futures that avoid it (reach); 12.34 futures per patient"
     futures = {
         "histories": 10,
         "rollouts": 0,
@@ -51,8 +51,8 @@ def test_in_words() -> None:
         "probability_removed": 0.0,
         "well_formed": False,
     }
-    assert sentences(futures)[1].startswith("The grammar was not imposed; 0 of 0 events")
-    assert sentences(futures)[0].endswith("A full context was begun anew 3 times.")
+    assert sentences(futures)[1].startswith("The grammar was not enforced; 0 of 0 multi-token events")
+    assert sentences(futures)[0].endswith("A full context was restarted 3 times.")
 
 
 @pytest.mark.parametrize(

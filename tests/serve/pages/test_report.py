@@ -55,7 +55,7 @@ def test_report_of_the_small_demo(small_demo: Path) -> None:
     for task in metrics["tasks"].values():
         for scores in task["models"].values():
             assert interval(scores["auroc"]) in words
-        assert f"{task['undecidable']:,} undecidable" in words
+        assert f"{task['undecidable']:,} censored" in words
         assert task["verdict"] in words
     for sentence in preset("nafld").limits:
         assert sentence in words
@@ -67,7 +67,7 @@ def test_report_of_the_small_demo(small_demo: Path) -> None:
     assert page.count("<svg") == 2 * len(metrics["tasks"]) + 4
     assert words.count("Simulation takes the mean of summed hazards (scope); 6 futures and") == 4
     assert re.search(r"1,710 futures of 285 histories, \d+ tokens each: \d+ % passed the horizon", words)
-    assert re.search(r"The grammar took away [\d.]+ % of the probability.* 0 of [\d,]+ events", words)
+    assert re.search(r"The grammar removed [\d.]+ % of the probability.* 0 of [\d,]+ multi-token events", words)
     assert re.search(r"train \d+ s [\d,]+ MB", words)
 
 

@@ -48,7 +48,7 @@ def test_the_page_holds_the_answer_and_every_run(tmp_path):
     )
     assert "With 1e+16 FLOPs: train" in page
     assert page.count("<tr><td>1e+1") == len(rows)
-    assert "25.0 % above" in page and "Would it have known?" in page
+    assert "25.0 % above" in page and "Would it have predicted this?" in page
     for name in ("isoflop", "loss", "optimum"):
         picture = ElementTree.parse(tmp_path / f"{name}.svg").getroot()
         assert picture.tag == "{http://www.w3.org/2000/svg}svg"
@@ -58,7 +58,7 @@ def test_the_page_holds_the_answer_and_every_run(tmp_path):
 
 def test_what_is_not_known_is_left_out(tmp_path):
     page = report(rows_of([1e14], sizes=9), tmp_path)
-    assert "Would it have known?" not in page
+    assert "Would it have predicted this?" not in page
     assert not (tmp_path / "auroc_loss.svg").exists()
 
 

@@ -88,10 +88,10 @@ def test_counts_and_values_have_their_own_columns(capsys: pytest.CaptureFixture)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     headings = [line[2:] for line in lines if line[:2] == ["task,", "model"]]
     assert headings == [
-        ["n", "events", "undecidable", "AUROC", "O/E"],
-        ["n", "without", "undecidable", "MAE,", "days"],
-        ["n", "without", "undecidable", "MAE", "RMSLE"],
-        ["n", "without", "undecidable", "MAE,", "unit", "of", "the", "value"],
+        ["n", "events", "censored", "AUROC", "O/E"],
+        ["n", "without", "censored", "MAE,", "days"],
+        ["n", "without", "censored", "MAE", "RMSLE"],
+        ["n", "without", "censored", "MAE,", "unit", "of", "the", "value"],
     ]
     assert ["hba1c", "400", "123", "4"] in lines
     assert ["sequela", ".836", "[.810,", ".859]", ".310", "[.300,", ".320]"] in lines
@@ -107,9 +107,9 @@ def test_what_stands_behind_the_answers_is_told(capsys: pytest.CaptureFixture) -
         in shown
     )
     assert "Simulation of admissions: mean of the futures; 20 futures" in shown
-    assert "60 futures of 3 histories, 20 tokens each: 75 % passed the horizon, 25 % had settled" in shown
-    assert "took away 1.2 % of the probability" in shown
-    assert "1 of 200 events of several tokens are ill-formed (0.5 %)" in shown
+    assert "60 futures of 3 histories, 20 tokens each: 75 % passed the horizon, 25 % answered" in shown
+    assert "removed 1.2 % of the probability" in shown
+    assert "1 of 200 multi-token events are malformed (0.5 %)" in shown
 
 
 def test_what_is_not_known_is_a_dash() -> None:

@@ -31,4 +31,4 @@ def test_the_table_and_the_sentence(capsys: pytest.CaptureFixture) -> None:
 def test_nothing_to_compare_is_said(capsys: pytest.CaptureFixture) -> None:
     text = printed(capsys, death_5y=NOTHING, other=ONE | {"unanswered": 7})
     assert "death_5y: the edits change nothing that the model reads" in text
-    assert "other: 7 without an answer" in text
+    assert "other: 7 have no answer" in text
