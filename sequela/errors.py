@@ -1,7 +1,11 @@
-"""The one exception meant for users, and suggestions for misspelled words."""
+"""The one exception meant for users, and what its sentences share: suggestions, and a word on URIs."""
 
 import difflib
+import re
 from collections.abc import Iterable
+from pathlib import Path
+
+URI = re.compile(r"\s*\w[\w+.:-]+:/")  # any scheme, even if a Path has merged its slashes
 
 
 class InputError(ValueError):
@@ -32,3 +36,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The suggestion " (did you mean 'X'?)" for an error message; empty if no known word is similar to `word`."""
     similar = closest(word, known)
     return f" (did you mean '{similar[0]}'?)" if similar else ""
+
+
+def refuse_uri(path: str | Path) -> None:
+    """Refuse a URI in place of a path.
+
+    Raises:
+        InputError: if it is one. The message omits it, because it may contain a password.
+    """
+    if URI.match(str(path)) and not Path(path).exists():
+        raise InputError(
+            "this kind of URI cannot be read here: give a path; raw tables may also be on a server, "
+            "postgresql://USER@HOST:PORT/DATABASE."
+        )

@@ -1,6 +1,10 @@
 """The words of error messages."""
 
-from sequela.errors import InputError, closest, nearest
+from pathlib import Path
+
+import pytest
+
+from sequela.errors import InputError, closest, nearest, refuse_uri
 
 
 def test_a_near_word_is_suggested_and_a_far_one_not():
@@ -21,3 +25,14 @@ def test_a_message_is_one_line():
 
 def test_input_errors_are_value_errors():
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize("uri", ["mysql://me:SECRET@h/db", Path("jdbc:postgresql://me:SECRET@h/db")])
+def test_a_uri_in_place_of_a_path_is_refused_without_its_password(uri):
+    with pytest.raises(InputError, match="give a path") as caught:
+        refuse_uri(uri)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_path_is_no_uri(tmp_path):
+    refuse_uri(tmp_path / "nothing.csv")

@@ -62,6 +62,8 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error), stage)
     except Interrupted as stopped:
         print(f"sequela: {stopped}", file=sys.stderr)
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (KeyboardInterrupt, Exception) as error:
         if pressed or isinstance(error, KeyboardInterrupt):
             print("sequela: stopped; run the same command again to continue.", file=sys.stderr)

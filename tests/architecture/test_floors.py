@@ -38,6 +38,7 @@ def test_the_floors_hold() -> None:
         ("rollout/engine/planted.py", "from sequela.rollout import tracker\n", "The engine knows neither"),
         ("tokens/planted.py", "def f():\n    import torch\n", "No torch below the model"),
         ("task/planted.py", "import torch.nn\n", "No torch below the model"),
+        ("record/planted.py", "from sequela.record.ingest.tables import sql\n", "Only ingest reads raw tables"),
     ],
 )
 def test_a_planted_import_is_found(copy: Path, module: str, code: str, contract: str) -> None:

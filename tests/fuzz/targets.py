@@ -20,7 +20,7 @@ from sequela.errors import InputError
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.mapping_file import load_mapping
 from sequela.record.ingest.tables.cells import add_macros
-from sequela.record.ingest.tables.database import raw_place
+from sequela.record.ingest.tables.database import raw_origin
 from sequela.record.ingest.tables.load import load_files, place_of
 
 COLUMNS = {
@@ -117,7 +117,7 @@ def fuzz_mapping(data: bytes) -> object:
 
 def fuzz_uri(data: bytes) -> object:
     """What a user calls RAW, after `postgresql://`."""
-    place = judge(raw_place, "postgresql://" + data.decode("utf-8", "replace"))
+    place = judge(raw_origin, "postgresql://" + data.decode("utf-8", "replace"))
     return place if isinstance(place, InputError) else str(place)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sequela.errors import InputError
 from sequela.record.ingest.mapping import Mapping
-from sequela.record.ingest.tables.database import raw_place
+from sequela.record.ingest.tables.database import raw_origin
 from tests.fuzz.targets import (
     HEADER,
     SEEDS,
@@ -271,8 +271,8 @@ def test_the_good_mapping_is_good():
 )
 def test_a_password_never_shows(word, rest):
     word = f"SECRET{word}"
-    assert "SECRET" not in str(judge(raw_place, f"postgresql://me:{word}@host:5432{rest}"))
-    place = raw_place(f"postgresql://me:{quote(word, safe='', errors='replace')}@host:5432{rest}")
+    assert "SECRET" not in str(judge(raw_origin, f"postgresql://me:{word}@host:5432{rest}"))
+    place = raw_origin(f"postgresql://me:{quote(word, safe='', errors='replace')}@host:5432{rest}")
     assert "SECRET" not in str(place) and str(place).startswith("postgresql://me@host:5432")
 
 

@@ -13,7 +13,18 @@ import pytest
 
 from sequela.serve.cli import run
 
-COMMANDS = ("demo", "ingest", "tokenize", "train", "simulate", "predict", "whatif", "evaluate", "report", "tasks")
+COMMANDS = (
+    "demo",
+    "ingest",
+    "tokenize",
+    "train",
+    "simulate",
+    "predict",
+    "whatif",
+    "evaluate",
+    "report",
+    "tasks",
+)
 HEAVY = ("torch", "polars", "numpy", "sklearn", "statsmodels", "jinja2", "duckdb")
 
 
@@ -187,3 +198,11 @@ def test_ctrl_c_ends_with_a_sentence_and_leaves_nothing(small_demo: Path, tmp_pa
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "sequela: stopped; run the same command again to continue."
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug() -> None:
+    command = f"{sys.executable} -m sequela tasks --json | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[", "")

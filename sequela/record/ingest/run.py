@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sequela.record.ingest.mapping_file import MEDS, load_mapping
 from sequela.record.ingest.meds import extract_meds
 from sequela.record.ingest.report import IngestCounts, report_of, write_report
 from sequela.record.ingest.spill import EVENTS_PER_PART, database_in, scratch_in
-from sequela.record.ingest.tables.database import Database, raw_place
+from sequela.record.ingest.tables.database import Database, raw_origin
 from sequela.record.ingest.tables.sql import literal
 from sequela.record.schema import DATA, FRACTIONS
 from sequela.workers import Workers, run
@@ -67,7 +68,7 @@ def ingest(
     settings = settings or IngestSettings()
     memory, size = settings.memory, settings.events_per_shard
     mapping = None if source == MEDS else load_mapping(source)
-    origin, out, reading = raw_place(raw), Path(out), _share(progress, 0, 70)
+    origin, out, reading = raw_origin(raw), Path(out), _share(progress, 0, 70)
     if (out / DATA).exists():
         raise InputError(f"{out} holds a dataset already: choose another folder, or move that one away.")
     with scratch_in(out) as scratch:
@@ -90,6 +91,20 @@ def ingest(
     write_report(report, out)
     progress(100, 100, stage="done")
     return report
+
+
+def origin_identity(raw: str | Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """What tells the raw tables of one ingest from those of another: settings, and paths whose content counts.
+
+    A server cannot tell whether its tables have changed, so it is named with the time at which it is read.
+
+    Raises:
+        InputError: see `ingest`.
+    """
+    origin = raw_origin(raw)
+    if isinstance(origin, Database) and origin.is_server:
+        return {"raw": str(origin), "read_at": datetime.now(UTC).isoformat()}, {}
+    return {}, {"raw": Path(str(origin))}
 
 
 def _share(progress: Progress, start: float, stop: float, stage: str | None = None) -> Progress:

@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-from sequela.errors import InputError
+from sequela.errors import InputError, refuse_uri
 from sequela.version import __version__
 
 FILE = "manifest.json"
@@ -76,8 +76,6 @@ def fingerprint(path: Path) -> str:
         InputError: if there is nothing at `path`; a URI, which may hold a password, is not repeated.
     """
     if not path.exists():
-        from sequela.record.ingest.tables.database import refuse_uri
-
         refuse_uri(path)
         raise InputError(f"{path} does not exist: check the path, or run the stage that makes it.")
     digest = hashlib.sha256()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sequela.record.schema import FRACTIONS
@@ -40,9 +39,9 @@ def ingest(
         InputError: where the raw files do not fit the mapping.
     """
     from sequela.record.ingest.mapping_file import MEDS, fingerprint
-    from sequela.record.ingest.tables.database import Database, raw_place
+    from sequela.record.ingest.run import origin_identity
 
-    origin = raw_place(raw)
+    identity, inputs = origin_identity(raw)
 
     def make(work: Path) -> dict:
         from sequela.record.ingest.run import IngestSettings, ingest
@@ -50,7 +49,7 @@ def ingest(
 
         result = ingest(
             source,
-            origin,
+            raw,
             work,
             IngestSettings(fractions, memory),
             workers=run.workers,
@@ -59,12 +58,7 @@ def ingest(
         write_ingest_report(work)
         return result
 
-    settings, inputs = {"source": source, "fractions": fractions}, {}
-    if isinstance(origin, Database) and origin.is_server:
-        # A server cannot tell whether its tables have changed, so it is read each time.
-        settings |= {"raw": str(origin), "read_at": datetime.now(UTC).isoformat()}
-    else:
-        inputs["raw"] = Path(str(origin))
+    settings = {"source": source, "fractions": fractions, **identity}
     if source != MEDS:
         settings["mapping"] = fingerprint(source)  # of its text, and of the mappings that it extends
     if source.endswith(".toml"):

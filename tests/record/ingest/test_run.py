@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
-from sequela.record.ingest.run import IngestSettings, ingest
+from sequela.record.ingest.run import IngestSettings, ingest, origin_identity
 from sequela.workers import Workers
 
 
@@ -200,3 +200,9 @@ def test_little_memory_is_enough(clinic):
     clinic.write()
     report = ingest(clinic.folder / "clinic.toml", clinic.raw, clinic.folder / "out", IngestSettings(memory="50MB"))
     assert report["events"] == 13
+
+
+def test_a_server_is_read_anew_each_time_and_a_folder_is_known_by_its_content(tmp_path):
+    settings, inputs = origin_identity("postgresql://me:SECRET@h/db")
+    assert settings["raw"] == "postgresql://me@h/db" and "read_at" in settings and inputs == {}
+    assert origin_identity(tmp_path) == ({}, {"raw": tmp_path})

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import duckdb
 
-from sequela.errors import InputError, nearest
+from sequela.errors import InputError, nearest, refuse_uri
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.header import match_columns
 from sequela.record.ingest.tables.names import find_name
@@ -25,15 +25,10 @@ from sequela.record.ingest.tables.sql import literal, quoted
 
 DUCKDB_FILES = (".duckdb", ".db")
 SERVER = re.compile(r"\s*postgres(ql)?://", re.IGNORECASE)
-URI = re.compile(r"\s*\w[\w+.:-]+:/")  # any scheme, even if a Path has merged its slashes
 SHOWN = ("host", "port", "dbname", "user", "sslmode")  # parts of a URI's query that are not secret
 UNCLEAR = (
     "the database's URI cannot be parsed: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE with special characters "
     "in the password as %XX (@ is %40), or without the password, which may be in PGPASSWORD or ~/.pgpass."
-)
-UNREAD = (
-    "this kind of URI cannot be read here: give a path; raw tables may also be on a server, "
-    "postgresql://USER@HOST:PORT/DATABASE."
 )
 # Types that ADBC transfers unchanged; every other PostgreSQL type is cast to text.
 PLAIN = ("int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar")
@@ -56,16 +51,13 @@ class Database:
     address: str = field(repr=False)
     schemas: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return self.label
-
     @property
     def is_server(self) -> bool:
         """Whether it is a live server, which cannot tell if its tables have changed."""
         return self.kind == "postgresql"
 
 
-def raw_place(raw: str | Path | Database) -> Path | Database:
+def raw_origin(raw: str | Path | Database) -> Path | Database:
     """The origin of raw tables: the path of a folder, a DuckDB file, or a PostgreSQL server.
 
     Raises:
@@ -82,16 +74,6 @@ def raw_place(raw: str | Path | Database) -> Path | Database:
             raise InputError(f"there is no file {path}: give a DuckDB file, a folder or a postgresql:// URI.")
         return Database("duckdb", str(path), str(path))
     return path
-
-
-def refuse_uri(path: str | Path) -> None:
-    """Refuse a URI in place of a path.
-
-    Raises:
-        InputError: if it is one. The message omits it, because it may contain a password.
-    """
-    if URI.match(str(path)) and not Path(path).exists():
-        raise InputError(UNREAD)
 
 
 def _server(uri: str) -> Database:

@@ -10,7 +10,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.run import ingest
-from sequela.record.ingest.tables.database import Database, open_table, raw_place
+from sequela.record.ingest.tables.database import Database, open_table, raw_origin
 from sequela.record.ingest.tables.load import load_files
 from tests.record.ingest.postgres import PASSWORD, execute
 
@@ -32,7 +32,7 @@ ROWS = [
 def read(raw, name="visits", **said):
     con = duckdb.connect()
     table = FileTable(**({"files": ("*",), "columns": COLUMNS} | said))
-    loaded = load_files(con, name, table, raw_place(raw))
+    loaded = load_files(con, name, table, raw_origin(raw))
     columns = ", ".join(f'"{column}"' for column in table.columns)
     return loaded, con.sql(f"SELECT {columns} FROM {name} ORDER BY _row").fetchall(), con
 
@@ -78,31 +78,31 @@ def server(postgres):
 
 
 def test_what_raw_may_be(tmp_path, file):
-    assert raw_place(tmp_path) == tmp_path
-    assert raw_place(str(tmp_path / "nothing")) == tmp_path / "nothing"
-    assert raw_place(file) == Database("duckdb", str(file), str(file))
+    assert raw_origin(tmp_path) == tmp_path
+    assert raw_origin(str(tmp_path / "nothing")) == tmp_path / "nothing"
+    assert raw_origin(file) == Database("duckdb", str(file), str(file))
     (tmp_path / "folder.db").mkdir()
-    assert raw_place(tmp_path / "folder.db") == tmp_path / "folder.db"
+    assert raw_origin(tmp_path / "folder.db") == tmp_path / "folder.db"
     with pytest.raises(InputError, match=r"no file .*gone\.duckdb"):
-        raw_place(tmp_path / "gone.duckdb")
+        raw_origin(tmp_path / "gone.duckdb")
 
 
 def test_a_label_has_no_password():
-    place = raw_place(
+    place = raw_origin(
         "postgresql://me:SECRET@host:5433/db?schema=cdm,vocab&sslmode=require&sslpassword=SECRET&password=SECRET"
     )
     assert str(place) == "postgresql://me@host:5433/db?sslmode=require&schema=cdm,vocab"
     assert "SECRET" not in repr(place) and "SECRET" in place.address and "schema" not in place.address
     assert place.schemas == ("cdm", "vocab")
-    assert raw_place("postgres://host/db").schemas == ("public",)
-    assert str(raw_place("postgresql:///db?host=/run/pg")) == "postgresql:///db?host=/run/pg"
-    assert raw_place(place) is place
+    assert raw_origin("postgres://host/db").schemas == ("public",)
+    assert str(raw_origin("postgresql:///db?host=/run/pg")) == "postgresql:///db?host=/run/pg"
+    assert raw_origin(place) is place
 
 
 @pytest.mark.parametrize("word", ["SEC/RET", "SEC@RET", "SEC#RET", "SEC?RET", "SEC:RET@x"])
 def test_an_unescaped_password_is_not_shown(word):
     with pytest.raises(InputError, match="%40") as caught:
-        raw_place(f"postgresql://me:{word}@host/db")
+        raw_origin(f"postgresql://me:{word}@host/db")
     assert "SEC" not in str(caught.value)
 
 
@@ -117,17 +117,17 @@ def test_a_uri_of_another_kind_is_not_shown(uri):
 
 
 def test_the_scheme_of_a_uri_knows_no_case():
-    assert raw_place("POSTGRESQL://me:SECRET@h/db").label == "postgresql://me@h/db"
+    assert raw_origin("POSTGRESQL://me:SECRET@h/db").label == "postgresql://me@h/db"
     with pytest.raises(InputError) as caught:
-        raw_place(Path("POSTGRESQL://me:SECRET@h/db"))
+        raw_origin(Path("POSTGRESQL://me:SECRET@h/db"))
     assert "SECRET" not in str(caught.value)
 
 
 def test_a_strange_uri_takes_no_time():
     """Found by fuzzing: an expression over all hosts at once tried every way to cut them."""
     with pytest.raises(InputError, match="cannot be parsed"):
-        raw_place("postgresql://d" + "," * 5000 + ":g")
-    assert raw_place("postgresql://a:1,[::1]:2,c/db").label == "postgresql://a:1,[::1]:2,c/db"
+        raw_origin("postgresql://d" + "," * 5000 + ":g")
+    assert raw_origin("postgresql://a:1,[::1]:2,c/db").label == "postgresql://a:1,[::1]:2,c/db"
 
 
 def test_a_duckdb_file(file):
@@ -197,7 +197,7 @@ def test_what_a_server_refuses(server, monkeypatch):
 
 def test_a_table_is_open_for_as_long_as_it_is_read(file):
     con = duckdb.connect()
-    with open_table(con, raw_place(file), "seen", FileTable(("*",), {"pid": "integer"})) as rows:
+    with open_table(con, raw_origin(file), "seen", FileTable(("*",), {"pid": "integer"})) as rows:
         assert con.sql(rows.sql).fetchall() == [(1, "main.seen")]
     with pytest.raises(duckdb.Error):
         con.sql(rows.sql).fetchall()
