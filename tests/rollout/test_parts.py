@@ -509,7 +509,7 @@ def test_edits_that_concern_nobody_leave_every_byte_and_others_are_counted(world
 def test_an_edit_that_cannot_be_made_is_refused_before_anything_is_simulated(world_meds, model, tmp_path):
     for words, complaint in (
         ({"add": ["LAB//KREATININ = 1 @ 1 hour"]}, "near it: LAB//CREATININE"),
-        ({"add": ["COHORT//ENTRY @ 1 year"]}, "begin later"),
+        ({"add": ["COHORT//ENTRY @ 1 year"]}, "start later"),
     ):
         with pytest.raises(InputError, match=complaint):
             simulate(model, world_meds, tmp_path, [request(world_meds)], edits=Edits.parse(**words))
