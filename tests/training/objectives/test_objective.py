@@ -62,11 +62,7 @@ class AnswerOnly(nn.Module):
         kept = np.zeros_like(batch.targets, bool)
         for end, length in zip(ends, windows.lengths[row], strict=True):
             kept[0, max(end - 1 - ANSWER, end - length) : end] = True
-        return inputs(replace(batch, targets=np.where(kept, batch.targets, -1)), self.setup_device)
-
-    @property
-    def setup_device(self) -> torch.device:
-        return self.decoder.embedding.weight.device
+        return inputs(replace(batch, targets=np.where(kept, batch.targets, -1)))
 
     def forward(self, batch: Inputs) -> Loss:
         hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
