@@ -56,6 +56,9 @@ class Database:
         """Whether it is a live server, which cannot tell if its tables have changed."""
         return self.kind == "postgresql"
 
+    def __str__(self) -> str:
+        return self.label
+
 
 def raw_origin(raw: str | Path | Database) -> Path | Database:
     """The origin of raw tables: the path of a folder, a DuckDB file, or a PostgreSQL server.
