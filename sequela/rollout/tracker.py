@@ -5,7 +5,10 @@ Shape letters: R rows, V vocabulary, K watched outcomes.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -109,6 +112,16 @@ class OutcomeTracker:
 
     def __reduce__(self) -> tuple:
         return _outcome_tracker, (self.stop, self.watch, self.minutes.cpu().numpy(), self.steers, self.device)
+
+    @cached_property
+    def key(self) -> Hashable:
+        """See `Tracker`."""
+        watch = self.watch
+        arrays = (self.stop.tokens, self.minutes.cpu().numpy(), watch.outcome, watch.ends, watch.horizon, watch.after)
+        digest = sha256()
+        for array in (*arrays, ~self.once.cpu().numpy()):
+            digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return self.stop.horizon, self.limit, self.steers, str(self.device), digest.hexdigest()
 
     def start(self, prompts: Prompts, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Tracker`."""

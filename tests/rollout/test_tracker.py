@@ -331,3 +331,24 @@ def test_the_node_matters():
     state = at(rules, E11)
     choose(rules, state, REST_IS_LIKELY)
     assert state.columns["hazard"].tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"watch": WatchedOutcomes(flags((LAB,)), flags(()), np.array([1440]))},
+        {"watch": WatchedOutcomes(flags((STROKE,)), flags((DEATH,)), np.array([1440]))},
+        {"watch": WatchedOutcomes(flags((STROKE,)), flags(()), np.array([1441]))},
+        {"watch": WatchedOutcomes(flags((STROKE,)), flags(()), np.array([1440]), repeats=np.array([True]))},
+        {"horizon": 9},
+        {"limit": 9},
+        {"minutes": MINUTES + 1},
+        {"avoid": True},
+        {"death": (NOTE,)},
+    ],
+)
+def test_trackers_that_do_the_same_have_the_same_key(other):
+    watch = WatchedOutcomes(flags((STROKE,)), flags(()), np.array([1440]))
+    same = WatchedOutcomes(flags((STROKE,)), flags(()), np.array([1440]), repeats=np.array([False]))
+    assert rules_of(watch).tracker.key == rules_of(same).tracker.key
+    assert rules_of(watch).tracker.key != rules_of(**{"watch": watch, **other}).tracker.key

@@ -11,11 +11,11 @@ on its model, prompt, and seed alone, every request gets the very rollouts that 
 
 from __future__ import annotations
 
-import pickle
 import queue
 import threading
 import weakref
 from collections import deque
+from collections.abc import Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -57,9 +57,9 @@ class SharedRequest:
         self.queue = Queue(self.prompts, self.budget, self.tracker.scores)
 
     @property
-    def batch_key(self) -> tuple:
+    def batch_key(self) -> tuple[Hashable, ...]:
         """Requests for which this is equal can be in one batch."""
-        return pickle.dumps(self.tracker), self.sampling, id(self) if self.alone else None
+        return self.tracker.key, self.sampling, id(self) if self.alone else None
 
     def answer(self) -> None:
         """Give the waiting thread its rollouts."""
@@ -231,7 +231,7 @@ class _Worker:
                 batch = self.engine.batch(source, request.tracker, request.sampling)
                 self.batches[key] = batch, source
             self.batches[key][1].add(request)
-        except Exception as error:  # such as a tracker that cannot be pickled
+        except Exception as error:  # such as a tracker for another vocabulary
             request.fail(error)
 
     def _step(self, key: tuple) -> None:

@@ -6,7 +6,7 @@ Shape letters: R rows, V vocabulary, K scores, S states of the search for stop t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -60,8 +60,13 @@ class Tracker(Protocol):
 
     An engine calls `start` once for each rollout, then `weigh` and `take` in turn for every token, with many rollouts
     side by side as rows, and `account` when a rollout has ended. A tracker lies on the device of the model and can be
-    pickled, so that other processes get a copy. Trackers that pickle to the same bytes are the same tracker.
+    sent to other processes.
     """
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for trackers that do the same: rollouts of several requests may then share a batch."""
+        ...
 
     @property
     def limit(self) -> int:
@@ -149,6 +154,11 @@ class PlainTracker:
 
     def __reduce__(self) -> tuple:
         return PlainTracker, (self.limit, self.stop_tokens, self.stop_texts, self.pieces, self.device)
+
+    @property
+    def key(self) -> Hashable:
+        """See `Tracker`."""
+        return self.limit, self.stop_tokens.tobytes(), self.stop_texts, self.pieces, str(self.device)
 
     def start(self, prompts: Prompts, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Tracker`."""
