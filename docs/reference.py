@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 from sequela.serve.cli import stage_of
 from sequela.serve.flags import COMMON
-from sequela.serve.keywords import described, hints
+from sequela.serve.keywords import hints
 from sequela.serve.stage import Option, Stage
 from sequela.serve.stages import STAGES
 from sequela.task.catalog import FIELDS, catalog
@@ -90,8 +90,7 @@ def settings() -> str:
         "A file given with `--config` holds them in a section named after the command, such as `[train]`.",
     ]
     for name, (kind, stages) in sorted(known.items()):
-        words, types = described(kind), hints(kind)
-        rows = [_row(Option(key, types[key], getattr(kind(), key), words[key])) for key in types]
+        rows = [_row(Option(key, hint, getattr(kind(), key), home=kind)) for key, hint in hints(kind).items()]
         users = ", ".join(f"[`{stage}`](commands.md#{stage})" for stage in stages)
         parts += [f"## {name}", f"{_sentences(kind)} Taken by {users}.", table(("setting", "default", ""), rows)]
     return _page(parts)

@@ -38,7 +38,7 @@ def save(model: Decoder, folder: Path) -> None:
     save_file(_to_transformers(model), folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load(folder: Path, device: str = "cpu") -> Decoder:
+def load(folder: str | Path, device: str = "cpu") -> Decoder:
     """A decoder with the weights of `folder`, in evaluation mode.
 
     Raises InputError if a file is missing, truncated, or does not fit the configuration.

@@ -23,7 +23,6 @@ from sequela.serve.folder.launch import follows
 from sequela.serve.progress import Display
 from sequela.serve.stage import Finished, Stage
 from sequela.serve.stages import STAGES
-from sequela.serve.stages.presets import read_toml
 from sequela.training.shutdown import Interrupted
 from sequela.version import __version__
 
@@ -120,6 +119,8 @@ def _sentence_of(name: str) -> Callable[[], None]:
 def _read_section(app: App, names: tuple[str, ...], arguments: ArgumentCollection) -> None:
     given = [token.value for argument in arguments if argument.name == "--config" for token in argument.tokens]
     if given:
+        from sequela.serve.stages.presets import read_toml
+
         path = Path(given[0])
         sections = read_toml(path)
         if names and names[0] in sections:

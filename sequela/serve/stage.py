@@ -78,15 +78,23 @@ class Option:
     """One argument of a stage, as a keyword and as a flag.
 
     Attributes:
-        settings: the parameter with the settings that it is a field of; None where it is a parameter itself.
+        text: what it does; of a field, empty.
+        settings: the parameter with the settings that it is a field of; None if it is a parameter itself.
+        home: the dataclass that it is a field of.
     """
 
     name: str
     hint: Any
     default: Any
-    words: str
+    text: str = ""
     positional: bool = False
     settings: str | None = None
+    home: Any = None
+
+    @property
+    def words(self) -> str:
+        """What it does; of a field, the sentence under it, read from the source only when it is shown."""
+        return self.text if self.home is None else described(self.home)[self.name]
 
     @property
     def required(self) -> bool:
@@ -178,11 +186,10 @@ class Stage:
         return {option.name: option for option in options}
 
     def _fields(self, name: str, parameter: Parameter) -> list[Option]:
-        words, types = described(parameter.annotation), hints(parameter.annotation)
-        defaults = parameter.default
+        home = parameter.annotation
         return [
-            Option(key, types[key], getattr(defaults, key), words[key], settings=name)
-            for key in types
+            Option(key, hint, getattr(parameter.default, key), settings=name, home=home)
+            for key, hint in hints(home).items()
         ]
 
     def _arguments(self) -> dict[str, str]:
