@@ -53,7 +53,7 @@ class AskSettings:
             say: hears how many questions of a label file are left out, because their patients are in another split.
         """
         from sequela.record.questions import read_questions
-        from sequela.task.cohort import left_out, requests
+        from sequela.task.requests import left_out, requests
         from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
         maps = EhrTokenizer.load(model).maps

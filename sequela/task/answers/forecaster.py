@@ -29,7 +29,7 @@ from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
 from sequela.task.answers.estimate import estimate
 from sequela.task.catalog import load_task
-from sequela.task.cohort import request
+from sequela.task.requests import request
 from sequela.task.task import Task
 
 FIXED = ("precision", "well_formed", "engine")  # settings of the loaded model

@@ -21,7 +21,7 @@ from sequela.task.answers.estimate import estimate
 from sequela.task.answers.forecaster import Forecaster
 from sequela.task.answers.predict import PredictSettings, predict
 from sequela.task.answers.prediction import read_predictions
-from sequela.task.cohort import requests
+from sequela.task.requests import requests
 from tests.task.conftest import make_task
 
 DEATH = make_task(

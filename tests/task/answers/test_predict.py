@@ -11,7 +11,7 @@ from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.task.answers.predict import PredictSettings, predict
 from sequela.task.answers.prediction import EXTRA
-from sequela.task.cohort import requests
+from sequela.task.requests import requests
 from sequela.task.scoring.evaluate import evaluate
 from sequela.tokens.maps.code_map import load_map
 from sequela.tokens.maps.recode import save_maps
