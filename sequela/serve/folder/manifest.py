@@ -17,6 +17,7 @@ from sequela.version import __version__
 
 FILE = "manifest.json"
 MADE_BY = "sequela"
+RENAMED = {"optimiser": "optimizer", "backend": "engine"}  # settings of folders made by earlier versions
 
 
 def read(folder: Path) -> dict | None:
@@ -32,7 +33,10 @@ def read(folder: Path) -> dict | None:
         record = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): delete {folder} and run its stage again.") from error
-    return record if isinstance(record, dict) and record.get("made_by") == MADE_BY else None
+    if not isinstance(record, dict) or record.get("made_by") != MADE_BY:
+        return None
+    record["settings"] = {RENAMED.get(name, name): value for name, value in record["settings"].items()}
+    return record
 
 
 def write(folder: Path, record: dict) -> None:

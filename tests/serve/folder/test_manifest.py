@@ -62,3 +62,9 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"made_by": "seq')
     with pytest.raises(InputError, match=r"manifest\.json is not JSON .* run its stage again"):
         manifest.read(tmp_path)
+
+
+def test_a_folder_with_the_names_of_earlier_settings_is_still_up_to_date(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a", "train", {"optimiser": "muon"}, {}, write("one"))
+    assert make_folder(tmp_path / "a", "train", {"optimizer": "muon"}, {}, write("two"))["skipped"]
+    assert not make_folder(tmp_path / "a", "train", {"optimizer": "adamw"}, {}, write("two"))["skipped"]
