@@ -265,7 +265,11 @@ class Stage:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Run the stage; see the function's own docstring."""
         values = self.values(arguments, keywords)
-        given = frozenset(name for name in keywords if name in self.options or name in self.parameters)
+        given = frozenset(
+            name
+            for name, value in keywords.items()
+            if name in self.options or (name in self.parameters and value is not None)
+        )
         display = Display(keywords.get("quiet", True) or launch.follows(), keywords.get("say"))
         progress = keywords.get("progress")
         workers = values.pop("workers", Workers())

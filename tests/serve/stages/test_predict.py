@@ -39,6 +39,7 @@ def test_predict_takes_the_estimator_of_the_folder(small_demo: Path, tmp_path: P
         return done["result"]["death_5y"]["estimator"]
 
     assert used("of-the-folder") == "mc"
+    assert used("of-no-settings", settings=None) == "mc"
     assert used("of-the-settings", settings=SimulateSettings()) == "scope"
     assert used("asked-for", estimator="scope") == "scope"
     assert used("not-there", estimator="reach") == "scope"
