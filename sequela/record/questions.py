@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
-from sequela.record.validate import read_parquet, schema_of
 
 QUESTION = ("subject_id", "prediction_time")
 SCHEMA = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us")}
@@ -74,6 +73,9 @@ def write_questions(questions: pl.DataFrame, path: str | Path) -> None:
 
 
 def _read(file: Path) -> pl.DataFrame:
+    # Imported here: who reads no file, such as a list of tasks, is spared Arrow
+    from sequela.record.validate import read_parquet, schema_of
+
     columns = [column for column in QUESTION if column in schema_of(file)]
     return questions_of(read_parquet(file, columns), file)
 

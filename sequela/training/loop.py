@@ -184,7 +184,7 @@ def _take_steps(run: Run, saved: Path, reporter: _Reporter, shutdown: Shutdown, 
             if requested:
                 raise Interrupted(
                     f"stopped after {run.tokens:,} of {settings.tokens:,} tokens; "
-                    "run the same command again to go on."
+                    "run the same command again to continue."
                 )
             started = time.perf_counter()
 

@@ -36,7 +36,7 @@ class Shutdown:
         """Handle the signal."""
         self.requested = True
         if not self._deferred:
-            raise Interrupted("stopped; run the same command again to go on.")
+            raise Interrupted("stopped; run the same command again to continue.")
 
 
 @contextmanager

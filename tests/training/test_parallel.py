@@ -142,7 +142,7 @@ def test_rows_are_shared_out():
 @pytest.mark.parametrize(
     ("kind", "group", "message"),
     [
-        ("ddp", ONE, "needs torchrun"),
+        ("ddp", ONE, "start them with torchrun"),
         ("zero", ONE, "one of none, ddp, fsdp"),
         ("none", ProcessGroup(0, 2), "2 processes"),
     ],

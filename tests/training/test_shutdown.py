@@ -98,7 +98,7 @@ def weights(out: Path) -> bytes:
 
 def test_stopped_interrupted_killed_and_run_to_the_end(corpus, whole, tmp_path):
     out = tmp_path / "model"
-    again = "run the same command again to go on."
+    again = "run the same command again to continue."
     for how, code, last in (
         (signal.SIGTERM, 0, again),
         (signal.SIGINT, 130, again),
@@ -142,7 +142,7 @@ def test_a_worker_of_torchrun_is_killed_and_torchrun_stopped(corpus, tmp_path):
     run.under_way()
     run.process.send_signal(signal.SIGTERM)
     said = run.process.communicate(timeout=120)[1]
-    assert said.count("run the same command again to go on.") == 1
+    assert said.count("run the same command again to continue.") == 1
     assert Started(corpus, out, *TORCHRUN).end()[0] == 0
     assert weights(out) == weights(tmp_path / "whole")
 

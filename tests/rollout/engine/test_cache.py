@@ -120,7 +120,7 @@ def test_a_branch_grows_beyond_its_room():
         if step in leaving:
             grown.keep(0, leaving[step])
     branch = grown.branches.branches[0]
-    assert branch.own.shape[4] == 3 * edge and branch.own.shape[2] == branch.n == 2
+    assert branch.added.shape[4] == 3 * edge and branch.added.shape[2] == branch.n == 2
 
 
 @torch.inference_mode()
