@@ -7,10 +7,10 @@ from dataclasses import dataclass
 ESTIMATORS = ("scope", "mc", "reach", "auto")
 ENGINES = ("own", "vllm")
 NO_AVOIDING = (
-    "vLLM cannot exclude an outcome while it samples, which reach does, and auto for a single task: choose the "
-    "estimator scope or mc, or engine own"
+    "vLLM cannot exclude an outcome while it samples, which reach does, and auto for a single task: "
+    "set `estimator` to scope or mc, or `engine` to own"
 )
-NO_GRAMMAR = "vLLM cannot keep rollouts to the grammar while it samples: set well_formed to false, or choose engine own"
+NO_GRAMMAR = "vLLM cannot keep rollouts to the grammar while it samples: set `well_formed` to false, or `engine` to own"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class SimulateSettings:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
         if self.estimator == "auto" and self.rollouts < 4:
-            raise ValueError(f"auto needs 4 rollouts or more to see how they differ, not {self.rollouts}")
+            raise ValueError(
+                f"auto needs `rollouts` of 4 or more to see how they differ, not {self.rollouts}"
+            )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
         if self.precision not in ("auto", "fp32", "bf16"):
@@ -62,8 +64,10 @@ class SimulateSettings:
         if self.engine == "vllm" and self.well_formed:
             raise ValueError(NO_GRAMMAR)
         if self.estimator != "auto" and (self.target_error is not None or self.threshold is not None):
-            raise ValueError("a target error or a threshold is for the estimator auto: choose that estimator")
+            raise ValueError(
+                "`target_error` and `threshold` are for the estimator auto: set `estimator` to auto"
+            )
         if self.target_error is not None and not self.target_error > 0:
             raise ValueError(f"target_error must be above 0, not {self.target_error}")
         if self.threshold is not None and not 0 < self.threshold < 1:
-            raise ValueError(f"threshold must lie between 0 and 1, not {self.threshold}")
+            raise ValueError(f"`threshold` must lie between 0 and 1, not {self.threshold}")

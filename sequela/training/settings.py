@@ -116,7 +116,8 @@ class TrainSettings:
         for group in EITHER:
             given = [name for name in group if getattr(self, name) is not None]
             if len(given) > 1:
-                raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
+                names = " and ".join(f"`{name}`" for name in given)
+                raise ValueError(f"{names} exclude each other: give one of them")
         for name, value in asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, not {value}")

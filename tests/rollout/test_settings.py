@@ -34,7 +34,7 @@ def test_an_aim_is_for_auto_alone(estimator, aim):
 
 
 def test_auto_needs_rollouts_to_see_how_they_differ():
-    with pytest.raises(ValueError, match="auto needs 4 rollouts or more"):
+    with pytest.raises(ValueError, match="auto needs `rollouts` of 4 or more"):
         SimulateSettings(estimator="auto", rollouts=3)
     SimulateSettings(estimator="auto", rollouts=4)
     SimulateSettings(estimator="reach", rollouts=1)

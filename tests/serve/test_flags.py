@@ -24,6 +24,33 @@ def test_names_become_flags(message: str, result: str) -> None:
     assert spelled(message, stage_of("tokenize")) == result
 
 
+@pytest.mark.parametrize(
+    ("stage", "wrong", "result"),
+    [
+        ("train", {"epochs": 1.0, "tokens": 5.0}, "--epochs and --tokens exclude each other"),
+        ("simulate", {"estimator": "auto", "threshold": 2.0}, "--threshold must lie between 0 and 1"),
+        (
+            "simulate",
+            {"threshold": 0.1},
+            "--target-error and --threshold are for the estimator auto: set --estimator",
+        ),
+        ("simulate", {"estimator": "auto", "rollouts": 3}, "auto needs --rollouts of 4 or more"),
+        ("simulate", {"engine": "vllm"}, "set --well-formed to false, or --engine to own"),
+        (
+            "simulate",
+            {"engine": "vllm", "estimator": "reach"},
+            "set --estimator to scope or mc, or --engine to own",
+        ),
+        ("scale", {"target_flops": 1.0, "target_hours": 1.0}, "--target-flops and --target-hours exclude"),
+    ],
+)
+def test_messages_of_settings_name_flags(stage: str, wrong: dict, result: str) -> None:
+    settings = stage_of(stage).parameters["settings"].annotation
+    with pytest.raises(ValueError) as error:
+        settings(**wrong)
+    assert result in spelled(str(error.value), stage_of(stage))
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_command_takes_what_its_function_takes(name: str) -> None:
     stage = stage_of(name)

@@ -53,7 +53,7 @@ def test_what_does_not(hint, value, words) -> None:
 def test_a_setting_drops_those_it_excludes() -> None:
     settings = changed(TrainSettings(epochs=3.0, depth=2), {"tokens": 1e6, "preset": "nano"})
     assert (settings.tokens, settings.epochs, settings.preset, settings.depth) == (1e6, None, "nano", None)
-    with pytest.raises(InputError, match="epochs and tokens exclude each other"):
+    with pytest.raises(InputError, match="`epochs` and `tokens` exclude each other"):
         changed(TrainSettings(), {"tokens": 1e6, "epochs": 1})
     with pytest.raises(InputError, match=r"there is no setting 'dpeth' \(did you mean 'depth'\?\)"):
         changed(TrainSettings(), {"dpeth": 2})

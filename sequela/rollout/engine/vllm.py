@@ -90,7 +90,7 @@ class VllmEngine:
         if tracker.steers or (constraint is not None and constraint.masks):
             raise InputError(
                 "vLLM cannot keep anything from being sampled: choose settings that sample from the model as it is, or "
-                "engine own."
+                "set `engine` to own."
             )
         rounds = self._rounds(prompts, tracker, sampling)
         finished: list[Rollouts] = []
@@ -206,7 +206,7 @@ def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
         vllm: Any = import_module("vllm")
     except ImportError as error:
         raise InputError(
-            f"engine vllm needs the package vllm ({error}): pip install sequela vllm, or choose engine own."
+            f"engine vllm needs the package vllm ({error}): pip install sequela vllm, or set `engine` to own."
         ) from error
     llm = vllm.LLM(
         str(folder),
@@ -230,7 +230,7 @@ def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
             ]  # fmt: skip
         except ValueError as error:
             raise InputError(
-                f"vLLM refuses these settings ({error}): change them, or choose engine own."
+                f"vLLM refuses these settings ({error}): change them, or set `engine` to own."
             ) from error
         prompts = [{"prompt_token_ids": request.ids} for request in requests]
         outputs = llm.generate(prompts, parameters, use_tqdm=False)

@@ -34,4 +34,4 @@ class ScaleSettings:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
         if self.target_flops and self.target_hours:
-            raise ValueError("target_flops and target_hours exclude each other: give one of them")
+            raise ValueError("`target_flops` and `target_hours` exclude each other: give one of them")

@@ -175,15 +175,15 @@ def test_a_plan_gets_the_scores():
 
 def test_what_vllm_cannot_do_is_refused():
     own = Engine(model())
-    with pytest.raises(InputError, match="engine own"):
+    with pytest.raises(InputError, match="`engine` to own"):
         VllmEngine(own, Sampler(own.model)).extend(
             prompts(), FixedBudget(1), tracked(STOP, WATCH, avoid=True)
         )
     constrained = Engine(model(), constraint=GrammarConstraint(told([["LAB//A"]])[1]))
-    with pytest.raises(InputError, match="engine own"):
+    with pytest.raises(InputError, match="`engine` to own"):
         VllmEngine(constrained, Sampler(own.model)).extend(prompts(), FixedBudget(1), tracked(STOP, WATCH))
     for wrong in ({"estimator": "reach", "well_formed": False}, {}):
-        with pytest.raises(ValueError, match="engine own"):
+        with pytest.raises(ValueError, match="`engine` to own"):
             SimulateSettings(engine="vllm", **wrong)
     with pytest.raises(ValueError, match="choose one of own, vllm"):
         SimulateSettings(engine="theirs")

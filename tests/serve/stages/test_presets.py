@@ -52,7 +52,7 @@ def test_a_file_changes_settings(tmp_path: Path) -> None:
         ("[tokenize]\ninterval_edges = 3", "`interval_edges` is 3: give a list"),
         ("[tokenize]\nfused = 1", "`fused` is 1: give true or false"),
         ("[tokenize]\ntime = 1", "`time` is 1: give a text"),
-        ("[train]\ntokens = 5\nepochs = 1", "epochs and tokens exclude each other"),
+        ("[train]\ntokens = 5\nepochs = 1", "`epochs` and `tokens` exclude each other"),
         ("[tokenize]\nquantiles = 1", r"\[tokenize\]: quantiles must be 2 or more"),
     ],
 )
