@@ -12,7 +12,7 @@ from sequela.serve.stage import StageRun, stage
 from sequela.serve.stages.simulate import simulate
 
 
-@stage()
+@stage(workers=True)
 def predict(
     model: Path,
     meds: Path,
@@ -26,17 +26,17 @@ def predict(
     """Turn simulated futures into one answer per patient, next to those of plain
     baselines.
 
-    A checkpoint is simulated first. Of a folder that sequela simulate wrote,
-    --rollouts takes the first of its futures, and --estimator reads them in
-    another way than they were simulated for; the other settings of a
-    simulation do not matter then. --seed is that of the baselines too.
+    A checkpoint is simulated first. A folder that sequela simulate wrote is
+    read as it is: --rollouts N uses only the first N futures of each patient,
+    --estimator replaces the estimator it was simulated for, and the other
+    simulation settings have no effect. --seed also seeds the baselines.
 
     Example: sequela predict model/ meds/ predictions/ --task death_5y
 
     Args:
         model: A checkpoint, which is simulated into OUT-simulated first; or a folder of sequela simulate.
         meds: The MEDS dataset with the true answers.
-        out: The folder to write: one file a task and model, in the meds-evaluation schema.
+        out: The folder to write: one file per task and model, in the meds-evaluation schema.
         baselines: Also fit the baselines on the training patients.
 
     Raises:
@@ -48,16 +48,15 @@ def predict(
     tasks = ask.tasks()
     folder = SimulatedFolder(model)
     if folder.exists:
-        if ask.labels is not None:
-            raise InputError(
-                f"{model} was simulated at certain times already: leave out `labels`, or give the checkpoint."
-            )
+        _refuse_other_patients(model, ask, run.given)
         first = settings.rollouts if "rollouts" in run.given else None
         if not run.given & {"estimator", "settings"}:
             settings = replace(settings, estimator=folder.estimator() or settings.estimator)
     else:
         simulated = out.with_name(out.name + "-simulated")
-        simulate(model, meds, simulated, ask=ask, settings=settings, progress=run.progress)
+        simulate(
+            model, meds, simulated, ask=ask, settings=settings, workers=run.workers, progress=run.progress
+        )
 
     def make(work: Path) -> dict:
         from sequela.task.answers.predict import PredictSettings, predict
@@ -73,3 +72,14 @@ def predict(
         "seed": settings.seed,
     }
     return run.folder(out, "predict", identity, {"simulated": simulated, "meds": meds}, make)
+
+
+def _refuse_other_patients(folder: Path, ask: AskSettings, given: frozenset[str]) -> None:
+    """Who was simulated, and when, is decided: refuse settings that would choose others."""
+    for name in ("labels", "split", "patients"):
+        value = getattr(ask, name)
+        if value is not None and (name in given or value != getattr(AskSettings(), name)):
+            raise InputError(
+                f"{folder} was simulated for certain patients and times already: leave out `{name}`, or give the "
+                "checkpoint."
+            )

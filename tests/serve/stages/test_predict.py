@@ -4,8 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import sequela
+from sequela.rollout import parts
 from sequela.rollout.settings import SimulateSettings
+from sequela.serve.ask import AskSettings
+from sequela.workers import Workers
 
 
 def test_predict_simulates_first_where_it_gets_a_checkpoint(small_demo: Path, tmp_path: Path, small) -> None:
@@ -43,3 +48,48 @@ def test_predict_takes_the_estimator_of_the_folder(small_demo: Path, tmp_path: P
     assert used("of-the-settings", settings=SimulateSettings()) == "scope"
     assert used("asked-for", estimator="scope") == "scope"
     assert used("not-there", estimator="reach") == "scope"
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("labels", {"labels": "labels.parquet"}),
+        ("patients", {"patients": 3}),
+        ("split", {"split": "train"}),
+        ("split", {"split": "held_out"}),
+        ("patients", {"ask": AskSettings(patients=3)}),
+    ],
+)
+def test_predict_refuses_other_patients_than_the_folder_has(
+    name: str, asked: dict, small_demo: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(sequela.InputError, match=f"already: leave out `{name}`, or give the checkpoint"):
+        sequela.predict(
+            small_demo / "simulated", small_demo / "meds", tmp_path / "out", task="death_5y", **asked
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_simulates_with_the_workers_that_it_is_given(
+    small_demo: Path, tmp_path: Path, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = parts.simulate
+
+    def simulate(model, meds, out, requests, settings, edits, execution):
+        seen.append(execution.workers)
+        return real(model, meds, out, requests, settings, edits, execution)
+
+    monkeypatch.setattr(parts, "simulate", simulate)
+    sequela.predict(
+        small_demo / "model",
+        small_demo / "meds",
+        tmp_path / "predictions",
+        task="death_5y",
+        rollouts=1,
+        baselines=False,
+        patients=20,
+        settings=small.simulate,
+        processes=1,
+    )
+    assert seen == [Workers(processes=1)]
