@@ -30,7 +30,7 @@ class Workers:
     executor: str = "local"
     """local: processes on this machine; ray: a Ray cluster that sees the same files."""
     processes: int = 0
-    """Number of worker processes; 0: one per core of this machine or cluster, as far as there is work for them."""
+    """Number of worker processes; 0: one per core of this machine or cluster, but no more than there is work for."""
     address: str | None = None
     """Address of the Ray cluster; without one, Ray is started on this machine."""
 

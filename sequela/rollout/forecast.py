@@ -252,14 +252,14 @@ def _load_words(folder: Path, version: tuple) -> tuple[EhrTokenizer, Grammar, Wi
 
 
 class ProgressOfParts:
-    """Reports the progress of one part after another as that of the whole: questions and tokens add up."""
+    """Reports the progress of consecutive parts as progress of the whole: questions and tokens add up."""
 
     def __init__(self, progress: Progress, total: float):
         self.progress, self.total = progress, total
         self.before, self.tokens, self.now = 0.0, 0, (0.0, 0)
 
     def next(self, questions: float) -> Progress:
-        """For the next part, of so many questions."""
+        """Progress of the next part, which has that many questions."""
         self.before, self.tokens = self.before + self.now[0], self.tokens + self.now[1]
         self.now = (questions, 0)
 

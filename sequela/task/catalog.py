@@ -141,7 +141,7 @@ def _check(task: Task, path: Path) -> None:
     kind, event = task.asks, task.event
     if not re.fullmatch(r"\w[\w.-]*", task.name):
         raise InputError(
-            f"{path}: the name '{task.name}' must do as a folder's name: letters, digits and _ only."
+            f"{path}: the name '{task.name}' must be usable as a folder name: a letter, digit or _, then also . and -."
         )
     if not event.codes:
         raise InputError(f"{path}: outcome is empty; name at least one code.")

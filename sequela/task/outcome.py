@@ -22,8 +22,8 @@ class OutcomeRule:
         ends: codes after which no outcome counts any more (death, discharge).
         horizon: microseconds; None: until the outcome or an end.
         at_least: the outcome has happened with that many outcome events.
-        above, below: an outcome event only counts if its number lies strictly above, strictly below; None: any event
-            counts, with a number or without.
+        above: an event counts only if its number is strictly above this; None: no such limit, and no number needed.
+        below: an event counts only if its number is strictly below this; None: no such limit, and no number needed.
     """
 
     codes: tuple[str, ...]

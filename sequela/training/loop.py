@@ -84,7 +84,7 @@ def train(
     if not resume:
         checkpoint.discard(saved, group)
     elif run.restore(saved):
-        say(f"goes on after {run.tokens:,} of {plan.settings.tokens:,} tokens")
+        say(f"resumes after {run.tokens:,} of {plan.settings.tokens:,} tokens")
     for line in (*plan.resolved.lines(), f"{'precision':<16}{run.precision}"):
         say(line)
     log = plan.settings.log if group.leads else "none"

@@ -76,7 +76,7 @@ def test_an_unknown_task_far_from_all_gets_no_guess():
         ("offset: 1 day", "offset: 1 day, occurrence: last", "occurrence is 'last'; it is one of first, all"),
         ("title: Mine", "titel: Mine", "'titel' is not a field of a task (did you mean 'title'?)"),
         ("title: Mine", "", "'title' is None"),
-        ("name: mine", "name: ../mine", "must do as a folder's name"),
+        ("name: mine", "name: ../mine", "must be usable as a folder name"),
         ("name: mine", "name: [", "is not YAML"),
     ],
 )

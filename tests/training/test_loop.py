@@ -104,7 +104,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_p
         interrupted(world_corpus, tmp_path / "model", steps)
     said = []
     about = run(world_corpus, tmp_path / "model", SHORT, say=said.append)
-    assert "goes on after" in said[0]
+    assert "resumes after" in said[0]
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "model"))
     for name in ("curve_tokens", "curve_bits_per_token", "checks", "tuning", "steps", "tokens", "flops"):
         assert about[name] == whole[name]
@@ -201,7 +201,7 @@ def test_a_poisoned_batch_stops_the_run_and_is_kept(world_corpus, tmp_path):
     said = []
     let_pass = replace(SMALL_STEPS, ignore_spikes=True)
     assert run(tmp_path / "corpus", tmp_path / "model", let_pass, say=said.append)["tokens"] > 0
-    assert "goes on after" in said[0]
+    assert "resumes after" in said[0]
 
 
 def test_the_noise_of_small_steps_stops_no_run(world_corpus, tmp_path):

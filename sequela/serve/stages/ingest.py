@@ -18,10 +18,10 @@ def ingest(
     memory: str = "2GB",
     run: StageRun,
 ) -> dict:
-    """Turn raw tables into a MEDS dataset, as a declarative mapping says.
+    """Turn raw tables into a MEDS dataset, following a declarative mapping.
 
-    Every row is accounted for in OUT/ingest.json and, for people, in
-    OUT/ingest.html: events written, rows dropped and why. Nothing here is
+    OUT/ingest.html accounts for every row, and OUT/ingest.json does so for
+    programs: events written, and rows dropped and why. Nothing here is
     random: a hash of the patient's number decides who is in train, tuning or
     held_out. The password of a server is read from PGPASSWORD or ~/.pgpass.
 

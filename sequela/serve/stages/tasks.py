@@ -22,7 +22,7 @@ def _show(done: Finished) -> None:
 
 @stage(line=None, show=_show, steps=True)
 def tasks(*, json: bool = False) -> list[Task]:
-    """List the questions that come with sequela, one a line.
+    """List the questions that come with sequela, one per line.
 
     Example: sequela tasks
 

@@ -67,7 +67,7 @@ def whatif(
     Args:
         model: A checkpoint, such as sequela train writes.
         meds: A MEDS dataset with the histories; nothing in it is changed.
-        out: The folder to write: contrast.parquet (one row a task and patient), whatif.json, and both simulations.
+        out: The folder to write: contrast.parquet (one row per task and patient), whatif.json, and both simulations.
 
     Raises:
         InputError: for no edit, one that cannot be made, or what `simulate` refuses.

@@ -54,9 +54,9 @@ def predict(
     """Answer `tasks` from simulated futures, and by the baselines, in `out/<task>/<model>.parquet`.
 
     Args:
-        simulated: a simulated folder. The cohort of a task is who was simulated for it. Everything read from `meds` is
-            translated by the folder's code maps, so that truth and simulation speak the same codes.
-        meds: the MEDS dataset with the truth, and with the training patients that baselines learn from.
+        simulated: a simulated folder. A task's cohort is the patients simulated for it. Everything read from `meds` is
+            translated by the folder's code maps, so that truth and simulation use the same codes.
+        meds: the MEDS dataset with the true answers and with the training patients, to whom baselines are fitted.
         progress: counts tasks.
 
     Returns:
