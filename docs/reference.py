@@ -12,9 +12,9 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from sequela.keywords import hints
 from sequela.serve.cli import stage_of
 from sequela.serve.flags import COMMON
-from sequela.serve.keywords import hints
 from sequela.serve.stage import Option, Stage
 from sequela.serve.stages import STAGES
 from sequela.task.catalog import FIELDS, catalog

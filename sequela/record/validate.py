@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ T = TypeVar("T")
 REQUIRED = ("subject_id", "time", "code")
 _WHOLE_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 _NUMBERS = (*_WHOLE_NUMBERS, pl.Float32, pl.Float64, pl.Null)
+UTC = ("UTC", "Etc/UTC", "+00:00")
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 ACCEPTED = {
     "subject_id": (_WHOLE_NUMBERS, "whole numbers"),
@@ -43,8 +44,11 @@ def schema_of(path: Path) -> dict[str, pl.DataType]:
     return dict(_parquet(path, pl.read_parquet_schema))
 
 
-def check_types(path: Path, types: dict[str, pl.DataType]) -> None:
-    """Check that these columns of a file include those that MEDS requires, with types that can be cast to ours."""
+def check_types(path: Path | str, types: Mapping[str, pl.DataType]) -> None:
+    """Check that these columns of a file include those that MEDS requires, with types that can be cast to ours.
+
+    MEDS times have no time zone. One other than UTC is refused: dropping it would shift events past a prediction time.
+    """
     for column in REQUIRED:
         if column not in types:
             raise InputError(f"{path} has no column '{column}': a MEDS file needs {', '.join(REQUIRED)}.")
@@ -53,6 +57,33 @@ def check_types(path: Path, types: dict[str, pl.DataType]) -> None:
             raise InputError(
                 f"{path}, column '{column}' holds {types[column]}: convert it to {words}, as MEDS requires."
             )
+    zone = getattr(types["time"], "time_zone", None)
+    if zone not in (None, *UTC):
+        raise InputError(
+            f"{path}, column 'time' has the time zone {zone}: MEDS times have none; write them without a zone, as the "
+            "prediction times are."
+        )
+
+
+def checked_events(events: pl.DataFrame | pl.LazyFrame, source: str) -> pl.DataFrame:
+    """Events in memory as a MEDS frame of ours: typed, sorted by patient and time, static events first.
+
+    Simultaneous events of a patient keep their order. A missing `numeric_value` is filled with nulls.
+
+    Args:
+        source: what to call them in an error.
+
+    Raises:
+        InputError: if a column is missing or has another type, times have a zone, or a cell is missing or infinite.
+    """
+    frame = events.lazy().collect()
+    check_types(source, frame.schema)
+    check_cells(frame.to_arrow(), source, 0)
+    if "numeric_value" not in frame.columns:
+        frame = frame.with_columns(numeric_value=pl.lit(None, pl.Float32))
+    time = pl.col("time").cast(pl.Datetime("us"))
+    typed = frame.with_columns(pl.col("subject_id").cast(pl.Int64), time, pl.col("code").cast(pl.String))
+    return typed.sort("subject_id", "time", nulls_last=False, maintain_order=True)
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -73,7 +104,7 @@ def _parquet(path: Path, read: Callable[[Path], T]) -> T:
         raise unreadable(path, error) from error
 
 
-def check_cells(table: pa.Table, path: Path, before: int) -> None:
+def check_cells(table: pa.Table, path: Path | str, before: int) -> None:
     """Check that every event has a patient and a code, a finite value if any, and media inside the dataset's folder.
 
     Args:

@@ -17,11 +17,11 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from sequela.errors import InputError, nearest
+from sequela.keywords import changed, converted, described, hints
 from sequela.progress import Progress, silent
 from sequela.serve.folder import launch
 from sequela.serve.folder.lineage import in_words
 from sequela.serve.folder.work import Make, make_folder
-from sequela.serve.keywords import changed, converted, described, hints
 from sequela.serve.progress import Display, duration
 from sequela.workers import Workers
 

@@ -43,9 +43,19 @@ class Cohort:
             "subject_id",
             prediction_time=(pl.col("time") + pl.duration(microseconds=self.offset)).cast(pl.Datetime("us")),
         ).unique()
-        ruled_out = (
-            events.filter(matches((*self.exclude, DEATH)))
-            .join(asked, on="subject_id")
-            .filter(pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")))
-        )
-        return asked.join(ruled_out, on=QUESTION, how="anti").sort(QUESTION)
+        return without_history_of((*self.exclude, DEATH), asked, events)
+
+
+def of_the_living(questions: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """The questions about patients who have not died before them, sorted: the dead have no future."""
+    return without_history_of((DEATH,), questions, events)
+
+
+def without_history_of(codes: tuple[str, ...], questions: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """The questions whose history has none of these codes, sorted."""
+    ruled_out = (
+        events.filter(matches(codes))
+        .join(questions, on="subject_id")
+        .filter(pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")))
+    )
+    return questions.join(ruled_out, on=QUESTION, how="anti").sort(QUESTION)

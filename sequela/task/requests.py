@@ -12,6 +12,7 @@ from sequela.record.dataset import read_frames
 from sequela.record.duration import MINUTE
 from sequela.record.questions import QUESTION
 from sequela.rollout.request import Request
+from sequela.task.cohort import of_the_living
 from sequela.task.task import Task
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
@@ -32,7 +33,7 @@ def requests(
         patients: at most so many, the first by number of those in any cohort; None for all.
         maps: the code maps of the model that will be asked; tasks are stated in the codes that they lead to.
         questions: ask these, of every task, instead of the tasks' cohorts (see `sequela.record.questions`). Those about
-            patients of other splits are left out; `left_out` says how many.
+            patients of other splits, and about the dead, are left out; `left_out` says how many.
 
     Raises:
         InputError: if a task has no cohort in this split, or no question is about a patient of it.
@@ -59,7 +60,7 @@ def left_out(questions: pl.DataFrame, asked: Iterable[Request]) -> str:
         return ""
     return (
         f"{missing.height:,} of {questions.height:,} questions are left out: their patients are not among those asked, "
-        f"such as {missing['subject_id'].min()}."
+        f"or had died before the prediction time, such as {missing['subject_id'].min()}."
     )
 
 
@@ -82,16 +83,19 @@ def _cohorts(
 
 
 def _present(questions: pl.DataFrame, meds: Path, split: str | None) -> pl.DataFrame:
-    """The questions about patients of the split."""
-    present = [frame["subject_id"].unique() for frame in read_frames(meds, split)]
-    kept = questions.filter(pl.col("subject_id").is_in(pl.concat(present).implode()))
+    """The questions about patients of the split who are alive at the prediction time."""
+    parts = []
+    for events in read_frames(meds, split):
+        here = questions.filter(pl.col("subject_id").is_in(events["subject_id"].unique().implode()))
+        parts.append(of_the_living(here.select(QUESTION), events))
+    kept = pl.concat(parts)
     if kept.is_empty():
         where = "" if split is None else f" in the split '{split}'"
         raise InputError(
-            f"{meds}: none of the {questions['subject_id'].n_unique():,} patients who are asked about is there{where}: "
-            "give labels of this dataset, or name the split that they belong to."
+            f"{meds}: no question is about a patient{where} who is alive at its prediction time "
+            f"({questions.height:,} questions were given): give labels of this dataset, or name the right split."
         )
-    return kept.select(QUESTION).sort(QUESTION)
+    return kept.sort(QUESTION)
 
 
 def request(task: Task, times: pl.DataFrame) -> Request:

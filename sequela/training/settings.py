@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from sequela.model.config import SHAPES
 
@@ -20,8 +21,6 @@ LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_token
 LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks"), 0)
 LEAST |= dict.fromkeys(("final_rate", "second_moment", "warmup", "weight_decay"), 0)
 BELOW_ONE = ("second_moment", "warmup")
-# At most one of each group may be given
-EITHER = (("preset", "depth"), ("epochs", "tokens", "tokens_per_parameter"))
 ABOVE_ZERO = (
     "epochs",
     "tokens",
@@ -36,6 +35,12 @@ ABOVE_ZERO = (
 @dataclass(frozen=True)
 class TrainSettings:
     """How a decoder is trained. Settings that are None follow from the others (`sequela.training.derive`)."""
+
+    # At most one of each group may be given
+    EITHER: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("preset", "depth"),
+        ("epochs", "tokens", "tokens_per_parameter"),
+    )
 
     preset: str | None = None
     """A named size: nano, demo, comet-s (62 M parameters), comet-m (119 M), or comet-l (1.1 B)."""
@@ -113,7 +118,7 @@ class TrainSettings:
                 raise ValueError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
         if self.preset is not None and self.preset not in SHAPES:
             raise ValueError(f"preset must be one of {', '.join(SHAPES)}, not {self.preset!r}")
-        for group in EITHER:
+        for group in self.EITHER:
             given = [name for name in group if getattr(self, name) is not None]
             if len(given) > 1:
                 names = " and ".join(f"`{name}`" for name in given)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from docs.reference import attributes, pages, redraw, table
-from sequela.serve.keywords import described
+from sequela.keywords import described
 from sequela.serve.stages import STAGES
 from sequela.training.settings import TrainSettings
 

@@ -144,3 +144,14 @@ def test_not_a_number_is_no_value_and_infinity_is_refused(dataset):
     rewrite(dataset, with_first(float("inf")))
     with pytest.raises(InputError, match=r"row 1: 'numeric_value' is infinite"):
         read_events(dataset, "train")
+
+
+@pytest.mark.parametrize(("zone", "accepted"), [("UTC", True), ("Europe/Berlin", False), ("America/New_York", False)])
+def test_times_have_no_zone_but_utc(dataset, zone, accepted):
+    """Dropping another one would shift events, some of them from after a prediction time to before it."""
+    rewrite(dataset, lambda frame: frame.with_columns(pl.col("time").dt.replace_time_zone(zone)))
+    if accepted:
+        read_events(dataset)
+        return
+    with pytest.raises(InputError, match=f"column 'time' has the time zone {zone}: MEDS times have none"):
+        read_events(dataset)

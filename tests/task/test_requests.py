@@ -4,6 +4,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
 from sequela.record.duration import DAY, MINUTE
+from sequela.record.questions import QUESTION
 from sequela.task.requests import left_out, requests
 from tests.task.conftest import at_day, make_task
 
@@ -74,6 +75,20 @@ def test_given_questions_take_the_place_of_cohorts(cohort_folder):
 
 def test_questions_about_nobody_here_are_refused(cohort_folder):
     with pytest.raises(
-        InputError, match="none of the 2 patients who are asked about is there in the split 'held_out'"
+        InputError, match="no question is about a patient in the split 'held_out' who is alive"
     ):
         requests([TASK], cohort_folder, questions=given((10**9, AT), (10**9 + 1, AT)))
+
+
+def test_questions_about_the_dead_are_left_out_and_counted(cohort_folder):
+    """At the moment of death a patient is still asked, as a cohort would; later, there is no future."""
+    events = read_events(cohort_folder, "held_out")
+    living = TASK.prediction_times(events)[:1]
+    dead = events.filter(pl.col("code") == "MEDS_DEATH").select("subject_id", at=pl.col("time"))
+    assert dead.height
+    at = dead.select("subject_id", prediction_time="at")
+    later = dead.select("subject_id", prediction_time=pl.col("at") + pl.duration(days=1))
+    given = pl.concat([living, at, later]).unique().sort(QUESTION)
+    (asked,) = requests([TASK], cohort_folder, questions=given)
+    assert asked.times.equals(pl.concat([living, at]).unique().sort(QUESTION))
+    assert left_out(given, [asked]).startswith(f"{later.height} of {given.height} questions are left out")

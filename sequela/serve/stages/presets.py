@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sequela.errors import InputError
+from sequela.keywords import changed
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.keywords import changed
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.training.settings import TrainSettings
 

@@ -11,24 +11,26 @@ the same numbers by the same functions, for cohorts and on disk.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from sequela.errors import InputError, nearest
+from sequela.errors import InputError
+from sequela.keywords import changed
 from sequela.record.events import Events
 from sequela.record.questions import QUESTION, questions_of
 from sequela.record.timeline import Timeline
+from sequela.record.validate import checked_events
 from sequela.rollout.budget import FixedBudget, RolloutBudget
 from sequela.rollout.engine.shared import SharedDecoding
 from sequela.rollout.forecast import Forecast, LoadedModel, forecast, load_words, make_engine
 from sequela.rollout.pools import adaptive_budget
-from sequela.rollout.request import Request
 from sequela.rollout.settings import SimulateSettings
 from sequela.task.answers.estimate import estimate
 from sequela.task.catalog import load_task
+from sequela.task.cohort import of_the_living
 from sequela.task.requests import request
 from sequela.task.task import Task
 
@@ -93,7 +95,7 @@ class Forecaster:
         Raises:
             InputError: if the folder holds no model that can simulate, or there is no such setting.
         """
-        chosen = _changed(SimulateSettings(), settings)
+        chosen = changed(SimulateSettings(), settings)
         if chosen.engine != SimulateSettings.engine:
             raise InputError(
                 f"a forecaster decodes with the engine {SimulateSettings.engine}, not {chosen.engine}."
@@ -106,7 +108,7 @@ class Forecaster:
 
     def risk(
         self,
-        events: pl.DataFrame | Events | Timeline,
+        events: pl.DataFrame | pl.LazyFrame | Events | Timeline,
         questions: pl.DataFrame,
         task: str | Path | Task,
         **settings: object,
@@ -122,52 +124,53 @@ class Forecaster:
 
         Returns:
             One row per distinct question, sorted: `subject_id`, `prediction_time`, `risk` (`prediction` if the task
-            asks for a number; null without a history or an answer), `standard_error`, `low`, `high`, `rollouts`,
+            asks for a number; null without a history or an answer, and for the dead), `standard_error`, `low`, `high`,
+                `rollouts`,
             `undecidable_rollouts`, `tokens`, `estimator` (see `sequela.task.answers.estimate.estimate`).
 
         Raises:
-            InputError: for an unknown task or setting, questions that are none, or an outcome without a token.
+            InputError: for an unknown task or setting, malformed events or questions, or an outcome without a token.
         """
         asked = task if isinstance(task, Task) else load_task(task)
-        request, simulation, chosen = self._simulate(events, questions, asked, settings)
-        return _answers(asked, request, simulation, chosen)
+        times, simulation, chosen = self._simulate(events, questions, asked, settings)
+        return _answers(asked, times, simulation, chosen)
 
     def forecast(
         self,
-        events: pl.DataFrame | Events | Timeline,
+        events: pl.DataFrame | pl.LazyFrame | Events | Timeline,
         questions: pl.DataFrame,
         task: str | Path | Task,
         **settings: object,
     ) -> Forecasts:
         """The answers of `risk`, with the rollouts and simulated events behind them. Arguments as for `risk`."""
         asked = task if isinstance(task, Task) else load_task(task)
-        request, simulation, chosen = self._simulate(events, questions, asked, settings)
+        times, simulation, chosen = self._simulate(events, questions, asked, settings)
         result = simulation.result
         futures = pl.concat([result.events(pool.avoids) for pool in result.pools])
-        return Forecasts(_answers(asked, request, simulation, chosen), result.rollouts(), futures)
+        return Forecasts(_answers(asked, times, simulation, chosen), result.rollouts(), futures)
 
     def _simulate(
         self,
-        events: pl.DataFrame | Events | Timeline,
+        events: pl.DataFrame | pl.LazyFrame | Events | Timeline,
         questions: pl.DataFrame,
         task: Task,
         settings: dict[str, object],
-    ) -> tuple[Request, ForecastSimulation, SimulateSettings]:
+    ) -> tuple[pl.DataFrame, ForecastSimulation, SimulateSettings]:
         for name in FIXED:
             if name in settings:
                 raise InputError(f"{name} is fixed when a model is loaded: give it to Forecaster.load.")
-        chosen = _changed(self.settings, settings)
+        chosen = changed(self.settings, settings)
         times = questions_of(questions, "questions")
         if times.is_empty():
             raise InputError(
                 "there are no questions: give at least one row of subject_id and prediction_time."
             )
-        asked = request(task, times)
         frame = _frame(events)
         histories = frame.filter(pl.col("subject_id").is_in(times["subject_id"].unique().implode()))
+        asked = request(task, of_the_living(times, histories))
         result = forecast(self.model, histories, [asked], chosen)
         weights = adaptive_budget(chosen, [asked]) or FixedBudget(chosen.rollouts)
-        return asked, ForecastSimulation(result, weights), chosen
+        return times, ForecastSimulation(result, weights), chosen
 
     def close(self) -> None:
         """Stop decoding; calls that still wait raise an InputError. Called, too, when the forecaster is forgotten."""
@@ -181,36 +184,24 @@ class Forecaster:
 
 
 def _answers(
-    task: Task, asked: Request, simulation: ForecastSimulation, settings: SimulateSettings
+    task: Task, times: pl.DataFrame, simulation: ForecastSimulation, settings: SimulateSettings
 ) -> pl.DataFrame:
     answered = estimate(task, simulation, simulation.rollouts(), settings.estimator)
     name = "prediction" if task.asks.numeric else "risk"
-    return asked.times.join(answered, on=QUESTION, how="left", maintain_order="left").rename(
+    return times.join(answered, on=QUESTION, how="left", maintain_order="left").rename(
         {"prediction": name}
     )
 
 
-def _changed(settings: SimulateSettings, changes: dict[str, object]) -> SimulateSettings:
-    known = [field.name for field in fields(SimulateSettings)]
-    for name in changes:
-        if name not in known:
-            raise InputError(
-                f"there is no setting '{name}'{nearest(name, known)}; they are {', '.join(known)}."
-            )
-    try:
-        return replace(settings, **changes)
-    except ValueError as error:
-        raise InputError(f"{error}.") from error
-
-
-def _frame(events: pl.DataFrame | Events | Timeline) -> pl.DataFrame:
+def _frame(events: pl.DataFrame | pl.LazyFrame | Events | Timeline) -> pl.DataFrame:
     """As a MEDS frame, sorted by patient and time, static events first."""
     if isinstance(events, Events):
         return events.frame()
     if isinstance(events, Timeline):
         return _of_timeline(events).frame()
-    ordered = events.with_columns(pl.col("time").cast(pl.Datetime("us")))
-    return ordered.sort("subject_id", "time", nulls_last=False, maintain_order=True)
+    if isinstance(events, pl.DataFrame | pl.LazyFrame):
+        return checked_events(events, "events")
+    raise InputError(f"events are a {type(events).__name__}: give a MEDS frame, Events or a Timeline.")
 
 
 def _of_timeline(timeline: Timeline) -> Events:

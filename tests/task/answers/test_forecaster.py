@@ -102,10 +102,57 @@ def test_events_may_be_a_frame_events_or_a_timeline(events, questions, forecaste
     expected = forecaster.risk(own, first, DEATH)
     assert forecaster.risk(Events.of(own), first, DEATH).equals(expected)
     assert forecaster.risk(next(timelines(own)), first, DEATH).equals(expected)
-    shuffled = own.sample(fraction=1.0, shuffle=True, seed=0).sort(
-        "time", nulls_last=True, maintain_order=True
-    )
-    assert forecaster.risk(shuffled, first, DEATH)["risk"].equals(expected["risk"])
+    assert forecaster.risk(own.lazy(), first, DEATH).equals(expected)
+    assert forecaster.risk(own.drop("numeric_value"), first, DEATH).height == 1
+
+
+def test_events_may_come_in_any_order(events, questions, forecaster):
+    """Of several patients, mixed; only simultaneous events of a patient keep the order in which they come."""
+    expected = forecaster.risk(events, questions, DEATH)
+    mixed = events.with_columns(turn=pl.int_range(pl.len()).over("subject_id", "time"))
+    mixed = mixed.sample(fraction=1.0, shuffle=True, seed=0).sort("turn", maintain_order=True).drop("turn")
+    assert not mixed["subject_id"].is_sorted()
+    assert forecaster.risk(mixed, questions, DEATH).equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda frame: frame.drop("code"), "events has no column 'code'"),
+        (lambda frame: frame.with_columns(pl.col("time").dt.replace_time_zone("Europe/Berlin")), "time zone"),
+        (lambda frame: frame.with_columns(pl.col("time").cast(pl.String)), "column 'time' holds String"),
+        (lambda frame: frame.with_columns(code=pl.lit(None, pl.String)), "row 1: 'code' is missing"),
+        (lambda frame: frame.with_columns(numeric_value=pl.lit(float("inf"))), "'numeric_value' is infinite"),
+        (lambda frame: frame.rows(), "events are a list"),
+    ],
+)
+def test_malformed_events_are_refused_in_a_sentence(events, questions, forecaster, change, words):
+    with pytest.raises(InputError, match=words):
+        forecaster.risk(change(events), questions, DEATH)
+
+
+def test_times_in_utc_are_those_without_a_zone(events, questions, forecaster):
+    zoned = events.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+    assert forecaster.risk(zoned, questions, DEATH).equals(forecaster.risk(events, questions, DEATH))
+
+
+def test_the_dead_are_not_asked(events, questions, forecaster):
+    died = events.filter(pl.col("code") == "MEDS_DEATH")[:1]
+    at = died.select("subject_id", prediction_time=pl.col("time"))
+    later = at.with_columns(pl.col("prediction_time") + pl.duration(days=30))
+    answered = forecaster.risk(events, pl.concat([at, later, questions]), DEATH)
+    asked = answered.join(later, on=["subject_id", "prediction_time"])
+    assert asked["risk"].to_list() == [None]
+    assert answered.join(at, on=["subject_id", "prediction_time"])["risk"].null_count() == 0
+    assert forecaster.risk(events, later, DEATH)["risk"].to_list() == [None]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rollouts": "five"}, {"rollouts": 2.5}, {"temperature": "warm"}, {"seed": "a"}]
+)
+def test_settings_of_another_type_are_refused(events, questions, forecaster, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        forecaster.risk(events, questions, DEATH, **wrong)
 
 
 def test_nothing_after_the_prediction_time_is_used(events, questions, forecaster):

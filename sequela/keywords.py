@@ -15,7 +15,6 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from sequela.errors import InputError, nearest
-from sequela.training.settings import EITHER
 
 WORDS: dict[object, str] = {
     int: "a whole number",
@@ -28,7 +27,7 @@ WORDS: dict[object, str] = {
 
 @lru_cache
 def described(settings: type) -> dict[str, str]:
-    """The sentence under each field of a settings dataclass, by field: its `--help` and its line in the reference."""
+    """The sentence under each field of a settings dataclass, by field: its help and its line in the reference."""
     (body,) = ast.parse(inspect.cleandoc(inspect.getsource(settings))).body
     assert isinstance(body, ast.ClassDef)
     return {
@@ -50,7 +49,7 @@ def hints(settings: Any) -> dict[str, Any]:
 
 
 def changed(settings: Any, values: Mapping[str, object], where: str = "") -> Any:
-    """`settings` with other `values`; of settings that exclude each other, a value drops the others.
+    """`settings` with other `values`; of settings that exclude each other (`EITHER`), a value drops the others.
 
     Args:
         where: begins the message where a value comes from a file.
@@ -67,7 +66,7 @@ def changed(settings: Any, values: Mapping[str, object], where: str = "") -> Any
             )
         clean[key] = converted(types[key], value, f"{where}`{name}`")
     dropped = {
-        other: None for group in EITHER if set(group) & set(clean) for other in group if other in types
+        other: None for group in getattr(settings, "EITHER", ()) if set(group) & set(clean) for other in group
     }
     try:
         return replace(settings, **dropped | clean)

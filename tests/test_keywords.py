@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sequela.errors import InputError
+from sequela.keywords import changed, converted, described, hints
 from sequela.serve.ask import AskSettings
-from sequela.serve.keywords import changed, converted, described, hints
 from sequela.training.settings import TrainSettings
 
 
