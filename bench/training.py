@@ -4,9 +4,9 @@
     python bench/training.py --corpus FOLDER ...      corpora made by `sequela tokenize`
     python bench/training.py --quick                  the bundled cohort, one pair of short runs, under a minute
 
-One model for all: Qwen2, 4 layers of 384, 9.5 million parameters; context 1,024, bf16. Each side is a
-process of its own that takes the same steps, in turn, several times; the first step of each is not counted. What is
-counted are real tokens, so padding earns nothing. The sides:
+One model for all: Qwen2, 4 layers of 384, 9.5 million parameters; context 1,024; bf16 where the processor multiplies it
+natively, else fp32 on both sides. Each side is a process of its own that takes the same steps, in turn, several times;
+the first step of each is not counted. What is counted are real tokens, so padding earns nothing. The sides:
 
 * sequela: the steps of `sequela train`, with AdamW as the Trainer has. It gets the very rows of the packed Trainer, two
   side by side, without the padding at their ends. `muon_ratio` is with Muon, its default, which needs fewer tokens.
@@ -37,6 +37,7 @@ import numpy as np
 from measure import process
 
 import sequela
+from sequela.model.precision import choose
 from sequela.record.cohort import nafld
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, best_fit, within
@@ -45,6 +46,7 @@ from sequela.training.data import windows_of
 CONTEXT = 1024
 SHAPE = {"layers": 4, "width": 384, "heads": 6, "head_dim": 64, "intermediate": 1536, "context": CONTEXT}
 OURS, OURS_MUON = "sequela", "sequela, Muon"
+PRECISION = choose("auto", "cpu", SHAPE["width"])
 PACKED, PACKED_LOW, PADDED = "Trainer, packed", "Trainer, packed, bf16 weights", "Trainer, padded"
 HERE = Path(__file__).resolve().parent
 
@@ -112,7 +114,7 @@ def ours(
     work: Work, threads: int, optimizer: str, feed_repeats: int, profile: bool = False
 ) -> process.Spent:
     """Steps of ours, in the environment that runs this file."""
-    rates = {"learning_rate": 1e-3, "matrix_rate": 1e-3, "tokens": 1e6, "precision": "bf16"}
+    rates = {"learning_rate": 1e-3, "matrix_rate": 1e-3, "tokens": 1e6, "precision": PRECISION}
     given = {
         "settings": {**SHAPE, **rates, "optimizer": optimizer, "row_tokens": 2 * CONTEXT},
         "rows_a_step": work.rows, "threads": threads, "feed_repeats": feed_repeats,
@@ -133,7 +135,8 @@ def theirs(work: Work, threads: int, python: Path, layout: str, options: dict) -
     given = {
         "config": config, "layout": layout, "threads": threads, "steps": work.steps,
         "rows": work.rows_a_pass if layout == "packed" else work.patients_a_pass,
-        "accumulate": work.rows // work.rows_a_pass, "workers": 0, "all_bf16": False, "compile": False, **options,
+        "accumulate": work.rows // work.rows_a_pass, "workers": 0, "all_bf16": False, "bf16": PRECISION == "bf16",
+        "compile": False, **options,
     }  # fmt: skip
     return process.run([str(python), str(HERE / "measure/trainer.py"), str(work.file), json.dumps(given)])
 
@@ -146,7 +149,7 @@ def compare(label: str, work: Work, given: argparse.Namespace) -> dict:
         sides[OURS_MUON] = partial(ours, work, threads, "muon", 0)
     if python.exists():
         sides[PACKED] = partial(theirs, work, threads, python, "packed", {})
-        if not given.quick:
+        if not given.quick and PRECISION == "bf16":
             sides[PACKED_LOW] = partial(theirs, work, threads, python, "packed", {"all_bf16": True})
         sides[PADDED] = partial(theirs, work, threads, python, "padded", {})
     runs, failed = process.in_turn(sides, given.repeats)

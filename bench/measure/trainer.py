@@ -80,7 +80,7 @@ def main():
             per_device_train_batch_size=given["rows"],
             gradient_accumulation_steps=given["accumulate"],
             max_steps=given["steps"],
-            bf16=not given["all_bf16"],
+            bf16=given["bf16"] and not given["all_bf16"],
             use_cpu=True,
             learning_rate=1e-3,
             dataloader_num_workers=given["workers"],
