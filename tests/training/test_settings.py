@@ -62,5 +62,5 @@ def test_an_unknown_preset_is_refused():
     [{"preset": "nano", "depth": 1}, {"epochs": 1.0, "tokens": 5}, {"tokens": 5, "tokens_per_parameter": 2}],
 )
 def test_two_ways_to_say_one_thing_exclude_each_other(both):
-    with pytest.raises(ValueError, match=" and ".join(both)):
+    with pytest.raises(ValueError, match=" and ".join(f"`{name}`" for name in both)):
         TrainSettings(**both)
