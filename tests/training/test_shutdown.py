@@ -158,7 +158,7 @@ def test_taken_up_again_or_begun_anew(corpus, whole, tmp_path, resume):
     with pytest.raises(Interrupted, match=r"stopped after .* run the same command again"):
         train(corpus, out, settings=SETTINGS, progress=in_the_middle)
     train(corpus, out, settings=SETTINGS, resume=resume, say=said.append)
-    assert bool([line for line in said if "goes on" in line]) == resume
+    assert bool([line for line in said if "resumes after" in line]) == resume
     assert weights(out) == whole
 
 
