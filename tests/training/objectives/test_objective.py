@@ -200,7 +200,7 @@ def test_a_checkpoint_of_another_objective_is_not_continued(world_corpus, tmp_pa
         run(world_corpus, tmp_path / "model", shutdown=after, progress=after)
     said: list[str] = []
     report = run(world_corpus, tmp_path / "model", objective=named("next_token"), say=said.append)
-    assert not any("goes on" in line for line in said) and "curve_bits_per_token" in report
+    assert not any("resumes after" in line for line in said) and "curve_bits_per_token" in report
 
 
 def stepped(plan: RunPlan, count: int = 3) -> Run:
