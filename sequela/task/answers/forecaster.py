@@ -125,8 +125,7 @@ class Forecaster:
         Returns:
             One row per distinct question, sorted: `subject_id`, `prediction_time`, `risk` (`prediction` if the task
             asks for a number; null without a history or an answer, and for the dead), `standard_error`, `low`, `high`,
-                `rollouts`,
-            `undecidable_rollouts`, `tokens`, `estimator` (see `sequela.task.answers.estimate.estimate`).
+            `rollouts`, `undecidable_rollouts`, `tokens`, `estimator` (see `sequela.task.answers.estimate.estimate`).
 
         Raises:
             InputError: for an unknown task or setting, malformed events or questions, or an outcome without a token.
