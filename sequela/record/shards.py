@@ -14,7 +14,7 @@ from sequela.errors import InputError
 from sequela.record.events import Events
 from sequela.record.schema import DATA, PAYLOAD
 from sequela.record.timeline import STATIC, payload_of
-from sequela.record.validate import cells, check_births, check_cells, check_schema, unreadable
+from sequela.record.validate import cells, check_births, check_cells, check_types, schema_of, unreadable
 
 ROWS = 1 << 20
 COLUMNS = ("subject_id", "time", "code", "numeric_value")
@@ -49,8 +49,11 @@ def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
 
 
 def _shards_of_file(path: Path, rows: int) -> list[Shard]:
-    check_schema(path)
+    types = schema_of(path)
     metadata = pq.read_metadata(path)
+    if not metadata.num_rows:  # an empty file may know no types
+        return []
+    check_types(path, types)
     shards, first, held = [], 0, 0
     for group in range(metadata.num_row_groups):
         count = metadata.row_group(group).num_rows
@@ -134,13 +137,14 @@ def _whole_patients(file: pq.ParquetFile, shard: Shard, names: tuple[str, ...]) 
 def _last_patient(file: pq.ParquetFile, group: int) -> int | None:
     if group < 0:
         return None
-    cells = file.read_row_group(group, columns=["subject_id"], use_threads=False).column(0)
-    return cells[-1].as_py() if len(cells) else None
+    column = file.read_row_group(group, columns=["subject_id"], use_threads=False)
+    patients = _numbers(column, "subject_id", pl.Int64)
+    return int(patients[-1]) if len(patients) else None
 
 
 def _numbers(table: pa.Table, column: str, kind: pl.DataType | type[pl.DataType], absent: float = 0) -> np.ndarray:
-    """A column as an array; null cells become `absent`."""
-    return cells(table[column]).cast(kind).to_physical().fill_null(absent).to_numpy()
+    """A column as an array; null cells, and those that `kind` cannot hold, become `absent`."""
+    return cells(table[column]).cast(kind, strict=False).to_physical().fill_null(absent).to_numpy()
 
 
 def _events(table: pa.Table) -> Events:

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
-from sequela.record.schema import DATA, SPLITS, SPLITS_FILE
+from sequela.record.schema import DATA, HELD_OUT, SPLITS, SPLITS_FILE, TRAIN, TUNING
 from sequela.record.shards import Shard
 from sequela.record.validate import read_parquet
 
+EXACT = 2**53  # beyond, a floating-point number may stand for its neighbor
 NONE = len(SPLITS)  # no split, or a split with another name
 
 
@@ -20,7 +21,7 @@ def assigned_splits(meds_folder: Path) -> pl.DataFrame | None:
     """Rows (subject_id, split) of metadata/subject_splits.parquet; None if that file does not exist.
 
     Raises:
-        InputError: if it lacks a column, or a patient is in two splits.
+        InputError: if it lacks a column, a patient is no whole number, or a patient is in two splits.
     """
     path = Path(meds_folder) / SPLITS_FILE
     if not path.exists():
@@ -29,12 +30,32 @@ def assigned_splits(meds_folder: Path) -> pl.DataFrame | None:
     for column in ("subject_id", "split"):
         if column not in table.columns:
             raise InputError(f"{path} has no column '{column}': it needs subject_id and split.")
-    table = table.select(pl.col("subject_id").cast(pl.Int64), pl.col("split").cast(pl.String)).unique()
+    table = table.with_columns(_whole(table["subject_id"], path), pl.col("split").cast(pl.String))
+    table = table.select("subject_id", "split").drop_nulls("subject_id").unique()
     twice = table.filter(pl.col("subject_id").is_duplicated()).sort("subject_id", "split")
     if twice.height:
         patient, first, second = twice["subject_id"][0], *twice["split"][:2]
         raise InputError(f"{path}: patient {patient} is in two splits, {first} and {second}; keep one row.")
     return table
+
+
+def _whole(patients: pl.Series, path: Path) -> pl.Series:
+    """Patient ids as whole numbers, which other programs also write as text, as decimals, or with a fraction of 0."""
+    known = patients.cast(pl.String) if patients.dtype.base_type() in (pl.Categorical, pl.Enum) else patients
+    if known.dtype not in (pl.String, pl.Null) and not known.dtype.is_numeric():
+        raise InputError(f"{path}, column 'subject_id' holds {known.dtype}: convert it to whole numbers.")
+    number = known.cast(pl.Int64, strict=False)
+    wrong = number.is_null() & known.is_not_null()
+    if known.dtype.is_numeric():
+        wrong |= (number != known).fill_null(False)
+    if known.dtype.is_float():
+        wrong |= (known.abs() > EXACT).fill_null(False)
+    if wrong.any():
+        raise InputError(
+            f"{path}, row {wrong.arg_max() + 1}: 'subject_id' is not a whole number; write the numbers that the events "
+            f"have ({wrong.sum()} such rows)."
+        )
+    return number
 
 
 def patients_in_split(
@@ -104,6 +125,22 @@ class Assignment:
             return np.full(len(patients), NONE, np.uint8)
         at = np.minimum(np.searchsorted(self.patient, patients), len(self.patient) - 1)
         return np.where(self.patient[at] == patients, self.split[at], np.uint8(NONE))
+
+
+def no_training_patients(meds_folder: Path) -> InputError:
+    """The error for a dataset without a patient in split "train"."""
+    path = Path(meds_folder) / SPLITS_FILE
+    if path.exists():
+        known = sorted(assigned_splits(meds_folder)["split"].drop_nulls().unique().head(5))
+        table = f"{SPLITS_FILE} knows {', '.join(known) or 'no split'}: call the splits {', '.join(SPLITS)}"
+    else:
+        table = (
+            f"it has neither {SPLITS_FILE} nor folders {DATA}/{TRAIN}, {DATA}/{TUNING} and {DATA}/{HELD_OUT}: "
+            "add one of them"
+        )
+    return InputError(
+        f"{meds_folder} has no patients in split '{TRAIN}'; {table}, or let `sequela ingest meds` assign the splits."
+    )
 
 
 def split_of_folder(shard: Shard, meds_folder: Path) -> int:

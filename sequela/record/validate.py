@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,26 +18,23 @@ from sequela.record.timeline import STATIC
 
 T = TypeVar("T")
 REQUIRED = ("subject_id", "time", "code")
-_WHOLE_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
-_NUMBERS = (*_WHOLE_NUMBERS, pl.Float32, pl.Float64, pl.Null)
+_WHOLE_NUMBERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64,
+                  pl.Decimal)  # fmt: skip
+_NUMBERS = (*_WHOLE_NUMBERS, pl.Float16, pl.Float32, pl.Float64, pl.Null)
 UTC = ("UTC", "Etc/UTC", "+00:00")
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 ACCEPTED = {
     "subject_id": (_WHOLE_NUMBERS, "whole numbers"),
-    "time": ((pl.Datetime, pl.Date), "timestamps"),
+    "time": ((pl.Datetime, pl.Date, pl.Null), "timestamps"),
     "code": (_TEXTS, "text"),
     "numeric_value": (_NUMBERS, "numbers"),
     TEXT: ((*_TEXTS, pl.Null), "text"),
     MEDIA: ((*_TEXTS, pl.Null), "text"),
 }
+DIGITS = 38  # of the largest decimal that can be read
 # Regular expression, for polars and DuckDB: a path that may lead out of the folder it is relative to. It is empty or
 # absolute, starts with a drive or a scheme, or has a component "..".
 OUTSIDE = r"^$|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)"
-
-
-def check_schema(path: Path) -> None:
-    """Check that the file has the columns that MEDS requires, with types that can be cast to ours."""
-    check_types(path, schema_of(path))
 
 
 def schema_of(path: Path) -> dict[str, pl.DataType]:
@@ -53,7 +51,7 @@ def check_types(path: Path | str, types: Mapping[str, pl.DataType]) -> None:
         if column not in types:
             raise InputError(f"{path} has no column '{column}': a MEDS file needs {', '.join(REQUIRED)}.")
     for column, (accepted, words) in ACCEPTED.items():
-        if column in types and types[column].base_type() not in accepted:
+        if column in types and not _readable(types[column], accepted, whole=column == "subject_id"):
             raise InputError(
                 f"{path}, column '{column}' holds {types[column]}: convert it to {words}, as MEDS requires."
             )
@@ -63,6 +61,13 @@ def check_types(path: Path | str, types: Mapping[str, pl.DataType]) -> None:
             f"{path}, column 'time' has the time zone {zone}: MEDS times have none; write them without a zone, as the "
             "prediction times are."
         )
+
+
+def _readable(kind: pl.DataType, accepted: tuple[type[pl.DataType], ...], *, whole: bool) -> bool:
+    """Whether a column of this type is read: a decimal only if not too long and, for patients, whole."""
+    if isinstance(kind, pl.Decimal):
+        return pl.Decimal in accepted and (kind.precision or 0) <= DIGITS and not (whole and kind.scale)
+    return kind.base_type() in accepted
 
 
 def checked_events(events: pl.DataFrame | pl.LazyFrame, source: str) -> pl.DataFrame:
@@ -114,6 +119,15 @@ def check_cells(table: pa.Table, path: Path | str, before: int) -> None:
         if column in table.column_names and table[column].null_count:
             row = before + 1 + cells(table[column]).is_null().arg_max()
             raise InputError(f"{path}, row {row}: '{column}' is missing; fill it in, or drop the event.")
+    if "subject_id" in table.column_names:
+        long = cells(table["subject_id"]).cast(pl.Int64, strict=False).is_null()
+        if long.any():
+            raise InputError(
+                f"{path}, row {before + 1 + long.arg_max()}: 'subject_id' is larger than {2**63 - 1:,}, the largest "
+                "that MEDS allows: number the patients anew."
+            )
+    if "time" in table.column_names:
+        _check_moments(cells(table["time"]), path, before)
     if "numeric_value" in table.column_names:
         endless = cells(table["numeric_value"]).cast(pl.Float32).is_infinite().fill_null(False)
         if endless.any():
@@ -125,6 +139,21 @@ def check_cells(table: pa.Table, path: Path | str, before: int) -> None:
         outside = cells(table[MEDIA]).cast(pl.String).str.contains(OUTSIDE).fill_null(False)
         if outside.any():
             raise outside_error(f"{path}, row {before + 1 + outside.arg_max()}")
+
+
+def _check_moments(time: pl.Series, path: Path | str, before: int) -> None:
+    """Check that times are between the years 1 and 9999: beyond them, nothing can be computed with a time."""
+    if time.dtype == pl.Null or time.dtype == pl.Datetime("ns"):  # nanoseconds do not reach beyond
+        return
+    bounds = pl.Series([datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)], dtype=pl.Datetime("us"))
+    low, high = bounds.cast(time.dtype).to_physical()
+    number = time.to_physical()
+    wild = ((number < low) | (number > high)).fill_null(False)
+    if wild.any():
+        raise InputError(
+            f"{path}, row {before + 1 + wild.arg_max()}: 'time' is not between the years 1 and 9999; write the true "
+            "time, or leave it empty."
+        )
 
 
 def outside_error(position: str) -> InputError:

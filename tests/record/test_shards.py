@@ -56,8 +56,23 @@ def test_rows_out_of_order_are_sorted_and_those_of_one_time_keep_their_order(tmp
         },
         {"numeric_value": pl.col("numeric_value").fill_null(float("nan"))},
         {"text_value": pl.lit("a word")},
+        {"subject_id": pl.col("subject_id").cast(pl.UInt64)},
+        {"subject_id": pl.col("subject_id").cast(pl.Decimal(20, 0))},
+        {"numeric_value": pl.col("numeric_value").cast(pl.Decimal(18, 3))},
+        {"numeric_value": pl.col("numeric_value").cast(pl.Float16)},
     ],
-    ids=["categorical", "nanoseconds", "milliseconds", "widths", "nan", "more columns"],
+    ids=[
+        "categorical",
+        "nanoseconds",
+        "milliseconds",
+        "widths",
+        "nan",
+        "more columns",
+        "unsigned",
+        "decimal ids",
+        "decimals",
+        "halves",
+    ],
 )
 def test_other_types_of_the_same_cells_are_read_alike(tmp_path, columns):
     rows = [(1, None, "GENDER//F", None), (1, 5, "A", 1.5), (3, 1, "B", None)]
@@ -70,14 +85,60 @@ def test_a_dataset_without_values_is_read(tmp_path):
     assert np.isnan(read_shard(shard).number).all()
 
 
+@pytest.mark.parametrize("column", ["time", "numeric_value", "text_value"])
+def test_a_column_of_nulls_has_no_cells(tmp_path, column):
+    nothing = frame((1, None, "A", None), (2, None, "B", None)).with_columns(pl.lit(None).alias(column))
+    (shard,) = shards_of(dataset(tmp_path, nothing))
+    assert rows_of(read_shard(shard)) == [(1, None, "A", None), (2, None, "B", None)]
+
+
+def test_a_file_without_rows_may_know_no_types(tmp_path):
+    nothing = pl.DataFrame({column: [] for column in ("subject_id", "time", "code")})
+    dataset(tmp_path, nothing, name="1.parquet")
+    (shard,) = shards_of(dataset(tmp_path, frame((1, 5, "A", None))))
+    assert rows_of(read_shard(shard)) == [(1, 5, "A", None)]
+
+
+@pytest.mark.parametrize(
+    ("number", "unit"), [(2**63 - 1, "us"), (-(2**63) + 1, "us"), (2**62, "ms"), (253_402_300_800_000, "ms")]
+)
+def test_a_time_that_no_calendar_has_is_refused_with_its_row(tmp_path, number, unit):
+    time = pl.Series([5, number, None]).cast(pl.Datetime(unit))
+    wild = frame((1, 5, "A", None), (1, 6, "A", None), (2, None, "A", None)).with_columns(time=time)
+    (shard,) = shards_of(dataset(tmp_path, wild))
+    with pytest.raises(InputError, match="row 2: 'time' is not between the years 1 and 9999"):
+        read_shard(shard)
+
+
+def test_the_last_day_of_the_calendar_is_a_time(tmp_path):
+    (shard,) = shards_of(
+        dataset(tmp_path, frame((1, 5, "A", None)).with_columns(time=datetime(9999, 12, 31, 23, 59)))
+    )
+    assert len(read_shard(shard)) == 1
+
+
 @pytest.mark.parametrize(
     ("events", "word"),
     [
         (frame((1, 5, "A", None), (1, 5, None, None)), "row 2: 'code' is missing"),
         (frame((1, 5, "A", float("inf"))), "row 1: 'numeric_value' is infinite"),
         (frame((1, 5, BIRTH, None), (1, 4, "A", None)), "row 2: the event is before its patient's birth"),
-        (frame((1, 5, "A", None)).with_columns(media=pl.lit(7)), "column 'media' holds Int32: convert it to text"),
+        (
+            frame((1, 5, "A", None)).with_columns(media=pl.lit(7)),
+            "column 'media' holds Int32: convert it to text",
+        ),
         (frame((1, 5, "A", None)).drop("time"), "has no column 'time'"),
+        (
+            frame((1, 5, "A", None), (2, 5, "A", None)).with_columns(
+                subject_id=pl.Series([1, 2**63 + 5], dtype=pl.UInt64)
+            ),
+            "row 2: 'subject_id' is larger than",
+        ),
+        (
+            frame((1, 5, "A", None)).with_columns(subject_id=pl.lit(1.5).cast(pl.Decimal(9, 1))),
+            "convert it to whole numbers",
+        ),
+        (frame((1, 5, "A", None)).with_columns(code=pl.lit(None)), "'code' holds Null: convert it to text"),
         (frame((1, 5, "A", None)).with_columns(time=pl.lit("today")), "convert it to timestamps"),
     ],
 )

@@ -10,6 +10,7 @@ from sequela.record.splits import (
     Assignment,
     assigned_splits,
     check_patients_once,
+    no_training_patients,
     patients_in_split,
     split_of_folder,
 )
@@ -41,6 +42,41 @@ def test_a_table_that_is_none_is_refused(tmp_path):
     pl.DataFrame({"subject_id": [1]}).write_parquet(tmp_path / "metadata" / "subject_splits.parquet")
     with pytest.raises(InputError, match="no column 'split'"):
         assigned_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pl.String, pl.Categorical, pl.Float64, pl.UInt64, pl.Decimal(18, 2)],
+    ids=lambda kind: str(kind).split("(")[0],
+)
+def test_ids_of_another_type_are_the_same_patients(tmp_path, kind):
+    ids = pl.Series(["11", "9", None]) if kind == pl.Categorical else pl.Series([11, 9, None])
+    table_of(tmp_path, ids.cast(kind), ["train", "tuning", "train"])
+    assert sorted(assigned_splits(tmp_path).rows()) == [(9, "tuning"), (11, "train")]
+
+
+@pytest.mark.parametrize(
+    ("ids", "word"),
+    [
+        (["1", "P2"], "row 2: 'subject_id' is not a whole number"),
+        ([1.0, 2.5], "row 2: 'subject_id' is not a whole number"),
+        ([1.0, 2.0**60], "row 2: 'subject_id' is not a whole number"),
+        ([True, False], "'subject_id' holds Boolean: convert it"),
+        ([b"1", b"2"], "'subject_id' holds Binary: convert it"),
+    ],
+)
+def test_ids_that_are_no_whole_numbers_are_refused(tmp_path, ids, word):
+    table_of(tmp_path, ids, ["train", "tuning"])
+    with pytest.raises(InputError, match=word):
+        assigned_splits(tmp_path)
+
+
+def test_without_training_patients_the_sentence_says_which_splits_there_are(tmp_path):
+    assert "has neither metadata/subject_splits.parquet nor folders data/train" in str(
+        no_training_patients(tmp_path)
+    )
+    table_of(tmp_path, [1, 2], ["Train", "Test"])
+    assert "knows Test, Train: call the splits train, tuning, held_out" in str(no_training_patients(tmp_path))
 
 
 def test_the_table_is_looked_up_for_any_patients(tmp_path):

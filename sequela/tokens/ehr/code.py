@@ -80,16 +80,18 @@ def split_code(code: str) -> tuple[str, ...]:
     ('ATC//1//A10', 'ATC//2//BA', 'ATC//3//02')
     >>> split_code("CHIEF_COMPLAINT//PAIN//LEFT KNEE")
     ('CHIEF_COMPLAINT//1//PAIN', 'CHIEF_COMPLAINT//2//LEFT KNEE')
-    >>> split_code("LAB//HDL")
-    ('LAB//HDL',)
+    >>> split_code("LAB//HDL"), split_code("ICD10CM//.")
+    (('LAB//HDL',), ('ICD10CM//.',))
     """
     system, _, rest = code.partition("//")
     if system == COMPLAINT and rest and not rest.startswith("//"):
         pieces = rest.split("//", 1)
     elif system in WIDTHS and rest and "//" not in rest:
         first, second, _ = WIDTHS[system]
-        rest = rest.replace(".", "")  # ICD-10-CM with its dot is the same code
-        pieces = [rest[:first], rest[first : first + second], rest[first + second :]]
+        bare = rest.replace(".", "")  # ICD-10-CM with its dot is the same code
+        if not bare.strip():  # "." is how some programs write that there is no code
+            return (code,)
+        pieces = [bare[:first], bare[first : first + second], bare[first + second :]]
     else:
         return (code,)
     return tuple(f"{system}//{position}//{piece}" for position, piece in enumerate(pieces, 1) if piece)

@@ -52,12 +52,17 @@ def fit_statistics(
     Raises:
         InputError: if no code is frequent enough to get a token, or a code has the name of a token of another kind.
     """
+    if not statistics.patients:
+        raise InputError(
+            "No event of the training patients has a time, but for births and ends of follow-up: fill in the column "
+            "'time', since only events with a time become tokens."
+        )
     known, parts = chosen_codes(statistics, settings)
     _check_names(parts, settings)
     if not known:
         raise InputError(
-            f"No code occurs in {settings.min_patients} or more training patients: lower min_patients "
-            "or tokenize a larger dataset."
+            f"No code occurs in {settings.min_patients} or more of the {statistics.patients:,} training patients: "
+            "lower min_patients or tokenize a larger dataset."
         )
     bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(known)
     intervals = Intervals.guess(settings.interval_edges)

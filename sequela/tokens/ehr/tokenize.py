@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sequela.errors import InputError
 from sequela.progress import Progress, silent
 from sequela.record.events import Events
 from sequela.record.schema import FACTS_FILE, SPLITS, TRAIN
 from sequela.record.shards import Shard, read_shard, shards_of
-from sequela.record.splits import NONE, Assignment, check_patients_once, split_of_folder
+from sequela.record.splits import NONE, Assignment, check_patients_once, no_training_patients, split_of_folder
 from sequela.tokens.corpus import rows_of, split_summary, write_index, write_shard
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.fit import fit_statistics
@@ -121,9 +120,7 @@ def tokenize(
         run_all(count_job, jobs, progress=partial(_stage, progress, 0))
         check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
         if not any(note["train"] for note in _notes(jobs, COUNTED)):
-            raise InputError(
-                f"{dataset} has no patients in split 'train': check its metadata/subject_splits.parquet."
-            )
+            raise no_training_patients(dataset)
         tokenizer = fit_statistics(_merged(jobs), settings, code_maps, dated=_dated(dataset))
         if cache is None:
             tokenizer.save(out)

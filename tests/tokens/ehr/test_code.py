@@ -37,6 +37,16 @@ def test_a_dot_makes_no_other_code():
     assert split_code("ICD10CM//E11.65") == split_code("ICD10CM//E1165")
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["ICD10CM//.", "ICD10CM//..", "ICD10CM// ", "ICD10CM//. .", "ICD10CM//", "ICD10CM", "ATC//.", "CHIEF_COMPLAINT//",
+     "CHIEF_COMPLAINT////x", "//", "/", "", " ", ".", "é//ü", "A" * 5000],
+)
+def test_a_code_without_content_is_a_token_as_it_stands(code):
+    assert split_code(code) == (code,) and join_parts(split_code(code)) == code and part_place(code) == 0
+    assert family(code) in FAMILIES
+
+
 def test_parts_of_different_places_are_different_tokens():
     assert split_code("ICD10CM//E1111")[1] != split_code("ICD10CM//11111")[0]
 

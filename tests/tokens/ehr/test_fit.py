@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from sequela.errors import InputError
+from sequela.record.events import Events
+from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.code import family
-from sequela.tokens.ehr.fit import chosen_codes, within_budget
+from sequela.tokens.ehr.fit import chosen_codes, fit, within_budget
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.statistics import CodeStatistics
 from tests.tokens.ehr.test_encode import CODES, columns_of
@@ -22,6 +27,25 @@ def test_a_code_is_as_frequent_as_its_first_part_and_each_later_part_by_itself()
     assert kept == {"ICD10CM//E11", "ICD10CM//E1165"} and names == ["ICD10CM//1//E11"]
     kept, names = chosen_codes(statistics, TokenSettings(min_patients=1))
     assert names == ["ICD10CM//1//E11", "ICD10CM//2//65", "LAB//A"]
+
+
+def test_a_code_of_a_dot_is_counted_and_splits_nothing():
+    columns = Events(
+        np.arange(2), np.full(2, 7), np.array([0, 1]), np.full(2, np.nan), ("ICD10CM//.", "ICD10CM//E11")
+    )
+    settings = TokenSettings(min_patients=1)
+    assert chosen_codes(CodeStatistics.of(columns, settings), settings)[1] == [
+        "ICD10CM//.",
+        "ICD10CM//1//E11",
+    ]
+
+
+def test_data_without_any_time_and_data_of_few_patients_are_told_apart():
+    undated = Events(np.arange(2), np.full(2, STATIC), np.zeros(2, int), np.full(2, np.nan), ("LAB//A",))
+    with pytest.raises(InputError, match="No event of the training patients has a time"):
+        fit(undated)
+    with pytest.raises(InputError, match="in 10 or more of the 2 training patients: lower min_patients"):
+        fit(replace(undated, time=np.zeros(2, int)))
 
 
 def test_a_joint_code_stands_alone():
