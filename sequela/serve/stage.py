@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from sequela.errors import InputError, nearest
 from sequela.keywords import changed, converted, described, hints
 from sequela.progress import Progress, silent
+from sequela.record.finding import findings_in
 from sequela.serve.folder import launch
 from sequela.serve.folder.lineage import in_words
 from sequela.serve.folder.work import Make, make_folder
@@ -112,10 +113,27 @@ class Finished:
 
 
 def summary_line(done: Finished) -> str:
-    """What is said of a finished stage: its folder, how long that took to make, and what it counted."""
-    result = done.result
+    """What is said of a finished stage: its folder, how long that took, what it counted, and what to look at."""
+    result, out = done.result, done.values["out"]
     took = "is up to date" if result["skipped"] else f"written in {duration(result['seconds'])}"
-    return ", ".join(filter(None, [f"{result['stage']}: {done.values['out']} {took}", in_words(result)]))
+    counted = ", ".join(filter(None, [f"{result['stage']}: {out} {took}", in_words(result)]))
+    return "\n".join(filter(None, [counted, look_line(result, out)]))
+
+
+def look_line(result: dict, out: Path) -> str:
+    """How many things in the data deserve a look, and the page in the folder `out` that names them; empty if none do.
+
+    Args:
+        result: the manifest of `out`.
+    """
+    count = len(findings_in(result["result"]))
+    things = "thing" if count == 1 else "things"
+    return f"{count} {things} to look at: {out / page_of(result['stage'])}" if count else ""
+
+
+def page_of(stage: str) -> str:
+    """The name of a stage's page in its folder."""
+    return f"{stage}.html"
 
 
 @dataclass(frozen=True)
@@ -257,7 +275,9 @@ class Stage:
         if whole is not None and not isinstance(whole, settings_type):
             raise InputError(f"`{name}` is {whole!r}: give a {settings_type.__name__}.")
         values = {
-            key: given[key] for key, option in self.options.items() if option.settings == name and key in given
+            key: given[key]
+            for key, option in self.options.items()
+            if option.settings == name and key in given
         }
         base = parameter.default if whole is None else whole
         return changed(base, values) if values else base

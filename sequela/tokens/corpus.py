@@ -1,9 +1,10 @@
 """A corpus on disk: a tokenizer and, for each split, the token rows of its patients in memory-mapped shards.
 
 `vocabulary.json` and the tokenizer's other files (of EHR: `grammar.json` and `map-<name>.parquet`, its code maps) lie
-at the top, with `corpus.json`: events, patients, tokens, and hashes of the shards, by split. A shard is
-`<split>/<number>.tokens.npy`, the tokens of its patients one after the other; `.offsets.npy`, where each patient
-begins; `.patients.npy`, their ids; and `.clock.npy`, minutes since the first event, if positions come from the clock.
+at the top, with `corpus.json`: events, patients, tokens, and hashes of the shards, by split, and what deserves a look
+in the data. A shard is `<split>/<number>.tokens.npy`, the tokens of its patients one after the other; `.offsets.npy`,
+where each patient begins; `.patients.npy`, their ids; and `.clock.npy`, minutes since the first event, if positions
+come from the clock.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class Extraction:
         leaks: which events are known only at the end of a stay.
         parents: code -> parent codes, if the source gives them.
         splits: whether the spill also holds the split of each patient, under the name "splits".
+        own_mapping: whether the user wrote the mapping.
     """
 
     spill: Spill
@@ -66,6 +67,7 @@ class Extraction:
     leaks: LeakageRules = field(default_factory=LeakageRules)
     parents: dict[str, list[str]] = field(default_factory=dict)
     splits: bool = False
+    own_mapping: bool = False
 
 
 def extract_events(
@@ -88,7 +90,10 @@ def extract_events(
     meanings = {code: text for number in sorted(results) for code, text in results[number].meanings.items()}
     events = sum(result.selected - sum(result.dropped.values()) for result in results.values())
     payload = frozenset().union(*(result.payload for result in results.values()))
-    return Extraction(spill, tables, meanings, events, payload, mapping.name, mapping.metadata, mapping.leaks)
+    return Extraction(
+        spill, tables, meanings, events, payload, mapping.name, mapping.metadata, mapping.leaks,
+        own_mapping=not mapping.shipped,
+    )  # fmt: skip
 
 
 def _rules(mapping: Mapping) -> list[tuple[int, EventRule, str]]:

@@ -52,7 +52,7 @@ def finalize(part: Partition) -> IngestCounts:
     dropped = events.drop_nulls("_reason").group_by("rule", "_reason").len().sort("rule", "_reason")
     if dropped.height:
         events = events.filter(pl.col("_reason").is_null())
-    splits = _splits(events["subject_id"].unique().sort(), part)
+    splits, unassigned = _splits(events["subject_id"].unique().sort(), part)
     _write_counts(events, splits, part)
     implausible = count_implausible(events)
     columns = [column for column in EVENT if column not in PAYLOAD or column in part.payload]
@@ -65,7 +65,7 @@ def finalize(part: Partition) -> IngestCounts:
         first=dict(dated.select("rule", "first").drop_nulls().rows()),
         last=dict(dated.select("rule", "last").drop_nulls().rows()),
         patients=Counter(dict(splits["split"].value_counts().sort("split").rows())),
-        patients_with=Counter(implausible),
+        patients_with=Counter(implausible | {"no split": unassigned}),
         moved=moved,
     )
 
@@ -124,14 +124,14 @@ def _repeated(events: pl.DataFrame) -> pl.Series:
     return pl.Series(repeated)
 
 
-def _splits(patients: pl.Series, part: Partition) -> pl.DataFrame:
-    """Rows (subject_id, split), one for each patient."""
+def _splits(patients: pl.Series, part: Partition) -> tuple[pl.DataFrame, int]:
+    """Rows (subject_id, split), one for each patient; and for how many the source has splits, but not theirs."""
     hashed = pl.DataFrame({"subject_id": patients, "split": split_of(patients.to_numpy(), part.fractions)})
     if not part.splits:
-        return hashed
+        return hashed, 0
     given = pl.read_parquet(list(part.splits), hive_partitioning=False).select("subject_id", given="split")
     joined = hashed.join(given, on="subject_id", how="left", maintain_order="left")
-    return joined.select("subject_id", split=pl.coalesce("given", "split"))
+    return joined.select("subject_id", split=pl.coalesce("given", "split")), joined["given"].null_count()
 
 
 def _write_counts(events: pl.DataFrame, splits: pl.DataFrame, part: Partition) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sequela.errors import InputError
 from sequela.record.ingest.leakage import LeakageRules
 
+SHIPPED = Path(__file__).parent / "sources"
 # `sequela.record.ingest.tables.cells` parses each of them from text. "time" may be followed by formats.
 COLUMN_TYPES = ("text", "integer", "number", "quantity", "time", "duration")
 # The DuckDB type of a value inside JSON. A value of another type is read as null; "json" keeps it as it is.
@@ -160,6 +161,11 @@ class Mapping:
     macros: dict[str, str] = field(default_factory=dict)
     timezone: str = "UTC"
     leaks: LeakageRules = field(default_factory=LeakageRules)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with Sequela."""
+        return self.path.parent == SHIPPED
 
 
 def filled(content: dict, each: RowTable, place: str) -> list[dict]:

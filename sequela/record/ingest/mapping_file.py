@@ -14,6 +14,7 @@ from sequela.errors import InputError, nearest
 from sequela.record.ingest.leakage import AT_END, AT_TRANSFER, COMPARE, LeakageRules
 from sequela.record.ingest.mapping import (
     COLUMN_TYPES,
+    SHIPPED,
     EventRule,
     FileTable,
     JsonTable,
@@ -25,7 +26,6 @@ from sequela.record.ingest.mapping import (
 from sequela.record.ingest.tables.cells import check_type, check_zone
 from sequela.record.ingest.tables.json_shape import structure
 
-SHIPPED = Path(__file__).parent / "sources"
 MEDS = "meds"  # the source that needs no mapping
 
 WORDS = {

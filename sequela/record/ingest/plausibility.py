@@ -31,6 +31,7 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
     return {
         "no birth": events["subject_id"].n_unique() - births.n_unique(),
         "two births": births.filter(births.is_duplicated()).n_unique(),
+        "no sex": events["subject_id"].n_unique() - sex.height,
         "two sexes": sex.filter(pl.col("code") > 1).height,
         "two deaths": deaths.filter(pl.col("len") > 1).height,
         "events after death": late.filter(pl.col("time") > pl.col("death"))["subject_id"].n_unique(),

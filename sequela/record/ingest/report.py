@@ -10,7 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
+from sequela.record.finding import FINDINGS, as_values
 from sequela.record.ingest.extract import ExtractedTable, Extraction
+from sequela.record.ingest.findings import findings_of
+from sequela.record.schema import DEATH
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,10 @@ def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame,
         codes: rows (code, events, patients, unit).
         units: rows (code, unit, events).
     """
-    return {
+    code = pl.col("code").cast(pl.String)
+    report = {
         "source": extraction.name,
+        "own_mapping": extraction.own_mapping,
         "patients": counts.patients.total(),
         "patients_by_split": {split: counts.patients[split] for split in sorted(counts.patients)},
         "events": counts.events.total(),
@@ -77,10 +82,12 @@ def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame,
         "tables": {name: _table(read, counts) for name, read in extraction.tables.items()},
         "units": _units(units),
         "patients_with": dict(counts.patients_with),
+        "deaths": codes.filter(code == DEATH)["patients"].sum(),
         "moved": dict(counts.moved),
         "quarantined": sum(aside["rows"] for read in extraction.tables.values()
                            for aside in read.facts.get("quarantined", {}).values()),
     }  # fmt: skip
+    return report | {FINDINGS: as_values(findings_of(report))}
 
 
 def _table(read: ExtractedTable, counts: IngestCounts) -> dict:

@@ -16,7 +16,7 @@ from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import in_words
 from sequela.serve.folder.work import copy_whole, make_folder
 from sequela.serve.progress import duration
-from sequela.serve.stage import Finished, StageRun, stage
+from sequela.serve.stage import Finished, StageRun, look_line, stage
 from sequela.serve.stages import presets
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
@@ -94,6 +94,8 @@ def demo(
             done = work(*folders, **settings, progress=progress)
         took = "up to date" if done["skipped"] else duration(done["seconds"])
         run.say(f"{name:<9} {took:>12}   {in_words(done)}")
+        if look := look_line(done, folders[-1]):
+            run.say(look)
 
     step("ingest", _ingest, meds, source=source, raw=raw)
     step("tokenize", tokenize, meds, corpus, settings=chosen.tokenize)
@@ -133,7 +135,9 @@ def _mark(folder: Path, settings: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         manifest.write(folder, manifest.describe("demo", settings, {}, folder))
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another with `out`.") from error
+        raise InputError(
+            f"{folder} cannot be written to ({error.strerror}): choose another with `out`."
+        ) from error
 
 
 def _ingest(meds: Path, *, source: str, raw: Path | None, progress: Progress) -> dict:

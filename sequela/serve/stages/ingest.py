@@ -20,10 +20,10 @@ def ingest(
 ) -> dict:
     """Turn raw tables into a MEDS dataset, following a declarative mapping.
 
-    OUT/ingest.html accounts for every row, and OUT/ingest.json does so for
-    programs: events written, and rows dropped and why. Nothing here is
-    random: a hash of the patient's number decides who is in train, tuning or
-    held_out. The password of a server is read from PGPASSWORD or ~/.pgpass.
+    OUT/ingest.html accounts for every row and says what to look at, and
+    OUT/ingest.json does so for programs. Nothing here is random: a hash of
+    the patient's number decides who is in train, tuning or held_out. The
+    password of a server is read from PGPASSWORD or ~/.pgpass.
 
     Example: sequela ingest physionet2012 raw/ meds/
 

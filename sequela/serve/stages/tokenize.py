@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from sequela.serve.stage import StageRun, stage
+from sequela.record.finding import findings_in
+from sequela.serve.stage import StageRun, page_of, stage
 from sequela.tokens.ehr.settings import MAPS, TokenSettings
 
 
@@ -21,8 +22,9 @@ def tokenize(
     """Turn the events of a MEDS dataset into tokens.
 
     The vocabulary and the value bins are fitted on the training patients
-    only. Nothing here is random. An interrupted run continues where it
-    stopped.
+    only. Where the data have something to look at, such as patients without a
+    split or codes without a translation, OUT/tokenize.html says what. Nothing
+    here is random. An interrupted run continues where it stopped.
 
     Example: sequela tokenize meds/ corpus/
 
@@ -38,7 +40,12 @@ def tokenize(
     def make(work: Path) -> dict:
         from sequela.tokens.ehr.tokenize import tokenize
 
-        return tokenize(meds, work, settings, map, run.workers, progress=run.progress)
+        result = tokenize(meds, work, settings, map, run.workers, progress=run.progress)
+        if findings := findings_in(result):  # a page is slow to start: none where there is nothing to show
+            from sequela.serve.pages.findings import write_findings
+
+            write_findings(work / page_of("tokenize"), f"{meds}: what to look at in its tokens", findings)
+        return result
 
     files = {f"map-{Path(name).stem}": Path(name) for name in map if Path(name).is_file()}
     identity = {**asdict(settings), "maps": [Path(name).stem for name in map]}

@@ -20,11 +20,13 @@ import numpy as np
 
 from sequela.progress import Progress, silent
 from sequela.record.events import Events
+from sequela.record.finding import FINDINGS, as_values
 from sequela.record.schema import FACTS_FILE, SPLITS, TRAIN
 from sequela.record.shards import Shard, read_shard, shards_of
 from sequela.record.splits import NONE, Assignment, check_patients_once, no_training_patients, split_of_folder
 from sequela.tokens.corpus import rows_of, split_summary, write_index, write_shard
 from sequela.tokens.ehr.encode import encode
+from sequela.tokens.ehr.findings import findings_of, persons
 from sequela.tokens.ehr.fit import fit_statistics
 from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import MAPS, TokenSettings
@@ -142,13 +144,16 @@ def _finish(jobs: list[ShardJob], tokenizer: EhrTokenizer, out: Path) -> dict:
     tokenizer.save(out)
     trained = (note[TRAIN]["shard"]["shard"] for note in _notes(jobs, ENCODED) if TRAIN in note)
     fit_grammar(tokenizer, (rows_of(out / TRAIN, shard) for shard in trained)).save(out)
-    return write_index(
-        out,
-        tokenizer.vocabulary,
-        {split: _summary(jobs, split) for split in SPLITS},
-        maps=_map_account(jobs, tokenizer.maps),
-        patients_without_split=sum(note["without_split"] for note in _notes(jobs, COUNTED)),
-    )
+    splits = {split: _summary(jobs, split) for split in SPLITS}
+    account = {
+        "maps": _map_account(jobs, tokenizer.maps),
+        "patients_without_split": sum(note["without_split"] for note in _notes(jobs, COUNTED)),
+    }
+    counts: Counter[str] = Counter()
+    for note in _notes(jobs, COUNTED):
+        counts.update(note["persons"])
+    findings = findings_of({**account, "splits": splits}, counts, tokenizer.settings, tokenizer.maps)
+    return write_index(out, tokenizer.vocabulary, splits, **account, **{FINDINGS: as_values(findings)})
 
 
 def _stage(progress: Progress, number: int, done: float, total: float, **figures: object) -> None:
@@ -199,6 +204,7 @@ def count_job(job: ShardJob) -> None:
     note = {
         "train": int((split == SPLITS.index(TRAIN)).sum()),
         "without_split": int((split == NONE).sum()),
+        "persons": persons(events),
         "mapped": {
             name: int(count)
             for name, count in zip(columns.names, times, strict=True)

@@ -54,6 +54,11 @@ class CodeMap:
         return frozenset(_system(source) for source, _ in self.rows)
 
     @cached_property
+    def lists(self) -> frozenset[str]:
+        """The heads of which it has whole codes, in upper case: it is meant to know all of theirs."""
+        return frozenset(_system(source) for source, _ in self.rows if STAR not in source)
+
+    @cached_property
     def identity(self) -> str:
         """First 16 hex digits of the SHA-256 of the rows."""
         return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()[:16]

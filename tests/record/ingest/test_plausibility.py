@@ -11,7 +11,8 @@ DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}
 PLAIN = [
     (1, None, "GENDER//F"), (1, -9000, "MEDS_BIRTH"), (1, 0, "HOSPITAL_ADMISSION//X"), (1, 3, "HOSPITAL_DISCHARGE//Y"),
-    (1, 3, "MEDS_DEATH"), (1, 4, "FOLLOW_UP//END"), (2, -9000, "MEDS_BIRTH"), (2, 0, "LAB//HB"),
+    (1, 3, "MEDS_DEATH"), (1, 4, "FOLLOW_UP//END"), (2, None, "GENDER//M"), (2, -9000, "MEDS_BIRTH"),
+    (2, 0, "LAB//HB"),
 ]  # fmt: skip
 
 
@@ -32,6 +33,7 @@ def test_plain_records_have_nothing_odd():
     "rows, what",
     [
         ([(3, 0, "LAB//HB")], "no birth"),
+        ([(3, 0, "LAB//HB")], "no sex"),
         ([(2, -8000, "MEDS_BIRTH")], "two births"),
         ([(1, None, "GENDER//M")], "two sexes"),
         ([(1, 2, "MEDS_DEATH"), (1, 2.5, "MEDS_DEATH")], "two deaths"),

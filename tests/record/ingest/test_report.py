@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from sequela.record.finding import findings_in
 from sequela.record.ingest.extract import ExtractedRule, ExtractedTable, Extraction
 from sequela.record.ingest.report import IngestCounts, report_of
 from sequela.record.ingest.spill import Spill
@@ -24,15 +25,22 @@ def test_the_report_of_two_parts():
     aside = {"quarantined": {"not JSON": {"rows": 2, "first": ["u"]}, "not UTF-8": {"rows": 1, "first": ["u"]}}}
     read = {"t": ExtractedTable(("t.csv",), 8, rules, {"rows_without_rule": 0}), "u": ExtractedTable((), 2, (), aside)}
     extraction = Extraction(Spill(Path(), 2), read, {}, 7, frozenset(), "clinic", {})
-    codes = pl.DataFrame({"code": ["A", "B"]})
+    codes = pl.DataFrame({"code": ["A", "B", "MEDS_DEATH"], "patients": [3, 1, 2]})
     units = pl.DataFrame([("A", "g", 3), ("A", "kg", 1), ("B", "g", 1)], UNITS, orient="row")
     report = report_of(extraction, one.plus(two), codes, units)
+    assert [finding.words for finding in findings_in(report)] == [
+        "Table t, rule 1: 2 of 8 rows (25%): dropped: no time. Check the rule and a few of these rows.",
+        "Table u: 2 rows: set aside (not JSON), the first in u. Mend or remove them in the source.",
+        "Table u: 1 row: set aside (not UTF-8), the first in u. Mend or remove them in the source.",
+    ]
+    del report["findings"]
     assert report == {
         "source": "clinic",
+        "own_mapping": False,
         "patients": 3,
         "patients_by_split": {"train": 3},
         "events": 5,
-        "codes": 2,
+        "codes": 3,
         "tables": {
             "t": {
                 "files": ["t.csv"],
@@ -50,6 +58,7 @@ def test_the_report_of_two_parts():
         },
         "units": {"A": {"g": 3, "kg": 1}},
         "patients_with": {"two births": 0},
+        "deaths": 2,
         "moved": {"a -> b": 3},
         "quarantined": 3,
     }  # fmt: skip
@@ -58,5 +67,6 @@ def test_the_report_of_two_parts():
 def test_at_most_a_hundred_codes_with_several_units_are_told():
     rows = [(f"C{number}", unit, number + 1) for number in range(150) for unit in ("g", "kg")]
     extraction = Extraction(Spill(Path(), 1), {}, {}, 0, False, "clinic", {})
-    told = report_of(extraction, IngestCounts(), pl.DataFrame({"code": []}), pl.DataFrame(rows, UNITS, orient="row"))
+    codes = pl.DataFrame({"code": [], "patients": []})
+    told = report_of(extraction, IngestCounts(), codes, pl.DataFrame(rows, UNITS, orient="row"))
     assert len(told["units"]) == 100 and next(iter(told["units"])) == "C149"

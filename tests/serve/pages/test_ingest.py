@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from sequela.record.finding import Finding, as_values
 from sequela.serve.pages.ingest import write_ingest_report
 
 RULE = {"rule": 1, "code": "'LAB//' || x", "rows_in": 1000, "events_out": 900,
@@ -17,7 +18,7 @@ PLAIN = {
                         "rules": [RULE], "rows_without_rule": 0},
                "people": {"files": [], "rows": 3, "unreadable_times": {}, "rules": []},
                "triage": {"files": ["t.csv"], "rows": 4321, "unreadable_times": {}, "rules": []}},
-    "units": {}, "patients_with": {"two deaths": 0}, "moved": {"at admission -> at discharge": 0},
+    "units": {}, "patients_with": {"two deaths": 0}, "moved": {"at admission -> at discharge": 0}, "findings": [],
 }  # fmt: skip
 
 
@@ -50,33 +51,23 @@ def test_a_plain_ingest(page):
     assert "triage (4,321 rows of t.csv)" in text, "raw tables are, also without rules"
 
 
-def of_labs(**changes: object) -> dict:
-    return {"tables": {"labs": PLAIN["tables"]["labs"] | changes}}
-
-
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"moved": {"at admission -> at discharge": 7}}, "7 events known only at the end of a stay"),
         (
-            {"moved": {"not moved: another stay closes then": 4}},
-            "4 events known only at the end of a stay",
-        ),
-        ({"patients_with": {"two deaths": 3}}, "3 of 1,234 patients: two deaths."),
-        ({"units": {"A": {"g": 9, "kg": 1}}}, "1 codes have values in more than one unit"),
-        (of_labs(rows_without_rule=100), "Table labs: 100 rows (10.0%) match no rule."),
-        (
-            of_labs(unreadable_times={"t": {"rows": 2, "first": "a.csv, row 5"}}),
-            "column t: 2 cells are not a time",
+            {"moved": {"at admission -> at discharge": 7}},
+            "<td>at admission -&gt; at discharge</td><td>7</td>",
         ),
         (
-            of_labs(quarantined={"not JSON": {"rows": 2, "first": ["x, line 4"]}}),
-            "2 rows set aside (not JSON)",
+            {"findings": as_values([Finding(3, "patients", "no <birth>", "Map it.", 1234)])},
+            "<li>3 of 1,234 patients (0.2%): no &lt;birth&gt;. Map it.</li>",
         ),
-        (of_labs(rules=[RULE | {"dropped": {"no code": 200}}]), "rule 1: 20% of its rows dropped: no code."),
-        (of_labs(rules=[RULE | {"events_out": 0, "times": None}]), "rule 1: it produces no events."),
-        (of_labs(rows=0, rules=[RULE | {"rows_in": 0, "events_out": 0}]), "Missing or empty: labs."),
+        ({"units": {"A": {"g": 9, "kg": 1}}}, "9 g, 1 kg"),
+        (
+            {"tables": {"labs": PLAIN["tables"]["labs"] | {"rows": 0, "rules": [RULE | {"rows_in": 0}]}}},
+            "Missing or empty: labs.",
+        ),
     ],
 )
-def test_what_to_look_at(page, changes, words):
+def test_what_is_shown_only_where_it_is(page, changes, words):
     assert words not in page() and words in page(**changes)

@@ -1,0 +1,115 @@
+"""What in the report of an ingest deserves a look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sequela.record.finding import Finding
+from sequela.record.ingest.leakage import KEPT
+
+MANY = 0.1  # share of the rows that a rule selects, or of a table, that deserves a look
+MANY_KEPT = 0.001  # share of all events
+MANY_IN_OTHER_UNIT = 100  # events of one code
+# What a mapping leaves out on purpose, and what happens in any export
+EXPECTED = (
+    "not selected", "duplicate", "no value", "race not known", "ethnicity not known", "older version", "cancelled",
+    "test cancelled", "not given", "rate of zero", "diluent", "doses recorded in emar", "alarm setting",
+)  # fmt: skip
+COPY = "copy "  # begins reasons to drop what is there twice
+# What patients are counted with: what it means for them, and what to do about it. Others are named as they are counted.
+PATIENTS = {
+    "no birth": (
+        "no birth, so no age",
+        "Give the mapping their birth (code MEDS_BIRTH) if the source knows it.",
+    ),
+    "no sex": (
+        "no sex",
+        "Give the mapping their sex (a code GENDER//... without a time) if the source knows it.",
+    ),
+    "no split": (
+        "no split in the source, although others have one; a hash of the patient's number decided",
+        "Add them to the source's table of splits if that is not what you want.",
+    ),
+}
+COMMON = ("events after death",)  # any hospital's last results; on the page only
+ENOUGH = 20  # patients of whom one should have died
+LOOK = "Check these patients in the source."
+
+
+def findings_of(report: dict) -> list[Finding]:
+    """The findings in a report (see `report_of`), in the order of its tables, those about patients last."""
+    found: list[Finding] = []
+    for name, table in report["tables"].items():
+        found += _of_table(name, table, report["own_mapping"])
+    found += _of_stays(report)
+    found += _of_patients(report)
+    found += _of_units(report)
+    return found
+
+
+def _of_table(name: str, table: dict, own_mapping: bool) -> Iterator[Finding]:
+    where, rows = f"table {name}", table["rows"]
+    if own_mapping and table.get("rows_without_rule", 0) > MANY * rows:
+        yield Finding(
+            table["rows_without_rule"], "rows", "no rule takes them", "Add a rule, or leave them out on purpose.",
+            rows, where,
+        )  # fmt: skip
+    for column, bad in table["unreadable_times"].items():
+        yield Finding(
+            bad["rows"], "rows", f"not a time, the first in {bad['first']}",
+            "Correct the column's time format in the mapping, or the cells.", rows, f"{where}, column {column}",
+        )  # fmt: skip
+    for reason, aside in table.get("quarantined", {}).items():
+        yield Finding(
+            aside["rows"], "rows", f"set aside ({reason}), the first in {aside['first'][0]}",
+            "Mend or remove them in the source.", 0, where,
+        )  # fmt: skip
+    for rule in table["rules"]:
+        yield from _of_rule(rule, f"{where}, rule {rule['rule']}", own_mapping)
+
+
+def _of_rule(rule: dict, where: str, own_mapping: bool) -> Iterator[Finding]:
+    selected = rule["rows_in"] - rule["dropped"].get("not selected", 0)
+    for reason, rows in rule["dropped"].items():
+        if reason not in EXPECTED and not reason.startswith(COPY) and rows > MANY * selected:
+            do = "Check the rule and a few of these rows."
+            yield Finding(rows, "rows", f"dropped: {reason}", do, selected, where)
+    if (rule["rows_in"] if own_mapping else selected) and not rule["events_out"]:
+        do = "Check the rule's conditions against the table."
+        yield Finding(rule["rows_in"], "rows", "none makes an event", do, 0, where)
+
+
+def _of_stays(report: dict) -> Iterator[Finding]:
+    kept = report["moved"].get(KEPT, 0)
+    if kept > MANY_KEPT * report["events"]:
+        what = (
+            "known only at the end of a stay, dated where one stay begins and another ends, and so not moved"
+        )
+        yield Finding(
+            kept,
+            "events",
+            what,
+            "Date them in the source, or with `at_transfer` in the mapping.",
+            report["events"],
+        )
+
+
+def _of_patients(report: dict) -> Iterator[Finding]:
+    everyone = report["patients"]
+    for what, count in report["patients_with"].items():
+        if count and what not in COMMON:
+            yield Finding(count, "patients", *PATIENTS.get(what, (what, LOOK)), everyone)
+    if not report["deaths"] and everyone >= ENOUGH:
+        do = "If the source knows who died, give the mapping their death (code MEDS_DEATH)."
+        yield Finding(everyone, "patients", "no death", do, everyone)
+
+
+def _of_units(report: dict) -> Iterator[Finding]:
+    mixed = [
+        code
+        for code, units in report["units"].items()
+        if sum(units.values()) - max(units.values()) > max(MANY_IN_OTHER_UNIT, MANY * sum(units.values()))
+    ]
+    if mixed:
+        what = f"values in more than one unit, such as {mixed[0]}"
+        yield Finding(len(mixed), "codes", what, "Convert the values, or split the codes.", report["codes"])
