@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sequela.record.ingest.tables.database import Database
 from sequela.record.ingest.tables.json_table import load_json
 from sequela.record.ingest.tables.load import LoadedTable, load_files, load_rows
 from sequela.record.ingest.tables.sql import literal, quoted, run_sql
+
+MOST = 0.5  # share of a column's times that must be readable
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,33 @@ def _load_all(
     """Create all tables; those that no rule needs are dropped again."""
     steps = len(mapping.tables) + len(mapping.rules)
     loaded: dict[str, LoadedTable] = {}
-    add_macros(con, mapping.timezone)
+    add_macros(con, mapping.timezone, mapping.sentinels)
     for head, sql in mapping.macros.items():
         run_sql(con, f"CREATE MACRO {head} AS ({sql})", f"{mapping.path}")
     for name, table in mapping.tables.items():
         progress(len(loaded), steps, stage=f"read {name}")
         loaded[name] = _load(con, name, table, raw, f"{mapping.path}, table '{name}'")
+        _check_formats(name, loaded[name], mapping)
         _forget(con, mapping, list(loaded), list(mapping.tables)[len(loaded) :], mapping.rules)
     return loaded
+
+
+def _check_formats(name: str, table: LoadedTable, mapping: Mapping) -> None:
+    """Refuse a column of times most of whose cells cannot be read.
+
+    A few such cells are in any export, and are counted. If they are more than half, the column has another format, and
+    what rules make of the rest would pass for what the source says. A rule whose `missing_times` admits them may.
+    """
+    for column, (count, where) in table.unreadable.items():
+        share = count / table.filled[column]
+        word = re.compile(rf"\b{re.escape(column)}\b", re.IGNORECASE)
+        readers = [rule for rule in mapping.rules if rule.table == name and word.search(rule.time or "")]
+        if share > MOST and not any(rule.missing_times >= share for rule in readers):
+            raise InputError(
+                f"{mapping.path}, table '{name}': {count} of {table.filled[column]} cells in column '{column}' are not "
+                f'times, the first at {where}; give its format in the mapping ("time FORMAT"), fix the file, or allow '
+                "such rows with `missing_times`."
+            )
 
 
 def _run_all(

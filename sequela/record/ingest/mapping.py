@@ -42,6 +42,7 @@ class FileTable:
         table: its name in a database, "NAME" or "SCHEMA.NAME"; None for its name in the mapping.
         encoding: of CSV, by its Python name.
         timezone: IANA name of the zone; times with an offset are converted to its local time.
+        sentinels: days ("9999-12-31") that stand for no time.
     """
 
     files: tuple[str, ...]
@@ -55,6 +56,7 @@ class FileTable:
     table: str | None = None
     encoding: str = "utf-8"
     timezone: str = "UTC"
+    sentinels: tuple[str, ...] = ()
 
     @property
     def required_columns(self) -> list[str]:
@@ -150,7 +152,7 @@ class Mapping:
     """A whole mapping file. Simultaneous events of a patient keep the order of `rules`.
 
     `macros` are SQL functions defined by the mapping: "name(argument, ...)" -> SQL. `leaks` says which codes are known
-    only at the end of a stay.
+    only at the end of a stay, `sentinels` which days stand for no time.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Mapping:
     metadata: dict[str, Any]
     macros: dict[str, str] = field(default_factory=dict)
     timezone: str = "UTC"
+    sentinels: tuple[str, ...] = ()
     leaks: LeakageRules = field(default_factory=LeakageRules)
 
     @property

@@ -23,7 +23,7 @@ from sequela.record.ingest.mapping import (
     RowTable,
     filled,
 )
-from sequela.record.ingest.tables.cells import check_type, check_zone
+from sequela.record.ingest.tables.cells import check_day, check_type, check_zone
 from sequela.record.ingest.tables.json_shape import structure
 
 MEDS = "meds"  # the source that needs no mapping
@@ -46,6 +46,7 @@ MAPPING = {
     "events": list,
     "macros": dict,
     "timezone": str,
+    "sentinels": (str, list),
     "leaks": dict,
 }
 FILE_TABLE = {
@@ -103,8 +104,8 @@ def load_mapping(source: str | Path) -> Mapping:
     """
     path = _find(source)
     content = _content(path)
-    zone = _zone(content, path)
-    tables = {name: _table(name, entry, path, zone) for name, entry in content["tables"].items()}
+    zone, sentinels = _zone(content, path), _sentinels(content, path)
+    tables = {name: _table(name, entry, path, (zone, sentinels)) for name, entry in content["tables"].items()}
     _check_names(tables, f"{path}, tables")
     rules = [
         rule
@@ -114,7 +115,7 @@ def load_mapping(source: str | Path) -> Mapping:
     metadata, macros = content.get("metadata", {}), content.get("macros", {})
     _check(macros, dict.fromkeys(macros, str), (), f"{path}, macros")
     leaks = _leaks(content.get("leaks", {}), rules, f"{path}, leaks")
-    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone, leaks)
+    return Mapping(content["name"], path, tables, tuple(rules), metadata, macros, zone, sentinels, leaks)
 
 
 def fingerprint(source: str | Path) -> str:
@@ -146,6 +147,14 @@ def _zone(content: dict, path: Path) -> str:
     except InputError as error:
         raise InputError(f"{path}, timezone: {error}") from error
     return zone
+
+
+def _sentinels(content: dict, path: Path) -> tuple[str, ...]:
+    days = _texts(content.get("sentinels", []), f"{path}, sentinels")
+    for day in days:
+        if not check_day(day):
+            raise InputError(f"{path}, sentinels: '{day}' is not a date; write one as 9999-12-31.")
+    return days
 
 
 def _check_names(names: Iterable[str], place: str) -> None:
@@ -236,18 +245,21 @@ def _texts(value: str | list, place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _table(name: str, entry: object, path: Path, zone: str) -> FileTable | RowTable | QueryTable | JsonTable:
+def _table(
+    name: str, entry: object, path: Path, times: tuple[str, tuple[str, ...]]
+) -> FileTable | RowTable | QueryTable | JsonTable:
     place = f"{path}, table '{name}'"
     readers = {"files": _file_table, "rows": _row_table, "sql": _query_table, "json": _json_table}
     kinds = [kind for kind in readers if isinstance(entry, dict) and kind in entry]
     if len(kinds) != 1:
         raise InputError(f"{place}: give the source of its rows with exactly one of {_listed(readers)}.")
     if kinds == ["files"]:
-        return _file_table(entry, place, zone)
+        return _file_table(entry, place, times)
     return readers[kinds[0]](entry, place)
 
 
-def _file_table(entry: dict, place: str, zone: str) -> FileTable:
+def _file_table(entry: dict, place: str, times: tuple[str, tuple[str, ...]]) -> FileTable:
+    """`times` are the zone and the sentinels of the mapping."""
     _check(entry, FILE_TABLE, ("columns",), place)
     may_be_absent = entry.get("optional_columns", {})
     columns = entry["columns"] | may_be_absent
@@ -268,7 +280,8 @@ def _file_table(entry: dict, place: str, zone: str) -> FileTable:
             raise InputError(f"{place}, column '{column}' {problem}: see docs/reference/mapping.md.")
     _check_encoding(entry, place)
     lists = {key: _texts(entry[key], f"{place}, {key}") for key in ("files", "missing") if key in entry}
-    parsed = {"columns": columns, "optional_columns": frozenset(may_be_absent), "timezone": zone}
+    parsed = {"columns": columns, "optional_columns": frozenset(may_be_absent)}
+    parsed |= dict(zip(("timezone", "sentinels"), times, strict=True))
     return FileTable(**(entry | lists | parsed))
 
 

@@ -4,6 +4,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from sequela.errors import InputError
 from sequela.progress import silent
 from sequela.record.ingest.extract import extract_events
 from sequela.record.ingest.mapping_file import load_mapping
@@ -43,6 +44,23 @@ def test_a_table_lies_on_disk_only_as_long_as_something_speaks_of_it(extraction,
     extraction()
     with duckdb.connect(tmp_path / "tables.duckdb") as con:
         assert con.sql("SHOW TABLES").fetchall() == []
+
+
+@pytest.mark.parametrize("wrong", [2, 3])
+def test_a_column_most_of_whose_times_cannot_be_read_is_an_error_though_rules_can_do_without_it(
+    extraction, clinic, wrong
+):
+    """Half of them is only counted."""
+    clinic.mapping = clinic.mapping.replace('seen = "time",', 'seen = "time", noted = "time",').replace(
+        'time = "seen"', 'time = "coalesce(noted, seen)"'
+    )
+    cells = ["noted", *["05.01.2020 08:30"] * wrong, *["2020-05-05"] * (4 - wrong), ""]
+    clinic.visits = "".join(f"{row},{cell}\n" for row, cell in zip(clinic.visits.splitlines(), cells, strict=True))
+    if wrong == 2:
+        assert extraction().tables["visits"].facts["unreadable_times"]["noted"]["rows"] == 2
+    else:
+        with pytest.raises(InputError, match=r"table 'visits': 3 of 4 cells in column 'noted'.*row 1.*%d.%m.%Y %H:%M"):
+            extraction()
 
 
 def test_rows_that_no_rule_selects_are_counted_with_and_without_join(extraction, clinic):

@@ -76,6 +76,17 @@ def test_the_shipped_mappings_are_good(name):
     assert load_mapping(name).name == name
 
 
+def test_days_that_stand_for_no_time(tmp_path):
+    heir = tmp_path / "heir.toml"
+    heir.write_text('name = "heir"\nextends = "nafld"\nsentinels = ["9999-12-31", "1900-01-01"]')
+    mapping = load_mapping(heir)
+    assert mapping.sentinels == mapping.tables["people"].sentinels == ("9999-12-31", "1900-01-01")
+    assert load_mapping("nafld").sentinels == ()
+    heir.write_text('name = "heir"\nextends = "nafld"\nsentinels = "31.12.9999"')
+    with pytest.raises(InputError, match=r"sentinels: '31.12.9999' is not a date; write one as 9999-12-31"):
+        load_mapping(heir)
+
+
 def test_optional_columns_are_columns(written):
     columns = 'columns = { pid = "integer" }\noptional_columns = { born = "time" }'
     table = load_mapping(written(GOOD.replace('columns = { pid = "integer" }', columns))).tables["people"]

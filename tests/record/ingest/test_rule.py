@@ -141,7 +141,7 @@ def test_a_few_unreadable_times_are_dropped_and_the_first_is_named(clinic, rule_
 
 def test_many_unreadable_times_are_an_error(clinic):
     clinic.visits = clinic.visits.replace("2020-", "SECRET 2020-")
-    refused(clinic, "events 3", "4 of 5 rows", "column 'seen'", "visits.csv, row 1", "missing_times")
+    refused(clinic, "table 'visits'", "4 of 5 cells", "column 'seen'", "visits.csv, row 1", "missing_times")
 
 
 def test_many_missing_times_are_an_error_unless_the_mapping_allows_them(clinic, rule_of):

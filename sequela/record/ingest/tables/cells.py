@@ -1,7 +1,7 @@
 """Parses cells as the types that a mapping declares: integers, numbers, quantities, times and durations.
 
 All of it is SQL. Expressions of a mapping can call the same parsers, created by `add_macros`:
-`number_in(text)`, `comparator_in(text)`, `unit_in(text)`, `time_in(text)`.
+`number_in(text)`, `comparator_in(text)`, `unit_in(text)`, `whole_in(text)`, `time_in(text)`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from sequela.record.ingest.tables.sql import literal
 MEANING = {"integer": "a whole number", "number": "a number"}
 TIMES = ("time", "duration")
 WRONG = "wrong"  # the first note of every type but text: the cell is not of the type
+SENTINEL = "sentinel"  # of times: the cell stands for no time
+PADDED_WITH_ZEROS = "padded"  # of integers
+# Of quantities. 1,250 and 1.250 are one and a quarter where others have a decimal comma, and over a thousand elsewhere.
+DECIMAL_COMMA, GROUPED = "decimal comma", "grouped"
 
+# Cells that are numbers already, by the type of the column
 NUMBERS = {
     "integer": "CASE WHEN TRY_CAST({0} AS DOUBLE) = TRY_CAST({0} AS BIGINT) THEN TRY_CAST({0} AS BIGINT) END",
     "number": "TRY_CAST({0} AS DOUBLE)",
     "quantity": "CASE WHEN isfinite(TRY_CAST({0} AS DOUBLE)) THEN TRY_CAST({0} AS DOUBLE) END",
 }
+# In text SQL reads more than people write: 1_23 and 12_3 would be one patient, 0x1F another. Of 1.2E+11 the last digits
+# are lost, so that it is no whole number; 12.0 is how tools write one in a column with empty cells.
+WHOLE = r"\s*[+-]?[0-9]+(?:\.0*)?\s*"
+PADDED = r"\s*[+-]?0[0-9]+(?:\.0*)?\s*"  # a whole number with leading zeros
 
-# A clock time may be followed by an offset. Only years from 1000 to 9999.
+# A clock time may be followed by AM or PM, and by an offset. Only years from 1000 to 9999.
 DATE = r"[1-9][0-9]{3}[-/][0-9]{1,2}[-/][0-9]{1,2}"
-CLOCK = r"[T ][0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:\.[0-9]+)?)?"
+CLOCK = r"(?:T|t| +)[0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:[.,][0-9]+)?)?(?:\s*[AaPp]\.?[Mm]\.?)?"
 LOCAL = rf"\s*{DATE}(?:{CLOCK})?\s*"
-OFFSET = rf"\s*{DATE}{CLOCK}\s*(?:Z|z|UTC|GMT|[+-](?:0[0-9]|1[0-4]):?(?:[0-5][0-9])?)\s*"
+OFFSET = rf"\s*{DATE}{CLOCK}\s*(?:Z|z|UTC|GMT|(?:UTC|GMT)?[+-](?:0[0-9]|1[0-4]):?(?:[0-5][0-9])?)\s*"
 
 # A number, optionally with a comparator before it and a unit, flag or pluses ("2+") after it.
 COMPARATOR = "<=|>=|=<|=>|≤|≥|<|>|=|~|≈"
@@ -33,6 +42,11 @@ NUMBER = r"[+\-−]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+\.?[0-9]
 WORD = r"(?:[xX]10|/[\p{L}µ\[(]|\([\p{L}]|[a-wyzA-WYZ%°‰µμ\[{*#Ωα-ω])[^\s,;:–-]*"
 BEFORE = rf"\s*(?:{COMPARATOR})?\s*"
 QUANTITY = rf"{BEFORE}{NUMBER}\s*(?:\++|{WORD}(?:\s+{WORD}){{0,3}})?\s*"
+# A decimal comma that is certain, and digits in groups of three, which a comma or a point may separate
+AFTER = r"(?:[^0-9,.].*)?"
+COMMA = (rf"{BEFORE}[+\-−]?(?:[0-9]+,(?:[0-9]{{1,2}}|[0-9]{{4,}})|0[0-9]*,[0-9]+|[0-9]{{4,}},[0-9]+|"
+         rf"[0-9.]+\.[0-9]{{3}},[0-9]+){AFTER}")  # fmt: skip
+GROUPS = rf"{BEFORE}[+\-−]?[1-9][0-9]{{0,2}}(?:(?:,[0-9]{{3}})+(?:\.[0-9]+)?|(?:\.[0-9]{{3}})+){AFTER}"
 # Looks like a number but is not: "3 to 5", "1 of 2", a letter mistyped for a digit
 SEVERAL = r"(?i)(?:\b(?:to|or|and|of)\b)|(?:[0-9][oil][0-9.,])"
 
@@ -42,14 +56,20 @@ DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%d-%b-%Y", 
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
 
 
-def add_macros(con: duckdb.DuckDBPyConnection, zone: str = "UTC") -> None:
-    """Create the parsing functions on this connection; `time_in` returns local times of `zone`."""
+def add_macros(con: duckdb.DuckDBPyConnection, zone: str = "UTC", sentinels: tuple[str, ...] = ()) -> None:
+    """Create the parsing functions on this connection.
+
+    Args:
+        zone: `time_in` returns its local times.
+        sentinels: days ("9999-12-31") that stand for no time; `is_sentinel` tells them, `time_in` reads them as null.
+    """
+    made_for = f"{zone} {sentinels}"
     try:
-        if con.execute("SELECT _zone_of_macros()").fetchall() == [(zone,)]:
+        if con.execute("SELECT _made_for()").fetchall() == [(made_for,)]:
             return  # creating them takes longer than reading a small table
     except duckdb.CatalogException:
         con.execute("SET TimeZone = 'UTC'")
-    for head, sql in _macros(zone).items():
+    for head, sql in ({"_made_for()": literal(made_for)} | _macros(zone, sentinels)).items():
         con.execute(f"CREATE OR REPLACE TEMP MACRO {head} AS {sql}")
 
 
@@ -82,6 +102,12 @@ def check_zone(zone: str) -> None:
         raise InputError(f"'{zone}' is not a time zone; give an IANA name such as Europe/Berlin.") from error
 
 
+def check_day(day: str) -> bool:
+    """Whether `day` is a date that `time` columns can hold, written as "9999-12-31"."""
+    sql = "SELECT regexp_full_match($1, '[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}') AND TRY_CAST($1 AS DATE) IS NOT NULL"
+    return duckdb.execute(sql, [day]).fetchall()[0][0]
+
+
 def is_time(kind: str) -> bool:
     """Whether unreadable cells of this type are dropped and counted instead of being an error."""
     return kind.partition(" ")[0] in TIMES
@@ -103,10 +129,12 @@ def read_cell(kind: str, cell: str, zone: str, type: str = "VARCHAR") -> str:
     if kind == "duration":
         return f"CASE WHEN contains({text}, ':') THEN TRY_CAST({text} AS INTERVAL) END"
     if kind == "time":
-        return f"time_in({text})"
+        return f"_moment_in({text})"
     if formats := _formats(kind):
         return f"coalesce({', '.join(_strptime(text, format, zone) for format in formats)})"
-    return NUMBERS[kind].format(text)
+    if kind == "integer":
+        return f"whole_in({text})"
+    return f"CASE WHEN NOT contains({text}, '_') THEN TRY_CAST({text} AS DOUBLE) END"
 
 
 def value_or_null(kind: str, value: str) -> str:
@@ -120,11 +148,18 @@ def notes(kind: str, cell: str, value: str, type: str = "VARCHAR") -> dict[str, 
         return {}
     wrong = f"{cell} IS NOT NULL AND {value} IS NULL"
     counted = {WRONG: wrong}
+    if is_time(kind) and kind != "duration":
+        counted[SENTINEL] = f"_stands_for_none({cell}, {value})"
+        counted[WRONG] = wrong = f"{wrong} AND NOT is_sentinel({cell})"
     if is_time(kind) and type == "TIMESTAMP WITH TIME ZONE":
         counted["offset"] = f"{cell} IS NOT NULL"
     if type != "VARCHAR":
         return counted
+    if kind == "integer":
+        counted[PADDED_WITH_ZEROS] = f"regexp_full_match({cell}, '{PADDED}')"
     if kind == "quantity":
+        counted[DECIMAL_COMMA] = f"regexp_full_match({cell}, '{COMMA}')"
+        counted[GROUPED] = f"regexp_full_match({cell}, '{GROUPS}')"
         counted["comparator"] = f"comparator_in({cell}) IS NOT NULL"
         counted["unit"] = f"unit_in({cell}) IS NOT NULL"
     elif kind == "time":
@@ -174,9 +209,13 @@ def _is_number(type: str) -> bool:
         "UHUGEINT", "FLOAT", "DOUBLE", "BOOLEAN")  # fmt: skip
 
 
-def _macros(zone: str) -> dict[str, str]:
+def _macros(zone: str, sentinels: tuple[str, ...]) -> dict[str, str]:
+    return _number_macros() | _time_macros(zone) | _sentinel_macros(sentinels)
+
+
+def _number_macros() -> dict[str, str]:
     text = "CAST(cell AS VARCHAR)"
-    plain = f"isfinite(TRY_CAST({text} AS DOUBLE))"
+    plain = f"isfinite(TRY_CAST({text} AS DOUBLE)) AND NOT contains({text}, '_')"
     # Matching the whole cell is cheap and splitting it is not, so only matching cells are split.
     mixed = (
         f"NOT coalesce({plain}, false) AND regexp_full_match({text}, '{QUANTITY}') "
@@ -185,20 +224,12 @@ def _macros(zone: str) -> dict[str, str]:
     number = f"replace(replace(regexp_extract({text}, '{NUMBER}'), ',', ''), '−', '-')"
     sign = f"regexp_extract({text}, '{COMPARATOR}')"
     unit = f"trim(regexp_replace({text}, '^{BEFORE}{NUMBER}', ''), e' +\\t\\r\\n')"
-    # The two usual forms are recognized by their shape, at a third of the cost.
-    usual = "".join(
-        f"WHEN {text} LIKE '{form}' AND {text} >= '1' AND right({text}, 1) <= '9' THEN {{}} "
-        for form in ("____-__-__ __:__:__", "____-__-__")
-    ).format(*2 * [f"nullif(TRY_CAST({text} AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00')"])
     return {
-        "_zone_of_macros()": literal(zone),
-        "_sane(moment)": "CASE WHEN moment >= TIMESTAMP '1000-01-01' AND moment < TIMESTAMP '10000-01-01' "
-                         "THEN moment END",
         "_finite(number)": "CASE WHEN isfinite(number) THEN number END",
-        "time_in(cell)": f"CASE {usual} WHEN regexp_full_match({text}, '{LOCAL}') "
-                         f"THEN nullif(TRY_CAST(trim({text}) AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00') "
-                         f"WHEN regexp_full_match({text}, '{OFFSET}') "
-                         f"THEN _sane(TRY_CAST(trim({text}) AS TIMESTAMPTZ) AT TIME ZONE {literal(zone)}) END",
+        # What is written as SQL writes it needs no match, which takes longer
+        "whole_in(cell)": f"CASE WHEN CAST(TRY_CAST({text} AS BIGINT) AS VARCHAR) = {text} "
+                          f"THEN TRY_CAST({text} AS BIGINT) "
+                          f"WHEN regexp_full_match({text}, '{WHOLE}') THEN TRY_CAST({text} AS BIGINT) END",
         "number_in(cell)": f"CASE WHEN {plain} THEN TRY_CAST({text} AS DOUBLE) "
                            f"WHEN {mixed} THEN _finite(TRY_CAST({number} AS DOUBLE)) "
                            f"WHEN regexp_full_match({text}, '\\s*\\+{{1,5}}\\s*') THEN length(trim({text}))::DOUBLE "
@@ -208,3 +239,46 @@ def _macros(zone: str) -> dict[str, str]:
                                f"WHEN '≈' THEN '~' ELSE {sign} END END",
         "unit_in(cell)": f"CASE WHEN {mixed} THEN nullif({unit}, '') END",
     }  # fmt: skip
+
+
+def _time_macros(zone: str) -> dict[str, str]:
+    text = "CAST(cell AS VARCHAR)"
+    # The two usual forms are recognized by their shape, at a third of the cost.
+    usual = "".join(
+        f"WHEN {text} LIKE '{form}' AND {text} >= '1' AND right({text}, 1) <= '9' THEN {{}} "
+        for form in ("____-__-__ __:__:__", "____-__-__")
+    ).format(*2 * [f"nullif(TRY_CAST({text} AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00')"])
+    half = r"(?i)[0-9]\s*{}\.?m"
+    hour = f"TRY_CAST(regexp_extract({text}, '[Tt ]\\s*([0-9]+):', 1) AS INTEGER)"
+    return {
+        "_sane(moment)": "CASE WHEN moment >= TIMESTAMP '1000-01-01' AND moment < TIMESTAMP '10000-01-01' "
+                         "THEN moment END",
+        # As SQL reads it: a point, no AM or PM, and an offset without a space before it
+        "_tidy(cell)": f"regexp_replace(regexp_replace(regexp_replace(replace(trim({text}), ',', '.'), "
+                       "'(?i)\\s*[ap]\\.?m\\.?', ''), '\\s*(?:UTC|GMT)?([+-][0-9:]+)$', '\\1'), "
+                       "'\\s*(?:Z|z|UTC|GMT)$', 'Z')",
+        "_half_day(cell)": f"CASE WHEN NOT regexp_matches({text}, '{half.format('[ap]')}') THEN INTERVAL 0 HOUR "
+                           f"WHEN {hour} NOT BETWEEN 1 AND 12 THEN NULL "
+                           f"ELSE to_hours({hour} % 12 - {hour}) + CASE WHEN regexp_matches({text}, "
+                           f"'{half.format('p')}') THEN INTERVAL 12 HOUR ELSE INTERVAL 0 HOUR END END",
+        "_moment_in(cell)": f"CASE {usual} WHEN regexp_full_match({text}, '{LOCAL}') "
+                            f"THEN _sane(TRY_CAST(_tidy({text}) AS TIMESTAMP) + _half_day({text})) "
+                            f"WHEN regexp_full_match({text}, '{OFFSET}') "
+                            f"THEN _sane((TRY_CAST(_tidy({text}) AS TIMESTAMPTZ) + _half_day({text})) "
+                            f"AT TIME ZONE {literal(zone)}) END",
+    }  # fmt: skip
+
+
+def _sentinel_macros(sentinels: tuple[str, ...]) -> dict[str, str]:
+    days = ", ".join(literal(day) for day in sentinels)
+    dates = ", ".join(f"DATE {literal(day)}" for day in sentinels)
+    # By its text, because the offset of a time may lead to another day; and by its value, because a date may be
+    # written in other ways
+    named = f"coalesce(left(trim(CAST(cell AS VARCHAR)), 10) IN ({days}), false)" if sentinels else "false"
+    read = f"coalesce(CAST(moment AS DATE) IN ({dates}), false)" if sentinels else "false"
+    return {
+        "is_sentinel(cell)": named,
+        "_stands_for_none(cell, moment)": f"({named} OR {read})",
+        "_meant(cell, moment)": f"CASE WHEN NOT ({named} OR {read}) THEN moment END" if sentinels else "moment",
+        "time_in(cell)": "_meant(cell, _moment_in(cell))",
+    }

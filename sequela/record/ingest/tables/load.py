@@ -16,7 +16,11 @@ import duckdb
 from sequela.errors import InputError
 from sequela.record.ingest.mapping import FileTable, RowTable
 from sequela.record.ingest.tables.cells import (
+    DECIMAL_COMMA,
+    GROUPED,
     MEANING,
+    PADDED_WITH_ZEROS,
+    SENTINEL,
     WRONG,
     add_macros,
     is_time,
@@ -40,13 +44,16 @@ class LoadedTable:
         unreadable: column -> (number of cells that are not times; the place of the first one, with its likely format).
         facts: further fields of the table in the report: "times_with_offset" (column -> number of cells converted to
             the mapping's time zone), "comparators" (column of quantities -> number of cells with a "comparator", a
-            "unit", or "no number").
+            "unit", a "decimal comma", or "no number"), "sentinels" (column -> number of cells that stand for no time),
+            "two_spellings" (column of integers -> number of those written with leading zeros and without).
+        filled: column with unreadable cells -> number of its cells that are not empty.
     """
 
     files: tuple[str, ...]
     rows: int
     unreadable: dict[str, tuple[int, str]]
     facts: dict[str, Any] = field(default_factory=dict)
+    filled: dict[str, int] = field(default_factory=dict)
 
 
 def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable, place: str) -> None:
@@ -68,14 +75,14 @@ def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw:
     Raises:
         InputError: if a file is missing, damaged or empty, lacks a column, or has text in place of a number.
     """
-    add_macros(con, table.timezone)
+    add_macros(con, table.timezone, table.sentinels)
     opened = open_table if isinstance(raw, Database) else open_files
     with opened(con, raw, name, table) as rows:
         if rows is None:
             _create_empty(con, name, table)
             return LoadedTable((), 0, {})
         counted = _create_typed(con, name, table, rows)
-    loaded = _check_cells(con, name, table, rows, counted)
+        loaded = _check_cells(con, name, table, rows, counted)
     if loaded.rows == 0 and not table.optional:
         where = f"{raw}, table {rows.places[0]} has" if rows.typed and isinstance(raw, Database) else (
                f"{Path(raw) / rows.places[0]} has a header but")  # fmt: skip
@@ -120,8 +127,9 @@ def _create_typed(
         cells.append(f"{cell} AS _cell_{number}")
         read.append(f"{read_cell(kind, f'_cell_{number}', table.timezone, type)} AS _read_{number}")
         values.append(f"{value_or_null(kind, f'_read_{number}')} AS _value_{number}")
-        made.append(f"_value_{number} AS {quoted(column)}")
         noted = notes(kind, f"_cell_{number}", f"_value_{number}", type)
+        meant = f"_meant(_cell_{number}, _value_{number})" if SENTINEL in noted else f"_value_{number}"
+        made.append(f"{meant} AS {quoted(column)}")
         counted[column] = list(noted)
         if noted:
             bits = " + ".join(f"({sql})::INTEGER * {1 << bit}" for bit, sql in enumerate(_sure(noted)))
@@ -152,29 +160,62 @@ def _check_cells(
 ) -> LoadedTable:
     """Count the notes on the cells of the created table, and drop its columns `_note_N`."""
     selected = ["count(*)"]
-    for number, noted in enumerate(counted.values()):
+    for number, (column, noted) in enumerate(counted.items()):
         selected += [f"count(*) FILTER ((_note_{number} & {1 << bit}) > 0)" for bit in range(len(noted))]
-        selected += [f"min(_row) FILTER ((_note_{number} & 1) > 0)"] if noted else []
+        selected += [f"min(_row) FILTER ((_note_{number} & 1) > 0)", f"count({quoted(column)})"] if noted else []
     height, *values = con.execute(f"SELECT {', '.join(selected)} FROM {quoted(name)}").fetchall()[0]
-    unreadable, offsets, comparators = {}, {}, {}
+    unreadable: dict[str, tuple[int, str]] = {}
+    filled: dict[str, int] = {}
+    facts: dict[str, dict] = {"times_with_offset": {}, "comparators": {}, "sentinels": {}, "two_spellings": {}}
     for number, (column, noted) in enumerate(counted.items()):
         if not noted:
             continue
-        counts, first = dict(zip(noted, values, strict=False)), values[len(noted)]
-        values = values[len(noted) + 1 :]
+        counts, (first, read) = dict(zip(noted, values, strict=False)), values[len(noted) : len(noted) + 2]
+        values = values[len(noted) + 2 :]
         kind = table.columns[column]
         if kind == "quantity":
-            by_note = {"no number": counts[WRONG]} | {note: counts[note] for note in noted if note != WRONG}
-            comparators[column] = {note: count for note, count in by_note.items() if count}
+            facts["comparators"][column] = _comparators(con, name, column, number, counts)
         elif counts[WRONG] and is_time(kind):
             unreadable[column] = counts[WRONG], place_of(con, name, first) + likely_format(counts)
+            filled[column] = counts[WRONG] + read + counts.get(SENTINEL, 0)
         elif counts[WRONG]:
             raise InputError(
                 f"{place_of(con, name, first)}: column '{column}' should hold {MEANING[kind]} and does not "
                 f"({counts[WRONG]} such rows); fix the file, or declare the column as text in the mapping."
             )
-        if counts.get("offset"):
-            offsets[column] = counts["offset"]
+        for note, fact in (("offset", "times_with_offset"), (SENTINEL, "sentinels")):
+            if counts.get(note):
+                facts[fact][column] = counts[note]
+        if counts.get(PADDED_WITH_ZEROS) and (twice := _spelled_twice(con, column, table, rows)):
+            facts["two_spellings"][column] = twice
         con.execute(f"ALTER TABLE {quoted(name)} DROP COLUMN _note_{number}")
-    facts = {"times_with_offset": offsets, "comparators": {c: n for c, n in comparators.items() if n}}
-    return LoadedTable(rows.places, height, unreadable, {name: fact for name, fact in facts.items() if fact})
+    facts["comparators"] = {column: counts for column, counts in facts["comparators"].items() if counts}
+    facts = {name: fact for name, fact in facts.items() if fact}
+    return LoadedTable(rows.places, height, unreadable, facts, filled)
+
+
+def _comparators(
+    con: duckdb.DuckDBPyConnection, name: str, column: str, number: int, counts: dict[str, int]
+) -> dict[str, int]:
+    """What is said of a column of quantities; its ambiguous cells become empty.
+
+    In a column with decimal commas, nobody knows whether 1,250 is one and a quarter, or 1.250 over a thousand.
+    """
+    by_note = {"no number": counts[WRONG]} | {note: counts[note] for note in ("comparator", "unit") if note in counts}
+    if commas := counts.get(DECIMAL_COMMA, 0):
+        by_note[DECIMAL_COMMA] = commas
+    if commas and counts[GROUPED]:
+        bit = 1 << list(counts).index(GROUPED)
+        ambiguous = f"{quoted(column)} IS NOT NULL AND (_note_{number} & {bit}) > 0"
+        by_note["no number"] += con.execute(
+            f"UPDATE {quoted(name)} SET {quoted(column)} = NULL WHERE {ambiguous}"
+        ).fetchall()[0][0]
+    return {note: count for note, count in by_note.items() if count}
+
+
+def _spelled_twice(con: duckdb.DuckDBPyConnection, column: str, table: FileTable, rows: RawRows) -> int:
+    """How many numbers of the column are written in several ways: 0123 and 123 may be two ids."""
+    cell = f"trim({quoted(column)}::VARCHAR)"
+    digits = f"regexp_replace({cell}, '^[+]|[.]0*$', '', 'g')"
+    several = f"SELECT 1 FROM ({rows.sql}) GROUP BY whole_in({cell}) HAVING count(DISTINCT {digits}) > 1"
+    return con.execute(f"SELECT count(*) FROM ({several})").fetchall()[0][0]

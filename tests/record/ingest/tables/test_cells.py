@@ -6,6 +6,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.ingest.tables.cells import (
     add_macros,
+    check_day,
     check_type,
     check_zone,
     is_time,
@@ -18,9 +19,9 @@ from sequela.record.ingest.tables.cells import (
 
 @pytest.fixture
 def of():
-    def run(expression, *cells, zone="UTC"):
+    def run(expression, *cells, zone="UTC", sentinels=()):
         con = duckdb.connect()
-        add_macros(con, zone)
+        add_macros(con, zone, sentinels)
         return con.execute(f"SELECT {expression}", cells).fetchall()[0]
 
     return run
@@ -79,6 +80,21 @@ def test_what_is_no_quantity(of, cell):
         ("2020-07-05 08:30 UTC", "2020-07-05 10:30:00"),
         ("2020-01-05 24:00:00", "2020-01-06 00:00:00"),
         ("9999-12-31", "9999-12-31 00:00:00"),
+        # as SQL Server and Snowflake write an offset
+        ("2018-08-03 22:20:52.0000000 +00:00", "2018-08-04 00:20:52"),
+        ("2018-08-03 22:20:52.123456789 -05:30", "2018-08-04 05:50:52.123456"),
+        ("2018-08-03T22:20:52 +0000", "2018-08-04 00:20:52"),
+        ("2018-08-03 22:20:52 +00", "2018-08-04 00:20:52"),
+        ("2018-08-03 22:20:52 Z", "2018-08-04 00:20:52"),
+        ("2018-08-03 22:20:52.5 UTC", "2018-08-04 00:20:52.5"),
+        ("2018-08-03 22:20 UTC+02:00", "2018-08-03 22:20:00"),
+        ("2018-08-03 22:20:52,25", "2018-08-03 22:20:52.25"),
+        ("2018-08-03T22:20:52,25Z", "2018-08-04 00:20:52.25"),
+        ("2018-08-03 10:20:52 PM", "2018-08-03 22:20:52"),
+        ("2018-08-03 12:05 a.m.", "2018-08-03 00:05:00"),
+        ("2018-08-03 12:05:00PM", "2018-08-03 12:05:00"),
+        ("2018-08-03 10:20:52.5 pm +00:00", "2018-08-04 00:20:52.5"),
+        ("2018-08-03  22:20:52", "2018-08-03 22:20:52"),
     ],
 )
 def test_times(of, cell, read):
@@ -89,10 +105,51 @@ def test_times(of, cell, read):
     "cell",
     ["03/14/2020", "2020-02-30", "2020-13-01", "20200105", "infinity", "epoch", "0001-01-01", "9999-12-31 24:00:00",
      "9999-12-31T23:59:00-05:00", "12020-01-01", "2020-01-05 (BC)", "2020-01-05 08:30:00 America/New_York",
-     "2020-01-05T08:30+15:00", "2020-01-05T08:30+02:75", "2020-01-05 25:00", "2020-01-05+02:00", "soon", "", None],
+     "2020-01-05T08:30+15:00", "2020-01-05T08:30+02:75", "2020-01-05 25:00", "2020-01-05+02:00", "soon", "", None,
+     "2020-01-05 13:00 PM", "2020-01-05 00:30 AM", "2020-01-05 08:30 XM", "2020-01-05 08:30:00 + 02:00"],
 )  # fmt: skip
 def test_what_is_no_time(of, cell):
     assert of("time_in($1)", cell) == (None,)
+
+
+@pytest.mark.parametrize(
+    "cell, read",
+    [("12", 12), (" 12 ", 12), ("012", 12), ("+5", 5), ("-7", -7), ("12.0", 12), ("12.", 12),
+     ("9007199254740993", 2**53 + 1)],
+)  # fmt: skip
+def test_whole_numbers(of, cell, read):
+    assert of("whole_in($1)", cell) == (read,)
+    assert of(read_cell("integer", "$1", "UTC"), cell) == (read,)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["1_23", "1e3", "1.2E+11", "0x1F", "0b11", "1,234", "1.000,5", "1 250", "1\u2009250", "\uff11\uff12", "12.5",
+     "12.05", "Infinity", "nan", "1d5", "9223372036854775808", "--5", "", "id 5", None],
+)  # fmt: skip
+def test_what_is_no_whole_number(of, cell):
+    assert of("whole_in($1)", cell) == (None,)
+
+
+def test_an_underscore_is_no_part_of_a_number(of):
+    for kind in ("number", "quantity"):
+        sql = f"{read_cell(kind, '$1', 'UTC')}, {read_cell(kind, '$2', 'UTC')}"
+        assert of(sql, "1_250.5", "1250.5") == (None, 1250.5)
+
+
+def test_days_that_stand_for_no_time(of):
+    said = {"sentinels": ("9999-12-31", "1900-01-01")}
+    for cell in ("9999-12-31", "9999-12-31 23:59:59", "1900-01-01T00:00:00Z", "1900-01-01 00:00:00 -05:00", "1900/1/1"):
+        assert of("time_in($1)", cell, **said) == (None,)
+    assert of("is_sentinel($1)", "1900-01-01T05:00:00Z", **said) == (True,)
+    for cell in ("1900-01-02", "9998-12-31"):
+        assert of("time_in($1) IS NOT NULL, is_sentinel($1)", cell, **said) == (True, False)
+    assert of("time_in('9999-12-31') IS NOT NULL") == (True,), "unless a mapping says so, it is a day like any other"
+
+
+def test_which_days_can_stand_for_none():
+    assert check_day("9999-12-31")
+    assert not any(map(check_day, ("31.12.9999", "9999-13-31", "2020-02-30", "0001-01-01", "never", "")))
 
 
 def test_types_of_columns():
@@ -131,7 +188,7 @@ def test_the_sql_of_a_column(of):
     noted = notes("time", "$1", "NULL::TIMESTAMP")
     found = {name: of(condition, "03/14/2020 08:30")[0] for name, condition in noted.items()}
     assert [name for name, holds in found.items() if holds] == ["wrong", "%m/%d/%Y", "%H:%M"]
-    assert notes("text", "x", "x") == {} and list(notes("integer", "x", "x")) == ["wrong"]
+    assert notes("text", "x", "x") == {} and list(notes("integer", "x", "x")) == ["wrong", "padded"]
 
 
 def test_the_likely_format():

@@ -250,6 +250,41 @@ def test_the_likely_format_of_unreadable_times_is_named(load, tmp_path, cells, w
     assert load(columns={"at": "time"})[0].unreadable == {"at": (1, "t.csv, row 2")}
 
 
+def test_in_a_column_of_decimal_commas_a_thousand_may_be_one(load, tmp_path):
+    cells = ["1.5", "1,250", "2,345.6", "1.250", ">1,234 U/L", "7"]
+    (tmp_path / "t.csv").write_text("value\n" + "".join(f'"{cell}"\n' for cell in cells))
+    said = {"columns": {"value": "quantity"}}
+    assert [row[3] for row in load(**said)[1]] == [1.5, 1250, 2345.6, 1.25, 1234, 7]
+    (tmp_path / "t.csv").write_text("value\n" + "".join(f'"{cell}"\n' for cell in [*cells, "1,5", "1.000,5"]))
+    loaded, rows = load(**said)
+    assert [row[3] for row in rows] == [1.5, None, None, None, None, 7, None, None]
+    assert loaded.facts["comparators"]["value"] == {"no number": 6, "comparator": 1, "unit": 1, "decimal comma": 2}
+
+
+def test_days_that_stand_for_no_time_are_empty_and_counted(load, tmp_path):
+    (tmp_path / "t.csv").write_text("at\n2020-01-05\n2099-12-31\n2099-12-31 00:00:00Z\nsoon\n")
+    said = {"columns": {"at": "time"}}
+    loaded, rows = load(**said, sentinels=("2099-12-31",), timezone="America/New_York")
+    assert [row[3] is not None for row in rows] == [True, False, False, False]
+    assert loaded.facts["sentinels"] == {"at": 2} and loaded.unreadable == {"at": (1, "t.csv, row 4")}
+    loaded, rows = load(**said)
+    assert [row[3] is not None for row in rows] == [True, True, True, False] and "sentinels" not in loaded.facts
+
+
+def test_a_number_that_is_written_in_two_ways_is_counted(load, tmp_path):
+    said = {"columns": {"pid": "integer"}}
+    (tmp_path / "t.csv").write_text("pid\n0123\n0124\n+1234\n1234\n77.0\n77\n")
+    assert load(**said)[0].facts == {}, "padded throughout"
+    (tmp_path / "t.csv").write_text("pid\n0123\n123\n00123\n124\n0125\n")
+    assert load(**said)[0].facts == {"two_spellings": {"pid": 1}}
+
+
+@pytest.mark.parametrize("cell", ["12_3", "1.23E+11", "0x1F", "1e3"])
+def test_an_id_that_only_sql_would_read_is_an_error(load, tmp_path, cell):
+    (tmp_path / "t.csv").write_text(f"pid\n123\n{cell}\n")
+    refused(load, "t.csv, row 2", "'pid'", "a whole number", columns={"pid": "integer"})
+
+
 def test_quantities(load, tmp_path):
     cells = ["7.35", ">100", '"1,234"', "<0.2 mg/dL", "5 mg", "2+", "+++", "3-5", "120/80", "positive", ""]
     (tmp_path / "t.csv").write_text("value\n" + "".join(f"{cell}\n" for cell in [*cells[:-1], '""']))
