@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sequela.errors import InputError
+from sequela.files import check_readable
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 
@@ -75,6 +76,7 @@ def _read(folder: Path) -> dict[str, Tensor]:
             raise InputError(
                 f"{path} is missing: only safetensors weights are read, never pickles (.bin, .pt)."
             )
+        check_readable(path)
         try:
             stored.update(load_file(path))
         except (SafetensorError, OSError) as error:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sequela.errors import InputError
+from sequela.files import plain_errors
 
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 FILE = "config.json"
@@ -134,6 +135,7 @@ class ModelConfig:
         (folder / FILE).write_text(json.dumps(body, indent=1))
 
     @staticmethod
+    @plain_errors()
     def load(folder: Path) -> ModelConfig:
         """Read a `config.json` of ours or of `transformers`.
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
+from sequela.files import files_below
 
 QUESTION = ("subject_id", "prediction_time")
 SCHEMA = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us")}
@@ -58,7 +59,7 @@ def read_questions(path: str | Path) -> pl.DataFrame:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: give a Parquet file with {' and '.join(QUESTION)}.")
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = files_below(path, ".parquet") if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path} holds no *.parquet file: give a folder of MEDS label files, or one file.")
     questions = pl.concat([pl.DataFrame(schema=SCHEMA), *(_read(file) for file in files)]).unique()

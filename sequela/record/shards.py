@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sequela.errors import InputError
+from sequela.files import files_below
 from sequela.record.events import Events
 from sequela.record.schema import DATA, PAYLOAD
 from sequela.record.timeline import STATIC, payload_of
@@ -34,10 +35,10 @@ def shards_of(meds_folder: Path, rows: int = ROWS) -> list[Shard]:
     """The shards of a MEDS dataset, with about `rows` events each, in the order of its files.
 
     Raises:
-        InputError: if the folder is not a MEDS dataset.
+        InputError: if the folder is not a MEDS dataset, or a part of it cannot be read.
     """
     folder = Path(meds_folder)
-    paths = sorted((folder / DATA).rglob("*.parquet"))
+    paths = files_below(folder / DATA, ".parquet") if (folder / DATA).is_dir() else []
     if not paths:
         raise InputError(
             f"{folder} has no data/**/*.parquet: give the folder of a MEDS dataset, such as `sequela ingest` writes."

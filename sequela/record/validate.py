@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from sequela.errors import InputError
+from sequela.files import system_error
 from sequela.record.events import NEVER, Events, births
 from sequela.record.schema import BIRTH, MEDIA, TEXT
 from sequela.record.timeline import STATIC
@@ -32,6 +33,8 @@ ACCEPTED = {
     MEDIA: ((*_TEXTS, pl.Null), "text"),
 }
 DIGITS = 38  # of the largest decimal that can be read
+# For polars: brackets in a path are no pattern, and a folder `code=X` above a file is no column of it.
+AS_NAMED = {"glob": False, "hive_partitioning": False}
 # Regular expression, for polars and DuckDB: a path that may lead out of the folder it is relative to. It is empty or
 # absolute, starts with a drive or a scheme, or has a component "..".
 OUTSIDE = r"^$|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)"
@@ -39,7 +42,7 @@ OUTSIDE = r"^$|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|(^|[/\\])\.\.([/\\]|$)"
 
 def schema_of(path: Path) -> dict[str, pl.DataType]:
     """The column types of a Parquet file."""
-    return dict(_parquet(path, pl.read_parquet_schema))
+    return dict(_parquet(path, lambda file: pl.scan_parquet(file, **AS_NAMED).collect_schema()))
 
 
 def check_types(path: Path | str, types: Mapping[str, pl.DataType]) -> None:
@@ -92,14 +95,17 @@ def checked_events(events: pl.DataFrame | pl.LazyFrame, source: str) -> pl.DataF
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
-    """The error for a file that is not valid Parquet."""
+    """The error for a file that is not valid Parquet, or that the system does not let us read."""
+    system = system_error(error, path)
+    if system is not None:
+        return system
     reason = str(error).splitlines()[0].rstrip(".")
     return InputError(f"{path} cannot be read as parquet ({reason}): copy or create it again.")
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
     """A small Parquet file, or the given columns of it."""
-    return _parquet(path, lambda file: pl.read_parquet(file, columns=columns, hive_partitioning=False))
+    return _parquet(path, lambda file: pl.read_parquet(file, columns=columns, **AS_NAMED))
 
 
 def _parquet(path: Path, read: Callable[[Path], T]) -> T:

@@ -22,9 +22,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from sequela.errors import InputError
+from sequela.files import files_below
 from sequela.record.questions import QUESTION
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.record.validate import read_parquet
+from sequela.record.validate import AS_NAMED, read_parquet
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.request import Request
@@ -90,7 +91,11 @@ class SimulatedFolder:
     @property
     def has_events(self) -> bool:
         """Whether there are futures that exclude no outcome."""
-        return any((self.path / DATA).glob("*.parquet"))
+        return bool(self._files())
+
+    def _files(self) -> list[Path]:
+        folder = self.path / DATA
+        return files_below(folder, ".parquet") if folder.is_dir() else []
 
     def events(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """The simulated events of the futures that exclude no outcome.
@@ -102,7 +107,7 @@ class SimulatedFolder:
         Raises:
             InputError: if there are none, or a file cannot be read.
         """
-        files = sorted((self.path / DATA).glob("*.parquet"))
+        files = self._files()
         what = "simulated events, as `sequela simulate` writes them"
         if not files:
             raise InputError(f"{self.path / DATA} holds no {what}: name another folder.")
@@ -252,8 +257,10 @@ def write_part(
     (work / COUNTS).write_text(json.dumps(counts))
     try:
         work.rename(done)
-    except OSError:  # another process was first, with the same content
-        shutil.rmtree(work)
+    except OSError:
+        if not done.exists():
+            raise
+        shutil.rmtree(work)  # another process was first, with the same content
 
 
 def part_folder(out: Path, number: int, count: int) -> Path:
@@ -264,7 +271,7 @@ def part_folder(out: Path, number: int, count: int) -> Path:
 def join_parts(out: Path, count: int) -> list[dict]:
     """Join all parts into one file per rollout number, and one table. Returns the counts of the parts, in order."""
     parts = [part_folder(out, number, count) for number in range(count)]
-    frames = [pl.scan_parquet(part / TABLE) for part in parts]
+    frames = [pl.scan_parquet(part / TABLE, **AS_NAMED) for part in parts]
     pl.concat(frames, how="diagonal").sink_parquet(out / TABLE)
     names = sorted(
         {file.relative_to(part) for part in parts for file in part.rglob("*.parquet")} - {Path(TABLE)}

@@ -17,6 +17,7 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from sequela.errors import InputError, nearest
+from sequela.files import plain_errors
 from sequela.keywords import changed, converted, described, hints
 from sequela.progress import Progress, silent
 from sequela.record.finding import findings_in
@@ -299,7 +300,8 @@ class Stage:
         ):
             if RUN in inspect.signature(self.function).parameters:
                 values[RUN] = StageRun(given, shown, display, workers, group)
-            return self.function(**values)
+            with plain_errors():
+                return self.function(**values)
 
 
 def _types(function: FunctionType) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sequela.errors import InputError
+from sequela.files import system_error
 from sequela.record.events import Events
 from sequela.record.schema import SPLITS
 from sequela.tokens.ragged import Ragged, StackedRows
@@ -62,7 +63,7 @@ class Corpus:
             _allow_files(2 * len(shards))
             arrays = [shard.load(clock=tokenizer.positions_from_clock) for shard in shards]
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(
+            raise system_error(error, folder) or InputError(
                 f"{folder} holds no whole {split!r} corpus ({error}): run `sequela tokenize` again."
             ) from error
         if index["vocabulary"] != tokenizer.vocabulary.hash:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sequela.errors import InputError
+from sequela.files import plain_errors
 
 PAD, BOS = 0, 1
 SPECIAL = ("PAD", "BOS")
@@ -51,6 +52,7 @@ def write_vocabulary(folder: Path, kind: str, vocabulary: Vocabulary, body: Mapp
     (Path(folder) / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
+@plain_errors()
 def read_vocabulary(folder: Path) -> dict:
     """Read what `write_vocabulary` wrote, without the checksum. Files of version 0.1 have no "kind".
 

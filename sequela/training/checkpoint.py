@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.optim import Optimizer
 
 from sequela.errors import InputError
+from sequela.files import entries, plain_errors
 from sequela.training.parallel import ProcessGroup
 
 STATE = "state.json"
@@ -173,9 +174,7 @@ def _restore_optimizer(
         weight, _, key = name.partition("/")
         if key and weight in positions:
             memory.setdefault(positions[weight], {})[key] = value
-    optimizer.load_state_dict(
-        {"state": memory, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+    optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @contextmanager
@@ -244,6 +243,7 @@ def _latest(folder: Path, identity: dict) -> tuple[Path, dict] | None:
     return None
 
 
+@plain_errors()
 def _checked(path: Path) -> tuple[dict | None, str]:
     """Its `state.json`, or None and what is wrong with the checkpoint."""
     try:
@@ -253,14 +253,14 @@ def _checked(path: Path) -> tuple[dict | None, str]:
                 return None, f"the hash of {name} is wrong"
     except FileNotFoundError as error:
         return None, f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None, f"{STATE} is not what was written"
     return body, ""
 
 
 def _steps(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted(folder.glob(f"{PREFIX}*"))
+    return [folder / name for name, _ in entries(folder) if name.startswith(PREFIX)]
 
 
 def _sweep(folder: Path) -> None:

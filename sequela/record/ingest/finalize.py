@@ -14,6 +14,7 @@ from sequela.record.ingest.plausibility import count_implausible
 from sequela.record.ingest.report import IngestCounts
 from sequela.record.ingest.spill import EVENT
 from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD
+from sequela.record.validate import AS_NAMED
 
 ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", *PAYLOAD, "unit")
 
@@ -72,7 +73,7 @@ def finalize(part: Partition) -> IngestCounts:
 
 def _read(files: tuple[Path, ...]) -> pl.DataFrame:
     columns = [*EVENT, "unit", "rule", "position"]
-    rows = pl.scan_parquet(list(files), hive_partitioning=False)
+    rows = pl.scan_parquet(list(files), **AS_NAMED)
     events = rows.filter(pl.col("reason").is_null()).select(columns).collect()
     # Sort and compare integers in place of codes: this is where the time goes.
     code = events["code"].cast(pl.Enum(events["code"].unique().sort()))
@@ -129,7 +130,7 @@ def _splits(patients: pl.Series, part: Partition) -> tuple[pl.DataFrame, int]:
     hashed = pl.DataFrame({"subject_id": patients, "split": split_of(patients.to_numpy(), part.fractions)})
     if not part.splits:
         return hashed, 0
-    given = pl.read_parquet(list(part.splits), hive_partitioning=False).select("subject_id", given="split")
+    given = pl.read_parquet(list(part.splits), **AS_NAMED).select("subject_id", given="split")
     joined = hashed.join(given, on="subject_id", how="left", maintain_order="left")
     return joined.select("subject_id", split=pl.coalesce("given", "split")), joined["given"].null_count()
 

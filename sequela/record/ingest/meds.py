@@ -14,11 +14,12 @@ import duckdb
 import polars as pl
 
 from sequela.errors import InputError
+from sequela.files import files_below, system_error
 from sequela.progress import Progress
 from sequela.record.ingest.extract import ExtractedRule, ExtractedTable, Extraction
 from sequela.record.ingest.rule import LARGEST
 from sequela.record.ingest.spill import Spill, database_in, parts_for
-from sequela.record.ingest.tables.sql import literal, quoted
+from sequela.record.ingest.tables.sql import literal, paths_for_duckdb, plain_path, quoted
 from sequela.record.schema import (
     BIRTH,
     CODES_FILE,
@@ -30,7 +31,7 @@ from sequela.record.schema import (
     SPLITS,
     SPLITS_FILE,
 )
-from sequela.record.validate import OUTSIDE, check_types, outside_error, schema_of
+from sequela.record.validate import OUTSIDE, check_types, outside_error, read_parquet, schema_of
 
 # MEDS 0.4 column -> its names, including those in earlier versions
 COLUMNS = {"subject_id": ("subject_id", "patient_id"), "time": ("time",), "code": ("code",),
@@ -57,7 +58,9 @@ class _File:
     types: dict[str, pl.DataType]  # by the file's column
 
 
-def extract_meds(folder: Path, scratch: Path, memory: str, events_per_part: int, progress: Progress) -> Extraction:
+def extract_meds(
+    folder: Path, scratch: Path, memory: str, events_per_part: int, progress: Progress
+) -> Extraction:
     """Write the events of the MEDS dataset in `folder`, and its splits if it has any, to the folder `scratch`.
 
     Raises:
@@ -89,11 +92,9 @@ def _data_files(folder: Path) -> list[Path]:
         raise InputError(f"there is no folder {folder}: give the folder of a MEDS dataset.")
     data = folder / DATA
     top = data if data.is_dir() else folder
-    files = sorted(
-        path
-        for path in top.rglob("*.parquet")
-        if not any(part == "metadata" or part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = [
+        path for path in files_below(top, ".parquet") if "metadata" not in path.relative_to(folder).parts
+    ]
     if not files:
         raise InputError(f"{folder} has no *.parquet file with events: give the folder of a MEDS dataset.")
     return files
@@ -117,7 +118,7 @@ def _file(path: Path) -> _File:
 
 
 def _listed(files: list[_File]) -> str:
-    return "[" + ", ".join(literal(str(file.path)) for file in files) + "]"
+    return paths_for_duckdb(file.path for file in files)
 
 
 def _events(files: list[_File]) -> str:
@@ -127,7 +128,9 @@ def _events(files: list[_File]) -> str:
         alike.setdefault(_select(file), []).append((number, file))
     queries = []
     for select, numbered in alike.items():
-        paths = ", ".join(f"({literal(str(file.path))}, {number}::BIGINT)" for number, file in numbered)
+        paths = ", ".join(
+            f"({literal(str(plain_path(file.path)))}, {number}::BIGINT)" for number, file in numbered
+        )
         rows = (
             f"read_parquet({_listed([file for _, file in numbered])}, filename = {literal(FILE)}, "
             f"{ROW} = true, {PLAIN})"
@@ -198,7 +201,7 @@ def _write_splits(con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_Fil
         column = next((name for name in COLUMNS["subject_id"] if name in types), None)
         if column is None or "split" not in types:
             raise InputError(f"{table} needs the columns subject_id and split: fix it, or remove it.")
-        rows = f"read_parquet({literal(str(table))}, {PLAIN})"
+        rows = f"read_parquet({paths_for_duckdb([table])}, {PLAIN})"
         source = f"SELECT {quoted(column)}::BIGINT AS subject_id, split::VARCHAR AS split FROM {rows}"
     else:
         top = folder / DATA
@@ -208,7 +211,7 @@ def _write_splits(con: duckdb.DuckDBPyConnection, spill: Spill, files: list[_Fil
             return False
         source = " UNION ALL ".join(
             f"SELECT {quoted(file.columns['subject_id'])}::BIGINT AS subject_id, {literal(part)} AS split "
-            f"FROM read_parquet({literal(str(file.path))}, {PLAIN})"
+            f"FROM read_parquet({paths_for_duckdb([file.path])}, {PLAIN})"
             for file, part in zip(files, parts, strict=True)
         )
     once = f"SELECT DISTINCT subject_id, split FROM ({source}) WHERE subject_id IS NOT NULL AND split IS NOT NULL"
@@ -233,7 +236,7 @@ def _codes(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     if "code" not in types:
         return {}, {}
     wanted = [column for column in ("code", "description", "parent_codes") if column in types]
-    table = pl.read_parquet(path, columns=wanted).with_columns(pl.col("code").cast(pl.String))
+    table = read_parquet(path, wanted).with_columns(pl.col("code").cast(pl.String))
     meanings, parents = {}, {}
     if types.get("description") == pl.String:
         meanings = dict(table.select("code", "description").drop_nulls().rows())
@@ -268,7 +271,7 @@ def _query(con: duckdb.DuckDBPyConnection, sql: str, folder: Path) -> list[tuple
         duckdb.ConversionException,
         duckdb.OutOfRangeException,
     ) as error:
-        raise InputError(
+        raise system_error(error, folder) or InputError(
             f"{folder}: its Parquet files cannot be read as MEDS (a truncated file, a number that is too "
             "large, an impossible time); copy or create them again."
         ) from error

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
+from sequela.files import files_below
 from sequela.progress import Progress, silent
 from sequela.record.dataset import split_of, write_codes, write_facts, write_splits
 from sequela.record.ingest.extract import Extraction, extract_events
@@ -21,8 +22,9 @@ from sequela.record.ingest.meds import extract_meds
 from sequela.record.ingest.report import IngestCounts, report_of, write_report
 from sequela.record.ingest.spill import EVENTS_PER_PART, database_in, scratch_in
 from sequela.record.ingest.tables.database import Database, raw_origin
-from sequela.record.ingest.tables.sql import literal
+from sequela.record.ingest.tables.sql import paths_for_duckdb
 from sequela.record.schema import DATA, FRACTIONS
+from sequela.record.validate import AS_NAMED
 from sequela.workers import Workers, run
 
 
@@ -116,7 +118,9 @@ def _share(progress: Progress, start: float, stop: float, stage: str | None = No
     return show
 
 
-def _parts(extraction: Extraction, out: Path, scratch: Path, fractions: tuple[float, float, float]) -> list[Partition]:
+def _parts(
+    extraction: Extraction, out: Path, scratch: Path, fractions: tuple[float, float, float]
+) -> list[Partition]:
     spill, parts = extraction.spill, []
     for number in range(spill.parts):
         files = spill.part("rule=*", number)
@@ -129,8 +133,9 @@ def _parts(extraction: Extraction, out: Path, scratch: Path, fractions: tuple[fl
 
 def _counted(counts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows (code, events, patients, most frequent unit) and (code, unit, events), over all partitions."""
-    codes = pl.scan_parquet(counts / "codes/*.parquet").group_by("code").sum().collect()
-    units = pl.scan_parquet(counts / "units/*.parquet").group_by("code", "unit").sum().collect()
+    codes, units = (pl.scan_parquet(files_below(counts / name), **AS_NAMED) for name in ("codes", "units"))
+    codes = codes.group_by("code").sum().collect()
+    units = units.group_by("code", "unit").sum().collect()
     most = units.sort("events", "unit", descending=[True, False]).unique(
         "code", keep="first", maintain_order=True
     )
@@ -141,7 +146,7 @@ def _counted(counts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _in_order(scratch: Path, memory: str) -> Iterator[pl.DataFrame]:
     """Rows (subject_id, split) of all partitions, sorted by patient, in batches."""
     with database_in(scratch, memory) as con:
-        rows = f"read_parquet({literal(str(scratch / 'counts/splits/*.parquet'))})"
+        rows = f"read_parquet({paths_for_duckdb(files_below(scratch / 'counts/splits'))})"
         ordered = con.sql(f"SELECT subject_id, split FROM {rows} ORDER BY subject_id")
         for batch in ordered.to_arrow_reader(1 << 20):
             yield pl.DataFrame(pl.from_arrow(batch))

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from sequela.errors import InputError
-from sequela.record.ingest.tables.sql import literal
+from sequela.record.ingest.tables.sql import literal, paths_for_duckdb, plain_path
 from sequela.record.schema import PAYLOAD
 
 EVENTS_PER_PART = 4_000_000
@@ -35,17 +35,17 @@ class Spill:
         if self.parts == 1:
             folder = self.folder / name / "part=0"
             folder.mkdir(parents=True)
-            return f"COPY ({select}) TO {literal(str(folder / 'data.parquet'))} (FORMAT parquet)"
+            return f"COPY ({select}) TO {literal(str(plain_path(folder) / 'data.parquet'))} (FORMAT parquet)"
         # DuckDB's hash may change between versions. That is fine: it only decides which file a patient is in.
         part = f"coalesce(hash(subject_id) % {self.parts}, 0)::INTEGER"
-        target = f"TO {literal(str(self.folder / name))} (FORMAT parquet, PARTITION_BY (part))"
+        target = f"TO {literal(str(plain_path(self.folder) / name))} (FORMAT parquet, PARTITION_BY (part))"
         return f"COPY (SELECT *, {part} AS part FROM ({select})) {target}"
 
     def all(self, name: str) -> str | None:
         """SQL for all rows written under `name`; None if there are none."""
         written = (self.folder / name).glob("part=*/*.parquet")
-        files = ", ".join(literal(str(path)) for path in sorted(written))
-        return f"read_parquet([{files}], hive_partitioning = false)" if files else None
+        files = sorted(written)
+        return f"read_parquet({paths_for_duckdb(files)}, hive_partitioning = false)" if files else None
 
     def part(self, name: str, number: int) -> tuple[Path, ...]:
         """The files of one partition; `name` may be a glob pattern."""
@@ -75,6 +75,8 @@ def scratch_in(out: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def database_in(scratch: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB database on disk that uses at most `memory` ("2GB") of RAM."""
+    if "\\" in str(scratch):
+        raise InputError("the result's path has a backslash, which DuckDB cannot write to: choose another folder.")
     config = {
         "memory_limit": memory,
         "temp_directory": str(scratch / "overflow"),

@@ -72,6 +72,9 @@ def _taken(path: Path, beat: float) -> bool:
             file.write(f"{socket.gethostname()} {os.getpid()}\n")
     except FileExistsError:
         return False
+    except OSError:  # a full disk: the lock is there and empty
+        path.unlink(missing_ok=True)
+        raise
     finally:
         now.unlink()
     return True

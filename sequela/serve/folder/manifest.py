@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from sequela.errors import InputError, refuse_uri
+from sequela.files import broken_link, files_below, plain_errors
 from sequela.version import __version__
 
 FILE = "manifest.json"
@@ -55,7 +56,10 @@ def describe(name: str, settings: dict, inputs: dict[str, Path], out: Path) -> d
         "stage": name,
         "settings": json.loads(json.dumps(settings, default=str)),
         "inputs": {
-            role: {"path": os.path.relpath(path.resolve(), out.resolve()), "sha256": fingerprint(path)}
+            role: {
+                "path": os.path.relpath(os.path.realpath(path), os.path.realpath(out)),
+                "sha256": fingerprint(path),
+            }
             for role, path in inputs.items()
         },
     }
@@ -73,28 +77,38 @@ def source(folder: Path, role: str) -> Path | None:
 def fingerprint(path: Path) -> str:
     """A hash of a file, or of a folder.
 
-    A folder of ours is identified by its manifest, which is new whenever the folder is, and the sizes of its files; any
-    other folder by every byte in it.
+    A folder of ours is identified by its manifest, which is new whenever the folder is, the sizes of its files, and
+    whatever lies behind links in it; any other folder by every byte of the files in it that count
+    (`sequela.files.counts`).
 
     Raises:
-        InputError: if there is nothing at `path`; a URI, which may hold a password, is not repeated.
+        InputError: if there is nothing at `path`, or something in it cannot be read; a URI, which may hold a password,
+            is not repeated.
     """
     if not path.exists():
         refuse_uri(path)
+        if path.is_symlink():
+            raise broken_link(path)
         raise InputError(f"{path} does not exist: check the path, or run the stage that makes it.")
     digest = hashlib.sha256()
     if path.is_file():
         _add_file(digest, path)
         return digest.hexdigest()
     ours = read(path) is not None
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
-        if not ours or file == path / FILE:
+    top = Path(os.path.realpath(path))
+    for file in files_below(path, broken_links=True):
+        name = file.relative_to(path)
+        if not file.exists():
+            digest.update(os.fsencode(f"{name}\0->{file.readlink()}\0"))
+            continue
+        digest.update(os.fsencode(f"{name}\0{file.stat().st_size}\0"))
+        # What lies behind a link can change while the manifest stays
+        if not ours or file == path / FILE or Path(os.path.realpath(file)) != top / name:
             _add_file(digest, file)
     return digest.hexdigest()
 
 
 def _add_file(digest: hashlib._Hash, path: Path) -> None:
-    with path.open("rb") as stream:
+    with plain_errors(path), path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

@@ -15,12 +15,14 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sequela.errors import InputError
+from sequela.files import FULL, system_code
 from sequela.serve.folder import manifest, memory
 from sequela.serve.folder.lock import BEAT, STALE, try_lock
+from sequela.serve.folder.place import checked_place, hidden_name
 
 UNFINISHED = ".unfinished-"
 REPLACED = "-replaced"
@@ -55,14 +57,14 @@ def make_folder(
         "result"), and "skipped": whether there was nothing to do.
 
     Raises:
-        InputError: if `out` holds something else, an input is missing, or the disk is full.
+        InputError: if `out` holds something else or cannot be written, an input is missing, or the disk is full.
     """
-    _refuse_overlap(out, inputs)
-    identity = manifest.describe(name, settings, inputs, out)
-    done = _existing(out, name)
+    target = checked_place(out, inputs.values())
+    done = _existing(target, name, out)
+    identity = manifest.describe(name, settings, inputs, target)
     if done is not None and all(done.get(key) == value for key, value in identity.items()):
         return {**done, "skipped": True}
-    work = _work_folder(out, identity if resumable else None, fresh)
+    work = _work_folder(target, identity if resumable else None, fresh)
     keep, locks = resumable, ExitStack()
     try:
         if resumable:
@@ -74,24 +76,16 @@ def make_folder(
         record = {**identity, **cost, "result": result}
         manifest.write(work, record)
         (work / BEGUN).unlink(missing_ok=True)
-        _put_in_place(work, out)
+        _put_in_place(work, target)
         keep = False
     except BaseException as error:
         keep = keep and any(path.name != BEGUN for path in work.iterdir())
-        if not _says_disk_full(error):
-            raise
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
-        free = shutil.disk_usage(out.parent).free / 2**20
-        do = (
-            f"and run the same command again, which continues from {work}"
-            if keep
-            else "or choose another folder"
-        )
-        raise InputError(
-            f"the disk is full: {out} could not be written, {free:.0f} MB are free in {out.parent}; "
-            f"free some space there {do}."
-        ) from error
+        full = _disk_full(error, out, target.parent, work if keep else None)
+        if full is None:
+            raise
+        raise full from error
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -106,21 +100,11 @@ def copy_whole(source: Path, target: Path) -> None:
     unfinished.replace(target)
 
 
-def _refuse_overlap(out: Path, inputs: dict[str, Path]) -> None:
-    target = out.resolve()
-    for path in inputs.values():
-        source = path.resolve()
-        if target == source or target in source.parents or source in target.parents:
-            raise InputError(
-                f"the result {out} and the input {path} overlap: choose another folder for the result."
-            )
-
-
-def _existing(out: Path, name: str) -> dict | None:
-    """The manifest of `out` where an earlier run of this stage made it; None where there is nothing."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _existing(target: Path, name: str, out: Path) -> dict | None:
+    """The manifest of `target` where an earlier run of this stage made it; None where there is nothing."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    record = manifest.read(out) if out.is_dir() else None
+    record = manifest.read(target) if target.is_dir() else None
     if record is None:
         raise InputError(f"{out} exists and was not made by sequela: move it away or choose another folder.")
     if record["stage"] != name:
@@ -131,19 +115,18 @@ def _existing(out: Path, name: str) -> dict | None:
     return record
 
 
-def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
-    """A folder next to `out` to work in; those of runs that have ended are removed.
+def _work_folder(target: Path, identity: dict | None, fresh: bool) -> Path:
+    """A folder next to `target` to work in; those of runs that have ended are removed.
 
     With an `identity`, the folder of an ended run for the same result is taken over as it is, unless `fresh`.
     """
     usable = identity is not None and not fresh
-    parent = out.resolve().parent
+    parent, begin = target.parent, f"{hidden_name(target)}{UNFINISHED}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        begin = f".{out.resolve().name}{UNFINISHED}"
         prefix = f"{begin}{socket.gethostname()}-"
         work = parent / f"{prefix}{os.getpid()}"
-        for leftover in parent.glob(f"{prefix}*"):
+        for leftover in _beside(parent, prefix):
             owner = leftover.name.removeprefix(prefix).removesuffix(REPLACED)
             if not owner.isdigit() or (int(owner) != os.getpid() and _alive(int(owner))):
                 continue
@@ -164,13 +147,20 @@ def _work_folder(out: Path, identity: dict | None, fresh: bool) -> Path:
     return work
 
 
+def _beside(parent: Path, beginning: str) -> list[Path]:
+    """The folders and files in `parent` whose names begin so; none where it may not be listed."""
+    with suppress(PermissionError):
+        return [path for path in parent.iterdir() if path.name.startswith(beginning)]
+    return []
+
+
 def _take_over_from_elsewhere(parent: Path, begin: str, identity: dict | None, work: Path) -> None:
     """Rename to `work` what a run for the same result left behind on another machine, if there is any.
 
     Raises:
         InputError: if that run is alive, or was a moment ago.
     """
-    for leftover in parent.glob(f"{begin}*"):
+    for leftover in _beside(parent, begin):
         if not leftover.is_dir() or _begun(leftover) != identity:
             continue
         with try_lock(_sign(leftover)) as ended:
@@ -219,12 +209,20 @@ def _put_in_place(work: Path, out: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _says_disk_full(error: BaseException | None) -> bool:
-    """Polars, pyarrow and safetensors wrap the operating system's error in their own, so its words count too."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC).lower() in str(error).lower():
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _disk_full(error: BaseException, out: Path, parent: Path, kept: Path | None) -> InputError | None:
+    """The sentence for an error of a full disk, however a library words it; None for any other error."""
+    code = system_code(error)
+    if code not in FULL:
+        return None
+    free = shutil.disk_usage(parent).free / 2**20
+    why = {
+        errno.ENOSPC: f"the disk is full: {out} could not be written, {free:.0f} MB are free in {parent}; "
+        "free some space there",
+        errno.EDQUOT: f"this user's quota is used up: {out} could not be written; free some space in {parent}",
+        errno.EFBIG: f"{out} could not be written, because one of its files would be larger than the system allows; "
+        "raise the limit (`ulimit -f`)",
+    }[code]
+    do = "or choose another folder"
+    if kept is not None:
+        do = f"and run the same command again, which continues from {kept}"
+    return InputError(f"{why} {do}.")

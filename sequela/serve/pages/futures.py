@@ -11,6 +11,7 @@ import polars as pl
 from sequela.record.dataset import read_events
 from sequela.record.duration import DAY
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.record.validate import read_parquet
 from sequela.rollout.folder import SimulatedFolder
 from sequela.serve.pages.chart import COLORS, EventMark, TimelineRow, timelines
 from sequela.task.answers.prediction import SIMULATION
@@ -74,7 +75,7 @@ def examples(
 
 def _choose(task: Task, predictions: Path) -> list[dict]:
     """Rows of our predictions: the median of each quarter by rank, of those whose answer is known."""
-    scored = pl.read_parquet(predictions / task.name / f"{SIMULATION}.parquet")
+    scored = read_parquet(predictions / task.name / f"{SIMULATION}.parquet")
     known = scored.drop_nulls([_score(task), _truth(task)]).sort(_score(task), "subject_id")
     if known.is_empty():
         return []

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import polars as pl
-
 from sequela.record.finding import findings_in
 from sequela.record.ingest.report import REPORT
+from sequela.record.validate import read_parquet
 from sequela.serve.pages.page import render
 
 SHOWN = 40  # codes, the most frequent first
@@ -17,7 +16,7 @@ SHOWN = 40  # codes, the most frequent first
 def write_ingest_report(folder: Path) -> None:
     """Write `folder`/ingest.html from ingest.json and metadata/codes.parquet in it."""
     report = json.loads((folder / REPORT).read_text())
-    codes = pl.read_parquet(folder / "metadata" / "codes.parquet")
+    codes = read_parquet(folder / "metadata" / "codes.parquet")
     page = render(
         "ingest.html",
         report=report,

@@ -9,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from sequela.errors import InputError
+from sequela.files import system_error
 from sequela.progress import Progress, silent
 from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import stage_costs
@@ -29,6 +30,7 @@ PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first f
 CALIBRATED = 2
 LIMITS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the axes of a calibration plot
 
+
 def read_metrics(folder: Path) -> dict:
     """The scores in a folder of `sequela evaluate`.
 
@@ -39,7 +41,9 @@ def read_metrics(folder: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path} cannot be read: give a folder that `sequela evaluate` wrote.") from error
+        raise system_error(error, path) or InputError(
+            f"{path} cannot be read: give a folder that `sequela evaluate` wrote."
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): run `sequela evaluate` again.") from error
 

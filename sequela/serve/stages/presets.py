@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sequela.errors import InputError
+from sequela.files import system_error
 from sequela.keywords import changed
 from sequela.rollout.settings import SimulateSettings
 from sequela.tokens.ehr.settings import TokenSettings
@@ -97,7 +98,7 @@ def read_toml(path: Path) -> dict:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise InputError(
+        raise system_error(error, path) or InputError(
             f"{path} cannot be read ({error.strerror}): check the path given as `config`."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from sequela.record.validate import read_parquet
 from sequela.rollout.estimators import wilson
 from sequela.task.scoring.censoring import censoring_weights
 
@@ -26,7 +27,7 @@ class ScoredPredictions:
 
 def read_scored(path: Path) -> ScoredPredictions | None:
     """The rows of a predictions file whose outcome is known; None without probabilities, or with one class only."""
-    table = pl.read_parquet(path)
+    table = read_parquet(path)
     if "predicted_boolean_probability" not in table.columns:
         return None
     decided = (
@@ -40,7 +41,9 @@ def read_scored(path: Path) -> ScoredPredictions | None:
     outcome = kept["boolean_value"].to_numpy().astype(bool)
     if outcome.all() or not outcome.any():
         return None
-    return ScoredPredictions(outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known])
+    return ScoredPredictions(
+        outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known]
+    )
 
 
 def roc(scored: ScoredPredictions) -> list[tuple[float, float]]:

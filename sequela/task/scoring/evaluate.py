@@ -11,6 +11,7 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from sequela.errors import InputError
+from sequela.files import files_below
 from sequela.record.questions import QUESTION
 from sequela.task.answers.prediction import SIMULATION, read_predictions
 from sequela.task.kinds import KINDS, Kind
@@ -68,10 +69,15 @@ def evaluate(
     return metrics
 
 
+def _tables(folder: Path) -> list[Path]:
+    """The files TASK/MODEL.parquet of a folder."""
+    return [path for path in files_below(folder, ".parquet") if path.parent.parent == folder]
+
+
 def _files(folders: list[Path]) -> dict[str, dict[str, Path]]:
     """The files by task and model, the simulation first."""
     files: dict[str, dict[str, Path]] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*/*.parquet"))):
+    for path in (path for folder in folders for path in _tables(folder)):
         models = files.setdefault(path.parent.name, {})
         if path.stem in models:
             raise InputError(
@@ -119,7 +125,9 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
             model: _rollouts(frame) for model, frame in answers.items() if frame["rollouts"].count()
         },
         "observed": estimates.get(OBSERVED, nothing).as_dict(),
-        "models": {model: {key: x.as_dict() for key, x in scores.items()} for model, scores in models.items()},
+        "models": {
+            model: {key: x.as_dict() for key, x in scores.items()} for model, scores in models.items()
+        },
         "difference": {model: x.as_dict() for model, x in difference.items()},
         "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0)),
     }
@@ -158,7 +166,9 @@ def _cohort(
             common = common.join(answered, on=QUESTION, maintain_order="left")
     if common.is_empty():
         folder = files[min(files)].parent
-        raise InputError(f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately.")
+        raise InputError(
+            f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately."
+        )
     return SharedAnswers(
         kind,
         common["subject_id"].to_numpy(),

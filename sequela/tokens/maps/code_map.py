@@ -14,6 +14,8 @@ from typing import TypeVar
 import polars as pl
 
 from sequela.errors import InputError, nearest
+from sequela.files import system_error
+from sequela.record.validate import AS_NAMED
 
 BUILT_IN = ("gem", "mimic-meds")
 STAR = "*"
@@ -179,11 +181,11 @@ def _rows(path: Path) -> tuple[tuple[str, str], ...]:
     """The checked rows of a user's file."""
     try:
         if path.suffix == ".parquet":
-            table = pl.read_parquet(path).cast(pl.String)
+            table = pl.read_parquet(path, **AS_NAMED).cast(pl.String)
         else:
-            table = pl.read_csv(path, infer_schema=False)
+            table = pl.read_csv(path, infer_schema=False, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
+        raise system_error(error, path) or InputError(
             f"{path} cannot be read as a code map ({type(error).__name__}): it must be a CSV or Parquet file "
             "with columns from and to."
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from sequela.errors import InputError
+from sequela.files import system_error
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.csv_stream import DAMAGE, CsvBatches
 
@@ -44,7 +45,9 @@ def _members(path: Path, pattern: str, raw: Path) -> Iterator[tuple[str, IO[byte
                     yield f"{path.relative_to(raw)}/{member.name}", archive.extractfile(member)
             _check_end(archive)
     except DAMAGE as error:
-        raise InputError(f"{path} is damaged or incomplete ({error}): copy or download it again.") from error
+        raise system_error(error, path) or InputError(
+            f"{path} is damaged or incomplete ({error}): copy or download it again."
+        ) from error
 
 
 def _check_end(archive: tarfile.TarFile) -> None:

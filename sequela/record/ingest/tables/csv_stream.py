@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from sequela.errors import InputError
+from sequela.files import system_error
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.header import Header, match_columns, split_header
 
@@ -103,7 +104,9 @@ def _read(stream: IO[bytes], place: str) -> bytes:
     try:
         return stream.read(BLOCK)
     except DAMAGE as error:
-        raise InputError(f"{place} is damaged or incomplete ({error}): copy or download it again.") from error
+        raise system_error(error, place) or InputError(
+            f"{place} is damaged or incomplete ({error}): copy or download it again."
+        ) from error
 
 
 def _chunks(stream: IO[bytes], encoding: str, place: str) -> Iterator[bytes]:

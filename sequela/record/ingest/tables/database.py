@@ -17,11 +17,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import duckdb
 
 from sequela.errors import InputError, nearest, refuse_uri
+from sequela.files import check_readable
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.header import match_columns
 from sequela.record.ingest.tables.names import find_name
 from sequela.record.ingest.tables.rows import RawRows
-from sequela.record.ingest.tables.sql import literal, quoted
+from sequela.record.ingest.tables.sql import literal, plain_path, quoted
 
 DUCKDB_FILES = (".duckdb", ".db")
 SERVER = re.compile(r"\s*postgres(ql)?://", re.IGNORECASE)
@@ -149,8 +150,9 @@ def _pick(
 def _open_file(
     con: duckdb.DuckDBPyConnection, database: Database, name: str, table: FileTable
 ) -> Iterator[RawRows | None]:
+    check_readable(Path(database.address))
     try:
-        con.execute(f"ATTACH {literal(database.address)} AS _raw (READ_ONLY)")
+        con.execute(f"ATTACH {literal(str(plain_path(Path(database.address))))} AS _raw (READ_ONLY)")
     except duckdb.Error as error:
         raise InputError(
             f"{database} cannot be opened as a DuckDB file: close it in any program that writes to it, or export "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sequela.errors import InputError, nearest
+from sequela.files import system_error
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.names import find_name
+from sequela.record.ingest.tables.packed import open_unpacked
 
 DELIMITERS = ",\t;|"
 
@@ -45,10 +46,12 @@ def read_header(path: Path, table: FileTable) -> Header:
         InputError: if the file is empty, damaged or not UTF-8.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with open_unpacked(path) as file:
             return split_header(file.readline(), table, str(path))
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}): copy or download it again.") from error
+        raise system_error(error, path) or InputError(
+            f"{path} cannot be read ({error}): copy or download it again."
+        ) from error
 
 
 def split_header(line: bytes, table: FileTable, place: str) -> Header:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from sequela.errors import InputError
+from sequela.files import system_error
 
 CHUNK = 16 << 20  # bytes
 MARK = b"\xef\xbb\xbf"  # byte order mark
@@ -59,7 +60,9 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
             while chunk := stream.read(size):
                 yield chunk
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged or incomplete: copy or download it again.") from error
+        raise system_error(error, path) or InputError(
+            f"{path} is damaged or incomplete: copy or download it again."
+        ) from error
 
 
 def _batch(block: bytes, ends: np.ndarray, number: int) -> pa.RecordBatch:

@@ -24,6 +24,7 @@ from sequela.record.ingest.tables.json_lines import read_lines, read_whole
 from sequela.record.ingest.tables.json_shape import structure
 from sequela.record.ingest.tables.load import LoadedTable
 from sequela.record.ingest.tables.names import find_paths
+from sequela.record.ingest.tables.packed import each_once
 from sequela.record.ingest.tables.sql import literal, quoted
 
 LINES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
@@ -122,8 +123,7 @@ def _matching(name: str, table: JsonTable, raw: Path | Database) -> list[Path]:
         raise InputError(f"the table '{name}' is made from JSON files: give the folder that holds them.")
     if not raw.is_dir():
         raise InputError(f"there is no folder {raw}: give the folder that holds the raw files.")
-    matching = {path for pattern in table.json for path in find_paths(raw, pattern)}
-    paths = sorted(path for path in matching if not path.name.startswith("."))
+    paths = each_once(path for pattern in table.json for path in find_paths(raw, pattern))
     if not paths and not table.optional:
         raise InputError(
             f"{raw} has no file {' or '.join(table.json)} (table '{name}'): put it there, or give the right folder."

@@ -7,6 +7,7 @@ does not).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from sequela.record.ingest.tables.cells import (
     value_or_null,
 )
 from sequela.record.ingest.tables.database import Database, open_table
-from sequela.record.ingest.tables.files import open_files
+from sequela.record.ingest.tables.files import MixedLineEnds, open_files
 from sequela.record.ingest.tables.rows import RawRows
 from sequela.record.ingest.tables.sql import literal, quoted, run_sql
 
@@ -67,7 +68,9 @@ def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable, place:
     run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT * FROM (VALUES {rows}) AS _rows({names})", place)
 
 
-def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database) -> LoadedTable:
+def load_files(
+    con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw: Path | Database
+) -> LoadedTable:
     """Create the table `name` from the files below the folder `raw`, or from that table of the database `raw`.
 
     Rows stream, so memory is bounded if the connection's database is on disk.
@@ -76,8 +79,23 @@ def load_files(con: duckdb.DuckDBPyConnection, name: str, table: FileTable, raw:
         InputError: if a file is missing, damaged or empty, lacks a column, or has text in place of a number.
     """
     add_macros(con, table.timezone, table.sentinels)
-    opened = open_table if isinstance(raw, Database) else open_files
-    with opened(con, raw, name, table) as rows:
+    if isinstance(raw, Database):
+        return _loaded(con, name, table, raw, open_table(con, raw, name, table))
+    try:
+        return _loaded(con, name, table, raw, open_files(con, raw, name, table))
+    except MixedLineEnds:
+        return _loaded(con, name, table, raw, open_files(con, raw, name, table, as_stream=True))
+
+
+def _loaded(
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    table: FileTable,
+    raw: Path | Database,
+    opened: AbstractContextManager[RawRows | None],
+) -> LoadedTable:
+    """Create the table from the rows of `opened`."""
+    with opened as rows:
         if rows is None:
             _create_empty(con, name, table)
             return LoadedTable((), 0, {})

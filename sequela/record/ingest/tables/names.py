@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fnmatch
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sequela.errors import InputError
+from sequela.files import broken_link, check_text, entries
 
 
 def find_name(name: str, present: Iterable[str], place: object, what: str) -> str | None:
@@ -27,27 +32,70 @@ def find_name(name: str, present: Iterable[str], place: object, what: str) -> st
 
 
 def find_paths(folder: Path, pattern: str) -> list[Path]:
-    """The files below `folder` that match a glob pattern case-insensitively, sorted.
+    """The files below `folder` that match a glob pattern case-insensitively, sorted; links are followed.
+
+    A file that several links lead to is listed once. Which files count says `sequela.files.counts`.
 
     Raises:
-        InputError: if two file names differ only in case: one may be a copy, and we cannot know which.
+        InputError: if two file names differ only in case: one may be a copy, and we cannot know which; if a folder
+            cannot be read, or a link leads nowhere.
     """
-    paths = sorted(path for path in folder.glob(_any_case(pattern)) if path.is_file())
+    if pattern.startswith("/"):
+        raise InputError(
+            f"the pattern '{pattern}' is an absolute path: give it relative to the folder {folder}."
+        )
+    real: dict[str, Path] = {}
+    for path in sorted(_matching(folder, pattern.split("/"), (os.path.realpath(folder),)), key=_links):
+        check_text(path)
+        real.setdefault(os.path.realpath(path), path)
+    paths = sorted(real.values())
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(str(path).casefold(), path)
         if other is not path:
-            raise InputError(f"{other} and {path} have names that differ only in case: move one of them away.")
+            raise InputError(
+                f"{other} and {path} have names that differ only in case: move one of them away."
+            )
     return paths
 
 
-def _any_case(pattern: str) -> str:
-    """The glob pattern `pattern`, made case-insensitive."""
-    made, inside = [], False
-    for letter in pattern:
-        if letter in "[]":
-            inside = letter == "["
-        both = letter.lower() + letter.upper()
-        cased = len(both) == 2 and both[0] != both[1]
-        made.append((both if inside else f"[{both}]") if cased else letter)
-    return "".join(made)
+def _links(path: Path) -> tuple[bool, Path]:
+    """Files under their own names come before links to them."""
+    return os.path.realpath(path) != str(path.absolute()), path
+
+
+def _matching(folder: Path, parts: Sequence[str], above: tuple[str, ...]) -> Iterator[Path]:
+    """The files that match the pattern's `parts`; `above` are the real paths of the folders that led here."""
+    part, rest = parts[0], parts[1:]
+    if part in ("", ".", ".."):
+        if rest:
+            yield from _matching(folder / part, rest, above)
+        return
+    if part == "**":
+        yield from _matching(folder, rest or ["*"], above)
+    for name, kind in _fitting(folder, part):
+        path = folder / name
+        if kind == "broken":
+            raise broken_link(path)
+        if kind == "file" and not rest and part != "**":
+            yield path
+        elif kind == "folder" and (rest or part == "**") and os.path.realpath(path) not in above:
+            yield from _matching(path, parts if part == "**" else rest, (*above, os.path.realpath(path)))
+
+
+def _fitting(folder: Path, part: str) -> list[tuple[str, str]]:
+    """What lies in `folder` and fits one part of a pattern; "labs[1].csv" is a name first, and a pattern second."""
+    listed = entries(folder, hidden=part.startswith("."))
+    if part == "**":
+        return [entry for entry in listed if entry[1] == "folder"]
+    name = _folded(part)
+    named = [entry for entry in listed if _folded(entry[0]) == name]
+    if named and "*" not in part:
+        return named
+    fits = re.compile(fnmatch.translate(name))
+    return [entry for entry in listed if fits.match(_folded(entry[0]))]
+
+
+def _folded(name: str) -> str:
+    """One spelling for all cases, and for letters with marks that one system writes as one sign, another as two."""
+    return unicodedata.normalize("NFC", name).casefold()
