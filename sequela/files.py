@@ -125,7 +125,12 @@ def _kind(entry: os.DirEntry) -> str:
 
 
 def broken_link(path: Path) -> InputError:
-    """The error for a link to nothing."""
+    """The error for a link to nothing, or to itself."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return InputError(f"{path} {MEANINGS[errno.ELOOP]}.")
     return InputError(f"{path} is a link to nothing: bring back what it leads to, or remove the link.")
 
 
@@ -138,6 +143,18 @@ def check_readable(path: Path) -> None:
     """
     with plain_errors(path), Path(path).open("rb"):
         pass
+
+
+def check_working_folder() -> None:
+    """Check that the folder that relative paths start from is there.
+
+    Raises:
+        InputError: if it was deleted.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the working folder is gone: change to another folder, and run this again.") from None
 
 
 def check_text(path: Path) -> None:

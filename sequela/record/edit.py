@@ -32,9 +32,7 @@ class Addition:
     def __post_init__(self) -> None:
         _check(self.code, self.value, self)
         if self.ago <= 0:
-            raise InputError(
-                f"{self}: an event must be added before the prediction time; write a time above 0."
-            )
+            raise InputError(f"{self}: an event must be added before the prediction time; write a time above 0.")
         if self.code in (BIRTH, DEATH, FOLLOW_UP_END):
             raise InputError(
                 f"{self}: {self.code} cannot be added, because it delimits histories; add another code."
@@ -201,8 +199,7 @@ def _with_additions(
     patient, time = np.concatenate(patient), np.concatenate(time)
     added = len(patient) - len(events)
     payload = (
-        None if column is None else column.extend_constant(None, added)
-        for column in (events.text, events.media)
+        None if column is None else column.extend_constant(None, added) for column in (events.text, events.media)
     )
     every = Events(patient, time, np.concatenate(code), np.concatenate(number), names, *payload)
     return every.take(np.lexsort((time, patient)))
@@ -232,9 +229,7 @@ def _removal(text: str) -> Removal:
 
 def _replacement(text: str) -> Replacement:
     if AGO in text:
-        raise InputError(
-            f"`set` '{text}' names a time, but always changes the latest value: leave out '@ ...'."
-        )
+        raise InputError(f"`set` '{text}' names a time, but always changes the latest value: leave out '@ ...'.")
     code, value = _valued(text)
     if value is None:
         raise InputError(f"`set` '{text}' has no number: write 'CODE = 1.2'.")

@@ -68,7 +68,9 @@ class Timeline:
     def _slice(self, start: int, stop: int, end: int | None) -> Timeline:
         rows = slice(start, stop)
         text, media = _sliced(self.text, rows), _sliced(self.media, rows)
-        return Timeline(self.patient, self.time[rows], self.code[rows], self.number[rows], end, text, media)
+        return Timeline(
+            self.patient, self.time[rows], self.code[rows], self.number[rows], end, text, media
+        )
 
 
 def _sliced(payload: np.ndarray | None, rows: slice) -> np.ndarray | None:

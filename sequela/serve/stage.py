@@ -17,7 +17,7 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from sequela.errors import InputError, nearest
-from sequela.files import plain_errors
+from sequela.files import check_working_folder, plain_errors
 from sequela.keywords import changed, converted, described, hints
 from sequela.progress import Progress, silent
 from sequela.record.finding import findings_in
@@ -285,6 +285,7 @@ class Stage:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Run the stage; see the function's own docstring."""
+        check_working_folder()
         values = self.values(arguments, keywords)
         given = frozenset(
             name

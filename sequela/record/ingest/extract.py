@@ -74,12 +74,7 @@ class Extraction:
 
 
 def extract_events(
-    mapping: Mapping,
-    raw: Path | Database,
-    scratch: Path,
-    memory: str,
-    events_per_part: int,
-    progress: Progress,
+    mapping: Mapping, raw: Path | Database, scratch: Path, memory: str, events_per_part: int, progress: Progress
 ) -> Extraction:
     """Read all tables below `raw`, run all rules, and write their events to the folder `scratch`.
 

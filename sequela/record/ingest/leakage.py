@@ -114,15 +114,11 @@ def _judged(events: pl.DataFrame, leaks: LeakageRules) -> pl.DataFrame:
     """
     edges = _edges(events)
     closing = ((pl.col("closes") > 0) & pl.col("_before")).any()
-    stays = (
-        edges.group_by("subject_id", "time").agg(end=pl.col("_end").max(), _closing=closing).drop_nulls("end")
-    )
+    stays = edges.group_by("subject_id", "time").agg(end=pl.col("_end").max(), _closing=closing).drop_nulls("end")
     watched = _watched(events, leaks)
     suspects = watched.join(stays, on=["subject_id", "time"])
     suspects = suspects.filter(~(pl.col("_closing") & pl.col("_head").is_in(list(STAYS.values()))))
-    timely = _dated_well(
-        edges, watched.join(stays, on=["subject_id", "time"], how="anti"), suspects.filter("_closing")
-    )
+    timely = _dated_well(edges, watched.join(stays, on=["subject_id", "time"], how="anti"), suspects.filter("_closing"))
     judged = suspects.join(timely.with_columns(_timely=True), on=timely.columns, how="left")
     kept = {COMPARE: pl.col("_timely").fill_null(False), MOVE: pl.lit(False), KEEP: pl.lit(True)}
     judged = judged.with_columns(_leaks=~(pl.col("_closing") & kept[leaks.at_transfer]))

@@ -179,9 +179,7 @@ def filled(content: dict, each: RowTable, place: str) -> list[dict]:
     """
     for column in each.columns:
         if _fill(content, {column: ""}) == content:
-            raise InputError(
-                f"{place}, each: the rule never uses {{{column}}}; use it, or leave the column out."
-            )
+            raise InputError(f"{place}, each: the rule never uses {{{column}}}; use it, or leave the column out.")
     return [_fill(content, dict(zip(each.columns, row, strict=True))) for row in each.rows]
 
 

@@ -132,9 +132,7 @@ def _leaks(entry: dict, rules: list[EventRule], place: str) -> LeakageRules:
     _check(entry, {"codes": (str, list), "at_transfer": str}, (), place)
     at_transfer = entry.get("at_transfer", COMPARE)
     if at_transfer not in AT_TRANSFER:
-        raise InputError(
-            f"{place}: at_transfer is '{at_transfer}', but must be one of {_listed(AT_TRANSFER)}."
-        )
+        raise InputError(f"{place}: at_transfer is '{at_transfer}', but must be one of {_listed(AT_TRANSFER)}.")
     codes = tuple(code.rstrip("/") for code in _texts(entry.get("codes", list(AT_END)), f"{place}, codes"))
     numbered = list(enumerate(rules, 1))
     late = frozenset(number for number, rule in numbered if rule.late and codes)
@@ -173,9 +171,7 @@ def _check_names(names: Iterable[str], place: str) -> None:
             raise InputError(f"{place}: '{name}' is listed twice; list it once.")
         other = seen.setdefault(name.casefold(), name)
         if other is not name:
-            raise InputError(
-                f"{place}: '{other}' and '{name}' differ only in case, which SQL ignores; rename one."
-            )
+            raise InputError(f"{place}: '{other}' and '{name}' differ only in case, which SQL ignores; rename one.")
 
 
 def _content(path: Path, heirs: tuple[Path, ...] = ()) -> dict:
@@ -321,9 +317,7 @@ def _row_table(entry: dict, place: str) -> RowTable:
     for column, cells in zip(columns, zip(*entry["rows"], strict=True), strict=True):
         kinds = {CELLS.get(type(cell)) for cell in cells}
         if None in kinds or len(kinds) > 1:
-            raise InputError(
-                f"{place}, column '{column}' must hold only strings, only numbers or only booleans."
-            )
+            raise InputError(f"{place}, column '{column}' must hold only strings, only numbers or only booleans.")
     return RowTable(columns, tuple(tuple(row) for row in entry["rows"]))
 
 

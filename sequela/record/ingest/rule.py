@@ -88,9 +88,7 @@ def find_events(
     return RuleResult(name, selected, dropped, _counted(con, rows, rule), meanings, payload)
 
 
-def count_unselected(
-    con: duckdb.DuckDBPyConnection, name: str, rules: tuple[EventRule, ...], place: str
-) -> int:
+def count_unselected(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[EventRule, ...], place: str) -> int:
     """The number of rows of the table `name` that none of its `rules` selects.
 
     Rules with the same join are evaluated together, and joins one after another, so that memory holds one at a time.

@@ -19,12 +19,6 @@ def checked_place(out: Path, inputs: Iterable[Path]) -> Path:
     Raises:
         InputError: if nothing can be written there, or the result and an input overlap.
     """
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise InputError(
-            "the working folder is gone: change to another folder, and run this again."
-        ) from None
     target = Path(os.path.realpath(out))
     check_text(target)
     with plain_errors(out):
@@ -59,9 +53,6 @@ def _check_way(out: Path) -> None:
         if path.is_dir():
             return
         if path.is_symlink() and not path.exists():
-            try:
-                path.stat()
-            except FileNotFoundError:
-                raise broken_link(path) from None
+            raise broken_link(path)
         if path.exists() and path != out:
-            raise InputError(f"{out} cannot be a folder: {path} is a file; choose another folder.")
+            raise InputError(f"{out} cannot be written to: {path} is a file; choose another folder.")

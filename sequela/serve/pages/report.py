@@ -30,7 +30,6 @@ PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first f
 CALIBRATED = 2
 LIMITS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the axes of a calibration plot
 
-
 def read_metrics(folder: Path) -> dict:
     """The scores in a folder of `sequela evaluate`.
 

@@ -41,9 +41,7 @@ def read_scored(path: Path) -> ScoredPredictions | None:
     outcome = kept["boolean_value"].to_numpy().astype(bool)
     if outcome.all() or not outcome.any():
         return None
-    return ScoredPredictions(
-        outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known]
-    )
+    return ScoredPredictions(outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known])
 
 
 def roc(scored: ScoredPredictions) -> list[tuple[float, float]]:

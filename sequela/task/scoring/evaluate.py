@@ -125,9 +125,7 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
             model: _rollouts(frame) for model, frame in answers.items() if frame["rollouts"].count()
         },
         "observed": estimates.get(OBSERVED, nothing).as_dict(),
-        "models": {
-            model: {key: x.as_dict() for key, x in scores.items()} for model, scores in models.items()
-        },
+        "models": {model: {key: x.as_dict() for key, x in scores.items()} for model, scores in models.items()},
         "difference": {model: x.as_dict() for model, x in difference.items()},
         "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0)),
     }
@@ -166,9 +164,7 @@ def _cohort(
             common = common.join(answered, on=QUESTION, maintain_order="left")
     if common.is_empty():
         folder = files[min(files)].parent
-        raise InputError(
-            f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately."
-        )
+        raise InputError(f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately.")
     return SharedAnswers(
         kind,
         common["subject_id"].to_numpy(),
