@@ -68,7 +68,9 @@ def load(folder: str | Path, device: str = "cpu") -> Decoder:
 
 def _read(folder: Path) -> dict[str, Tensor]:
     index = folder / INDEX
-    files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else [WEIGHTS]
+    files = [WEIGHTS]
+    if index.exists():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     stored: dict[str, Tensor] = {}
     for name in files:
         path = folder / name

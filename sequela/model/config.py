@@ -132,7 +132,7 @@ class ModelConfig:
             "sequela_vocabulary": self.vocabulary,  # kept but not used by transformers; so is the next
             "sequela_time": self.time,
         }
-        (folder / FILE).write_text(json.dumps(body, indent=1))
+        (folder / FILE).write_text(json.dumps(body, indent=1), encoding="utf-8")
 
     @staticmethod
     @plain_errors()
@@ -143,7 +143,7 @@ class ModelConfig:
         """
         path = Path(folder) / FILE
         try:
-            body = json.loads(path.read_text())
+            body = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(
                 f"{path} is missing: name a checkpoint folder (config.json, model.safetensors)."

@@ -131,7 +131,7 @@ def write_facts(out: Path, name: str, metadata: dict) -> None:
 
     facts = {"dataset_name": name, "etl_name": "sequela", "meds_version": meds.__version__} | metadata
     meds.DatasetMetadataSchema.validate(facts)
-    (out / FACTS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    (out / FACTS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write(frame: pl.DataFrame, schema: type, path: Path) -> None:

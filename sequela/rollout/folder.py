@@ -140,7 +140,7 @@ class SimulatedFolder:
     def summary(self) -> dict[str, Any]:
         """What `simulate.json` holds; empty if it is missing."""
         path = self.path / SUMMARY
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def score_column(estimator: str, task: str) -> str:
@@ -162,7 +162,7 @@ def write_questions(out: Path, requests: Sequence[Request]) -> None:
 
 def write_summary(out: Path, summary: dict[str, Any]) -> None:
     """Write the settings and counts of a finished simulation into its folder."""
-    (out / SUMMARY).write_text(json.dumps(summary, indent=1))
+    (out / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
 def _read(path: Path, what: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -254,7 +254,7 @@ def write_part(
         for (rollout,), futures in events.group_by("rollout", maintain_order=True):
             futures.write_parquet(folder / _file(rollout))
     pl.concat(tables, how="diagonal").write_parquet(work / TABLE)
-    (work / COUNTS).write_text(json.dumps(counts))
+    (work / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
     try:
         work.rename(done)
     except OSError:
@@ -283,7 +283,7 @@ def join_parts(out: Path, count: int) -> list[dict]:
             for piece in pieces:
                 file.write_table(pq.read_table(piece))
     (out / DATA).mkdir(exist_ok=True)
-    counts = [json.loads((part / COUNTS).read_text()) for part in parts]
+    counts = [json.loads((part / COUNTS).read_text(encoding="utf-8")) for part in parts]
     shutil.rmtree(out / PARTS)
     return counts
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -37,6 +38,9 @@ writes one folder, and is skipped when that folder is up to date."""
 
 def main() -> None:
     """Entry point of the command `sequela`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter gets a question mark
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -51,7 +51,7 @@ def load_task(name_or_path: str | Path) -> Task:
 
 def _read(path: Path) -> Task:
     try:
-        fields = yaml.safe_load(path.read_text())
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it there.") from error
     if not isinstance(fields, dict):

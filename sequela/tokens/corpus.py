@@ -57,7 +57,7 @@ class Corpus:
         folder = Path(folder)
         tokenizer = load(folder)
         try:
-            index = json.loads((folder / FILE).read_text())
+            index = json.loads((folder / FILE).read_text(encoding="utf-8"))
             summary = index["splits"][split]
             shards = [_ShardFiles(folder / split, shard["shard"]) for shard in summary["shards"]]
             _allow_files(2 * len(shards))
@@ -141,7 +141,7 @@ def write_index(out: Path, vocabulary: Vocabulary, splits: Mapping[str, dict], *
         **more,
         "splits": dict(splits),
     }
-    (out / FILE).write_text(json.dumps(index, indent=1))
+    (out / FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
     return index
 
 

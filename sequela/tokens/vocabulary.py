@@ -49,7 +49,7 @@ def write_vocabulary(folder: Path, kind: str, vocabulary: Vocabulary, body: Mapp
     # One line per entry: json's own indentation is many times slower.
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in whole.items()]
     lines.append(f'"checksum": "{_checksum(lines)}"')
-    (Path(folder) / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    (Path(folder) / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 @plain_errors()
@@ -61,7 +61,7 @@ def read_vocabulary(folder: Path) -> dict:
     """
     path = Path(folder) / FILE
     try:
-        body = json.loads(path.read_text())
+        body = json.loads(path.read_text(encoding="utf-8"))
         checksum = body.pop("checksum", None)
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
         intact = Vocabulary(tuple(body["tokens"])).hash == body["hash"] and _checksum(lines) == checksum

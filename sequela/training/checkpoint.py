@@ -202,7 +202,7 @@ def _hash(path: Path) -> str:
 
 def _write_state(path: Path, body: dict) -> None:
     text = json.dumps(body)
-    with path.open("w") as stream:
+    with path.open("w", encoding="utf-8") as stream:
         stream.write(json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n" + text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -210,7 +210,7 @@ def _write_state(path: Path, body: dict) -> None:
 
 def _read_state(path: Path) -> dict:
     """Raises ValueError if it is not what was written."""
-    head, _, text = path.read_text().partition("\n")
+    head, _, text = path.read_text(encoding="utf-8").partition("\n")
     if json.loads(head)["sha256"] != hashlib.sha256(text.encode()).hexdigest():
         raise ValueError("its hash is wrong")
     return json.loads(text)

@@ -238,7 +238,7 @@ def _finish(run: Run, out: Path, reporter: _Reporter) -> dict:
         objective.save(out)
         plan.data.tokenizer.hand_over(plan.corpus, plan.data.tokens.parts, out)
         work = out / f".{REPORT}"
-        work.write_text(json.dumps(report, indent=1))
+        work.write_text(json.dumps(report, indent=1), encoding="utf-8")
         work.rename(out / REPORT)  # last, so that its presence says that all is there
     return run.group.broadcast(report)
 
@@ -247,7 +247,7 @@ def _finished(out: Path, plan: RunPlan) -> dict | None:
     """The report of a run that is complete, although its folder was not handed over yet."""
     if not (out / REPORT).exists():
         return None
-    report = json.loads((out / REPORT).read_text())
+    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
     return report if report.get("same") == plan.identity() else None
 
 

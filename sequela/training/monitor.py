@@ -230,4 +230,4 @@ def keep_batch(folder: Path, rows: list[list[np.ndarray]], patients: list[np.nda
     np.save(folder / "patients.npy", np.concatenate(patients).astype(np.int64), allow_pickle=False)
     number = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     np.save(folder / "rows.npy", number, allow_pickle=False)
-    (folder / "step.json").write_text(json.dumps(meta, indent=1))
+    (folder / "step.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

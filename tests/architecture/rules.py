@@ -34,6 +34,7 @@ OWNED = {
     "ingest.json": "record/ingest/report.py",
     "subject_splits.parquet": "record/schema.py",
 }
+NO_TEXT = ("os.open", "tarfile.open", "Assignment.open")  # functions `open` of other things than text
 OBJECTIVES_UNSEEN = ("training/run.py", "training/loop.py", "training/monitor.py")
 
 
@@ -283,6 +284,23 @@ def journey_astray(package: Path, document: str) -> list[str]:
         elif dotted not in imported:
             result.append(f"{name}: nothing imports it")
     return result or ([] if journey_of(document) else ["there is no journey"])
+
+
+def text_without_encoding(package: Path) -> list[str]:
+    """Text that is read or written in the encoding of whatever locale the user has."""
+    result = []
+    for path in modules(package):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+                continue
+            name = _last_name(node.func)
+            modes = [word.value for word in node.keywords if word.arg == "mode"] + node.args
+            strings = [mode.value for mode in modes if isinstance(mode, ast.Constant)]
+            binary = any("b" in str(mode) for mode in strings)
+            opened = name == "open" and not binary and ast.unparse(node.func) not in NO_TEXT
+            if name in ("read_text", "write_text") or opened:
+                result.append(f"{path.relative_to(package)}: line {node.lineno} names no encoding")
+    return result
 
 
 def cycles(package: Path) -> list[str]:

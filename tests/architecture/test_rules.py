@@ -73,6 +73,18 @@ OFFENCES: dict[str, tuple[Callable[[Path], list[str]], str, str, str]] = {
         'def f(objective):\n    if objective == "jepa":\n        return 1\n',
         "if objective",
     ),
+    "text as the locale has it": (
+        rules.text_without_encoding,
+        "serve/planted.py",
+        "def f(path):\n    return path.read_text()\n",
+        "names no encoding",
+    ),
+    "a file as the locale has it": (
+        rules.text_without_encoding,
+        "serve/planted.py",
+        'def f(path):\n    with path.open("w") as file:\n        file.write("x")\n',
+        "names no encoding",
+    ),
     "a circle": (
         rules.cycles,
         "errors.py",

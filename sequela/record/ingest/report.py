@@ -113,7 +113,7 @@ def _table(read: ExtractedTable, counts: IngestCounts) -> dict:
 
 def write_report(report: dict, out: Path) -> None:
     """Write the report to the dataset's folder `out`."""
-    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _units(units: pl.DataFrame) -> dict[str, dict[str, int]]:

@@ -56,10 +56,10 @@ def agreed(path: Path, make: Callable[[], dict]) -> dict:
         with try_lock(path.with_name(f"{path.name}{LOCK}")) as mine:
             if mine and not path.exists():
                 new = path.with_name(f".{path.name}-new")
-                new.write_text(json.dumps(make(), indent=1))
+                new.write_text(json.dumps(make(), indent=1), encoding="utf-8")
                 new.rename(path)
         time.sleep(0 if mine else 0.1)
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _taken(path: Path, beat: float) -> bool:
@@ -68,7 +68,7 @@ def _taken(path: Path, beat: float) -> bool:
     now.touch()
     try:
         _remove_if_stale(path, now, beat)
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(f"{socket.gethostname()} {os.getpid()}\n")
     except FileExistsError:
         return False

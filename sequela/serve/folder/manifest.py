@@ -31,7 +31,7 @@ def read(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): delete {folder} and run its stage again.") from error
     if not isinstance(record, dict) or record.get("made_by") != MADE_BY:
@@ -42,7 +42,9 @@ def read(folder: Path) -> dict | None:
 
 def write(folder: Path, record: dict) -> None:
     """Write `record` as the manifest of `folder`."""
-    (folder / FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (folder / FILE).write_text(
+        json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def describe(name: str, settings: dict, inputs: dict[str, Path], out: Path) -> dict:

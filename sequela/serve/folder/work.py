@@ -139,7 +139,7 @@ def _work_folder(target: Path, identity: dict | None, fresh: bool) -> Path:
             _take_over_from_elsewhere(parent, begin, identity, work)
         work.mkdir(exist_ok=True)
         if identity is not None:
-            (work / BEGUN).write_text(json.dumps(identity))
+            (work / BEGUN).write_text(json.dumps(identity), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{parent} cannot be written to ({error.strerror}): choose another folder."
@@ -181,7 +181,7 @@ def _sign(work: Path) -> Path:
 def _begun(folder: Path) -> dict | None:
     """What an interrupted run was making in `folder`."""
     try:
-        return json.loads((folder / BEGUN).read_text())
+        return json.loads((folder / BEGUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -10,4 +10,4 @@ from sequela.serve.pages.page import render
 
 def write_findings(path: Path, title: str, findings: list[Finding]) -> None:
     """Write a page with each of the findings."""
-    path.write_text(render("look.html", title=title, findings=findings))
+    path.write_text(render("look.html", title=title, findings=findings), encoding="utf-8")

@@ -15,7 +15,7 @@ SHOWN = 40  # codes, the most frequent first
 
 def write_ingest_report(folder: Path) -> None:
     """Write `folder`/ingest.html from ingest.json and metadata/codes.parquet in it."""
-    report = json.loads((folder / REPORT).read_text())
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     codes = read_parquet(folder / "metadata" / "codes.parquet")
     page = render(
         "ingest.html",
@@ -33,7 +33,7 @@ def write_ingest_report(folder: Path) -> None:
         ],
         codes=codes.sort("events", "code", descending=[True, False]).head(SHOWN).rows(named=True),
     )
-    (folder / "ingest.html").write_text(page)
+    (folder / "ingest.html").write_text(page, encoding="utf-8")
 
 
 def _table(name: str, table: dict) -> dict:

@@ -38,7 +38,7 @@ def read_metrics(folder: Path) -> dict:
     """
     path = folder / "metrics.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise system_error(error, path) or InputError(
             f"{path} cannot be read: give a folder that `sequela evaluate` wrote."
@@ -78,7 +78,7 @@ def write_report(
         stages=_stage_rows(metrics.get("stages") or stage_costs(predictions)),
         limits=_limits(tasks),
     )
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     progress(3, 3)
 
 

@@ -36,9 +36,9 @@ def write_scale_report(out: Path, rows: Sequence[dict], study: dict) -> None:
     }
     drawn = {name: pair for name, pair in plots.items() if pair[0]}
     for name, (svg, _) in drawn.items():
-        (out / f"{name}.svg").write_text(alone(svg))
+        (out / f"{name}.svg").write_text(alone(svg), encoding="utf-8")
     page = render("scale.html", study=study, runs=rows, plots=list(drawn.values()), law=_law)
-    (out / PAGE).write_text(page)
+    (out / PAGE).write_text(page, encoding="utf-8")
 
 
 def _isoflop(rows: Sequence[dict], study: dict) -> str:

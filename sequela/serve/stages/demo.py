@@ -106,7 +106,7 @@ def demo(
     step("evaluate", evaluate, predictions, evaluation, seed=seed, note=QUICK if quick else "")
     for name in ("metrics.json", "report.html"):
         copy_whole(evaluation / name, out / name)
-    return json.loads((out / "metrics.json").read_text())
+    return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
 
 
 def _folder(out: Path | None, quick: bool) -> Path:

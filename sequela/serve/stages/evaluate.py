@@ -13,7 +13,7 @@ from sequela.serve.stage import Finished, StageRun, stage
 def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_summary
 
-    print_summary(json.loads((done.values["out"] / "metrics.json").read_text()))
+    print_summary(json.loads((done.values["out"] / "metrics.json").read_text(encoding="utf-8")))
 
 
 @stage(show=_show)
@@ -55,7 +55,7 @@ def evaluate(
         }
         if note:
             metrics["note"] = note
-        (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (work / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         write_report(metrics, folders, work / "report.html", progress=run.progress)
         return {"tasks": sorted(metrics["tasks"])}
 

@@ -96,7 +96,7 @@ def read_toml(path: Path) -> dict:
         InputError: if it is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise system_error(error, path) or InputError(
             f"{path} cannot be read ({error.strerror}): check the path given as `config`."

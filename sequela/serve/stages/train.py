@@ -13,7 +13,7 @@ from sequela.training.shutdown import stopping
 def _show(done: Finished) -> None:
     from sequela.serve.pages.terminal import print_losses
 
-    losses = json.loads((done.values["out"] / REPORT).read_text())["tuning"]
+    losses = json.loads((done.values["out"] / REPORT).read_text(encoding="utf-8"))["tuning"]
     if losses is not None:
         print_losses(losses)
 

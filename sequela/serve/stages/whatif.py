@@ -121,7 +121,7 @@ def read_whatif(folder: Path) -> dict:
     path = folder / SUMMARY
     if not path.exists():
         raise InputError(f"{path} is not there: make the folder with `sequela whatif`.")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(
@@ -144,7 +144,7 @@ def _write(
         task.name: summary(contrasts[task.name], task.kind, everyone=edit.everyone, seed=seed) for task in tasks
     }
     result = {"meaning": MEANING, "edits": edits, "everyone": edit.everyone, "tasks": summaries}
-    (folder / SUMMARY).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    (folder / SUMMARY).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {name: sum(means[name] for means in summaries.values()) for name in ("patients", "changed")}
 
 

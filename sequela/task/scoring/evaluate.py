@@ -65,7 +65,7 @@ def evaluate(
     tasks = {name: _task(name, files, seed, resample_count) for name, files in _files(folders).items()}
     metrics = {"tasks": tasks}
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
 
 

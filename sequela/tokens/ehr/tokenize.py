@@ -184,7 +184,7 @@ def _merged(jobs: list[ShardJob]) -> CodeStatistics:
 def _dated(dataset: Path) -> bool:
     """Whether dates are real; a dataset whose dates are shifted or made up says `"real_dates": false`."""
     path = dataset / FACTS_FILE
-    return not path.exists() or json.loads(path.read_text()).get("real_dates", True) is not False
+    return not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("real_dates", True) is not False
 
 
 def count_job(job: ShardJob) -> None:
@@ -232,13 +232,13 @@ def encode_job(job: ShardJob) -> None:
 def _leave_note(path: Path, note: dict) -> None:
     """Record that this shard is done, whole or not at all."""
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(note))
+    unfinished.write_text(json.dumps(note), encoding="utf-8")
     unfinished.rename(path)
 
 
 def _notes(jobs: list[ShardJob], name: str) -> Iterator[dict]:
     """The note of each shard, one at a time: all of them together would grow with the data."""
-    return (json.loads(job.file(name).read_text()) for job in jobs)
+    return (json.loads(job.file(name).read_text(encoding="utf-8")) for job in jobs)
 
 
 def _read(job: ShardJob) -> tuple[Events, np.ndarray]:

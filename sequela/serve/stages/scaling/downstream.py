@@ -77,7 +77,7 @@ def _scored(row: dict, folder: Path, ask: DownstreamSettings, count: int) -> lis
     predictions, scores = folder / f"predictions-{count}", folder / f"evaluation-{count}"
     predict(folder / "simulated", ask.meds, predictions, task=ask.task, rollouts=count, baselines=False)
     evaluate(predictions, scores)
-    metrics = json.loads((scores / "metrics.json").read_text())["tasks"]
+    metrics = json.loads((scores / "metrics.json").read_text(encoding="utf-8"))["tasks"]
     return [
         {
             "run": row["run"],

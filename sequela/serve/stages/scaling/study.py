@@ -137,7 +137,7 @@ class Study:
         return sorted(rows, key=lambda row: (row["budget"], row["parameters"], row["seed"]))
 
     def _row(self, path: Path) -> dict:
-        about = json.loads(path.read_text())
+        about = json.loads(path.read_text(encoding="utf-8"))
         model, settings = about["model"], about["settings"]
         return {
             "run": path.parent.name,
@@ -191,7 +191,7 @@ def scale(
         result["advice"]["notes"].append(BELOW)
     with lock(study.out / f"{FIT}{LOCK}"):
         pl.DataFrame(rows).write_parquet(study.out / TABLE)
-        (study.out / FIT).write_text(json.dumps(result, indent=1))
+        (study.out / FIT).write_text(json.dumps(result, indent=1), encoding="utf-8")
         write_scale_report(study.out, rows, result)
     return result
 

@@ -41,7 +41,7 @@ def load_grammar(folder: Path, scheme: EhrScheme) -> Grammar:
     """
     path = Path(folder) / FILE
     try:
-        body = json.loads(path.read_text())
+        body = json.loads(path.read_text(encoding="utf-8"))
         written = body.pop("checksum")
         in_parts, valued, stays, made_with = (body[key] for key in ("in_parts", "valued", "stays", "hash"))
     except FileNotFoundError:

@@ -158,7 +158,7 @@ class Grammar:
         # One line per entry, as in the vocabulary.
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
         lines.append(f'"checksum": "{checksum(body)}"')
-        (Path(folder) / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        (Path(folder) / FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def checksum(body: dict) -> str:
