@@ -14,7 +14,8 @@ import numpy as np
 from sequela.errors import InputError
 from sequela.record.duration import duration_words, parse_duration
 from sequela.record.events import NEVER, Events
-from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
+from sequela.record.schema import BIRTH, EXTENDED, FOLLOW_UP_END, means
+from sequela.record.spelling import matches_code
 from sequela.record.timeline import STATIC
 
 AGO = " @ "  # separates what from when
@@ -33,7 +34,7 @@ class Addition:
         _check(self.code, self.value, self)
         if self.ago <= 0:
             raise InputError(f"{self}: an event must be added before the prediction time; write a time above 0.")
-        if self.code in (BIRTH, DEATH, FOLLOW_UP_END):
+        if any(means(self.code, event) for event in EXTENDED):
             raise InputError(
                 f"{self}: {self.code} cannot be added, because it delimits histories; add another code."
             )
@@ -163,7 +164,8 @@ def edited(events: Events, at: np.ndarray, edits: Edits) -> tuple[Events, np.nda
 
 def _takers(events: Events, owner: np.ndarray, at: np.ndarray, addition: Addition) -> np.ndarray:
     """Which patients have a history to add to, bool [P]."""
-    dated = (events.time != STATIC) & ~_named(events, BIRTH) & ~_named(events, FOLLOW_UP_END)
+    silent = events.called(lambda code: means(code, BIRTH) or means(code, FOLLOW_UP_END))
+    dated = (events.time != STATIC) & ~silent
     first = np.full(len(at), NEVER)
     np.minimum.at(first, owner[dated], events.time[dated])
     there = first < at
@@ -207,9 +209,7 @@ def _with_additions(
 
 def _named(events: Events, pattern: str) -> np.ndarray:
     """Which events have a code that matches `pattern`, which may end with the wildcard *; bool [N]."""
-    bare, star = pattern.removesuffix("*"), pattern.endswith("*")
-    names = [name.startswith(bare) if star else name == bare for name in events.names]
-    return np.array(names, bool)[events.code] if names else np.zeros(len(events), bool)
+    return events.called(lambda code: matches_code(code, (pattern,)))
 
 
 def _addition(text: str) -> Addition:

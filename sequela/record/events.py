@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from sequela.record.schema import BIRTH, MEDIA, TEXT
+from sequela.record.schema import BIRTH, MEDIA, TEXT, means
 from sequela.record.timeline import STATIC, payload_of
 
 NEVER = int(np.iinfo(np.int64).max)
@@ -82,6 +83,11 @@ class Events:
             _taken(self.media, rows),
         )
 
+    def called(self, wanted: Callable[[str], bool]) -> np.ndarray:
+        """Which events have a code that is `wanted`, bool [N]; each distinct code is asked once."""
+        names = np.array([wanted(name) for name in self.names], bool)
+        return names[self.code] if names.any() else np.zeros(len(self), bool)
+
     @cached_property
     def starts(self) -> np.ndarray:
         """The first row [P] of each patient."""
@@ -114,7 +120,8 @@ def _taken(column: pl.Series | None, rows: np.ndarray) -> pl.Series | None:
 def births(events: Events) -> np.ndarray:
     """Each patient's time of birth [P], in microseconds; `NEVER` if unknown."""
     out = np.full(len(events.starts), NEVER, np.int64)
-    if BIRTH in events.names:
-        rows = np.flatnonzero((events.code == events.names.index(BIRTH)) & (events.time != STATIC))
+    born = events.called(lambda code: means(code, BIRTH))
+    if born.any():
+        rows = np.flatnonzero(born & (events.time != STATIC))
         np.minimum.at(out, np.searchsorted(events.starts, rows, side="right") - 1, events.time[rows])
     return out

@@ -27,3 +27,14 @@ DEATH = "MEDS_DEATH"
 FOLLOW_UP_END = "FOLLOW_UP//END"
 SEX_PREFIX = "GENDER//"
 RACE_PREFIX = "RACE//"
+# Codes that may go on: MEDS_DEATH//IN_HOSPITAL is a death too.
+EXTENDED = (BIRTH, DEATH, FOLLOW_UP_END)
+
+
+def means(code: str, event: str) -> bool:
+    """Whether a code is `event`, one of `EXTENDED`, or that code followed by // and anything.
+
+    >>> means("MEDS_DEATH//IN_HOSPITAL", DEATH), means("MEDS_DEATH_CERTIFICATE", DEATH)
+    (True, False)
+    """
+    return code == event or code.startswith(f"{event}//")

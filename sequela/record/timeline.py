@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.schema import FOLLOW_UP_END, PAYLOAD
+from sequela.record.spelling import meaning
 
 STATIC = int(np.iinfo(np.int64).min)  # the time of undated events (sex, race), before everything else
 
@@ -106,7 +107,7 @@ def timelines(events: pl.DataFrame) -> Iterator[Timeline]:
     number = events["numeric_value"].cast(pl.Float32).fill_null(np.nan).to_numpy()
     payload = (payload_of(events.get_column(column, default=None)) for column in PAYLOAD)
     text, media = (None if column is None else column.to_numpy() for column in payload)
-    stated_end = np.where((events["code"] == FOLLOW_UP_END).to_numpy(), time, STATIC)
+    stated_end = np.where(events.select(meaning(FOLLOW_UP_END))["code"].to_numpy(), time, STATIC)
     starts = np.flatnonzero(np.r_[True, patient[1:] != patient[:-1]])
     ends = np.maximum.reduceat(stated_end, starts)
     for start, stop, end in zip(starts, np.r_[starts[1:], len(patient)], ends, strict=True):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sequela.errors import InputError
-from sequela.record.schema import DEATH
+from sequela.record.schema import DEATH, means
+from sequela.record.spelling import matches_code
 from sequela.rollout.request import Request
 from sequela.rollout.tracker import StopRule, WatchedOutcomes
 from sequela.tokens.ehr.code import join_parts
@@ -52,10 +53,9 @@ class Outcomes:
         Raises:
             InputError: if the model knows no matching code, or a longer code begins with an exact one.
         """
-        bare, star = pattern.removesuffix("*"), pattern.endswith("*")
 
         def matches(node: int) -> bool:
-            return self.code[node].startswith(bare) if star else self.code[node] == bare
+            return matches_code(self.code[node], (pattern,))
 
         size = len(self.tokenizer.vocabulary)
         matching = [node for node in self.code if matches(node)]
@@ -65,9 +65,9 @@ class Outcomes:
                 "patients with one."
             )
         longer = [node for node in matching if node in self.goes_on]
-        if longer and not star:
+        if longer and not pattern.endswith("*"):
             raise InputError(
-                f"Task {task}: longer codes begin with {pattern!r} too; ask for all of them, as {bare + '*'!r}."
+                f"Task {task}: longer codes begin with {pattern!r} too; ask for all of them, as {pattern + '*'!r}."
             )
         tokens = np.zeros(size, bool)
         tokens[[node for node in matching if node < size]] = True
@@ -114,5 +114,5 @@ def watched_outcomes(
 
 def stop_rule(tokenizer: EhrTokenizer, watch: WatchedOutcomes, limit: int) -> StopRule:
     """A rollout ends at death, when every outcome is settled, or after `limit` tokens."""
-    death = np.array([code == DEATH for code in tokenizer.codes])
+    death = np.array([means(code, DEATH) for code in tokenizer.codes])
     return StopRule(death, int(watch.horizon.max()), limit)

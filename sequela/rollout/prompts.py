@@ -8,6 +8,7 @@ import polars as pl
 from sequela.record.edit import NO_EDITS, Edits, edited
 from sequela.record.events import Events
 from sequela.record.schema import FOLLOW_UP_END
+from sequela.record.spelling import meaning
 from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.engine.sampling import keys
 from sequela.tokens.ehr.clock import TIME_PREFIX
@@ -70,7 +71,7 @@ def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame
     keyed = times.with_row_index("key")
     history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
         pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
-        pl.col("code") != FOLLOW_UP_END,
+        ~meaning(FOLLOW_UP_END),
     )
     history = history.select(
         pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"

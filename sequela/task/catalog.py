@@ -11,7 +11,7 @@ import yaml
 from sequela.errors import InputError, nearest
 from sequela.record.duration import parse_duration
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.task.codes import matches_code
+from sequela.record.spelling import matches_code
 from sequela.task.cohort import FIRST, OCCURRENCES, Cohort
 from sequela.task.kinds import KINDS
 from sequela.task.outcome import OutcomeRule

@@ -6,6 +6,7 @@ import polars as pl
 
 from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
+from sequela.record.spelling import meaning
 from sequela.rollout.folder import KEY
 from sequela.task.codes import matches
 from sequela.task.rules import Counting
@@ -31,8 +32,9 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
     key = [column for column in KEY if column in times.columns]
     asked = times if "end" in times.columns else times.join(_ends(events), on="subject_id", how="left")
     asked = asked.with_columns(_limit=_limit(task))
+    decisive = events.filter(matches(task.decided_by()))
     after = (
-        events.filter(matches(task.decided_by()))
+        decisive.with_columns(_counts=matches(task.outcome), _ends=matches(task.ends))
         .join(
             asked.select(*key, "_limit"),
             on=[column for column in key if column in events.columns],
@@ -60,8 +62,8 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
 
 def _decisive(task: Task) -> dict[str, pl.Expr]:
     """What the events inside the horizon show about one question: `_ending`, and the columns of the kind's rule."""
-    ending = pl.col("time").filter(matches(task.ends)).min()
-    counts = matches(task.outcome) & task.event.admitted() if task.by_value else matches(task.outcome)
+    ending = pl.col("time").filter("_ends").min()
+    counts = pl.col("_counts") & task.event.admitted() if task.by_value else pl.col("_counts")
     return {"_ending": ending, **task.asks.labels.columns(Counting(counts, ending, task.event.at_least))}
 
 
@@ -74,7 +76,7 @@ def _limit(task: Task) -> pl.Expr:
 
 def _ends(events: pl.DataFrame) -> pl.DataFrame:
     """`subject_id`, `end`: FOLLOW_UP//END, else the last event, as in `timelines`."""
-    stated = pl.col("time").filter(pl.col("code") == FOLLOW_UP_END).max()
+    stated = pl.col("time").filter(meaning(FOLLOW_UP_END)).max()
     return events.group_by("subject_id").agg(end=pl.coalesce(stated, pl.col("time").max()))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from sequela.record.spelling import matches_code
 from sequela.record.timeline import Timeline
-from sequela.task.codes import matches_code
 from sequela.task.rules import Reading
 
 

@@ -13,7 +13,8 @@ from sequela.record.ingest.leakage import LeakageRules, move_leaks
 from sequela.record.ingest.plausibility import count_implausible
 from sequela.record.ingest.report import IngestCounts
 from sequela.record.ingest.spill import EVENT
-from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD, means
+from sequela.record.spelling import among
 from sequela.record.validate import AS_NAMED
 
 ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", *PAYLOAD, "unit")
@@ -92,10 +93,10 @@ def _varies(column: pl.Series) -> bool:
 
 def _judged(events: pl.DataFrame) -> pl.DataFrame:
     """Adds `_reason`: why an event is ruled out by others of the same patient; null if it is not."""
-    time = pl.col("time")
+    time, codes = pl.col("time"), events["code"]
     bounds = events.group_by("subject_id").agg(
-        _birth=time.filter(pl.col("code") == BIRTH).min(),
-        _end=time.filter(pl.col("code") == FOLLOW_UP_END).min(),
+        _birth=time.filter(among(codes, lambda code: means(code, BIRTH))).min(),
+        _end=time.filter(among(codes, lambda code: means(code, FOLLOW_UP_END))).min(),
     )
     reason = (
         pl.when(_repeated(events))

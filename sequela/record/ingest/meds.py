@@ -151,7 +151,8 @@ def _select(file: _File) -> str:
         code = f"CASE WHEN {columns['code']}::VARCHAR = {literal(old)} THEN {literal(new)} ELSE {code} END"
     time = f"{columns['time']}::TIMESTAMP"
     if file.types[file.columns["time"]] == pl.Date:  # known by the end of the day, except for birth
-        time = f"CASE WHEN {code} = {literal(BIRTH)} THEN {time} ELSE {time} + INTERVAL 86399 SECOND END"
+        born = f"({code} = {literal(BIRTH)} OR starts_with({code}, {literal(BIRTH + '//')}))"
+        time = f"CASE WHEN {born} THEN {time} ELSE {time} + INTERVAL 86399 SECOND END"
     value = columns.get("numeric_value", "NULL")
     return (
         f"{columns['subject_id']}::BIGINT AS subject_id, {time} AS time, {code} AS code, "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from sequela.record.ingest.leakage import boundaries
-from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
+from sequela.record.spelling import among, is_sex, spelled
 
 
 def count_implausible(events: pl.DataFrame) -> dict[str, int]:
@@ -17,13 +18,15 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
     Args:
         events: a MEDS frame in any order, without duplicates.
     """
-    codes = events["code"].unique().cast(pl.String)
-    sexes = codes.filter(codes.str.starts_with(SEX_PREFIX))
-    code, patient = pl.col("code"), pl.col("subject_id")
-    births = events.filter(code == BIRTH).select(patient)["subject_id"]
-    deaths = events.filter(code == DEATH).group_by(patient).agg(pl.len(), death=pl.col("time").min())
-    sex = events.filter(code.is_in(sexes)).group_by(patient).agg(pl.col("code").n_unique())
-    late = events.filter(code != FOLLOW_UP_END).join(deaths.select("subject_id", "death"), on="subject_id")
+    code, patient = events["code"].unique(), pl.col("subject_id")
+    births = events.filter(among(code, lambda code: means(code, BIRTH))).select(patient)["subject_id"]
+    died = events.filter(among(code, lambda code: means(code, DEATH)))
+    deaths = died.group_by(patient).agg(pl.len(), death=pl.col("time").min())
+    sex = events.filter(among(code, is_sex)).with_columns(pl.col("code").cast(pl.String))
+    sex = sex.with_columns(pl.col("code").replace({code: spelled(code) for code in sex["code"].unique()}))
+    sex = sex.group_by(patient).agg(pl.col("code").n_unique())
+    alive = events.filter(~among(code, lambda code: means(code, FOLLOW_UP_END)))
+    late = alive.join(deaths.select("subject_id", "death"), on="subject_id")
     balance = (pl.col("opens").cast(pl.Int64) - pl.col("closes")).cum_sum()
     stays = boundaries(events).group_by("subject_id", "stay", maintain_order=True)
     stays = stays.agg(least=balance.min(), last=balance.last())

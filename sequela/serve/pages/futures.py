@@ -10,12 +10,12 @@ import polars as pl
 
 from sequela.record.dataset import read_events
 from sequela.record.duration import DAY
-from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
+from sequela.record.spelling import FEMALE, MALE, is_sex, matches_code, meaning, spelled
 from sequela.record.validate import read_parquet
 from sequela.rollout.folder import SimulatedFolder
 from sequela.serve.pages.chart import COLORS, EventMark, TimelineRow, timelines
 from sequela.task.answers.prediction import SIMULATION
-from sequela.task.codes import matches_code
 from sequela.task.task import Task
 from sequela.tokens.maps.recode import recoded_events
 
@@ -117,13 +117,13 @@ def _groups(tasks: Sequence[Task], codes: Sequence[str]) -> dict[str, str]:
     decisive = tuple(code for task in tasks for code in task.decided_by())
     groups = {}
     for code in codes:
-        if code == DEATH:
+        if means(code, DEATH):
             groups[code] = "death"
         elif matches_code(code, decisive):
             groups[code] = plain(code)
         elif code.startswith("DIAGNOSIS//") or code.startswith("ICD"):
             groups[code] = OTHER
-        elif code not in (BIRTH, FOLLOW_UP_END) and not code.startswith(SEX_PREFIX):
+        elif not (means(code, BIRTH) or means(code, FOLLOW_UP_END) or is_sex(code)):
             groups[code] = MEASURED
     return groups
 
@@ -161,7 +161,7 @@ def _start(drawing: _Drawing, events: pl.DataFrame, stop: float) -> float:
 
 
 def _observed_end(events: pl.DataFrame) -> float:
-    stated = events.filter(pl.col("code") == FOLLOW_UP_END)["at"].drop_nulls().to_list()
+    stated = events.filter(meaning(FOLLOW_UP_END))["at"].drop_nulls().to_list()
     return max(stated or events["at"].drop_nulls().to_list())
 
 
@@ -190,8 +190,9 @@ def _mark_words(code: str, number: float | None, at: float) -> str:
 
 def _words(drawing: _Drawing, row: dict, events: pl.DataFrame) -> str:
     """Who this is, what was predicted and what happened."""
-    sex = {"M": "Man", "F": "Woman"}.get(_first(events, SEX_PREFIX).removeprefix(SEX_PREFIX), "Patient")
-    born = events.filter(pl.col("code") == BIRTH)["at"]
+    spellings = {spelled(code) for code in events["code"].unique()}
+    sex = "Man" if MALE in spellings else "Woman" if FEMALE in spellings else "Patient"
+    born = events.filter(meaning(BIRTH))["at"]
     age = f", {-born[0] * drawing.length / YEAR:.0f} years" if len(born) else ""
     known = sorted(
         {plain(code) for code in events.filter(pl.col("at") < 0)["code"] if code.startswith("DIAGNOSIS//")}
@@ -202,8 +203,3 @@ def _words(drawing: _Drawing, row: dict, events: pl.DataFrame) -> str:
 
 def _outcome(task: Task, row: dict) -> str:
     return task.asks.words.example(row[_score(task)], row[_truth(task)], row.get("standard_error"))
-
-
-def _first(events: pl.DataFrame, prefix: str) -> str:
-    codes = events.filter(pl.col("code").str.starts_with(prefix))["code"]
-    return codes[0] if len(codes) else ""

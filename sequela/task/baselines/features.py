@@ -9,7 +9,8 @@ import polars as pl
 
 from sequela.record.duration import DAY
 from sequela.record.questions import QUESTION
-from sequela.record.schema import BIRTH, FOLLOW_UP_END, SEX_PREFIX
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, means
+from sequela.record.spelling import FEMALE, MALE, among, canonical, is_sex, meaning
 
 MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes does not fit into memory
 FEWEST_PATIENTS = 10
@@ -50,14 +51,14 @@ def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) 
         train: the patients on whom models are fitted.
     """
     rows = times.select(QUESTION).with_row_index("row")
+    known = pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time"))
     past = (
-        events.join(rows, on="subject_id")
-        .filter(pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")))
+        _one_spelling(events)
+        .join(rows, on="subject_id")
+        .filter(known | pl.col("code").is_in([MALE, FEMALE]))
         .with_columns(number=pl.col("numeric_value"))
     )
-    coded = past.filter(
-        ~pl.col("code").is_in([BIRTH, FOLLOW_UP_END]) & ~pl.col("code").str.starts_with(SEX_PREFIX)
-    )
+    coded = past.filter(~among(past["code"], _of_the_person))
     columns = _columns(coded.filter(pl.col("subject_id").is_in(train.implode())))
     number = pl.col("number")
     summary = coded.join(columns, on="code").group_by("row", "code").agg(
@@ -79,6 +80,11 @@ def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) 
     return Features(tuple(names), rows.drop("row"), values)
 
 
+def _of_the_person(code: str) -> bool:
+    """Whether a code is birth, end of follow-up or sex, which are no counts."""
+    return means(code, BIRTH) or means(code, FOLLOW_UP_END) or is_sex(code)
+
+
 def _columns(coded: pl.DataFrame) -> pl.DataFrame:
     """`code`, `valued` (does it come with numbers), `first` (its first column), for the most frequent codes."""
     codes = (
@@ -94,10 +100,17 @@ def _columns(coded: pl.DataFrame) -> pl.DataFrame:
 
 def _age_and_sex(past: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray:
     """Years since birth at the prediction time, and 1 for male, 0 for female: float32 [N, 2], NaN if unknown."""
-    sex = pl.col("code").filter(pl.col("code").str.starts_with(SEX_PREFIX)).first()
-    known = past.group_by("row").agg(birth=pl.col("time").filter(pl.col("code") == BIRTH).first(), sex=sex)
+    code = pl.col("code")
+    sexes = code.filter(code.is_in([MALE, FEMALE]))
+    known = past.group_by("row").agg(birth=pl.col("time").filter(meaning(BIRTH)).min(), sex=sexes.first())
     joined = rows.join(known, on="row", how="left", maintain_order="left")
     days = (pl.col("prediction_time") - pl.col("birth")).dt.total_microseconds() / DAY
-    code = {SEX_PREFIX + "M": 1.0, SEX_PREFIX + "F": 0.0}
-    male = pl.col("sex").replace_strict(code, default=None, return_dtype=pl.Float32)
+    male = pl.col("sex").replace_strict({MALE: 1.0, FEMALE: 0.0}, default=None, return_dtype=pl.Float32)
     return joined.select(days.cast(pl.Float32) / 365.25, male).to_numpy()
+
+
+def _one_spelling(events: pl.DataFrame) -> pl.DataFrame:
+    """The events with one spelling for each code."""
+    codes = events["code"].unique().drop_nulls()
+    becomes = {code: canonical(code) for code in codes if canonical(code) != code}
+    return events.with_columns(pl.col("code").replace(becomes)) if becomes else events

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sequela.record.events import NEVER, Events, births
-from sequela.record.schema import FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX
+from sequela.record.schema import FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.clock import age_band, period_edges
 from sequela.tokens.ehr.order import in_token_order, moving
@@ -119,10 +119,11 @@ def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn]
 
 def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarray) -> np.ndarray:
     """For how many longest intervals each patient was followed up after the last event [P]."""
-    if scheme.positions_from_clock or FOLLOW_UP_END not in columns.names:
+    stated = columns.called(lambda code: means(code, FOLLOW_UP_END))
+    if scheme.positions_from_clock or not stated.any():
         return np.zeros(len(last), np.int64)
     end = np.full(len(columns.starts), STATIC)
-    rows = np.flatnonzero(columns.code == columns.names.index(FOLLOW_UP_END))
+    rows = np.flatnonzero(stated)
     np.maximum.at(end, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
     return scheme.intervals.tail((np.maximum(end[owner], last) - last) // MINUTE)
 

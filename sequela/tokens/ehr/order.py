@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from sequela.record.events import Events
-from sequela.record.schema import BIRTH, FOLLOW_UP_END
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, means
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.code import order_rank
 from sequela.tokens.ehr.settings import TokenSettings
@@ -14,10 +14,8 @@ from sequela.tokens.ehr.settings import TokenSettings
 
 def moving(columns: Events, settings: TokenSettings) -> Events:
     """The events that may become tokens: dated, neither birth nor end of follow-up, and thinned."""
-    silent = np.array([name in (BIRTH, FOLLOW_UP_END) for name in columns.names], bool)
-    keep = columns.time != STATIC
-    if silent.any():
-        keep &= ~silent[columns.code]
+    silent = columns.called(lambda code: means(code, BIRTH) or means(code, FOLLOW_UP_END))
+    keep = (columns.time != STATIC) & ~silent
     events = columns if keep.all() else columns.take(keep)
     return _thinned(events, settings.thin_minutes) if settings.thin_minutes else events
 
