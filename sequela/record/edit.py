@@ -1,7 +1,8 @@
 """What-if edits of histories: add events, remove events, or replace a value.
 
 Only events strictly before the prediction time are edited. Removals come first, then replacements, then additions,
-each in the given order. Codes are those of the given events, before any tokenization.
+each in the given order. Codes are those of the given events, before any tokenization, in any spelling (see
+`sequela.record.spelling`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sequela.errors import InputError
 from sequela.record.duration import duration_words, parse_duration
 from sequela.record.events import NEVER, Events
 from sequela.record.schema import BIRTH, EXTENDED, FOLLOW_UP_END, means
-from sequela.record.spelling import matches_code
+from sequela.record.spelling import matches_code, spelled
 from sequela.record.timeline import STATIC
 
 AGO = " @ "  # separates what from when
@@ -188,7 +189,7 @@ def _with_additions(
     """The events with the additions, each after existing events of the same time; `takers` is bool [A, P]."""
     if not takers.any():
         return events
-    names = tuple(sorted({*events.names, *(addition.code for addition in additions)}))
+    names = tuple(sorted({*events.names, *(spelled(addition.code) for addition in additions)}))
     renamed = np.searchsorted(np.array(names, object), np.array(events.names, object)).astype(np.int32)
     patient, time = [events.patient], [events.time]
     code, number = [renamed[events.code]], [events.number]
@@ -196,7 +197,7 @@ def _with_additions(
         count = int(who.sum())
         patient.append(patients[who])
         time.append(at[who] - addition.ago)
-        code.append(np.full(count, names.index(addition.code), np.int32))
+        code.append(np.full(count, names.index(spelled(addition.code)), np.int32))
         number.append(np.full(count, np.nan if addition.value is None else addition.value, np.float32))
     patient, time = np.concatenate(patient), np.concatenate(time)
     added = len(patient) - len(events)

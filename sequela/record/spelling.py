@@ -16,14 +16,16 @@ from sequela.record.schema import EXTENDED, RACE_PREFIX, SEX_PREFIX
 
 # Systems in which dots, blanks and case say nothing. Tokens use the short spelling of the first kind only: the others
 # are tokens as a whole, which people want to read as they are printed.
-_SYSTEM = re.compile(r"\s*((?:[^/]+//)?)(ICD[^/]*|ATC)\s*//?(?!/)(.*)", re.IGNORECASE | re.DOTALL)
+_SYSTEM = re.compile(
+    r"\s*((?:[^/]+//)?)(ICD(?:[-_ ]?(?:\d|O)[^/]*)?|ATC)\s*//?(?!/)(.*)", re.IGNORECASE | re.DOTALL
+)
 _COMPARED = re.compile(r"\s*()(OPCS[^/]*|OPS|KCD[^/]*|CPT4?|HCPCS)\s*//?(?!/)(.*)", re.IGNORECASE | re.DOTALL)
 _VERSION = re.compile(r"\d+(?:CM|PCS|GM|PROC)?", re.IGNORECASE)
 _OF_PATIENT = re.compile(
     r"\s*(?:(?:DEMOGRAPHICS?|PATIENT|PERSON)//?)?([^/]+?)\s*//?(?!/)(.*)", re.IGNORECASE | re.DOTALL
 )
 _SEX_HEAD = re.compile(r"(GENDER|((LEGAL|BIOLOGICAL|PATIENT|ADMINISTRATIVE|BIRTH)_?)?(SEX|GENDER)|SEX_AT_BIRTH)")
-MALE, FEMALE = f"{SEX_PREFIX}M", f"{SEX_PREFIX}F"
+SEXES = MALE, FEMALE, OTHER = f"{SEX_PREFIX}M", f"{SEX_PREFIX}F", f"{SEX_PREFIX}OTHER"
 # Words of MEDS, FHIR and HL7, concepts of OMOP (8507), SNOMED CT (248153007) and LOINC (LA2-8). Bare 0, 1 and 2 mean
 # different things in different datasets.
 _SEXES = {

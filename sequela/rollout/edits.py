@@ -12,8 +12,10 @@ from sequela.errors import InputError, closest
 from sequela.record.dataset import read_frames
 from sequela.record.edit import Addition, Edits, Replacement, edited
 from sequela.record.questions import QUESTION
+from sequela.record.spelling import canonical, spelled
 from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.prompts import histories, prediction_times
+from sequela.tokens.ehr.code import join_parts
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import translate
 
@@ -31,8 +33,8 @@ def refuse_unknown(tokenizer: EhrTokenizer, edits: Edits) -> None:
     for edit in edits.in_order:
         if not isinstance(edit, Addition | Replacement):
             continue
-        parts = tokenizer.split(edit.code)
-        if tuple(tokenizer.vocabulary.tokens[token] for token in tokenizer.known(edit.code)) != parts:
+        parts = tuple(tokenizer.vocabulary.tokens[token] for token in tokenizer.known(spelled(edit.code)))
+        if not parts or canonical(join_parts(parts)) != canonical(edit.code):
             raise InputError(f"{edit}: the model has no token for {edit.code}{_near(tokenizer, edit.code)}.")
         valued = edit.code in tokenizer.bins.rows
         if edit.value is not None and not valued:

@@ -8,7 +8,7 @@ import polars as pl
 from sequela.record.edit import NO_EDITS, Edits, edited
 from sequela.record.events import Events
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.record.spelling import meaning
+from sequela.record.spelling import among, is_sex, meaning
 from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.engine.sampling import keys
 from sequela.tokens.ehr.clock import TIME_PREFIX
@@ -69,10 +69,13 @@ def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame
     Each question counts as a patient of its own here, whose id is its row in `times`.
     """
     keyed = times.with_row_index("key")
+    sex = among(events["code"], is_sex)  # known from birth, whenever it was written down
     history = keyed.join(events, on="subject_id", how="inner", maintain_order="left_right").filter(
-        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")),
-        ~meaning(FOLLOW_UP_END),
+        pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time")) | sex, ~meaning(FOLLOW_UP_END)
     )
+    if not history.filter(sex & pl.col("time").is_not_null()).is_empty():
+        history = history.with_columns(time=pl.when(~sex).then("time"))
+        history = history.sort("key", "time", nulls_last=False, maintain_order=True)
     history = history.select(
         pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
     )

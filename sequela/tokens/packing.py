@@ -120,7 +120,8 @@ class _Front:
     def __init__(self, ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...]):
         self.ids = ids
         self.head = ids[: np.argmin(np.isin(ids, head))]
-        self.groups = [np.flatnonzero(np.isin(ids, group)) for group in carried]
+        first = len(self.head)  # what the head holds is in every front already
+        self.groups = [first + np.flatnonzero(np.isin(ids[first:], group)) for group in carried]
 
     def of(self, start: int) -> np.ndarray:
         """The front of a window that begins at token `start`."""

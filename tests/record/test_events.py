@@ -77,3 +77,8 @@ def test_the_first_birth_counts_and_a_missing_one_is_never():
     )
     assert births(columns).tolist() == [9 * 60_000_000, NEVER, -4 * 60_000_000]
     assert births(Events.of(frame((2, 1, "A", None)))).tolist() == [NEVER]
+
+
+def test_a_birth_may_say_more():
+    columns = Events.of(frame((1, 9, f"{BIRTH}//SELF_REPORTED", None), (2, 7, f"{BIRTH}DAY", None)))
+    assert births(columns).tolist() == [9 * 60_000_000, NEVER]

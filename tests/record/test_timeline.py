@@ -93,3 +93,12 @@ def test_a_frame_becomes_one_timeline_a_patient():
     noted = events.with_columns(text_value=pl.Series(["x", None, None, None, "y", None]))
     assert [one.text.tolist() for one in timelines(noted)] == [["x", None, None], [None], ["y", None]]
     assert list(timelines(events.clear())) == []
+
+
+def test_an_end_of_follow_up_may_say_why():
+    day = dt.datetime(2020, 1, 1)
+    rows = [(1, day, "FOLLOW_UP//END//MOVED"), (1, day + dt.timedelta(1), "A"), (2, day, "FOLLOW_UP//ENDED")]
+    schema = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}
+    events = pl.DataFrame(rows, schema=schema, orient="row").with_columns(numeric_value=pl.lit(None, pl.Float32))
+    ends = [timeline.end for timeline in timelines(events)]
+    assert ends == [int(day.replace(tzinfo=dt.UTC).timestamp()) * 10**6] * 2

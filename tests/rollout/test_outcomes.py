@@ -5,8 +5,13 @@ import polars as pl
 import pytest
 
 from sequela.errors import InputError
+from sequela.record.events import Events
 from sequela.rollout.outcomes import FOREVER, Outcomes, stop_rule, watched_outcomes
 from sequela.rollout.request import Request
+from sequela.tokens.ehr.encode import encode
+from sequela.tokens.ehr.fit import fit
+from sequela.tokens.ehr.grammar.fit import fit_grammar
+from sequela.tokens.ehr.settings import TokenSettings
 from tests.tokens.ehr.grammar.test_grammar import path_of, told
 
 LIVED = [
@@ -153,3 +158,28 @@ def test_an_end_of_several_tokens_is_refused_and_so_is_an_unknown_one():
     watched_outcomes(
         tokenizer, grammar, [request(["LAB//A"], ["ICD10CM//E11*"])]
     )  # a whole category is one token
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tokens", "pairs"),
+    [
+        *[(code, [], [("ICD10CM//1//I21", "ICD10CM//2//4")]) for code in (
+            "ICD10CM//I21.4", "icd10cm//i214", "ICD10CM//I21.4*", "DIAGNOSIS//ICD//10//I214")],
+        ("ICD9CM//428*", ["ICD9CM//4280"], []),
+        ("ICD9CM//428.0", ["ICD9CM//4280"], []),
+        ("MEDS_DEATH", ["MEDS_DEATH//AT_HOME", "MEDS_DEATH//IN_HOSPITAL"], []),
+        ("MEDS_DEATH//AT_HOME", ["MEDS_DEATH//AT_HOME"], []),
+    ],
+)  # fmt: skip
+def test_codes_are_found_in_any_spelling_and_every_death_ends_a_rollout(pattern, tokens, pairs):
+    codes = ("ICD10CM//I21.4", "ICD9CM//428.0", "LAB//A", "MEDS_DEATH//AT_HOME", "MEDS_DEATH//IN_HOSPITAL")
+    zeros = np.zeros(5, np.int64)
+    columns = Events(zeros, zeros, np.arange(5, dtype=np.int32), np.full(5, np.nan, np.float32), codes)
+    tokenizer = fit(columns, TokenSettings(min_patients=1))
+    grammar = fit_grammar(tokenizer, [encode(tokenizer, columns).tokens])
+    names = np.array(tokenizer.vocabulary.tokens)
+    found, behind = Outcomes(tokenizer, grammar).of(pattern, "task")
+    assert names[found].tolist() == tokens
+    assert [(*path_of(grammar, node), names[token]) for node, token in behind] == pairs
+    stop = stop_rule(tokenizer, watched_outcomes(tokenizer, grammar, [request(["LAB//A"])]), 1)
+    assert names[stop.tokens].tolist() == ["MEDS_DEATH//AT_HOME", "MEDS_DEATH//IN_HOSPITAL"]

@@ -26,6 +26,19 @@ def test_the_cohort():
     assert cohort.schema == {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us")}
 
 
+def test_codes_may_be_spelled_in_any_way_and_deaths_may_say_more():
+    events = make_events(
+        [
+            (1, 0, "ICD10CM/i21.4"),
+            (2, 0, "DIAGNOSIS//ICD//10//I214"), (2, 0.5, "MEDS_DEATH//AT_HOME"),
+            (3, 0, "ICD10CM//I219"), (3, None, "SEX//female"),
+            (4, 0, "ICD10CM//I22"), (5, 0, "ICD10CM//I21.9"), (5, 0.5, "MEDS_DEATHBED"),
+        ]
+    )  # fmt: skip
+    asked = Cohort("ICD10CM//I21.*", DAY, ("GENDER//F",)).questions(events)
+    assert asked["subject_id"].to_list() == [1, 5]
+
+
 def test_a_cohort_may_be_asked_at_every_occurrence():
     """Each question has a history of its own: what excludes the second need not exclude the first."""
     events = make_events(

@@ -6,15 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequela.record.duration import DAY
+from sequela.record.spelling import matches_code
 from sequela.record.timeline import Timeline, timelines
 from sequela.task.catalog import load_task
-from sequela.task.codes import matches_code
 from sequela.task.label import labels
 from sequela.task.task import Task
 from tests.task.conftest import at_day, make_events, make_task
 from tests.task.test_task import RULE
 
-CODES = ["ENTRY", "STROKE", "MI//1", "MI//2", "MEDS_DEATH", "LAB//A", "FOLLOW_UP//END"]
+CODES = [
+    "ENTRY", "STROKE", "MI//1", "MI//2", "MEDS_DEATH", "MEDS_DEATH//X", "LAB//A", "FOLLOW_UP//END",
+    "ICD10CM//I21.4", "icd10cm//i214", "ICD10CM//I21",
+]  # fmt: skip
 NUMBERS = [None, 1.0, 6.7, 9.0, float("nan")]
 # a coarse grid of days, so that events often meet the prediction time, the horizon and each other
 rows = st.lists(
@@ -29,7 +32,7 @@ rows = st.lists(
 )
 tasks = st.builds(
     make_task,
-    outcome=st.sampled_from([("STROKE",), ("MI//*",), ("MI//1", "STROKE")]),
+    outcome=st.sampled_from([("STROKE",), ("MI//*",), ("MI//1", "STROKE"), ("ICD10CM//I214",)]),
     ends=st.sampled_from([(), ("MEDS_DEATH",), ("MEDS_DEATH", "LAB//*")]),
     horizon=st.sampled_from([None, 2 * DAY, 5 * DAY]),
 )
@@ -195,3 +198,23 @@ def test_real_patients_are_labelled_by_the_rule(nafld_events, name):
     assert answered["label"].to_list() == oracle(task, some, times)
     assert answered["label"].null_count() > 100 < times.height - answered["label"].null_count()
     assert answered["until_days"].max() <= 5 * 365.25
+
+
+def test_labels_find_codes_in_any_spelling():
+    spellings = ["ICD10CM//I21.4", "ICD10CM//I214", "icd10cm//i21.4", "ICD10CM/I214", "DIAGNOSIS//ICD//10//I214"]
+    rows = [(patient, 2, code) for patient, code in enumerate([*spellings, "LAB//A"])]
+    events = make_events([*rows, *[(patient, 9, "FOLLOW_UP//END//LEFT") for patient in range(6)]])
+    for pattern in ("ICD10CM//I214", "ICD10CM//I21.4", "icd10cm//i21.*", "DIAGNOSIS//ICD//10//I21*"):
+        task = make_task(outcome=(pattern,), horizon=5 * DAY)
+        assert labels(task, events, ask(events, [1]))["label"].to_list() == [1, 1, 1, 1, 1, 0]
+
+
+def test_a_death_that_says_more_is_a_death():
+    rows = [(1, 2, "MEDS_DEATH//IN_HOSPITAL"), (2, 2, "MEDS_DEATH"), (3, 2, "MEDS_DEATHBED")]
+    events = make_events([*rows, *[(patient, 9, "FOLLOW_UP//END") for patient in (1, 2, 3)]])
+    died = make_task(outcome=("MEDS_DEATH",), ends=(), horizon=5 * DAY)
+    assert labels(died, events, ask(events, [1]))["label"].to_list() == [1, 1, 0]
+    ended = make_task(outcome=("STROKE",), ends=("MEDS_DEATH",), horizon=5 * DAY)
+    assert labels(ended, events, ask(events, [1]))["decided"].to_list() == ["end", "end", "horizon"]
+    inside = make_task(outcome=("MEDS_DEATH//IN_HOSPITAL",), ends=(), horizon=5 * DAY)
+    assert labels(inside, events, ask(events, [1]))["label"].to_list() == [1, 0, 0]

@@ -23,8 +23,8 @@ PATIENTS = {
         "Give the mapping their birth (code MEDS_BIRTH) if the source knows it.",
     ),
     "no sex": (
-        "no sex",
-        "Give the mapping their sex (a code GENDER//... without a time) if the source knows it.",
+        "no sex that can be read",
+        "Give them GENDER//M or GENDER//F without a time if the source knows it; GENDER//1 is not guessed.",
     ),
     "no split": (
         "no split in the source, although others have one; a hash of the patient's number decided",

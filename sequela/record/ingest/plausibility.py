@@ -6,7 +6,7 @@ import polars as pl
 
 from sequela.record.ingest.leakage import boundaries
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
-from sequela.record.spelling import among, is_sex, spelled
+from sequela.record.spelling import SEXES, among, is_sex, spelled
 
 
 def count_implausible(events: pl.DataFrame) -> dict[str, int]:
@@ -24,7 +24,7 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
     deaths = died.group_by(patient).agg(pl.len(), death=pl.col("time").min())
     sex = events.filter(among(code, is_sex)).with_columns(pl.col("code").cast(pl.String))
     sex = sex.with_columns(pl.col("code").replace({code: spelled(code) for code in sex["code"].unique()}))
-    sex = sex.group_by(patient).agg(pl.col("code").n_unique())
+    sex = sex.group_by(patient).agg(pl.col("code").n_unique(), known=pl.col("code").is_in(SEXES).any())
     alive = events.filter(~among(code, lambda code: means(code, FOLLOW_UP_END)))
     late = alive.join(deaths.select("subject_id", "death"), on="subject_id")
     balance = (pl.col("opens").cast(pl.Int64) - pl.col("closes")).cum_sum()
@@ -34,7 +34,7 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
     return {
         "no birth": events["subject_id"].n_unique() - births.n_unique(),
         "two births": births.filter(births.is_duplicated()).n_unique(),
-        "no sex": events["subject_id"].n_unique() - sex.height,
+        "no sex": events["subject_id"].n_unique() - sex["known"].sum(),
         "two sexes": sex.filter(pl.col("code") > 1).height,
         "two deaths": deaths.filter(pl.col("len") > 1).height,
         "events after death": late.filter(pl.col("time") > pl.col("death"))["subject_id"].n_unique(),

@@ -14,6 +14,7 @@ from sequela.record.finding import FINDINGS, as_values
 from sequela.record.ingest.extract import ExtractedTable, Extraction
 from sequela.record.ingest.findings import findings_of
 from sequela.record.schema import DEATH
+from sequela.record.spelling import meaning
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame,
         codes: rows (code, events, patients, unit).
         units: rows (code, unit, events).
     """
-    code = pl.col("code").cast(pl.String)
     report = {
         "source": extraction.name,
         "own_mapping": extraction.own_mapping,
@@ -82,7 +82,7 @@ def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame,
         "tables": {name: _table(read, counts) for name, read in extraction.tables.items()},
         "units": _units(units),
         "patients_with": dict(counts.patients_with),
-        "deaths": codes.filter(code == DEATH)["patients"].sum(),
+        "deaths": codes.filter(meaning(DEATH))["patients"].sum(),
         "moved": dict(counts.moved),
         "quarantined": sum(aside["rows"] for read in extraction.tables.values()
                            for aside in read.facts.get("quarantined", {}).values()),

@@ -30,8 +30,10 @@ class _KnownCodes:
 def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> Encoded:
     """Token rows of all patients who have an event with a token.
 
-    Of the static events only sex and race are encoded. A hierarchical code is cut at its first part without a token; a
-    code whose first part has none is dropped and counted.
+    Sex stands in the head of a patient, even if a record dates it: it is known from birth. So does race if it is known
+    by the first event; one that is dated later stands before the first event from then on, where it differs from the
+    one before. Other events without a date are not encoded. A hierarchical code is cut at its first part without a
+    token; a code whose first part has none is dropped and counted.
 
     Args:
         translated: whether the code maps have been applied to the events already.
@@ -60,12 +62,15 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
 
     times, gaps = _intervals(scheme, passed)
     tail = _tails(scheme, columns, owner, events.time[last])
+    attributes = [_attribute(scheme, columns, events, owner, prefix) for prefix in (SEX_PREFIX, RACE_PREFIX)]
+    heads, later = zip(*attributes, strict=True)
     laid = interleave(
         [
             TokenColumn(BOS, starts),
-            *_heads(scheme, columns, owner, starts),
+            *heads,
             *times,
             *_carried(scheme, columns, events, owner, moved),
+            *later,
             *_codes(scheme, codes, events),
             TokenColumn(scheme.vocabulary.index.get(scheme.intervals.names[-1], 0), last, tail),
         ],
@@ -128,20 +133,44 @@ def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarr
     return scheme.intervals.tail((np.maximum(end[owner], last) - last) // MINUTE)
 
 
-def _heads(scheme: EhrScheme, columns: Events, owner: np.ndarray, starts: np.ndarray) -> list[TokenColumn]:
-    """Sex and race, in the row of each patient's first event; if a patient has several, the first by name."""
-    out = []
-    static = np.flatnonzero(columns.time == STATIC)
-    for prefix in (SEX_PREFIX, RACE_PREFIX):
-        of_kind = np.array([name.startswith(prefix) for name in columns.names], bool)
-        rows = static[of_kind[columns.code[static]]] if of_kind.any() else static[:0]
-        code = np.full(len(columns.starts), len(columns.names))
-        np.minimum.at(code, np.searchsorted(columns.starts, rows, side="right") - 1, columns.code[rows])
-        token = np.array([scheme.vocabulary.index.get(name, -1) for name in columns.names] + [-1])[
-            code[owner]
-        ]
-        out.append(TokenColumn(token[token >= 0], starts[token >= 0]))
-    return out
+def _attribute(
+    scheme: EhrScheme, columns: Events, events: Events, owner: np.ndarray, prefix: str
+) -> tuple[TokenColumn, TokenColumn]:
+    """Where the sex or race of each patient stands: before the first event, and before later ones.
+
+    Of several at one time the first by name counts.
+    """
+    starts = events.starts
+    rows = np.flatnonzero(columns.called(lambda code: code.startswith(prefix)))
+    time = np.full(len(rows), STATIC) if prefix == SEX_PREFIX else columns.time[rows]
+    patient = np.searchsorted(columns.starts, rows, side="right") - 1
+    order = np.lexsort((columns.code[rows], time, patient))
+    rows, time, patient = rows[order], time[order], patient[order]
+    tokens = np.array([scheme.attribute(name) if name.startswith(prefix) else -1 for name in columns.names], int)
+    token = tokens[columns.code[rows]]
+    number = np.minimum(np.searchsorted(owner, patient), max(len(owner) - 1, 0))
+    kept = np.append(True, (patient[1:] != patient[:-1]) | (time[1:] != time[:-1]))[: len(rows)]
+    kept &= (token >= 0) & (owner[number] == patient if len(owner) else False)
+    token, time, number = token[kept], time[kept], number[kept]
+    row, known = _first_since(events, number, time)
+    last = np.append((row[1:] != row[:-1]), True)[: len(row)] & known  # before one event, the latest
+    token, number, row = token[last], number[last], row[last]
+    new = np.append(True, (number[1:] != number[:-1]) | (token[1:] != token[:-1]))[: len(row)]
+    token, row = token[new], row[new]
+    opens = np.isin(row, starts)
+    return TokenColumn(token[opens], row[opens]), TokenColumn(token[~opens], row[~opens])
+
+
+def _first_since(events: Events, number: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The row of the first event of patient `number` [N] at or after `time` [N], and whether there is one."""
+    low, stop = events.starts[number], np.append(events.starts[1:], len(events))[number]
+    high = stop.copy()
+    while (low < high).any():
+        middle = (low + high) // 2
+        earlier = (low < high) & (events.time[np.minimum(middle, len(events) - 1)] < time)
+        high = np.where(earlier, high, np.minimum(middle, high))
+        low = np.where(earlier, middle + 1, low)
+    return low, low < stop
 
 
 def _carried(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from sequela.record.events import NEVER, Events, births
 from sequela.record.finding import Finding
-from sequela.record.schema import DEATH, SEX_PREFIX, TRAIN
+from sequela.record.schema import DEATH, TRAIN, means
+from sequela.record.spelling import SEXES, spelled
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.maps.code_map import CodeMap
 
@@ -24,21 +25,17 @@ def persons(events: Events) -> dict[str, int]:
     Args:
         events: translated, of whole patients.
     """
-    sex = [name.startswith(SEX_PREFIX) for name in events.names]
-    death = [name == DEATH for name in events.names]
     return {
         "patients": len(events.starts),
         "no birth": int((births(events) == NEVER).sum()),
-        "no sex": len(events.starts) - _patients_with(events, sex),
-        "deaths": _patients_with(events, death),
+        "no sex": len(events.starts) - _patients_with(events, lambda code: spelled(code) in SEXES),
+        "deaths": _patients_with(events, lambda code: means(code, DEATH)),
     }
 
 
-def _patients_with(events: Events, wanted: list[bool]) -> int:
-    """How many patients have a code that is wanted, bool [C]."""
-    if not any(wanted):
-        return 0
-    patients = events.patient[np.array(wanted, bool)[events.code]]
+def _patients_with(events: Events, wanted: Callable[[str], bool]) -> int:
+    """How many patients have a code that is wanted."""
+    patients = events.patient[events.called(wanted)]
     return int((np.diff(patients) != 0).sum()) + (len(patients) > 0)
 
 
@@ -68,7 +65,10 @@ def _of_patients(index: Mapping, counts: Mapping[str, int]) -> Iterator[Finding]
             "Add them to the table of splits if they should take part.",
         ),
         "no birth": ("no birth, so no age", "Give them an event MEDS_BIRTH if the source knows it."),
-        "no sex": ("no sex", "Give them a code GENDER//... without a time if the source knows it."),
+        "no sex": (
+            "no sex that can be read",
+            "Give them GENDER//M or GENDER//F without a time if the source knows it; GENDER//1 is not guessed.",
+        ),
         "no death": ("no death", "If the source knows who died, give the dead an event MEDS_DEATH."),
     }
     amounts = {**counts, "no split": index["patients_without_split"]}

@@ -9,7 +9,8 @@ import polars as pl
 
 from sequela.errors import InputError
 from sequela.record.events import Events
-from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
+from sequela.record.schema import DEATH, RACE_PREFIX, SEX_PREFIX
+from sequela.record.spelling import meaning
 from sequela.tokens.ehr.bins import Bins
 from sequela.tokens.ehr.clock import LAST_YEAR, Intervals, age_names, period_names, year_of
 from sequela.tokens.ehr.code import PROCEDURE_UNKNOWN, families, part_place, split_code
@@ -66,8 +67,8 @@ def fit_statistics(
         )
     bins = Bins.fit(statistics.names, statistics.values, settings.quantiles).only(known)
     intervals = Intervals.guess(settings.interval_edges)
-    frequent = statistics.static >= settings.min_patients  # a static event occurs once per patient
-    static = [name for name, kept in zip(statistics.names, frequent, strict=True) if kept]
+    frequent = statistics.persons >= settings.min_patients
+    persons = [name for name, kept in zip(statistics.names, frequent, strict=True) if kept]
     # A code in parts keeps its value as a separate token.
     whole = set(bins.codes) & set(parts) if settings.fused else set()
     apart = settings.quantiles if set(bins.codes) - whole else 0
@@ -78,8 +79,8 @@ def fit_statistics(
         *age_names(settings.age_band_years),
         *period_names(periods, statistics.first, statistics.last),
         *[f"{QUANTILE_PREFIX}{i}" for i in range(1, apart + 1)],
-        *[code for code in static if code.startswith(SEX_PREFIX)],
-        *[code for code in static if code.startswith(RACE_PREFIX)],
+        *[code for code in persons if code.startswith(SEX_PREFIX)],
+        *[code for code in persons if code.startswith(RACE_PREFIX)],
         *parts,
         *[f"{code}{FUSED}{i}" for code in sorted(whole) for i in range(1, settings.quantiles + 1)],
     ]
@@ -92,9 +93,7 @@ def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[s
     A hierarchical code counts as often as its first part; each later part counts by itself.
     """
     carriers = dict(zip(statistics.parts, statistics.part_carriers.tolist(), strict=True))
-    # Sex and race are tokens of the head, even if a source dates them: they are never events.
-    head = np.array([name.startswith((SEX_PREFIX, RACE_PREFIX)) for name in statistics.names], bool)
-    rows = np.flatnonzero(np.where(head, 0, statistics.events))
+    rows = np.flatnonzero(statistics.events)
     codes = [statistics.names[row] for row in rows]
     first = [code if settings.joint else split_code(code)[0] for code in codes]
     counts = pl.DataFrame(
@@ -108,6 +107,10 @@ def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[s
     limits = {"lab": settings.labs, "procedure": settings.procedures}
     kept, unknown = within_budget(counts, limits, settings.min_patients)
     known = set(kept)
+    deaths = counts.filter(meaning(DEATH) & ~pl.col("code").is_in(kept))["patients"].sum()
+    if DEATH not in known and deaths >= settings.min_patients:  # deaths that say more, each of them rare
+        known.add(DEATH)
+        first, codes = [*first, DEATH], [*codes, DEATH]
     names = {part for part, code in zip(first, codes, strict=True) if code in known}
     if not settings.joint:
         names |= {

@@ -6,18 +6,21 @@ import numpy as np
 import polars as pl
 
 from sequela.record.events import Events
-from sequela.record.schema import BIRTH, FOLLOW_UP_END, means
+from sequela.record.schema import BIRTH, FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.code import order_rank
 from sequela.tokens.ehr.settings import TokenSettings
 
 
 def moving(columns: Events, settings: TokenSettings) -> Events:
-    """The events that may become tokens: dated, neither birth nor end of follow-up, and thinned."""
-    silent = columns.called(lambda code: means(code, BIRTH) or means(code, FOLLOW_UP_END))
-    keep = (columns.time != STATIC) & ~silent
+    """The events that may become tokens: dated, no birth, end of follow-up, sex or race, and thinned."""
+    keep = (columns.time != STATIC) & ~columns.called(_no_event)
     events = columns if keep.all() else columns.take(keep)
     return _thinned(events, settings.thin_minutes) if settings.thin_minutes else events
+
+
+def _no_event(code: str) -> bool:
+    return means(code, BIRTH) or means(code, FOLLOW_UP_END) or code.startswith((SEX_PREFIX, RACE_PREFIX))
 
 
 def in_token_order(events: Events) -> Events:

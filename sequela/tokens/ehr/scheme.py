@@ -1,8 +1,8 @@
 """What the tokens of an EHR vocabulary mean.
 
 A patient is `BOS, sex, race, age band, calendar period, events ...`; an event is `[time tokens] [age band] [calendar
-period] code part(s) [quantile]`, with age and calendar only where they changed (arXiv 2508.12104, section on
-tokenization). Timestamps are not kept: time tokens tell how much time passed, up to the end of follow-up.
+period] [race] code part(s) [quantile]`, with age, calendar and race only where they changed (arXiv 2508.12104, section
+on tokenization). Timestamps are not kept: time tokens tell how much time passed, up to the end of follow-up.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from sequela.record.events import Events
-from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
+from sequela.record.schema import DEATH, RACE_PREFIX, SEX_PREFIX, means
+from sequela.record.spelling import canonical
 from sequela.tokens.ehr.bins import Bins
 from sequela.tokens.ehr.clock import AGE_PREFIX, PERIOD_PREFIX, TIME_PREFIX, Intervals
-from sequela.tokens.ehr.code import FAMILIES, PROCEDURE_UNKNOWN, family, part_place, split_code
+from sequela.tokens.ehr.code import COMPLAINT, FAMILIES, PROCEDURE_UNKNOWN, family, part_place, split_code
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded
@@ -62,27 +63,36 @@ class EhrScheme:
     def known(self, code: str) -> list[int]:
         """The ids of a code: its parts up to the first that has no token; empty if it has none at all.
 
-        A procedure without a token of its own becomes the unknown procedure, if the vocabulary has that token.
+        A code whose spelling has no token takes that of another spelling. A procedure without a token of its own
+        becomes the unknown procedure, and a death that says more a death, if the vocabulary has that token.
         """
         if code not in self._looked_up:
             self._looked_up[code] = self._look_up(code)
         return self._looked_up[code]
 
     def _look_up(self, code: str) -> list[int]:
-        index, out = self._code_index, []
+        index, spellings = self._code_index, self._spellings
+        out: list[int] = []
         for part in self.split(code):
-            if part not in index:
+            token = index.get(part, spellings.get(_spelling(part)))
+            if token is None:
                 break
-            out.append(index[part])
-        if not out and PROCEDURE_UNKNOWN in index and family(code) == "procedure":
-            return [index[PROCEDURE_UNKNOWN]]
-        return out
+            out.append(token)
+        if out or _spelling(code) in spellings:
+            return out or [spellings[_spelling(code)]]
+        rest = DEATH if means(code, DEATH) else PROCEDURE_UNKNOWN if family(code) == "procedure" else ""
+        return [index[rest]] if rest in index else []
 
     @cached_property
     def _code_index(self) -> dict[str, int]:
         """Name -> id of the tokens that are codes or parts of codes: no event becomes any other token."""
         of_code = (self.place >= 0) & (self.quantile < 0)
         return {token: row for token, row in self.vocabulary.index.items() if of_code[row]}
+
+    @cached_property
+    def _spellings(self) -> dict[str, int]:
+        """The same by `_spelling`, for codes that are spelled in another way than when the vocabulary was made."""
+        return {_spelling(token): row for token, row in reversed(self._code_index.items())}
 
     @cached_property
     def _looked_up(self) -> dict[str, list[int]]:
@@ -102,6 +112,14 @@ class EhrScheme:
         groups = [self.vocabulary.matching(prefix) for prefix in (SEX_PREFIX, RACE_PREFIX)]
         return np.concatenate([[BOS], *groups])
 
+    def attribute(self, name: str) -> int:
+        """The id of the token of a sex or race, in whatever spelling; -1 if it has none."""
+        return self._attributes.get(canonical(name), -1)
+
+    @cached_property
+    def _attributes(self) -> dict[str, int]:
+        return {canonical(self.vocabulary.tokens[token]): int(token) for token in self.head[:0:-1]}
+
     @cached_property
     def age_tokens(self) -> np.ndarray:
         """Ids of the age bands, youngest first."""
@@ -114,8 +132,9 @@ class EhrScheme:
 
     @property
     def carried(self) -> tuple[np.ndarray, ...]:
-        """Groups of ids of which the latest token still holds: age bands, calendar periods."""
-        return tuple(group for group in (self.age_tokens, self.period_tokens) if len(group))
+        """Groups of ids of which the latest token still holds: age bands, calendar periods, races."""
+        races = self.vocabulary.matching(RACE_PREFIX)
+        return tuple(group for group in (self.age_tokens, self.period_tokens, races) if len(group))
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
@@ -180,3 +199,8 @@ class EhrScheme:
             return TokenTypes(token, TYPES, counts, events=events)
         group = np.unique(self.codes, return_inverse=True)[1]
         return TokenTypes(token, TYPES, counts, group, np.where(valued & ~apart, number[VALUE], -1), events)
+
+
+def _spelling(token: str) -> str:
+    """What the spellings of one code, or of one part of a code, have in common."""
+    return token.upper() if part_place(token) and not token.startswith(COMPLAINT) else canonical(token)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sequela.record.events import Events
+from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.bins import ValueCounts
 from sequela.tokens.ehr.code import split_code
@@ -24,7 +25,7 @@ class CodeStatistics:
         patients: how many have an event with a time.
         names: the C distinct codes, sorted.
         events, carriers: int64 [C], for each code, events with a time and patients who have one.
-        static: int64 [C], for each code, events without a time.
+        persons: int64 [C], for each sex or race, patients who have it, with a date or without; 0 for other codes.
         parts: the T distinct token names of those codes, sorted.
         part_carriers: int64 [T], for each token name, patients who have it.
         values: the counted numeric values of each code.
@@ -35,7 +36,7 @@ class CodeStatistics:
     names: tuple[str, ...]
     events: np.ndarray
     carriers: np.ndarray
-    static: np.ndarray
+    persons: np.ndarray
     parts: tuple[str, ...]
     part_carriers: np.ndarray
     values: ValueCounts
@@ -65,7 +66,7 @@ class CodeStatistics:
             columns.names,
             np.bincount(events.code, minlength=codes),
             carriers,
-            np.bincount(columns.code[columns.time == STATIC], minlength=codes),
+            _persons(columns),
             parts,
             part_carriers,
             ValueCounts.of(events.code[valued], events.number[valued], codes),
@@ -84,7 +85,7 @@ class CodeStatistics:
             names,
             _total([shard.events for shard in shards], rows, len(names)),
             _total([shard.carriers for shard in shards], rows, len(names)),
-            _total([shard.static for shard in shards], rows, len(names)),
+            _total([shard.persons for shard in shards], rows, len(names)),
             parts,
             _total([shard.part_carriers for shard in shards], part_rows, len(parts)),
             ValueCounts.merge([shard.values for shard in shards], rows, len(names)),
@@ -107,7 +108,7 @@ class CodeStatistics:
                 header=np.frombuffer(json.dumps(header).encode(), np.uint8),
                 events=self.events,
                 carriers=self.carriers,
-                static=self.static,
+                persons=self.persons,
                 part_carriers=self.part_carriers,
                 code=self.values.code,
                 cell=self.values.cell,
@@ -125,13 +126,20 @@ class CodeStatistics:
                 tuple(header["names"]),
                 data["events"],
                 data["carriers"],
-                data["static"],
+                data["persons"],
                 tuple(header["parts"]),
                 data["part_carriers"],
                 ValueCounts(data["code"], data["cell"], data["count"], data["level"]),
                 header["first"],
                 header["last"],
             )
+
+
+def _persons(columns: Events) -> np.ndarray:
+    """How many patients have each sex and race, int64 [C]."""
+    rows = np.flatnonzero(columns.called(lambda code: code.startswith((SEX_PREFIX, RACE_PREFIX))))
+    owner = np.searchsorted(columns.starts, rows, side="right") - 1
+    return np.bincount(_pairs(owner, columns.code[rows], len(columns.names))[1], minlength=len(columns.names))
 
 
 def _pairs(row: np.ndarray, column: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:

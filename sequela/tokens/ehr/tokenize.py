@@ -23,6 +23,7 @@ from sequela.record.events import Events
 from sequela.record.finding import FINDINGS, as_values
 from sequela.record.schema import FACTS_FILE, SPLITS, TRAIN
 from sequela.record.shards import Shard, read_shard, shards_of
+from sequela.record.spelling import spelled
 from sequela.record.splits import NONE, Assignment, check_patients_once, no_training_patients, split_of_folder
 from sequela.tokens.corpus import rows_of, split_summary, write_index, write_shard
 from sequela.tokens.ehr.encode import encode
@@ -208,7 +209,7 @@ def count_job(job: ShardJob) -> None:
         "mapped": {
             name: int(count)
             for name, count in zip(columns.names, times, strict=True)
-            if count and name.partition("//")[0].upper() in reached
+            if count and spelled(name).partition("/")[0].upper() in reached
         },
     }
     _leave_note(job.file(COUNTED), note)

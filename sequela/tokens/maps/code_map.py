@@ -15,6 +15,7 @@ import polars as pl
 
 from sequela.errors import InputError, nearest
 from sequela.files import system_error
+from sequela.record.spelling import canonical, spelled
 from sequela.record.validate import AS_NAMED
 
 BUILT_IN = ("gem", "mimic-meds")
@@ -25,7 +26,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class CodeMap:
-    """What each code becomes. Codes are looked up regardless of case, ICD codes with or without dots.
+    """What each code becomes. Codes are looked up regardless of case and of spelling (see `canonical`).
 
     Attributes:
         name: of the map; its file in a folder is named after it.
@@ -122,7 +123,7 @@ def check_names(maps: Sequence[CodeMap]) -> None:
 def translate(
     codes: Sequence[str], maps: Sequence[CodeMap], events: Sequence[int] | None = None
 ) -> tuple[list[tuple[str, ...]], dict[str, dict[str, dict]]]:
-    """What each of the distinct `codes` [N] becomes after all maps; a code that no map knows stays as it is.
+    """What each of the distinct `codes` [N] becomes after all maps; a code that no map knows is only `spelled` anew.
 
     Args:
         events: how often each code occurs [N], if known.
@@ -147,7 +148,7 @@ def translate(
         account[code_map.name] = _account(targets, reached, with_events=events is not None)
         becomes = {code: to for code, to in targets.items() if to is not None}
         out = [_each_once(now, becomes) for now in out]
-    return out, account
+    return [tuple(dict.fromkeys(spelled(code) for code in now)) for now in out], account
 
 
 def _account(mapped: dict[str, tuple[str, ...] | None], events: dict[str, int], *, with_events: bool) -> dict:
@@ -230,10 +231,9 @@ def _grouped(pairs: list[tuple[Key, str]]) -> dict[Key, tuple[str, ...]]:
 
 def _key(code: str) -> str:
     """The key under which a whole code is looked up."""
-    upper = code.upper()
-    return upper.replace(".", "") if upper.startswith("ICD") else upper
+    return canonical(code).upper()
 
 
 def _system(code: str) -> str:
     """The text before the first slash, as for families in `sequela.tokens.ehr.code`."""
-    return code.partition("/")[0].upper()
+    return spelled(code).partition("/")[0].upper()

@@ -11,11 +11,12 @@ import polars as pl
 
 from sequela.errors import InputError
 from sequela.record.events import Events
+from sequela.record.spelling import spelled
 from sequela.tokens.maps.code_map import CodeMap, load_map, translate
 
 
 def recoded(columns: Events, maps: tuple[CodeMap, ...]) -> Events:
-    """The events after all maps, one after the other; `columns` itself if the maps concern none of its codes."""
+    """The events after all maps, one after the other, in the spelling of tokens; `columns` itself if that is theirs."""
     if not _concerned(columns.names, maps):
         return columns
     known = _translated(tuple(code_map.identity for code_map in maps))
@@ -34,7 +35,7 @@ def recoded_events(events: pl.DataFrame, maps: tuple[CodeMap, ...]) -> pl.DataFr
     """`recoded` for a frame with a column `code`.
 
     Rows and columns keep their order; a code with several targets becomes several rows that differ in nothing else.
-    Returns `events` itself if the maps concern none of its codes.
+    Returns `events` itself if nothing changes.
     """
     names = events["code"].unique().drop_nulls().cast(pl.String).sort().to_list()
     if not _concerned(names, maps):
@@ -97,6 +98,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _concerned(names: list[str] | tuple[str, ...], maps: tuple[CodeMap, ...]) -> bool:
-    """Whether the maps cover the head of any of the codes."""
+    """Whether the maps cover the head of any of the codes, or one has another spelling."""
     systems = frozenset().union(*(code_map.systems for code_map in maps))
-    return bool(systems) and any(name.partition("/")[0].upper() in systems for name in names)
+    spellings = ((name, spelled(name)) for name in names)
+    return any(new != name or new.partition("/")[0].upper() in systems for name, new in spellings)

@@ -31,7 +31,7 @@ def test_what_any_export_has_is_not_said():
     "changes, sentence",
     [
         ({"patients_with": {"no birth": 3}}, "3 of 1,234 patients (0.2%): no birth, so no age. "),
-        ({"patients_with": {"no sex": 1}}, "1 of 1,234 patients (0.1%): no sex. "),
+        ({"patients_with": {"no sex": 1}}, "1 of 1,234 patients (0.1%): no sex that can be read. "),
         ({"patients_with": {"no split": 2}}, "2 of 1,234 patients (0.2%): no split in the source"),
         ({"patients_with": {"two deaths": 3}}, "3 of 1,234 patients (0.2%): two deaths. "),
         ({"deaths": 0}, "1,234 of 1,234 patients (100%): no death. "),

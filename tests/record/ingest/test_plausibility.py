@@ -50,3 +50,10 @@ def test_what_is_not_odd():
     assert odd(*PLAIN, (2, 2, "ICU_DISCHARGE")) == {}, "a record that begins during a stay"
     assert odd(*PLAIN, (2, 2, "ICU_ADMISSION"), (2, 2, "ICU_DISCHARGE")) == {}, "a stay of no length"
     assert odd(*PLAIN, (2, 2, "ICU_ADMISSION"), (2, 4, "ICU_ADMISSION"), (2, 6, "ICU_DISCHARGE")) == {}
+
+
+def test_births_and_deaths_that_say_more_count_and_one_sex_in_two_spellings_is_one():
+    longer = {"MEDS_DEATH": "MEDS_DEATH//X", "MEDS_BIRTH": "MEDS_BIRTH//Y"}
+    plain = [(patient, day, longer.get(code, code)) for patient, day, code in PLAIN]
+    assert odd(*plain, (1, None, "SEX//female")) == {}
+    assert odd(*plain, (1, 3.5, "LAB//HB"), (1, None, "SEX//male")) == {"two sexes": 1, "events after death": 1}

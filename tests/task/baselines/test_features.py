@@ -85,3 +85,38 @@ def test_several_questions_about_one_patient():
     last = features.names.index("LAB//A last")
     assert features.of(times)[:, last].tolist() == [4.0, 2.5]
     assert features.of(times.reverse())[:, last].tolist() == [2.5, 4.0]
+
+
+@pytest.mark.parametrize(
+    "male, female", [("SEX//male", "SEX//F"), ("Gender/8507", "Gender/8532"), ("GENDER//M", "GENDER//f")]
+)
+@pytest.mark.parametrize("day", [None, -7, 7])
+def test_a_sex_is_known_in_any_spelling_and_from_birth(male, female, day):
+    new = {"GENDER//M": male, "GENDER//F": female}
+    rows = [(row[0], day, new[row[2]]) if row[2] in new else row for row in COHORT]
+    rows = sorted(rows, key=lambda row: (row[0], -np.inf if row[1] is None else row[1]))
+    features, times = table(rows)
+    assert features.of(times)[:4, 1].tolist() == [0, 1, 0, 1]
+    assert len(features.names) == len(table(COHORT)[0].names), "a sex is no event to count"
+
+
+def test_numbers_for_a_sex_are_not_guessed():
+    rows = [(*row[:2], "GENDER//1", *row[3:]) if row[2].startswith("GENDER") else row for row in COHORT]
+    features, times = table(rows)
+    assert np.isnan(features.of(times)[:, 1]).all()
+
+
+def test_spellings_of_one_code_are_one_feature():
+    spellings = ["ICD10CM//I21.4", "ICD10CM//I214", "icd10cm//i214", "DIAGNOSIS//ICD//10//I214"]
+    extra = [(patient, -1, spellings[patient % 4]) for patient in range(PATIENTS)]
+    rows = sorted([*COHORT, *extra], key=lambda row: row[0])
+    features, times = table(rows)
+    column = features.names.index("ICD10CM//I214 count")
+    assert features.of(times)[:, column].tolist() == [1] * PATIENTS
+    assert sum("I21" in name for name in features.names) == 1
+
+
+def test_a_birth_that_says_more_gives_an_age():
+    rows = [(*row[:2], "MEDS_BIRTH//REPORTED", *row[3:]) if row[2] == "MEDS_BIRTH" else row for row in COHORT]
+    features, times = table(rows)
+    assert features.of(times)[0, 0] == pytest.approx(50)

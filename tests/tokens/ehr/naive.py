@@ -32,20 +32,30 @@ def rows_of(tokenizer, columns):
 
 def _one(tokenizer, events):
     index, names, settings = tokenizer.vocabulary.index, tokenizer.vocabulary.tokens, tokenizer.settings
+    silent = (BIRTH, FOLLOW_UP_END)
     dated = [
-        e for e in events if e[0] != STATIC and e[1] not in (BIRTH, FOLLOW_UP_END) and tokenizer.known(e[1])
+        e
+        for e in events
+        if e[0] != STATIC
+        and not e[1].startswith((SEX_PREFIX, RACE_PREFIX))
+        and not any(e[1] == code or e[1].startswith(f"{code}//") for code in silent)
+        and tokenizer.known(e[1])
     ]
     dated.sort(key=lambda e: (e[0], order_rank(e[1]), e[1], -math.inf if math.isnan(e[2]) else e[2]))
     if not dated:
         return []
-    static = sorted(code for time, code, _ in events if time == STATIC)
+    sexes = sorted(code for _, code, _ in events if code.startswith(SEX_PREFIX))
+    races = sorted((time, code) for time, code, _ in events if code.startswith(RACE_PREFIX))
+    races = [(time, code) for row, (time, code) in enumerate(races) if row == 0 or races[row - 1][0] != time]
     born = min((time for time, code, _ in events if code == BIRTH and time != STATIC), default=None)
     end = max((time for time, code, _ in events if code == FOLLOW_UP_END), default=STATIC)
     row = ["BOS"]
-    for prefix in (SEX_PREFIX, RACE_PREFIX):
-        own = [code for code in static if code.startswith(prefix)]
-        row += [own[0]] if own and own[0] in index else []
-    before, age, period = dated[0][0], None, None
+    row += [sexes[0]] if sexes and sexes[0] in index else []
+    before, age, period, race = dated[0][0], None, None, None
+    known = [code for time, code in races if time <= before and code in index]
+    if known:
+        race = known[-1]
+        row.append(race)
     for time, code, number in dated:
         row += _gap(tokenizer, (time - before) // MINUTE)
         before = time
@@ -63,6 +73,10 @@ def _one(tokenizer, events):
             if now != period:
                 row.append(now)
                 period = now
+        known = [name for when, name in races if when <= time and name in index]
+        if known and known[-1] != race:
+            race = known[-1]
+            row.append(race)
         row += _code(tokenizer, code, number)
     if settings.time == "intervals" and end > before:
         longest = int(tokenizer.intervals.edges[-1])

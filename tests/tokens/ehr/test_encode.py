@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,15 +11,16 @@ from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.fit import fit
 from sequela.tokens.ehr.settings import ETHOS_EDGES, TokenSettings
+from sequela.tokens.vocabulary import Vocabulary
 from tests.tokens.ehr import naive
 
 CODES = (
     "ATC//A10BA02", BIRTH, "CHIEF_COMPLAINT//PAIN//KNEE", "CPT4//1", "CPT4//2", "ENCOUNTER_END//X",
     "ENCOUNTER_START//X",
     FOLLOW_UP_END, "GENDER//F", "GENDER//M", "ICD10CM//E11", "ICD10CM//E1165", "LAB//A", "LAB//B", DEATH,
-    "RACE//W",
+    "RACE//B", "RACE//W",
 )  # fmt: skip
-STATICS = [CODES.index(code) for code in ("GENDER//F", "GENDER//M", "RACE//W")]
+STATICS = [CODES.index(code) for code in ("GENDER//F", "GENDER//M", "RACE//B", "RACE//W")]
 YEARS = 60 * 525_960 * MINUTE
 
 event = st.tuples(
@@ -46,7 +49,7 @@ def columns_of(population):
         own = [(STATIC, code, np.nan) for code in static] + (
             [(-YEARS, CODES.index(BIRTH), np.nan)] if born else []
         )
-        dated = [(minute * MINUTE, code, value) for minute, code, value in events if code not in STATICS]
+        dated = [(minute * MINUTE, code, value) for minute, code, value in events]
         rows += [(number, *row) for row in own + sorted(dated, key=lambda row: row[0])]
     patient, time, code, number = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Events(
@@ -115,8 +118,8 @@ def test_no_event_becomes_a_token_of_another_kind():
     )
     encoded = encode(tokenizer, others)
     tokens = [tokenizer.vocabulary.tokens[token] for token in encoded.tokens[0]]
-    assert tokens[-1] == "LAB//A" and tokens.count("BOS") == 1 and "GENDER//F" not in tokens
-    assert encoded.dropped == {"BOS": 1, "GENDER//F": 1, "LAB//A=Q1": 1, "TIME//6mo": 1}
+    assert tokens[-1] == "LAB//A" and tokens.count("BOS") == 1 and tokens[:2] == ["BOS", "GENDER//F"]
+    assert encoded.dropped == {"BOS": 1, "LAB//A=Q1": 1, "TIME//6mo": 1}
 
 
 @pytest.mark.parametrize(("year", "periods"), [(2020, True), (2150, False)])
@@ -125,3 +128,64 @@ def test_shifted_dates_have_no_calendar_periods(year, periods):
     columns = Events(np.ones(1, np.int64), np.array([moment]), np.array([CODES.index("LAB//A")], np.int32),
                       np.array([1.0], np.float32), CODES)  # fmt: skip
     assert bool(len(fit(columns, TokenSettings(min_patients=1)).period_tokens)) == periods
+
+
+def words(tokenizer, rows):
+    """The tokens of patients, from rows (patient, minute or None, code)."""
+    patient, minute, code = zip(*rows, strict=True)
+    names = tuple(sorted(set(code)))
+    columns = Events(
+        np.array(patient, np.int64),
+        np.array([STATIC if at is None else at * MINUTE for at in minute], np.int64),
+        np.array([names.index(name) for name in code], np.int32),
+        np.full(len(rows), np.nan, np.float32),
+        names,
+    )
+    settings = TokenSettings(min_patients=1, calendar_years=0)
+    tokenizer = tokenizer or fit(columns, settings)
+    encoded = encode(tokenizer, columns)
+    tokens = tokenizer.vocabulary.tokens
+    return tokenizer, [[tokens[token] for token in row if token > 2] for row in encoded.tokens]
+
+
+def test_a_dated_sex_is_known_from_birth_and_a_dated_race_from_its_date_on():
+    told, rows = words(None, [
+        (1, 0, "LAB//A"), (1, 2, "LAB//B"), (1, 2, "RACE//W"), (1, 2, "SEX//female"), (1, 4, "LAB//A"),
+        (2, 0, "LAB//A"), (2, 0, "Race/W"), (2, 3, "RACE//W"), (2, 4, "LAB//B"), (2, 4, "RACE//B"), (2, 9, "RACE//W"),
+        (3, None, "GENDER//8507"), (3, None, "RACE//B"), (3, 0, "LAB//A"), (3, 1, "RACE//B"), (3, 2, "LAB//B"),
+    ])  # fmt: skip
+    rows = [[word for word in row if not word.startswith("TIME")] for row in rows]
+    assert rows == [
+        ["GENDER//F", "LAB//A", "RACE//W", "LAB//B", "LAB//A"],
+        ["RACE//W", "LAB//A", "RACE//B", "LAB//B"],  # what is known after the last event has no place
+        ["GENDER//M", "RACE//B", "LAB//A", "LAB//B"],
+    ]
+    assert [token for token in told.vocabulary.tokens if "GENDER" in token or "RACE" in token] == [
+        "GENDER//F", "GENDER//M", "RACE//B", "RACE//W",
+    ]  # fmt: skip
+
+
+def test_spellings_of_one_code_are_one_token_for_old_vocabularies_too():
+    _, rows = words(None, [
+        (1, 0, "ICD10CM//I21.4"), (2, 0, "icd10cm//i214"), (3, 0, "ICD10CM/I21.4"),
+        (4, 0, "ICD10//I21.4"), (5, 0, "ICD10//i214"), (6, 0, "MEDS_DEATH//X"),
+    ])  # fmt: skip
+    assert rows[0] == rows[1] == rows[2] == ["ICD10CM//1//I21", "ICD10CM//2//4"]
+    assert rows[3] == rows[4] == ["ICD10//I214"] and rows[5] == ["MEDS_DEATH//X"]
+    tokenizer, _ = words(None, [(1, 0, "LAB//A")])
+    tokens = ("ICD10//I21.4", "ICD10CM/I21.4", "ICD10CM//1//i22", "OPCS4//K40.1", "GENDER//FEMALE", "MEDS_DEATH")
+    old = replace(tokenizer, vocabulary=Vocabulary((*tokenizer.vocabulary.tokens, *tokens)))
+    assert words(old, [
+        (1, None, "SEX//F"), (1, 0, "ICD10//I214"), (1, 0, "ICD10CM//I21.4"), (1, 0, "ICD10CM//i22"),
+        (1, 0, "OPCS4//K401"), (1, 0, "MEDS_DEATH//AT_HOME"), (1, 0, "OPCS4//K402"),
+    ])[1] == [[tokens[4], tokens[0], tokens[1], tokens[2], tokens[3], tokens[5]]]  # fmt: skip
+
+
+def test_deaths_that_say_more_are_a_death_where_each_is_rare():
+    code = np.array([code for patient in range(10) for code in (patient, 10)], np.int32)
+    names = (*(f"MEDS_DEATH//{patient}" for patient in range(10)), "LAB//A")
+    columns = Events(np.repeat(np.arange(10), 2), np.zeros(20, np.int64), code, np.full(20, np.nan, np.float32), names)
+    tokenizer = fit(columns, TokenSettings(min_patients=10))
+    encoded = encode(tokenizer, columns)
+    assert not encoded.dropped and "MEDS_DEATH" in tokenizer.vocabulary.tokens
+    assert "MEDS_DEATH" not in fit(columns, TokenSettings(min_patients=1)).vocabulary.tokens

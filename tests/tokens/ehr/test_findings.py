@@ -33,7 +33,7 @@ def test_clean_data_have_none():
     "index, counts, sentence",
     [
         ({}, {"no birth": 1}, "1 of 100 patients (1.0%): no birth, so no age. "),
-        ({}, {"no sex": 2}, "2 of 100 patients (2.0%): no sex. "),
+        ({}, {"no sex": 2}, "2 of 100 patients (2.0%): no sex that can be read. "),
         ({}, {"deaths": 0}, "100 of 100 patients (100%): no death. "),
         ({"patients_without_split": 7}, {}, "7 of 100 patients (7.0%): in none of the splits"),
         (
@@ -70,3 +70,11 @@ def test_persons_are_counted():
     assert persons(Events.of(frame)) == {"patients": 3, "no birth": 2, "no sex": 1, "deaths": 1}
     empty = Events(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), np.zeros(0), ())
     assert persons(empty) == {"patients": 0, "no birth": 0, "no sex": 0, "deaths": 0}
+
+
+def test_persons_are_known_in_any_spelling():
+    codes = ("GENDER//1", "GENDER//UNKNOWN", "Gender/8507", "MEDS_BIRTH//REPORTED", "MEDS_DEATH//HOME", "MEDS_DEATHBED")
+    columns = Events(
+        np.arange(6), np.zeros(6, np.int64), np.arange(6, dtype=np.int32), np.full(6, np.nan, np.float32), codes
+    )
+    assert persons(columns) == {"patients": 6, "no birth": 5, "no sex": 5, "deaths": 1}

@@ -11,9 +11,9 @@ PLAIN = TokenSettings(min_patients=1)
 
 def facts(one):
     table = {
-        name: (int(one.events[row]), int(one.carriers[row]), int(one.static[row]))
+        name: (int(one.events[row]), int(one.carriers[row]), int(one.persons[row]))
         for row, name in enumerate(one.names)
-        if one.events[row] or one.static[row]
+        if one.events[row] or one.persons[row]
     }
     parts = {part: int(n) for part, n in zip(one.parts, one.part_carriers, strict=True) if n}
     values = [one.values.numbers().tolist(), one.values.count.tolist()]
@@ -37,7 +37,10 @@ def test_carriers_are_patients_and_events_are_events(population):
     got = CodeStatistics.of(columns, PLAIN)
     for row, name in enumerate(got.names):
         own = (columns.code == row) & (columns.time != STATIC)
-        if name in ("MEDS_BIRTH", "FOLLOW_UP//END"):
+        person = name.startswith(("GENDER//", "RACE//"))
+        have = len(set(columns.patient[columns.code == row].tolist()))
+        assert got.persons[row] == (have if person else 0)
+        if person or name in ("MEDS_BIRTH", "FOLLOW_UP//END"):
             assert got.events[row] == 0
         else:
             assert got.events[row] == own.sum()
