@@ -7,11 +7,13 @@ module and be deterministic: on Ray, the shard of a lost worker is run again els
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sequela.errors import InputError
 from sequela.progress import Progress, silent
@@ -102,20 +104,40 @@ def _processes(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]
 
     # Spawn, not fork: a fork copies locks held by threads that do not exist in the child.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin)
     try:
         yield pool.map
     except BrokenProcessPool as error:
         raise InputError(
             "a worker process died, possibly because memory ran out: run again with fewer `processes`."
         ) from error
+    except BaseException:  # nobody wants what they are still working on
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Use one thread per process: with one process per core, more threads would only compete."""
+def _begin() -> None:
+    """Prepare a worker process.
+
+    It has one thread: with one process per core, more would only compete. Ctrl-C on a terminal reaches every process;
+    the one that started it says what happens then. And it does not outlive that one.
+    """
     os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None, "not a worker process"
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -127,13 +149,7 @@ def _ray(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
     _check_reachable(workers.address)
     started = not ray.is_initialized()
     if started:
-        ray.init(
-            address=workers.address,
-            num_cpus=None if workers.address else (workers.processes or None),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        _start(ray, workers)
     # Ray retries the shard of a lost worker, but not a shard whose function raised.
     remote = ray.remote(max_retries=RETRIES)(_call)
 
@@ -143,12 +159,38 @@ def _ray(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
                 yield ray.get(reference)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise InputError(
+                    f"Ray was lost ({type(error).__name__}): look into its logs, and run again with the same cluster, "
+                    "another one, or `executor` local."
+                ) from error
 
     try:
         yield mapped
     finally:
         if started:
             ray.shutdown()
+
+
+def _start(ray: Any, workers: Workers) -> None:
+    """Connect to the cluster, or start Ray on this machine.
+
+    Raises:
+        InputError: if Ray does not start; it says so in exceptions without a class of their own.
+    """
+    try:
+        ray.init(
+            address=workers.address,
+            num_cpus=None if workers.address else (workers.processes or None),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"Ray did not start ({reason.removesuffix('.')}): look into its logs, or set `executor` to local."
+        ) from error
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -131,3 +133,44 @@ def test_a_process_that_dies_gets_a_sentence(tmp_path):
 def test_a_cluster_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         run(square, [1, 2], Workers(executor="ray", address="127.0.0.1:1"))
+
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from sequela.workers import Workers, run
+
+def work(seconds):
+    Path(f"pid-{os.getpid()}").touch()
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    try:
+        run(work, [100, 100], Workers(processes=2))
+    except KeyboardInterrupt:
+        sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 7), (signal.SIGKILL, -signal.SIGKILL)])
+def test_worker_processes_end_with_the_one_that_started_them(number, code, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "program.py"]
+    # As a shell starts it in the foreground, also where these tests run in the background
+    foreground = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=foreground)
+    deadline = time.monotonic() + 60
+    while len(pids := [int(path.name[4:]) for path in tmp_path.glob("pid-*")]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(30) == code
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) == 2 and not any(map(alive, pids))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
-from io import TextIOWrapper
+from inspect import BoundArguments
 from pathlib import Path
-from threading import current_thread, main_thread
+from signal import SIGINT
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
@@ -22,12 +20,14 @@ from sequela.errors import InputError
 from sequela.serve.flags import command_of, spelled
 from sequela.serve.folder.launch import follows
 from sequela.serve.progress import Display
+from sequela.serve.signals import KILLED, Stop, heeding
 from sequela.serve.stage import Finished, Stage
 from sequela.serve.stages import STAGES
+from sequela.serve.streams import OutputLost, ReaderGone, guarded
 from sequela.training.shutdown import Interrupted
 from sequela.version import __version__
 
-DONE, OUR_BUG, USER_CAN_FIX, INTERRUPTED = 0, 1, 2, 130
+DONE, OUR_BUG, USER_CAN_FIX = 0, 1, 2
 HELP = """An open medical-event world model: learn patient timelines, simulate
 their futures, read risks off them.
 
@@ -38,45 +38,75 @@ writes one folder, and is skipped when that folder is up to date."""
 
 def main() -> None:
     """Entry point of the command `sequela`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter gets a question mark
-            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0 done, 2 the user can fix it, 1 our bug, 130 Ctrl-C."""
-    name = arguments[0] if arguments and arguments[0] in STAGES else None
-    stage = None if name is None else stage_of(name)
+    """Run one command and return its exit code.
+
+    0: done; 2: the user can fix it; 1: our bug; 130, 143, 129: stopped by Ctrl-C, SIGTERM, SIGHUP.
+    """
+    stage = None
+    with guarded(), heeding() as stop:
+        try:
+            if arguments and arguments[0] in STAGES:
+                stage = stage_of(arguments[0])
+            command, bound = _parsed(arguments, stage)
+            command(*bound.args, **bound.kwargs)
+            sys.stdout.flush()
+        except BaseException as error:  # a panic of Polars, such as on Ctrl-C, is no Exception
+            if isinstance(error, SystemExit) and not stop.number:
+                raise
+            return _ended(error, stage, stop)
+        return DONE
+
+
+def _parsed(arguments: list[str], stage: Stage | None) -> tuple[Callable, BoundArguments]:
+    """The command that is asked for, and what it is called with.
+
+    Raises:
+        InputError: for a command, an option or a value that there is not.
+    """
     try:
         command, bound, _ = _app(stage).parse_args(arguments, exit_on_error=False, print_error=False)
-    except InputError as error:
-        return _complain(str(error), stage)
-    except (CycloptsError, ValueError) as error:
+    except CycloptsError as error:
         sentence = str(error).removesuffix(".")
-        return _complain(
-            f"{sentence}. `sequela --help` lists the commands, `sequela COMMAND --help` their options."
-        )
-    pressed = []
-    try:
-        with _ctrl_c(pressed):
-            command(*bound.args, **bound.kwargs)
-    except InputError as error:
-        return _complain(str(error), stage)
-    except Interrupted as stopped:
-        print(f"sequela: {stopped}", file=sys.stderr)
-    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (KeyboardInterrupt, Exception) as error:
-        if pressed or isinstance(error, KeyboardInterrupt):
-            print("sequela: stopped; run the same command again to continue.", file=sys.stderr)
-            return INTERRUPTED
-        import traceback
+        sentence += "" if sentence.endswith("?") else "."
+        raise InputError(
+            f"{sentence} `sequela --help` lists the commands, `sequela COMMAND --help` their options."
+        ) from error
+    return command, bound
 
-        traceback.print_exc()
-        print("sequela: this is a bug in sequela; please report it with the lines above.", file=sys.stderr)
-        return OUR_BUG
-    return DONE
+
+def _ended(error: BaseException, stage: Stage | None, stop: Stop) -> int:
+    """Say why a command ended early; returns the exit code."""
+    if stop.number or isinstance(error, KeyboardInterrupt):
+        print("sequela: stopped; run the same command again to continue.", file=sys.stderr)
+        return KILLED + (stop.number or SIGINT)
+    if isinstance(error, Interrupted):
+        print(f"sequela: {error}", file=sys.stderr)
+        return DONE
+    if isinstance(error, ReaderGone):
+        return DONE
+    if isinstance(error, OutputLost):
+        return _complain(f"the output could not be written ({error.strerror}): send it elsewhere.")
+    if isinstance(error, InputError):
+        return _complain(str(error), stage)
+    if memory_ran_out(error):
+        return _complain(
+            "memory ran out: choose smaller settings, fewer processes, or a machine that has more memory."
+        )
+    import traceback
+
+    traceback.print_exception(error)
+    print("sequela: this is a bug in sequela; please report it with the lines above.", file=sys.stderr)
+    return OUR_BUG
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether this is Python's, NumPy's or PyTorch's word for it, which share no class."""
+    words = ("can't allocate memory", "CUDA out of memory", "bad allocation", "std::bad_alloc")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def stage_of(name: str) -> Stage:
@@ -121,7 +151,9 @@ def _sentence_of(name: str) -> Callable[[], None]:
 
 
 def _read_section(app: App, names: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    given = [token.value for argument in arguments if argument.name == "--config" for token in argument.tokens]
+    given = [
+        token.value for argument in arguments if argument.name == "--config" for token in argument.tokens
+    ]
     if given:
         from sequela.serve.stages.presets import read_toml
 
@@ -145,24 +177,6 @@ def _run(stage: Stage, arguments: tuple, keywords: dict[str, Any], *, quiet: boo
         Display(quiet).say(stage.line(done))
     if stage.show is not None:
         stage.show(done)
-
-
-@contextmanager
-def _ctrl_c(pressed: list[int]) -> Generator[None]:
-    """Remember in `pressed` that Ctrl-C came: a library in the middle of its import may turn it into another error."""
-    if current_thread() is not main_thread():
-        yield
-        return
-
-    def heed(number: int, frame: object) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, heed)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _complain(sentence: str, stage: Stage | None = None) -> int:

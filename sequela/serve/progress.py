@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from sequela.progress import Progress, silent
 
 PLAIN_SECONDS = 15.0  # a line in a log file
+DUMB = "dumb"  # a terminal that cannot go back to a line
 COUNT, RATE, LEFT = "tokens", "tokens_per_second", "seconds_left"
 
 
@@ -35,7 +37,7 @@ class Display:
         """Show a stage while the block runs; yields the `Progress` to report to."""
         if self.quiet:
             yield silent
-        elif sys.stderr.isatty():
+        elif sys.stderr.isatty() and os.environ.get("TERM") != DUMB:
             with _live(name) as progress:
                 yield progress
         else:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sequela.errors import InputError
 from sequela.serve.cli import run
 
 COMMANDS = (
@@ -155,26 +157,74 @@ def test_our_bugs_exit_with_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "bug in sequela" in capsys.readouterr().err
 
 
+class Panic(BaseException):
+    """What Polars makes of an exception that passes through it."""
+
+
 def _raises_interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _makes_another_error_of_ctrl_c() -> None:
+def _is_hit_by(number: int, becomes: type[BaseException] = KeyboardInterrupt) -> None:
     try:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
     except KeyboardInterrupt:
-        raise AttributeError("a module that was half imported") from None
+        raise becomes("a module that was half imported") from None
 
 
-@pytest.mark.parametrize("stopped", [_raises_interrupt, _makes_another_error_of_ctrl_c])
-def test_ctrl_c_is_no_bug_of_ours(
-    stopped, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize(
+    "stopped, code",
+    [
+        (_raises_interrupt, 130),
+        (partial(_is_hit_by, signal.SIGINT), 130),
+        (partial(_is_hit_by, signal.SIGINT, AttributeError), 130),
+        (partial(_is_hit_by, signal.SIGTERM), 143),
+        (partial(_is_hit_by, signal.SIGTERM, Panic), 143),
+        (partial(_is_hit_by, signal.SIGTERM, InputError), 143),
+        (partial(_is_hit_by, signal.SIGHUP), 129),
+    ],
+)
+def test_being_stopped_is_no_bug_of_ours(
+    stopped, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("sequela.task.catalog.catalog", stopped)
-    assert run(["tasks"]) == 130
+    assert run(["tasks"]) == code
     assert capsys.readouterr().err == "sequela: stopped; run the same command again to continue.\n"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: ...")])
+def test_a_full_memory_is_no_bug_of_ours(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr("sequela.task.catalog.catalog", fails)
+    assert run(["tasks"]) == 2
+    assert capsys.readouterr().err.startswith("sequela: memory ran out: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stage_that_is_stopped_leaves_nothing(number: int, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/people.csv").write_text("pid\n1\n")
+    # range() of so many takes DuckDB minutes
+    (tmp_path / "slow.toml").write_text(
+        'name = "slow"\n[tables.many]\nsql = "SELECT count(*) AS pid FROM range(1000000000000) WHERE sin(range) > 2"\n'
+        '[[events]]\ntable = "many"\npatient = "pid"\ncode = "\'A\'"\n'
+    )
+    command = [sys.executable, "-m", "sequela", "ingest", "slow.toml", "raw", "out/meds"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/.meds.unfinished-*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == "sequela: stopped; run the same command again to continue."
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_ctrl_c_ends_with_a_sentence_and_leaves_nothing(small_demo: Path, tmp_path: Path) -> None:
