@@ -47,7 +47,7 @@ def prompts_of(
     encoded = encode(tokenizer, columns, translated=True)
     times = times[encoded.patients]
     at = times["prediction_time"].to_physical().to_numpy()
-    idle = (at - encoded.last) // MINUTE
+    idle = np.minimum((at - encoded.last) // MINUTE, tokenizer.longest_gap)
     longest_token = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
     repeats, _ = tokenizer.intervals.encode(idle)
     known = [np.append(encoded.tokens[i], [longest_token] * int(repeats[i])) for i in range(len(times))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from sequela.record.duration import DAY
+from sequela.record.duration import DAY, reached_of
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.record.spelling import meaning
 from sequela.rollout.folder import KEY
@@ -31,7 +31,7 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
     """
     key = [column for column in KEY if column in times.columns]
     asked = times if "end" in times.columns else times.join(_ends(events), on="subject_id", how="left")
-    asked = asked.with_columns(_limit=_limit(task))
+    asked = asked.with_columns(_limit=_limit(task), _reached=_reached(task))
     decisive = events.filter(matches(task.decided_by()))
     after = (
         decisive.with_columns(_counts=matches(task.outcome), _ends=matches(task.ends))
@@ -44,7 +44,7 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         .group_by(key)
         .agg(**_decisive(task))
     )
-    complete = (pl.col("end") >= pl.col("_limit")).fill_null(False)
+    complete = (pl.col("end") >= pl.col("_reached")).fill_null(False)
     decided = (
         pl.when(pl.col("_outcome").is_not_null() & (pl.col("_outcome") <= pl.col("_ending")).fill_null(True))
         .then(pl.lit("outcome"))
@@ -72,6 +72,13 @@ def _limit(task: Task) -> pl.Expr:
     if task.horizon is None:
         return pl.lit(None, pl.Datetime("us"))
     return pl.col("prediction_time") + pl.duration(microseconds=task.horizon)
+
+
+def _reached(task: Task) -> pl.Expr:
+    """Up to when a timeline must be complete; null without a horizon."""
+    if task.horizon is None:
+        return pl.lit(None, pl.Datetime("us"))
+    return reached_of(pl.col("prediction_time"), task.horizon)
 
 
 def _ends(events: pl.DataFrame) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from sequela.record.duration import reached
 from sequela.record.spelling import matches_code
 from sequela.record.timeline import Timeline
 from sequela.task.rules import Reading
@@ -42,7 +43,8 @@ class OutcomeRule:
         """What `timeline` shows of the question asked at `at` (microseconds).
 
         An outcome event at time t counts if at <= t <= at + horizon, no end event comes strictly before it, and its
-        number lies within the bounds. Undated events never count.
+        number lies within the bounds. Undated events never count. A timeline is complete if it reaches at + horizon,
+        or the calendar day on which a horizon in months or years is over (see `sequela.record.duration.reached`).
         """
         limit = math.inf if self.horizon is None else at + self.horizon
         times, codes, numbers = timeline.time.tolist(), timeline.code, timeline.number
@@ -54,7 +56,8 @@ class OutcomeRule:
             for i in inside
             if times[i] <= last and matches_code(codes[i], self.codes) and self.admits(numbers[i])
         ]
-        settled = ending is not None or (timeline.end is not None and timeline.end >= limit)
+        complete = math.inf if self.horizon is None else reached(at, self.horizon)
+        settled = ending is not None or (timeline.end is not None and timeline.end >= complete)
         return Reading(at, [times[i] for i in counted], [numbers[i] for i in counted], settled, self.at_least)
 
     def admits(self, number: float) -> bool:

@@ -65,6 +65,15 @@ def test_the_first_gap_carries_the_clock_to_the_prediction_time():
     assert len(kept) == len(nobody.ids) == 0
 
 
+def test_a_question_long_after_the_last_event_has_a_bounded_prompt():
+    events, day = small()
+    tokenizer, grammar = fitted(events)
+    times = pl.DataFrame({"subject_id": [2, 2], "prediction_time": [day(400), datetime(9000, 1, 1)]})
+    _, prompts = prompts_of(tokenizer, grammar, events, times.cast({"prediction_time": pl.Datetime("us")}), 0)
+    assert [int((ids == prompts.ids[1][-1]).sum()) for ids in (prompts.ids[0], prompts.ids[1])] == [2, 243]
+    assert prompts.clock.tolist() == [-39 * 1440, 0]
+
+
 def test_edits_are_made_before_the_prediction_time_and_no_edits_make_the_same_prompts():
     events, day = small()
     tokenizer, grammar = fitted(events)

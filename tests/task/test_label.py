@@ -1,11 +1,12 @@
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequela.record.duration import DAY
+from sequela.record.duration import DAY, UNITS
 from sequela.record.spelling import matches_code
 from sequela.record.timeline import Timeline, timelines
 from sequela.task.catalog import load_task
@@ -187,6 +188,25 @@ def test_until_days_of_other_answers():
         assert tuple(answered[name].to_list() for name in ("label", "until_days", "decided")) == columns
     twice = labels(make_task(at_least=2), events, ask(events, [1]))
     assert (twice["label"].to_list(), twice["until_days"].to_list()) == ([1, 0, None], [5, 4, 6])
+
+
+@pytest.mark.parametrize(("end", "label"), [("2015-01-01", 0), ("2014-12-31T23:59", None), ("2015-06-01", 0)])
+def test_a_study_of_five_calendar_years_answers_a_question_of_five_years(end, label):
+    """1826 days, where five mean years have 1826.25; a day less is too short, by the fast labels and by the rule."""
+    start, end = (datetime.fromisoformat(text) for text in ("2010-01-01", end))
+    events = pl.DataFrame(
+        [(1, start, "ENTRY", None), (1, end, "FOLLOW_UP//END", None)],
+        schema={"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32},
+        orient="row",
+    )
+    task = make_task(horizon=5 * UNITS["year"])
+    times = pl.DataFrame({"subject_id": [1], "prediction_time": [start + timedelta(minutes=1)]})
+    answered = labels(task, events, times.cast({"prediction_time": pl.Datetime("us")}))
+    assert answered["label"].to_list() == oracle(task, events, times) == [label]
+    if label is not None:
+        assert answered["until_days"].to_list() == [5 * 365.25]
+    exact = make_task(horizon=int(1826.25 * DAY) - 1)  # not a number of months
+    assert (labels(exact, events, times)["label"][0] is None) == (end < start + timedelta(days=1826.25))
 
 
 @pytest.mark.parametrize("name", ["death_5y", "new_cardiovascular_5y"])

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from sequela.record.dataset import read_events
-from sequela.record.duration import DAY
+from sequela.record.duration import DAY, UNITS, whole_years
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
 from sequela.record.spelling import FEMALE, MALE, is_sex, matches_code, meaning, spelled
 from sequela.record.validate import read_parquet
@@ -21,7 +22,7 @@ from sequela.tokens.maps.recode import recoded_events
 
 PATIENTS = 4
 SHOWN_ROLLOUTS = 6
-YEAR = 365.25 * DAY
+YEAR = UNITS["year"]
 PAST = 0.6  # of the axis that lies before the prediction time, as a share of what lies after it
 MEASURED = "measurement or visit"
 OTHER = "other diagnosis"
@@ -192,8 +193,9 @@ def _words(drawing: _Drawing, row: dict, events: pl.DataFrame) -> str:
     """Who this is, what was predicted and what happened."""
     spellings = {spelled(code) for code in events["code"].unique()}
     sex = "Man" if MALE in spellings else "Woman" if FEMALE in spellings else "Patient"
-    born = events.filter(meaning(BIRTH))["at"]
-    age = f", {-born[0] * drawing.length / YEAR:.0f} years" if len(born) else ""
+    born = events.filter(meaning(BIRTH))["time"].to_numpy().astype("datetime64[us]").astype(np.int64)
+    at = np.full(len(born), np.datetime64(row["prediction_time"], "us").astype(np.int64))
+    age = f", {whole_years(born, at)[0]} years" if len(born) else ""
     known = sorted(
         {plain(code) for code in events.filter(pl.col("at") < 0)["code"] if code.startswith("DIAGNOSIS//")}
     )

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sequela.record.timeline import STATIC
-
 TIME_PREFIX = "TIME//"
 UNITS = (("mo", 43200), ("w", 10080), ("d", 1440), ("h", 60), ("min", 1))
 
@@ -100,8 +98,10 @@ class Intervals:
 
 AGE_PREFIX, PERIOD_PREFIX = "AGE//", "YEAR//"
 MAX_AGE = 120
-FIRST_YEAR, LAST_YEAR = 1900, 2100  # a date beyond these years is an error, or was shifted to hide it
-YEAR = 365.25 * 86400e6  # microseconds
+FIRST_YEAR, LAST_YEAR = 1900, 2100  # data beyond these years were shifted to hide their dates
+YEARS = 9999
+FAR = 20  # years without data, behind which a date stands apart
+YEAR_MINUTES = 525_960
 
 
 def age_names(width: int) -> list[str]:
@@ -113,25 +113,56 @@ def age_names(width: int) -> list[str]:
     return [f"{AGE_PREFIX}{low}-{low + width - 1}" for low in range(0, MAX_AGE, width)]
 
 
-def age_band(age: np.ndarray, width: int) -> np.ndarray:
-    """Ages [N] in microseconds -> rows [N] of `age_names`.
+def age_band(years: np.ndarray, width: int) -> np.ndarray:
+    """Ages [N] in whole years -> rows [N] of `age_names`.
 
-    >>> age_band(np.array([0, 59.9, 60, 130]) * YEAR, 60).tolist()
+    >>> age_band(np.array([0, 59, 60, 130]), 60).tolist()
     [0, 0, 1, 1]
     """
-    years = np.clip(age * (1 / YEAR), 0, MAX_AGE - 1)
-    return years.astype(np.int64) // width
+    return np.clip(years, 0, MAX_AGE - 1) // width
 
 
-def period_names(width: int, first: int, last: int) -> list[str]:
-    """The token names of the calendar periods of `width` years between two moments (microseconds); none for width 0.
+def period_width(calendar_years: int) -> int:
+    """For how many years patients are counted together to find the years of the data (see `bulk`)."""
+    return calendar_years or 1
 
-    >>> period_names(5, 1_000_000_000_000_000, 1_300_000_000_000_000)
-    ['YEAR//2000-2004', 'YEAR//2005-2009', 'YEAR//2010-2014']
+
+def bulk(periods: np.ndarray, width: int, least: int) -> tuple[int, int] | None:
+    """The first and the last year of the data, whatever a few dates far from all others say; None if there is no bulk.
+
+    A period belongs to the data if `least` patients, and one in a thousand of the fullest period, have an event in it.
+    Stretches with more than `FAR` years between them stand apart: an unknown date is often written as 1900 or 9999.
+    Those with less than half the patients of the fullest are none of the data.
+
+    Args:
+        periods: int64 [P], patients with an event in each period of `width` years since the year 0.
+
+    >>> patients = np.zeros(YEARS + 1, np.int64)
+    >>> patients[[1900, 2001, 2004, 2099]] = 50, 90, 80, 30
+    >>> bulk(patients, 1, 10)
+    (2001, 2004)
     """
-    if width == 0 or first == STATIC:
+    held = np.flatnonzero(periods >= max(least, periods.max(initial=0) / 1000, 1))
+    if not len(held):
+        return None
+    apart = np.flatnonzero(np.diff(held) * width > FAR) + 1
+    stretches = np.split(held, apart)
+    sizes = [int(periods[stretch].sum()) for stretch in stretches]
+    data = [stretch for stretch, size in zip(stretches, sizes, strict=True) if 2 * size >= max(sizes)]
+    return int(data[0][0]) * width, int(data[-1][-1]) * width + width - 1
+
+
+def period_names(width: int, years: tuple[int, int] | None) -> list[str]:
+    """The token names of the calendar periods of `width` years, from that of the first of `years` to that of the last.
+
+    None for width 0, and none for years so late that they must have been shifted.
+
+    >>> period_names(5, (2001, 2011)), period_names(5, (2150, 2180))
+    (['YEAR//2000-2004', 'YEAR//2005-2009', 'YEAR//2010-2014'], [])
+    """
+    if width == 0 or years is None or years[1] // width * width > LAST_YEAR:
         return []
-    low, high = (max(year_of(moment), FIRST_YEAR) // width for moment in (first, last))
+    low, high = (max(year, FIRST_YEAR) // width for year in years)
     return [f"{PERIOD_PREFIX}{row * width}-{row * width + width - 1}" for row in range(low, high + 1)]
 
 
@@ -145,10 +176,11 @@ def period_edges(names: list[str]) -> np.ndarray:
     return np.array([np.datetime64(f"{year:04d}", "us").astype(np.int64) for year in years], np.int64)
 
 
-def year_of(moment: int) -> int:
-    """The calendar year of a microsecond since 1970.
+def years_of(time: np.ndarray) -> np.ndarray:
+    """The calendar years [N] of microseconds since 1970, from 0 to `YEARS`.
 
-    >>> year_of(0), year_of(-1)
-    (1970, 1969)
+    >>> years_of(np.array([0, -1])).tolist()
+    [1970, 1969]
     """
-    return int(np.datetime64(moment, "us").astype("datetime64[Y]").astype(np.int64)) + 1970
+    years = time.astype("datetime64[us]").astype("datetime64[Y]").astype(np.int64) + 1970
+    return np.clip(years, 0, YEARS)

@@ -97,6 +97,30 @@ def split_code(code: str) -> tuple[str, ...]:
     return tuple(f"{system}//{position}//{piece}" for position, piece in enumerate(pieces, 1) if piece)
 
 
+@lru_cache(maxsize=1 << 17)
+def stand_ins(code: str) -> tuple[str, ...]:
+    """The codes whose token may stand for one that is too rare for its own, the closest first.
+
+    Whether a stay is open, and whether a patient lives, must be told even where the way it began or ended is rare.
+
+    >>> stand_ins("HOSPITAL_DISCHARGE//HOME//WALKED"), stand_ins("ENCOUNTER//INPATIENT//END")
+    (('HOSPITAL_DISCHARGE//HOME', 'HOSPITAL_DISCHARGE'), ('ENCOUNTER//END',))
+    >>> stand_ins("CPT4//99213"), stand_ins("LAB//HDL")
+    (('PROCEDURE//UNKNOWN',), ())
+    """
+    if family(code) == "procedure":
+        return (PROCEDURE_UNKNOWN,)
+    if order_rank(code) not in (OPENS, CLOSES, DIES):
+        return ()
+    head, *rest = code.split("//")
+    closing = rest[-1:] if rest[-1:] in (["START"], ["END"]) else []
+    rest = rest[: len(rest) - len(closing)]
+    out = ["//".join([head, *rest[:kept], *closing]) for kept in reversed(range(len(rest)))]
+    if not rest and "/" in head:  # some tools write a single slash
+        out.append(head.partition("/")[0])
+    return tuple(out)
+
+
 def join_parts(tokens: tuple[str, ...]) -> str:
     """The inverse of `split_code`.
 

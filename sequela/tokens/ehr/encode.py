@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sequela.record.duration import UNITS, whole_years
 from sequela.record.events import NEVER, Events, births
 from sequela.record.schema import FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.timeline import STATIC
@@ -58,6 +59,7 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
     owner = np.searchsorted(columns.patient[columns.starts], events.patient[starts])  # row among all patients
     passed = np.diff(events.time, prepend=events.time[:1])
     passed[starts] = 0
+    passed = np.minimum(passed, scheme.longest_gap * MINUTE)
     moved = np.flatnonzero((passed != 0) | first)  # age and period change only when time does
 
     times, gaps = _intervals(scheme, passed)
@@ -80,7 +82,8 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
     offsets = laid.offsets[np.append(starts, len(events))]
     clock = None
     if scheme.positions_from_clock:
-        minutes = (events.time - np.repeat(events.time[starts], last + 1 - starts)) // MINUTE
+        since = np.cumsum(passed)  # over all patients: what overflows cancels out
+        minutes = (since - np.repeat(since[starts], last + 1 - starts)) // MINUTE
         minutes = np.minimum(minutes, np.iinfo(np.int32).max).astype(np.int32)
         clock = Ragged(np.repeat(minutes, np.diff(laid.offsets)), offsets)
     dropped = {columns.names[row]: int(lost[row]) for row in np.flatnonzero(lost)}
@@ -130,7 +133,8 @@ def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarr
     end = np.full(len(columns.starts), STATIC)
     rows = np.flatnonzero(stated)
     np.maximum.at(end, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
-    return scheme.intervals.tail((np.maximum(end[owner], last) - last) // MINUTE)
+    minutes = (np.maximum(end[owner], last) - last) // MINUTE
+    return scheme.intervals.tail(np.minimum(minutes, scheme.longest_gap))
 
 
 def _attribute(
@@ -181,7 +185,9 @@ def _carried(
     opens = np.append(True, row[1:] != row[:-1])[: len(row)]
     time = events.time[moved]
     born = births(columns)[owner[row]]
-    band = age_band(time - np.where(born == NEVER, time, born), scheme.settings.age_band_years)
+    since = np.where(born == NEVER, time, born)
+    years = whole_years(since, time) if scheme.edition > 1 else (time - since) // UNITS["year"]
+    band = age_band(years, scheme.settings.age_band_years)
     out = [_changes(np.where(born == NEVER, -1, scheme.age_tokens[0] + band), opens, moved)]
     if len(scheme.period_tokens):
         names = [scheme.vocabulary.tokens[token] for token in scheme.period_tokens]

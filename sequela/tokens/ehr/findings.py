@@ -65,17 +65,29 @@ def _of_patients(index: Mapping, counts: Mapping[str, int]) -> Iterator[Finding]
             "Add them to the table of splits if they should take part.",
         ),
         "no birth": ("no birth, so no age", "Give them an event MEDS_BIRTH if the source knows it."),
+        "far dates": (
+            f"a date far from the years of the data, {_span(index['years'])}",
+            "Such a date often means that it is not known: leave it out where the data are made.",
+        ),
         "no sex": (
             "no sex that can be read",
             "Give them GENDER//M or GENDER//F without a time if the source knows it; GENDER//1 is not guessed.",
         ),
         "no death": ("no death", "If the source knows who died, give the dead an event MEDS_DEATH."),
     }
-    amounts = {**counts, "no split": index["patients_without_split"]}
+    amounts = {
+        **counts,
+        "no split": index["patients_without_split"],
+        "far dates": index["patients_with_far_dates"],
+    }
     amounts["no death"] = 0 if counts["deaths"] or everyone < ENOUGH else everyone
     for name, (what, do) in words.items():
         if amounts[name]:
             yield Finding(amounts[name], "patients", what, do, everyone)
+
+
+def _span(years: tuple[int, int] | None) -> str:
+    return "which are not known" if years is None else f"{years[0]} to {years[1]}"
 
 
 def _of_maps(

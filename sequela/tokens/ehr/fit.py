@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,12 +10,12 @@ import polars as pl
 
 from sequela.errors import InputError
 from sequela.record.events import Events
-from sequela.record.schema import DEATH, RACE_PREFIX, SEX_PREFIX
-from sequela.record.spelling import meaning
+from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
 from sequela.tokens.ehr.bins import Bins
-from sequela.tokens.ehr.clock import LAST_YEAR, Intervals, age_names, period_names, year_of
-from sequela.tokens.ehr.code import PROCEDURE_UNKNOWN, families, part_place, split_code
+from sequela.tokens.ehr.clock import Intervals, age_names, bulk, period_names, period_width
+from sequela.tokens.ehr.code import PROCEDURE_UNKNOWN, families, family, part_place, split_code, stand_ins
 from sequela.tokens.ehr.encode import encode
+from sequela.tokens.ehr.grammar.stays import stay_of
 from sequela.tokens.ehr.scheme import FUSED, QUANTILE_PREFIX, RESERVED
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.statistics import CodeStatistics
@@ -72,12 +73,12 @@ def fit_statistics(
     # A code in parts keeps its value as a separate token.
     whole = set(bins.codes) & set(parts) if settings.fused else set()
     apart = settings.quantiles if set(bins.codes) - whole else 0
-    periods = settings.calendar_years if dated and year_of(statistics.last) <= LAST_YEAR else 0
+    periods = settings.calendar_years if dated else 0
     names = [
         *SPECIAL,
         *(intervals.names if settings.time == "intervals" else []),
         *age_names(settings.age_band_years),
-        *period_names(periods, statistics.first, statistics.last),
+        *period_names(periods, years_of_data(statistics, settings)),
         *[f"{QUANTILE_PREFIX}{i}" for i in range(1, apart + 1)],
         *[code for code in persons if code.startswith(SEX_PREFIX)],
         *[code for code in persons if code.startswith(RACE_PREFIX)],
@@ -85,6 +86,11 @@ def fit_statistics(
         *[f"{code}{FUSED}{i}" for code in sorted(whole) for i in range(1, settings.quantiles + 1)],
     ]
     return EhrTokenizer(settings, Vocabulary(tuple(names)), intervals, bins, maps)
+
+
+def years_of_data(statistics: CodeStatistics, settings: TokenSettings) -> tuple[int, int] | None:
+    """The first and the last year of the data of the training patients (see `bulk`)."""
+    return bulk(statistics.periods, period_width(settings.calendar_years), settings.min_patients)
 
 
 def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[set[str], list[str]]:
@@ -107,11 +113,9 @@ def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[s
     limits = {"lab": settings.labs, "procedure": settings.procedures}
     kept, unknown = within_budget(counts, limits, settings.min_patients)
     known = set(kept)
-    deaths = counts.filter(meaning(DEATH) & ~pl.col("code").is_in(kept))["patients"].sum()
-    if DEATH not in known and deaths >= settings.min_patients:  # deaths that say more, each of them rare
-        known.add(DEATH)
-        first, codes = [*first, DEATH], [*codes, DEATH]
     names = {part for part, code in zip(first, codes, strict=True) if code in known}
+    rare = counts.filter(~pl.col("code").is_in(kept)).select("code", "patients").rows()
+    names |= _of_stays(dict(rare), names, settings.min_patients)
     if not settings.joint:
         names |= {
             part
@@ -119,6 +123,33 @@ def chosen_codes(statistics: CodeStatistics, settings: TokenSettings) -> tuple[s
             if part_place(part) > 1 and patients >= settings.min_patients
         }
     return known, sorted(names | ({PROCEDURE_UNKNOWN} if unknown else set()))
+
+
+def _of_stays(rare: Mapping[str, int], names: set[str], min_patients: int) -> set[str]:
+    """The tokens that stand for codes of stays and deaths without one of their own, so that every stay can end.
+
+    They are the codes without where from or where to (see `stand_ins`), of which there are enough patients together; or
+    fewer, if stays of that kind have a token that begins or ends them.
+
+    Args:
+        rare: such codes among others, and how many patients have each.
+        names: the tokens of the other codes.
+    """
+    kinds, out, left = _kinds(names), set(), Counter[str]()
+    for code, patients in rare.items():
+        alike = [name for name in (code, *stand_ins(code)) if _kinds({name}) == _kinds({code})]
+        if _kinds({code}) & kinds:
+            out |= set() if names & set(alike) else {alike[-1]}
+        elif family(code) in ("encounter", "death"):
+            left[(code, *stand_ins(code))[-1]] += patients
+    out |= {head for head, patients in left.items() if patients >= min_patients}
+    kinds = _kinds(names | out)
+    return out | {head for head in left if _kinds({head}) & kinds}
+
+
+def _kinds(codes: set[str]) -> set[str]:
+    """The kinds of stay that any of these codes begins or ends."""
+    return {stay[0] for stay in map(stay_of, codes) if stay}
 
 
 def within_budget(

@@ -16,8 +16,8 @@ from sequela.record.events import Events
 from sequela.record.schema import DEATH, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.spelling import canonical
 from sequela.tokens.ehr.bins import Bins
-from sequela.tokens.ehr.clock import AGE_PREFIX, PERIOD_PREFIX, TIME_PREFIX, Intervals
-from sequela.tokens.ehr.code import COMPLAINT, FAMILIES, PROCEDURE_UNKNOWN, family, part_place, split_code
+from sequela.tokens.ehr.clock import AGE_PREFIX, PERIOD_PREFIX, TIME_PREFIX, YEAR_MINUTES, Intervals
+from sequela.tokens.ehr.code import COMPLAINT, FAMILIES, family, part_place, split_code, stand_ins
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded
@@ -26,6 +26,10 @@ from sequela.tokens.vocabulary import BOS, SPECIAL, Vocabulary
 
 QUANTILE_PREFIX = "Q//"
 QUANTILE = 9  # of `EhrScheme.place`
+# What a vocabulary means has changed once: in edition 1, of version 0.1, a year of age has 365.25 days, and only
+# procedures have a stand-in.
+EDITION = 2
+CALENDAR_YEARS = 10_000  # no gap is longer
 FUSED = "=Q"  # LAB//HDL=Q7: a code and its quantile in one token
 # No code may start with these: they tell tokens of different meaning apart.
 RESERVED = (TIME_PREFIX, AGE_PREFIX, PERIOD_PREFIX, QUANTILE_PREFIX, SEX_PREFIX, RACE_PREFIX)
@@ -44,6 +48,7 @@ class EhrScheme:
         intervals: the classes of elapsed time.
         bins: cut points and centers of the codes that have values.
         maps: the code maps, applied to events before they are encoded.
+        edition: of the rules by which events become tokens (see `EDITION`).
     """
 
     settings: TokenSettings
@@ -51,6 +56,7 @@ class EhrScheme:
     intervals: Intervals
     bins: Bins
     maps: tuple[CodeMap, ...] = ()
+    edition: int = EDITION
 
     def translated(self, columns: Events) -> Events:
         """The events with their codes translated by the code maps."""
@@ -63,8 +69,8 @@ class EhrScheme:
     def known(self, code: str) -> list[int]:
         """The ids of a code: its parts up to the first that has no token; empty if it has none at all.
 
-        A code whose spelling has no token takes that of another spelling. A procedure without a token of its own
-        becomes the unknown procedure, and a death that says more a death, if the vocabulary has that token.
+        A code whose spelling has no token takes that of another spelling, and one without any token that of its
+        closest stand-in, if the vocabulary has one.
         """
         if code not in self._looked_up:
             self._looked_up[code] = self._look_up(code)
@@ -80,8 +86,8 @@ class EhrScheme:
             out.append(token)
         if out or _spelling(code) in spellings:
             return out or [spellings[_spelling(code)]]
-        rest = DEATH if means(code, DEATH) else PROCEDURE_UNKNOWN if family(code) == "procedure" else ""
-        return [index[rest]] if rest in index else []
+        replaced = self.edition > 1 or means(code, DEATH) or family(code) == "procedure"
+        return next(([index[name]] for name in stand_ins(code) if replaced and name in index), [])
 
     @cached_property
     def _code_index(self) -> dict[str, int]:
@@ -97,6 +103,12 @@ class EhrScheme:
     @cached_property
     def _looked_up(self) -> dict[str, list[int]]:
         return {}
+
+    @cached_property
+    def longest_gap(self) -> int:
+        """The minutes that a longer gap counts as: whole intervals of the longest class."""
+        edge, years = int(self.intervals.edges[-1]), self.settings.gap_years or CALENDAR_YEARS
+        return max(min(years, CALENDAR_YEARS) * YEAR_MINUTES // edge, 1) * edge
 
     @cached_property
     def minutes_V(self) -> np.ndarray:

@@ -13,6 +13,7 @@ ETHOS_EDGES = (
     *(1440, 2880, 5760, 10080, 17280, 28800, 43200, 86400, 259200),
 )  # fmt: skip
 TIMES = ("intervals", "rotary")
+IN_VERSION_0_1 = {"gap_years": 0}  # what settings were in folders that do not name them
 MAPS: tuple[str, ...] = ("mimic-meds", "gem")  # the code maps applied by default
 
 
@@ -40,6 +41,8 @@ class TokenSettings:
     """Width of an age band, in years."""
     calendar_years: int = 5
     """Width of a calendar period, in years; 0 for none. A dataset whose dates are not real never has any."""
+    gap_years: int = 120
+    """A longer gap, between two events or up to the end of follow-up, counts as this many years; 0 for no limit."""
     thin_minutes: int = 0
     """Keep only the last value of each code in every window of this many minutes; 0 keeps all."""
 
@@ -57,6 +60,7 @@ class TokenSettings:
             "procedures": 0,
             "age_band_years": 1,
             "calendar_years": 0,
+            "gap_years": 0,
             "thin_minutes": 0,
         }
         for name, low in least.items():

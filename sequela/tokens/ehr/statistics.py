@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sequela.record.events import Events
-from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
+from sequela.record.schema import BIRTH, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.bins import ValueCounts
+from sequela.tokens.ehr.clock import YEARS, period_width, years_of
 from sequela.tokens.ehr.code import split_code
 from sequela.tokens.ehr.order import moving
 from sequela.tokens.ehr.settings import TokenSettings
@@ -29,7 +31,7 @@ class CodeStatistics:
         parts: the T distinct token names of those codes, sorted.
         part_carriers: int64 [T], for each token name, patients who have it.
         values: the counted numeric values of each code.
-        first, last: microsecond of the first and of the last event; both `STATIC` if there is none.
+        periods: int64 [P], patients who have an event in each period of `clock.period_width` years since the year 0.
     """
 
     patients: int
@@ -40,8 +42,7 @@ class CodeStatistics:
     parts: tuple[str, ...]
     part_carriers: np.ndarray
     values: ValueCounts
-    first: int
-    last: int
+    periods: np.ndarray
 
     @staticmethod
     def of(columns: Events, settings: TokenSettings) -> CodeStatistics:
@@ -70,8 +71,7 @@ class CodeStatistics:
             parts,
             part_carriers,
             ValueCounts.of(events.code[valued], events.number[valued], codes),
-            int(events.time.min()) if len(events) else STATIC,
-            int(events.time.max()) if len(events) else STATIC,
+            _periods(events, period_width(settings.calendar_years)),
         )
 
     @staticmethod
@@ -79,7 +79,6 @@ class CodeStatistics:
         """The counts over all shards; every patient is in one shard only."""
         names, rows = _union([shard.names for shard in shards])
         parts, part_rows = _union([shard.parts for shard in shards])
-        populated = [shard for shard in shards if shard.patients]
         return CodeStatistics(
             sum(shard.patients for shard in shards),
             names,
@@ -89,8 +88,7 @@ class CodeStatistics:
             parts,
             _total([shard.part_carriers for shard in shards], part_rows, len(parts)),
             ValueCounts.merge([shard.values for shard in shards], rows, len(names)),
-            min((shard.first for shard in populated), default=STATIC),
-            max((shard.last for shard in populated), default=STATIC),
+            sum(shard.periods for shard in shards),
         )
 
     def save(self, path: Path) -> None:
@@ -99,8 +97,6 @@ class CodeStatistics:
             "patients": self.patients,
             "names": self.names,
             "parts": self.parts,
-            "first": self.first,
-            "last": self.last,
         }
         with path.open("wb") as file:
             np.savez(
@@ -110,6 +106,7 @@ class CodeStatistics:
                 carriers=self.carriers,
                 persons=self.persons,
                 part_carriers=self.part_carriers,
+                periods=self.periods,
                 code=self.values.code,
                 cell=self.values.cell,
                 count=self.values.count,
@@ -130,8 +127,7 @@ class CodeStatistics:
                 tuple(header["parts"]),
                 data["part_carriers"],
                 ValueCounts(data["code"], data["cell"], data["count"], data["level"]),
-                header["first"],
-                header["last"],
+                data["periods"],
             )
 
 
@@ -140,6 +136,23 @@ def _persons(columns: Events) -> np.ndarray:
     rows = np.flatnonzero(columns.called(lambda code: code.startswith((SEX_PREFIX, RACE_PREFIX))))
     owner = np.searchsorted(columns.starts, rows, side="right") - 1
     return np.bincount(_pairs(owner, columns.code[rows], len(columns.names))[1], minlength=len(columns.names))
+
+
+def _periods(events: Events, width: int) -> np.ndarray:
+    """How many patients have an event in each period of `width` years; the events are sorted."""
+    period = years_of(events.time) // width
+    new = (np.diff(period, prepend=-1) != 0) | (np.diff(events.patient, prepend=-1) != 0)
+    new[events.starts] = True
+    return np.bincount(period[new], minlength=YEARS // width + 1)
+
+
+def extremes(columns: Events) -> tuple[Counter[int], Counter[int]]:
+    """How many patients have their first and their last date in each year; births do not count."""
+    rows = np.flatnonzero((columns.time != STATIC) & ~columns.called(lambda code: means(code, BIRTH)))
+    opens = np.append(True, np.diff(columns.patient[rows]) != 0)[: len(rows)]
+    closes = np.append(opens[1:], True)[: len(rows)]
+    first, last = (years_of(columns.time[rows[which]]).tolist() for which in (opens, closes))
+    return Counter(first), Counter(last)
 
 
 def _pairs(row: np.ndarray, column: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:

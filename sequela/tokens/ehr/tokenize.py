@@ -26,12 +26,13 @@ from sequela.record.shards import Shard, read_shard, shards_of
 from sequela.record.spelling import spelled
 from sequela.record.splits import NONE, Assignment, check_patients_once, no_training_patients, split_of_folder
 from sequela.tokens.corpus import rows_of, split_summary, write_index, write_shard
+from sequela.tokens.ehr.clock import FAR, MAX_AGE
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.findings import findings_of, persons
-from sequela.tokens.ehr.fit import fit_statistics
+from sequela.tokens.ehr.fit import fit_statistics, years_of_data
 from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import MAPS, TokenSettings
-from sequela.tokens.ehr.statistics import CodeStatistics
+from sequela.tokens.ehr.statistics import CodeStatistics, extremes
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import CodeMap, check_names, load_map, translate
 from sequela.tokens.maps.recode import load_maps, recoded, save_maps
@@ -99,7 +100,8 @@ def tokenize(
         maps: code maps, applied in this order (see `sequela.tokens.maps.code_map.load_map`).
 
     Returns:
-        The contents of `corpus.json`: the vocabulary, what the code maps did, and for each split the patients, events,
+        The contents of `corpus.json`: the vocabulary, what the code maps did, the years of the data and how many
+        patients have dates far from them, and for each split the patients, events,
         tokens, events without a token, and shards.
 
     Raises:
@@ -124,18 +126,19 @@ def tokenize(
         check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
         if not any(note["train"] for note in _notes(jobs, COUNTED)):
             raise no_training_patients(dataset)
-        tokenizer = fit_statistics(_merged(jobs), settings, code_maps, dated=_dated(dataset))
+        statistics = _merged(jobs)
+        tokenizer = fit_statistics(statistics, settings, code_maps, dated=_dated(dataset))
         if cache is None:
             tokenizer.save(out)
         else:
             cache.tokenizer = tokenizer
         run_all(encode_job, jobs, progress=partial(_stage, progress, 1))
-    index = _finish(jobs, tokenizer, out)
+    index = _finish(jobs, tokenizer, out, years_of_data(statistics, settings))
     shutil.rmtree(out / WORK)
     return index
 
 
-def _finish(jobs: list[ShardJob], tokenizer: EhrTokenizer, out: Path) -> dict:
+def _finish(jobs: list[ShardJob], tokenizer: EhrTokenizer, out: Path, years: tuple[int, int] | None) -> dict:
     """Everything that takes all shards: interval means, grammar, `corpus.json`; returns what the last says."""
     gaps = np.zeros((len(tokenizer.settings.interval_edges), 2), np.int64)
     for note in _notes(jobs, ENCODED):
@@ -149,12 +152,25 @@ def _finish(jobs: list[ShardJob], tokenizer: EhrTokenizer, out: Path) -> dict:
     account = {
         "maps": _map_account(jobs, tokenizer.maps),
         "patients_without_split": sum(note["without_split"] for note in _notes(jobs, COUNTED)),
+        "years": years,
+        "patients_with_far_dates": _far(jobs, years),
     }
     counts: Counter[str] = Counter()
     for note in _notes(jobs, COUNTED):
         counts.update(note["persons"])
     findings = findings_of({**account, "splits": splits}, counts, tokenizer.settings, tokenizer.maps)
     return write_index(out, tokenizer.vocabulary, splits, **account, **{FINDINGS: as_values(findings)})
+
+
+def _far(jobs: list[ShardJob], years: tuple[int, int] | None) -> int:
+    """How many patients have a date that stands apart from the years of the data; ends of follow-up count too."""
+    if years is None:
+        return 0
+    far = 0
+    for note in _notes(jobs, COUNTED):
+        far += sum(count for year, count in note["first_years"].items() if int(year) < years[0] - MAX_AGE)
+        far += sum(count for year, count in note["last_years"].items() if int(year) > years[1] + FAR)
+    return far
 
 
 def _stage(progress: Progress, number: int, done: float, total: float, **figures: object) -> None:
@@ -202,10 +218,13 @@ def count_job(job: ShardJob) -> None:
     CodeStatistics.of(train, job.settings).save(job.file("counts.npz"))
     if job.cache:
         job.cache.events[job.number] = events, split
+    first, last = extremes(columns)
     note = {
         "train": int((split == SPLITS.index(TRAIN)).sum()),
         "without_split": int((split == NONE).sum()),
         "persons": persons(events),
+        "first_years": first,
+        "last_years": last,
         "mapped": {
             name: int(count)
             for name, count in zip(columns.names, times, strict=True)

@@ -17,7 +17,7 @@ from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.grammar import grammar
 from sequela.tokens.ehr.grammar.fit import fit_grammar, load_grammar
 from sequela.tokens.ehr.scheme import EhrScheme
-from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.ehr.settings import IN_VERSION_0_1, TokenSettings
 from sequela.tokens.maps.recode import load_same_maps, save_maps
 from sequela.tokens.ragged import Ragged
 from sequela.tokens.tokenizer import Encoded
@@ -49,6 +49,7 @@ class EhrTokenizer(EhrScheme):
         """Write `vocabulary.json` (settings, tokens, interval means, cut points, bin centers) and the code maps."""
         bins = zip(self.bins.codes, self.bins.cuts, self.bins.centers, strict=True)
         body = {  # spelled as in version 0.1
+            "edition": self.edition,
             "settings": asdict(self.settings),
             "maps": save_maps(self.maps, folder),
             "interval_means_minutes": self.intervals.means.tolist(),
@@ -69,7 +70,7 @@ class EhrTokenizer(EhrScheme):
         body = read_vocabulary(folder)
         try:
             edges = tuple(body["settings"]["interval_edges"])
-            settings = TokenSettings(**{**body["settings"], "interval_edges": edges})
+            settings = TokenSettings(**{**IN_VERSION_0_1, **body["settings"], "interval_edges": edges})
             intervals = Intervals(
                 np.array(edges, np.int64), np.array(body["interval_means_minutes"], np.int64)
             )
@@ -81,11 +82,11 @@ class EhrTokenizer(EhrScheme):
                 np.reshape(cuts, (len(codes), settings.quantiles - 1)),
                 np.reshape(centers, (len(codes), settings.quantiles)),
             )
-            identities = dict(body["maps"])
+            identities, edition = dict(body["maps"]), int(body.get("edition", 1))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder / FILE} is damaged ({error}): make the folder again.") from error
         maps = load_same_maps(identities, folder)
-        return EhrTokenizer(settings, Vocabulary(tuple(body["tokens"])), intervals, bins, maps)
+        return EhrTokenizer(settings, Vocabulary(tuple(body["tokens"])), intervals, bins, maps, edition)
 
     def hand_over(self, corpus: Path, rows: Iterable[Ragged], folder: Path) -> None:
         """Write the vocabulary, the code maps and the grammar into a model's folder.

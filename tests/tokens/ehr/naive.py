@@ -1,6 +1,7 @@
 """The tokens of a patient, event by event: what the fast encoder must agree with."""
 
 import math
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -56,12 +57,15 @@ def _one(tokenizer, events):
     if known:
         race = known[-1]
         row.append(race)
+    most = math.inf
+    if settings.gap_years:
+        edge = int(tokenizer.intervals.edges[-1])
+        most = edge * max(int(settings.gap_years * 365.25 * 1440 / edge), 1)
     for time, code, number in dated:
-        row += _gap(tokenizer, (time - before) // MINUTE)
+        row += _gap(tokenizer, min((time - before) // MINUTE, most))
         before = time
         if born is not None:
-            years = min(max((time - born) / (365.25 * 1440 * MINUTE), 0), 119)
-            low = int(years) // settings.age_band_years * settings.age_band_years
+            low = min(max(_age(born, time), 0), 119) // settings.age_band_years * settings.age_band_years
             if low != age:
                 row.append(f"AGE//{low}-{low + settings.age_band_years - 1}")
                 age = low
@@ -80,8 +84,16 @@ def _one(tokenizer, events):
         row += _code(tokenizer, code, number)
     if settings.time == "intervals" and end > before:
         longest = int(tokenizer.intervals.edges[-1])
-        row += [tokenizer.intervals.names[-1]] * math.floor((end - before) // MINUTE / longest + 0.5)
+        minutes = min((end - before) // MINUTE, most)
+        row += [tokenizer.intervals.names[-1]] * math.floor(minutes / longest + 0.5)
     return row
+
+
+def _age(born, time):
+    """By birthdays; a birth that lies so many times 365.25 days back was computed from the age."""
+    birth, now = (datetime(1970, 1, 1) + timedelta(microseconds=moment) for moment in (born, time))
+    birthdays = now.year - birth.year - ((now.month, now.day) < (birth.month, birth.day))
+    return max(birthdays, int((time - born) / (365.25 * 1440 * MINUTE)))
 
 
 def _gap(tokenizer, minutes):

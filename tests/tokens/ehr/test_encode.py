@@ -10,6 +10,7 @@ from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.fit import fit
+from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import ETHOS_EDGES, TokenSettings
 from sequela.tokens.vocabulary import Vocabulary
 from tests.tokens.ehr import naive
@@ -39,6 +40,7 @@ SCHEMES = [
     {"time": "rotary"},
     {"interval_edges": ETHOS_EDGES, "fused": True, "joint": True},
     {"min_patients": 2, "labs": 1, "procedures": 1},
+    {"min_patients": 2, "gap_years": 1},
     {"calendar_years": 0, "age_band_years": 1, "quantiles": 3},
 ]
 
@@ -122,6 +124,78 @@ def test_no_event_becomes_a_token_of_another_kind():
     assert encoded.dropped == {"BOS": 1, "LAB//A=Q1": 1, "TIME//6mo": 1}
 
 
+def moments(*texts):
+    return np.array(texts, "datetime64[us]").astype(np.int64)
+
+
+def bands_of(born, *times, edition=2):
+    """The age bands of one patient of these moments, in whole years."""
+    time = moments(born, *times)
+    code = np.array([CODES.index(BIRTH)] + [CODES.index("LAB//A")] * len(times), np.int32)
+    columns = Events(np.ones(len(time), np.int64), time, code, np.full(len(time), np.nan, np.float32), CODES)
+    tokenizer = replace(fit(columns, TokenSettings(min_patients=1, age_band_years=1)), edition=edition)
+    names = [tokenizer.vocabulary.tokens[token] for token in encode(tokenizer, columns).tokens[0]]
+    return [int(name.split("-")[1]) for name in names if name.startswith("AGE//")]
+
+
+def test_a_band_begins_on_the_birthday_and_not_before():
+    for age in range(1, 100):
+        born, day = "1931-05-07T14:20", f"{1931 + age}-05-07T03:00"
+        assert bands_of(born, f"{1931 + age}-05-06T03:00", day) == [age - 1, age], day
+    assert bands_of("2000-02-29", "2025-02-28", "2025-03-01", "2028-02-28", "2028-02-29") == [24, 25, 27, 28]
+
+
+@pytest.mark.parametrize("age", [1, 18, 25, 45, 65, 85, 99])
+@pytest.mark.parametrize("now", ["2014-03-01T12:00", "2015-03-01", "2016-02-29T23:00", "2017-12-31"])
+def test_who_was_born_so_many_years_ago_is_so_old(age, now):
+    """On the calendar, or by years of 365.25 days: births are computed from ages in both ways."""
+    year, rest = now[:4], now[4:].replace("-02-29", "-02-28") if (int(now[:4]) - age) % 4 else now[4:]
+    assert bands_of(f"{int(year) - age}{rest}", now) == [age]
+    born = str(np.datetime64(int(moments(now)[0]) - age * 525_960 * MINUTE, "us"))
+    later = str(np.datetime64(int(moments(now)[0]) + 90 * MINUTE, "us"))
+    assert bands_of(born, now, later) == [age]
+
+
+def test_a_folder_of_version_0_1_counts_ages_as_its_model_learned_them():
+    assert bands_of("1990-03-01", "2015-03-01") == [25] and bands_of("1990-03-01", "2015-03-01", edition=1) == [24]
+
+
+def test_a_date_of_9999_costs_a_bounded_number_of_tokens_and_decodes_to_the_bound():
+    lab = CODES.index("LAB//A")
+    events = [(0, lab, 1.0), (1440, lab, 1.0), (8000 * 525_960, lab, 1.0)]
+    columns = columns_of([([], [*events, (9000 * 525_960, CODES.index(FOLLOW_UP_END), np.nan)], True)])
+    bounded = fit(columns, TokenSettings(min_patients=1))
+    row = encode(bounded, columns).tokens
+    longest = bounded.vocabulary.index[bounded.intervals.names[-1]]
+    assert (row[0] == longest).sum() == 2 * 243  # the gap and the tail: 120 years in half-years
+    time = bounded.decode(row, np.zeros(1, np.int64)).time
+    assert time[-1] - time[-2] == bounded.longest_gap * MINUTE == 243 * 259_200 * MINUTE
+    unbounded = fit(columns, TokenSettings(min_patients=1, gap_years=0))
+    assert (encode(unbounded, columns).tokens[0] == longest).sum() > 18_000  # the negative control
+    rotary = fit(columns, TokenSettings(min_patients=1, time="rotary"))
+    assert encode(rotary, columns).clock[0].max() == 1440 + rotary.longest_gap
+
+
+def test_a_rare_end_of_a_stay_is_the_end_of_a_stay():
+    """Two of three destinations are too rare; the old way, the negative control, loses those ends."""
+    codes = ("HOSPITAL_ADMISSION//ER", "HOSPITAL_DISCHARGE//HOME", "HOSPITAL_DISCHARGE//MOON", "MEDS_DEATH//X")
+    ways = [(0, 1), (0, 1), (0, 2), (0, 3)]
+    columns = Events(
+        np.repeat(np.arange(4), 2),
+        np.tile([0, 3600 * 10**6], 4),
+        np.ravel(ways).astype(np.int32),
+        np.full(8, np.nan, np.float32),
+        codes,
+    )
+    tokenizer = fit(columns, TokenSettings(min_patients=2))
+    names = [[tokenizer.vocabulary.tokens[token] for token in row] for row in encode(tokenizer, columns).tokens]
+    assert [row[-1] for row in names[:3]] == ["HOSPITAL_DISCHARGE//HOME"] * 2 + ["HOSPITAL_DISCHARGE"]
+    assert encode(tokenizer, columns).dropped == {"MEDS_DEATH//X": 1}, "one death is too rare for any token"
+    (kind,) = fit_grammar(tokenizer, [encode(tokenizer, columns).tokens]).stays
+    assert (kind.ends, kind.without_start) == (3, 0)
+    assert encode(replace(tokenizer, edition=1), columns).dropped == {"HOSPITAL_DISCHARGE//MOON": 1, "MEDS_DEATH//X": 1}
+
+
 @pytest.mark.parametrize(("year", "periods"), [(2020, True), (2150, False)])
 def test_shifted_dates_have_no_calendar_periods(year, periods):
     moment = np.datetime64(f"{year}-01-01", "us").astype(int)
@@ -189,3 +263,15 @@ def test_deaths_that_say_more_are_a_death_where_each_is_rare():
     encoded = encode(tokenizer, columns)
     assert not encoded.dropped and "MEDS_DEATH" in tokenizer.vocabulary.tokens
     assert "MEDS_DEATH" not in fit(columns, TokenSettings(min_patients=1)).vocabulary.tokens
+
+
+def test_a_few_far_dates_leave_the_calendar_as_it_is():
+    years = np.repeat(np.arange(2010, 2020), 20)
+    dates = np.concatenate([years, [1900, 2099, 9999]])
+    time, nothing = moments(*(f"{year:04d}-06-01" for year in dates)), np.zeros(len(dates))
+    columns = Events(np.arange(len(dates)), time, nothing.astype(np.int32), nothing.astype(np.float32), ("LAB//A",))
+    tokenizer = fit(columns, TokenSettings(min_patients=1))
+    names = [tokenizer.vocabulary.tokens[token] for token in tokenizer.period_tokens]
+    assert names == ["YEAR//2010-2014", "YEAR//2015-2019"]
+    rows = encode(tokenizer, columns).tokens
+    assert [names.index(tokenizer.vocabulary.tokens[rows[row][1]]) for row in (200, 201, 202)] == [0, 1, 1]

@@ -15,6 +15,8 @@ ROW = {"events": 100, "events_mapped": 91, "unmapped": ["ICD9CM//1", "ICD9CM//2"
 INDEX = {
     "maps": {"mine": {"ICD9CM": ROW, "LAB": {"events": 100, "events_mapped": 0, "unmapped": ["LAB//HB"]}}},
     "patients_without_split": 0,
+    "years": (2010, 2024),
+    "patients_with_far_dates": 0,
     "splits": {"train": {"events": 850, "dropped_events": {"A": 50, "B": 100}}},
 }
 
@@ -35,6 +37,11 @@ def test_clean_data_have_none():
         ({}, {"no birth": 1}, "1 of 100 patients (1.0%): no birth, so no age. "),
         ({}, {"no sex": 2}, "2 of 100 patients (2.0%): no sex that can be read. "),
         ({}, {"deaths": 0}, "100 of 100 patients (100%): no death. "),
+        (
+            {"patients_with_far_dates": 3},
+            {},
+            "3 of 100 patients (3.0%): a date far from the years of the data, 2010 to 2024. ",
+        ),
         ({"patients_without_split": 7}, {}, "7 of 100 patients (7.0%): in none of the splits"),
         (
             {"maps": {"mine": {"ICD9CM": ROW | {"events_mapped": 80}}}},

@@ -58,6 +58,40 @@ def test_a_joint_code_stands_alone():
     assert chosen_codes(statistics, TokenSettings(min_patients=3))[1] == ["ICD10CM//1//E11"]
 
 
+def names_of(carriers, min_patients=10):
+    """The tokens of codes that so many patients have, each of them no other."""
+    codes = tuple(sorted(carriers))
+    rows = np.repeat(np.arange(len(codes)), [carriers[code] for code in codes]).astype(np.int32)
+    columns = Events(np.arange(len(rows)), np.zeros(len(rows), int), rows, np.full(len(rows), np.nan), codes)
+    settings = TokenSettings(min_patients=min_patients)
+    return chosen_codes(CodeStatistics.of(columns, settings), settings)[1]
+
+
+@pytest.mark.parametrize(
+    ("carriers", "names"),
+    [
+        # Rare ways to leave, few patients in all: what was begun must end.
+        ({"HOSPITAL_ADMISSION//ER": 50, "HOSPITAL_DISCHARGE//A": 3, "HOSPITAL_DISCHARGE//B//C": 1},
+         ["HOSPITAL_ADMISSION//ER", "HOSPITAL_DISCHARGE"]),
+        # The end of a kind of stay stands beside its start, not for all kinds.
+        ({"ENCOUNTER_START//X": 12, "ENCOUNTER_END//X": 9, "ENCOUNTER_START//Y": 7, "ENCOUNTER_END//Y": 7},
+         ["ENCOUNTER_END//X", "ENCOUNTER_START//X"]),
+        ({"ENCOUNTER_START//X//WHY": 12, "ENCOUNTER_END//X": 9}, ["ENCOUNTER_END//X", "ENCOUNTER_START//X//WHY"]),
+        # Rare kinds of stay that together are frequent; fewer ends than starts.
+        ({"ENCOUNTER//A//START": 6, "ENCOUNTER//B//START": 6, "ENCOUNTER//A//END": 4},
+         ["ENCOUNTER//END", "ENCOUNTER//START"]),
+        ({"ED_REGISTRATION": 12, "ED_OUT": 4}, ["ED_OUT", "ED_REGISTRATION"]),
+        ({"MEDS_DEATH//A": 6, "MEDS_DEATH//B": 5}, ["MEDS_DEATH"]),
+        ({"Visit/IP": 12, "Visit/SNF": 6, "Visit/X": 5}, ["Visit", "Visit/IP"]),
+        # The neighbors: too rare altogether, and families without stays.
+        ({"MEDS_DEATH//A": 3, "HOSPITAL_DISCHARGE//A": 5, "LAB//A": 5, "LAB//B": 5, "LAB//C": 10}, ["LAB//C"]),
+        ({"DEPARTMENT//A": 8, "DEPARTMENT//B": 8, "GENDER//F": 20}, []),
+    ],
+)  # fmt: skip
+def test_rare_codes_of_stays_and_deaths_have_a_token_that_stands_for_them(carriers, names):
+    assert names_of(carriers) == names
+
+
 def test_the_most_frequent_of_a_family_get_the_tokens_and_the_first_by_name_of_equals():
     statistics = counted(["LAB//B", "LAB//A", "CPT4//1", "CPT4//2", "CPT4//2"])
     kept, names = chosen_codes(statistics, TokenSettings(min_patients=1, labs=1, procedures=1))

@@ -1,7 +1,10 @@
+from collections import Counter
+
 import numpy as np
 from hypothesis import given, settings
 
 from sequela.record.timeline import STATIC
+from sequela.tokens.ehr.encode import MINUTE
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.statistics import CodeStatistics
 from tests.tokens.ehr.test_encode import columns_of, people
@@ -17,7 +20,7 @@ def facts(one):
     }
     parts = {part: int(n) for part, n in zip(one.parts, one.part_carriers, strict=True) if n}
     values = [one.values.numbers().tolist(), one.values.count.tolist()]
-    return one.patients, table, parts, values, one.first, one.last
+    return one.patients, table, parts, values, one.periods.tolist()
 
 
 @settings(deadline=None)
@@ -35,6 +38,12 @@ def test_the_counts_of_two_shards_merge_to_those_of_both(left, right):
 def test_carriers_are_patients_and_events_are_events(population):
     columns = columns_of(population)
     got = CodeStatistics.of(columns, PLAIN)
+    held = {
+        (patient, 1970 + time // (525_960 * MINUTE) // 5 * 5)
+        for patient, time, code in zip(columns.patient.tolist(), columns.time.tolist(), columns.code, strict=True)
+        if time != STATIC and columns.names[code] not in ("MEDS_BIRTH", "FOLLOW_UP//END")
+    }
+    assert {5 * row: int(got.periods[row]) for row in np.flatnonzero(got.periods)} == Counter(year for _, year in held)
     for row, name in enumerate(got.names):
         own = (columns.code == row) & (columns.time != STATIC)
         person = name.startswith(("GENDER//", "RACE//"))

@@ -14,6 +14,7 @@ from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
+from sequela.tokens.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 
 START = 946_684_800_000_000
 CODES = [
@@ -216,6 +217,20 @@ def test_saving_and_loading_gives_the_same_tokenizer(tmp_path):
     again = EhrTokenizer.load(tmp_path)
     assert again.vocabulary == tokenizer.vocabulary and again.settings == tokenizer.settings
     assert (encoded_of(again, frame).tokens.flat == encoded_of(tokenizer, frame).tokens.flat).all()
+
+
+def test_a_folder_of_version_0_1_means_what_it_meant(tmp_path):
+    """It names neither the edition of its rules nor the longest gap: ages, gaps and rare stays are as they were."""
+    fit(events(patient(1, [(0, "LAB//A", 1.0)]))).save(tmp_path)
+    body = read_vocabulary(tmp_path)
+    assert EhrTokenizer.load(tmp_path).edition == 2 and EhrTokenizer.load(tmp_path).settings.gap_years == 120
+    old = {key: value for key, value in body.items() if key not in ("kind", "edition", "hash", "tokens")}
+    del old["settings"]["gap_years"]
+    write_vocabulary(tmp_path, "ehr", Vocabulary(tuple(body["tokens"])), old)
+    again = EhrTokenizer.load(tmp_path)
+    assert again.edition == 1 and again.settings.gap_years == 0
+    again.save(tmp_path)  # as training does, beside its model
+    assert EhrTokenizer.load(tmp_path).edition == 1
 
 
 @pytest.mark.parametrize("damage", ["missing", "not json", "lacks a part", "edited", "other means"])
