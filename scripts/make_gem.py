@@ -14,9 +14,18 @@ constraints.txt names. The table is many-to-many, and here every ICD-9-CM code g
 | combination | several codes together | all of them, each decided as above |
 | nothing | no code | none, and no row in the file |
 
+Records also hold what is no code of the table but the leading characters of some: codes that were subdivided later (585
+became 5851 to 5859, 276.5 became 276.50 to 276.52), and codes that were cut to three characters. They become
+
+| leading | what the decisions for those codes share, as a prefix does |
+| mostly | where they do not: the category of at least two thirds of them (162: C34, for six of seven) |
+
+and stay what they are where there is no such category (250: E10 and E11).
+
 Prints how many codes are of each kind.
 """
 
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,6 +33,8 @@ import polars as pl
 
 OUT = Path(__file__).resolve().parents[1] / "sequela" / "tokens" / "maps" / "gem.csv"
 TABLE = "data_files/icd9toicd10cmgem.csv"
+LEADING, MOSTLY, APART = "leading", "mostly", "apart"  # what leading characters of codes are
+MOST = 2 / 3
 KINDS = ("exact", "approximate", "prefix", "choice", "combination", "nothing")
 
 
@@ -42,6 +53,38 @@ def decisions(mappings: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(decided, schema=schema, orient="row").sort("code")
 
 
+def leading(decided: pl.DataFrame) -> pl.DataFrame:
+    """The same columns for the leading characters of codes that are no codes of the table, at least a category.
+
+    Codes without a target have no say, unless most are of that kind; nor have combinations about which targets there
+    are, but each must have one that begins with what is shared.
+    """
+    known = dict(decided.select("code", "targets").iter_rows())
+    longer: dict[str, list[list[str]]] = {}
+    for code, targets in known.items():
+        for length in range(4 if code[0] == "E" else 3, len(code)):
+            if code[:length] not in known:
+                longer.setdefault(code[:length], []).append(targets)
+    rows = [(start, *_of_longer(lists)) for start, lists in longer.items()]
+    return pl.DataFrame(rows, schema=decided.schema, orient="row").filter(pl.col("kind") != APART).sort("code")
+
+
+def _of_longer(lists: list[list[str]]) -> tuple[str, list[str]]:
+    """Kind and targets of leading characters, from the targets of the codes that begin with them."""
+    told = [targets for targets in lists if targets]
+    if 2 * len(told) < len(lists):
+        return APART, []
+    shared = _shared([targets[0] for targets in told if len(targets) == 1])
+    if shared and all(any(target.startswith(shared) for target in targets) for targets in told):
+        return LEADING, [shared]
+    categories = Counter(category for targets in told for category in {target[:3] for target in targets})
+    for kind, least in ((LEADING, len(told)), (MOSTLY, MOST * len(told))):
+        common = sorted(category for category, count in categories.items() if count >= least)
+        if common:  # several where the codes are combinations
+            return kind, common
+    return APART, []
+
+
 def code_map(decided: pl.DataFrame) -> pl.DataFrame:
     """The rows of a code map: from, to, kind; codes without a target are left out."""
     rows = decided.explode("targets", empty_as_null=False)
@@ -53,10 +96,13 @@ def code_map(decided: pl.DataFrame) -> pl.DataFrame:
 def main() -> None:
     """Write the file and print the kinds."""
     decided = decisions(table())
-    code_map(decided).write_csv(OUT)
+    starts = leading(decided)
+    code_map(pl.concat([decided, starts]).sort("code")).write_csv(OUT)
     for kind in KINDS:
         print(f"{kind:<12} {int((decided['kind'] == kind).sum()):>6,}")
     print(f"{'':<12} {len(decided):>6,}")
+    for kind in (LEADING, MOSTLY):
+        print(f"{kind:<12} {int((starts['kind'] == kind).sum()):>6,}")
 
 
 def _decide(rows: list[dict[str, str]]) -> tuple[str, list[str]]:
@@ -105,6 +151,8 @@ def _shared(codes: list[str]) -> str:
     """The leading characters that all codes share, cut to the places where codes are split into tokens; or ""."""
     if len(set(codes)) == 1:
         return codes[0]
+    if not codes:
+        return ""
     for length in (5, 3):
         if len({code[:length] for code in codes}) == 1 and min(len(code) for code in codes) >= length:
             return codes[0][:length]
