@@ -540,6 +540,44 @@ def visit(id: str, code: str, start: str | None, end: str | None, **said: object
     )
 
 
+NUBC = "https://www.nubc.org/CodeSystem/PatDischargeStatus"
+HL7 = "http://terminology.hl7.org/CodeSystem/discharge-disposition"
+GERMAN = "http://fhir.de/CodeSystem/dkgev/EntlassungsgrundErsteUndZweiteStelle"
+
+
+def test_where_a_discharge_leads(server):
+    words = [
+        (concept((HL7, "exp", "Expired")), "DIED"),
+        (concept((HL7, "EXP")), "DIED"),
+        (concept((HL7, "hosp")), "HOSPICE"),
+        (concept((None, "home", "Home")), "HOME"),
+        (concept((NUBC, "20", "Expired")), "DIED"),
+        (concept((NUBC, "20")), "DIED"),
+        (concept(("urn:oid:2.16.840.1.113883.6.301.5", "41")), "DIED"),
+        (concept(("http://www.nubc.org/patient-discharge", "01", "Discharged to home care")), "HOME"),
+        (concept((NUBC, "1")), "HOME"),
+        (concept((None, "03")), "SKILLED NURSING FACILITY"),
+        (concept((NUBC, "86")), "HOME HEALTH CARE"),
+        (concept(("http://local", "X1", "Ward 7"), (NUBC, "20")), "DIED"),
+        (concept((SCT, "371828006", "Patient deceased during stay")), "DIED"),
+        (concept((GERMAN, "07", "Tod")), "DIED"),
+        (concept((GERMAN, "01", "regulaer")), "REGULAER"),
+        (concept(("http://local", "D", "Patient expired in ED")), "DIED"),
+        (concept(("http://local", "20", "Rehab")), "REHAB"),
+        (concept(("http://local", "HOSP", "Other hospital")), "OTHER HOSPITAL"),
+        (concept(text="Deceased"), "DIED"),
+        (concept(text="Not dead"), "NOT DEAD"),
+        (concept(text="Nursing home"), "NURSING HOME"),
+        (concept((NUBC, "99")), "99"),
+    ]
+    stays = [
+        visit(str(n), "IMP", f"2020-01-{n:02}T08:00:00Z", f"2020-01-{n:02}T09:00:00Z", hospitalization=said)
+        for n, said in enumerate(({"dischargeDisposition": said} for said, _ in words), 1)
+    ]
+    ends = [code for _, code in server.codes(*stays) if code.startswith("HOSPITAL_DISCHARGE")]
+    assert ends == [f"HOSPITAL_DISCHARGE//{word}" for _, word in words]
+
+
 def test_encounters(server):
     disposition = {"dischargeDisposition": concept((None, "home", "Home"))}
     icu = {"resourceType": "Location", "id": "icu", "name": "Medical ICU", "type": [concept((None, "ICU"))]}
