@@ -333,6 +333,7 @@ def main() -> None:
     given = arguments()
     process.keep_to_cores(given.cores)
     busy = os.getloadavg()[0] > 1
+    given.precision = process.computable(given.precision)
     if not (given.peers / "meds-eic-ar/installed").exists():
         print(f"{given.peers / 'meds-eic-ar'} is missing, so the peer is left out: run bench/peers.sh first.")
     print(f"commit {process.commit()}; {process.machine()}\n")

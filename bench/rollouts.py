@@ -216,6 +216,7 @@ def main() -> None:
     process.keep_to_cores(given.threads)
     busy = os.getloadavg()[0] > 1
     config = config_of(given)
+    given.precision = process.computable(given.precision)
     if not (given.peers / "transformers/bin/python").exists():
         print(
             f"{given.peers / 'transformers'} is missing, so the peer is left out: run bench/peers.sh first."

@@ -126,6 +126,16 @@ def keep_to_cores(number: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:number])
 
 
+def computable(precisions: list[str]) -> list[str]:
+    """Those of `precisions` ("fp32", "bf16") that this processor multiplies in; prints which rows are left out."""
+    from sequela.model.precision import has_bf16
+
+    if "bf16" not in precisions or has_bf16("cpu"):
+        return precisions
+    print("This processor has no bf16 matrix products: the rows in bf16 are left out.")
+    return [name for name in precisions if name != "bf16"]
+
+
 def machine() -> str:
     """The machine in one line: processor, the cores in use, memory, and the load before the measurement."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

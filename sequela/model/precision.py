@@ -1,5 +1,6 @@
 """Precision of a computation: fp32, or bf16 for matrix products."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -8,6 +9,11 @@ from sequela.errors import InputError
 
 LEAST_WIDTH = 256
 """Smaller models take minutes anyway, and in fp32 their results hardly depend on the processor."""
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables that keep oneDNN, which multiplies, from instructions that the processor has."""
+NO_LIMIT = ("", "DEFAULT", "ALL")
+LIMITS_WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10_1", "AVX10_2")
+"""How the values begin that leave it bf16."""
 
 
 def choose(setting: str, device: torch.device | str, width: int) -> str:
@@ -16,23 +22,31 @@ def choose(setting: str, device: torch.device | str, width: int) -> str:
     A rule rather than a measurement, so that a resumed run chooses as before.
 
     Raises:
-        InputError: for bf16 on a processor without bf16 products, where it would take many times as long.
+        InputError: see `check`.
     """
-    if setting == "fp32" or (setting == "auto" and _on_cpu(device) and width < LEAST_WIDTH):
-        return "fp32"
-    if has_bf16(device):
-        return "bf16"
-    if setting == "bf16":
+    if setting == "auto":
+        small = _on_cpu(device) and width < LEAST_WIDTH
+        return "bf16" if not small and has_bf16(device) else "fp32"
+    check(setting, device)
+    return setting
+
+
+def check(precision: str, device: torch.device | str) -> None:
+    """Raises InputError for bf16 on a processor without bf16 products, where it would fail or take many times as
+    long."""
+    if precision == "bf16" and not has_bf16(device):
         raise InputError("This processor has no bf16 matrix products: set `precision` to fp32 or auto.")
-    return "fp32"
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Whether the processor multiplies matrices of bf16 natively."""
-    if _on_cpu(device):
-        able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether the processor multiplies matrices of bf16 natively, and oneDNN is allowed to."""
+    if not _on_cpu(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    native = able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
+    limits = [os.environ.get(name, "").upper() for name in ISA_LIMITS]
+    allowed = all(limit in NO_LIMIT or limit.startswith(LIMITS_WITH_BF16) for limit in limits)
+    return bool(native) and allowed
 
 
 def computed_in(precision: str, device: torch.device | str) -> AbstractContextManager:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sequela.model.decoder import Decoder
 from sequela.model.layers import Halves
+from sequela.model.precision import check
 
 EXAMPLE_ROWS = 64  # the layout is chosen for these; any number of rows works
 
@@ -44,7 +45,11 @@ def packed(model: Decoder, precision: str = "fp32") -> Decoder:
 
     Embedding and norms are shared with `model`, and the head is fp32. Where PyTorch has no such layout, the copy
     multiplies as usual.
+
+    Raises:
+        InputError: for bf16 on a processor without bf16 products.
     """
+    check(precision, model.embedding.weight.device)
     low = copy.copy(model)
     low._modules = {**model._modules, "blocks": copy.deepcopy(model.blocks)}
     pack = model.embedding.weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise")

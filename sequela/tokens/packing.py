@@ -156,15 +156,19 @@ def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], l
         start += len(row) - length
 
 
-def best_fit(lengths: np.ndarray, size: int) -> list[list[int]]:
+def best_fit(lengths: np.ndarray, size: int, *, in_order: bool = False) -> list[list[int]]:
     """Pack items of the given lengths into bins of `size`, each into the fullest bin that takes it.
 
     Items longer than a quarter of a bin go first, longest first, then the rest in the order given. Longest first
     throughout would pack a little tighter, but fill each bin with items of the same length.
+
+    Args:
+        in_order: all items in the order given, so that neighbors in it share a bin or are in bins beside each other.
     """
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, bin), sorted
-    for item in np.argsort(-np.where(4 * lengths > size, lengths, 0), kind="stable"):
+    order = np.argsort(-np.where(4 * lengths > size, lengths, 0), kind="stable")
+    for item in range(len(lengths)) if in_order else order:
         need = int(lengths[item])
         fits = bisect_left(room, (need, -1))
         if fits == len(room):

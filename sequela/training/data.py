@@ -16,6 +16,7 @@ from torch import Tensor
 from sequela.model.attention import Attention, packed
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Batch, Windows, best_fit
+from sequela.tokens.ragged import within
 
 ROWS_PER_STRETCH = 256
 """Rows packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
@@ -52,16 +53,30 @@ class Sampler:
     Every epoch holds every window once, in a random order of its own. The order is packed stretch by stretch: each
     stretch best-fit into rows of at most `row_tokens`, and these shuffled. Seed and epoch decide everything, so the
     state is four integers. Only one permutation and the rows of one stretch are in memory.
+
+    Where patients are cut into several windows, those of each patient are spread evenly over the epoch, and packed and
+    taken in this order: rows hold long and short patients side by side. Otherwise whole windows, which fill a row
+    exactly, would share rows only with each other; a patient with as many tokens as all others together would be alone
+    for many steps, in which a model forgets the others.
     """
 
     def __init__(
-        self, lengths: np.ndarray, row_tokens: int, rows_per_step: int, total_tokens: int, seed: int = 0
+        self,
+        lengths: np.ndarray,
+        row_tokens: int,
+        rows_per_step: int,
+        total_tokens: int,
+        seed: int = 0,
+        patient: np.ndarray | None = None,
     ):
-        """`lengths`: tokens of each window, int64 [W], none above `row_tokens`."""
+        """`lengths`: tokens of each window, int64 [W], none above `row_tokens`; `patient`: of each window, int64 [W],
+        ascending. Unless given, no two windows are of one patient."""
         if not 0 < lengths.min() <= lengths.max() <= row_tokens:
             raise ValueError(f"windows must have 1 to {row_tokens} tokens each")
         self.lengths, self.row_tokens, self.seed = lengths, row_tokens, seed
         self.rows_per_step, self.total_tokens = rows_per_step, total_tokens
+        cut = patient is not None and len(patient) > 1 and bool((patient[1:] == patient[:-1]).any())
+        self.patient = patient if cut else None
         self.stretch_windows = math.ceil(ROWS_PER_STRETCH * row_tokens / lengths.mean())
         self.start_at({"epoch": 0, "stretch": 0, "row": 0, "tokens": 0})
 
@@ -89,7 +104,7 @@ class Sampler:
         return Step(rows, before, self.state())
 
     def _next_row(self) -> np.ndarray:
-        while self.row == len(self._rows):
+        while self.row >= len(self._rows):
             self.stretch, self.row = self.stretch + 1, 0
             if self.stretch * self.stretch_windows >= len(self.lengths):
                 self.epoch, self.stretch = self.epoch + 1, 0
@@ -99,14 +114,40 @@ class Sampler:
         return self._rows[self.row - 1]
 
     def _epoch_order(self) -> np.ndarray:
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths))
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths))
+        return order if self.patient is None else spread(order, self.patient)
 
     def _stretch_rows(self) -> list[np.ndarray]:
         start = self.stretch * self.stretch_windows
         part = self._order[start : start + self.stretch_windows]
-        rows = [part[row] for row in best_fit(self.lengths[part], self.row_tokens)]
+        mixed = self.patient is not None
+        rows = [part[row] for row in best_fit(self.lengths[part], self.row_tokens, in_order=mixed)]
+        if mixed:
+            return rows
         shuffled = np.random.default_rng([self.seed, self.epoch, self.stretch]).permutation(len(rows))
         return [rows[i] for i in shuffled]
+
+
+def spread(order: np.ndarray, patient: np.ndarray) -> np.ndarray:
+    """An order in which the windows of each patient are equally far from each other: the first of a patient's n windows
+    comes at a random place in the first n-th of the order. A patient with a single window stays where it is.
+
+    Args:
+        order: a random order of the windows, int64 [W].
+        patient: of each window, int64 [W], ascending.
+
+    >>> spread(np.array([1, 2, 3, 0, 4, 5]), np.array([0, 0, 0, 1, 2, 3])).tolist()
+    [1, 3, 2, 4, 0, 5]
+    """
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    first = np.flatnonzero(np.diff(patient, prepend=patient[0] - 1))
+    count = np.diff(first, append=len(patient))
+    key = np.empty(len(order))
+    key[np.lexsort((place, patient))] = (
+        within(count) + np.repeat(place[first], count) / len(order)
+    ) / np.repeat(count, count)
+    return np.lexsort((place, key))
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Res
     row = choices.of("row_tokens", max(model.context, wanted // passes), "from context and batch")
     if row < model.context:
         raise InputError(
-            f"row_tokens is {row}, but a window of {model.context} tokens has to fit into a row: raise it."
+            f"`row_tokens` is {row}, but a window of {model.context} tokens has to fit into a row: set it to "
+            f"{model.context} or more, or `context` to {row} or less."
         )
     batch = row * max(1, round(wanted / row))
     if settings.batch_tokens not in (None, batch):
@@ -104,6 +105,19 @@ def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Res
 def context_of(settings: TrainSettings) -> int:
     """The context of a run, which does not depend on the corpus."""
     return settings.context or _named(settings)[0].context
+
+
+def evenly(resolved: Resolved, processes: int) -> str:
+    """Which settings let so many processes take equally many rows of a step, in words."""
+    settings, context = resolved.settings, resolved.model.context
+    given = resolved.origins["row_tokens"] == "given"
+    unit = processes * (settings.row_tokens if given else max(ROW_TOKENS, context))
+    words = f"set `batch_tokens` to {unit} or a multiple of it"
+    passes = math.ceil(settings.batch_tokens / settings.row_tokens / processes) * processes
+    row = settings.batch_tokens // passes // 8 * 8
+    if row >= max(context, 16):
+        words += f", or `row_tokens` to {row} and `batch_tokens` to {row * passes}"
+    return words
 
 
 class _Choices:

@@ -172,7 +172,7 @@ def _take_steps(run: Run, saved: Path, reporter: _Reporter, shutdown: Shutdown, 
             loss, requested, due, *sums = group.sum(result.loss, shutdown.requested, due, *result.parts.values())
             run.seconds += time.perf_counter() - started
             loss, parts = shown(loss), dict(zip(result.parts, map(shown, sums), strict=True))
-            why = run.alarm.check(loss / result.weight, result.gradient)
+            why = run.alarm.check(loss / result.weight, result.gradient, result.weight)
             can_pass = math.isfinite(loss) and math.isfinite(result.gradient)
             if why and not (settings.ignore_spikes and can_pass):
                 raise _diverged(run, step, why, stopped, can_pass)

@@ -154,35 +154,53 @@ def optional_package(name: str) -> object:
 
 RECENT = 32
 JUMP, DEVIATIONS, FIRST_JUMP = 1.5, 10.0, 3.0
+SMALL = 0.05  # of the loss of the first step: a rise by less is none
+NOTHING = 1e-3  # of a loss: rounding, where everything can be predicted from the start
 
 
 class DivergenceAlarm:
     """Checks the loss of every step.
 
-    A run diverges if the loss or the gradient is not finite; if the loss of a step is above 1.5 times the median of the
-    32 steps before and more than 10 robust deviations above it (1.4826 times the median change from step to step, over
-    sqrt 2, which a falling loss does not widen); or if the median of the last 32 steps is above 1.5 times its lowest
-    value so far. During the first 32 steps the limit is three times the loss of the first step.
+    A run diverges if the loss or the gradient is not finite; if the loss of a step is above 1.5 times the highest of
+    the 32 steps before and more than 10 robust deviations above their median (1.4826 times the median change from step
+    to step, over sqrt 2, which a falling loss does not widen); or if the median of the last 32 steps is above 1.5 times
+    its lowest value so far. During the first 32 steps the limit is three times the loss of the first step. A rise by
+    less than a twentieth of the first loss is none: where nearly everything can be predicted, the rest doubles by
+    chance. Steps with less than half of the usual weight are judged together with the next ones.
     """
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.first = self.lowest = math.inf
+        self.usual = 0.0
+        self._total, self._weight = 0.0, 0.0
 
-    def check(self, loss: float, gradient: float) -> str | None:
-        """What is wrong with a step of this loss and gradient norm; None if nothing is."""
+    def check(self, loss: float, gradient: float, weight: float = 1.0) -> str | None:
+        """What is wrong with a step of this loss and gradient norm; None if nothing is.
+
+        `loss` is a mean over `weight`, such as predicted tokens.
+        """
         if not math.isfinite(loss):
             return f"the loss became {loss}"
         if not math.isfinite(gradient):
             return f"the gradient became {gradient}"
+        self._total, self._weight = self._total + loss * weight, self._weight + weight
+        self.usual = max(self.usual, weight)
+        if 2 * self._weight < self.usual:
+            return None
+        loss = self._total / self._weight
+        self._total, self._weight = 0.0, 0.0
+        return self._judge(loss)
+
+    def _judge(self, loss: float) -> str | None:
         why = self._jump(loss)
         self.losses = [*self.losses[1 - RECENT :], loss]
-        if not math.isfinite(self.first):
+        if not math.isfinite(self.first) and loss > 0:
             self.first = loss
         if len(self.losses) >= RECENT:
             level = median(self.losses)
             self.lowest = min(self.lowest, level)
-            if why is None and level > JUMP * self.lowest:
+            if why is None and level > max(JUMP * self.lowest, self.lowest + self._small):
                 return f"the loss rose to {level:.3g} from {self.lowest:.3g}"
         return why
 
@@ -193,8 +211,13 @@ class DivergenceAlarm:
             known = median(self.losses)
             changes = [abs(later - earlier) for earlier, later in pairwise(self.losses)]
             deviation = 1.4826 / math.sqrt(2) * median(changes)
-            limit = max(JUMP * known, known + DEVIATIONS * deviation)
+            limit = max(JUMP * max(self.losses), known + DEVIATIONS * deviation)
+        limit = max(limit, known + self._small)
         return f"the loss jumped to {loss:.3g} from {known:.3g}" if loss > limit else None
+
+    @property
+    def _small(self) -> float:
+        return max(SMALL * self.first, NOTHING) if math.isfinite(self.first) else NOTHING
 
     def state(self) -> dict:
         """What `restore` needs, as JSON values."""
@@ -202,6 +225,9 @@ class DivergenceAlarm:
             "losses": self.losses,
             "first": None if math.isinf(self.first) else self.first,
             "lowest": None if math.isinf(self.lowest) else self.lowest,
+            "usual": self.usual,
+            "total": self._total,
+            "weight": self._weight,
         }
 
     def restore(self, state: dict) -> None:
@@ -209,6 +235,7 @@ class DivergenceAlarm:
         self.losses = list(state["losses"])
         self.first = math.inf if state["first"] is None else state["first"]
         self.lowest = math.inf if state["lowest"] is None else state["lowest"]
+        self.usual, self._total, self._weight = (state.get(name, 0.0) for name in ("usual", "total", "weight"))
 
 
 def keep_batch(folder: Path, rows: list[list[np.ndarray]], patients: list[np.ndarray], meta: dict) -> None:

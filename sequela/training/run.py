@@ -22,7 +22,7 @@ from sequela.tokens.packing import Windows
 from sequela.training import checkpoint
 from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
-from sequela.training.derive import Resolved, context_of, resolve
+from sequela.training.derive import Resolved, context_of, evenly, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.objective import (
     Group,
@@ -92,8 +92,9 @@ class RunPlan:
         """The steps, from the first one on."""
         chosen = self.settings
         return Sampler(
-            self.windows.lengths, chosen.row_tokens, self.rows_per_step, chosen.tokens, chosen.seed
-        )
+            self.windows.lengths, chosen.row_tokens, self.rows_per_step, chosen.tokens, chosen.seed,
+            self.windows.patient,
+        )  # fmt: skip
 
     def identity(self) -> dict:
         """What makes two runs the same run."""
@@ -158,8 +159,7 @@ class Run:
         if rows % group.size:
             raise InputError(
                 f"A step of {settings.batch_tokens} tokens has {rows} rows of {settings.row_tokens}, which "
-                f"{group.size} processes cannot share evenly: set batch_tokens to a multiple of "
-                f"{group.size * settings.row_tokens}, or lower row_tokens."
+                f"{group.size} processes cannot share evenly: {evenly(plan.resolved, group.size)}."
             )
         self.plan, self.group = plan, group
         self.precision = precision.choose(settings.precision, group.device, plan.config.hidden_size)

@@ -8,6 +8,8 @@ from sequela.model import precision
 @pytest.fixture
 def processor(monkeypatch):
     def with_bf16(able):
+        for name in precision.ISA_LIMITS:
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
 
     return with_bf16
@@ -27,6 +29,18 @@ def test_without_bf16_products_auto_takes_fp32_and_bf16_is_refused(processor):
     assert precision.choose("auto", "cpu", 768) == "fp32"
     with pytest.raises(InputError, match="no bf16 matrix products"):
         precision.choose("bf16", "cpu", 768)
+
+
+@pytest.mark.parametrize(
+    ("limit", "able"),
+    [("", True), ("ALL", True), ("avx512_core_amx", True), ("AVX512_CORE_BF16", True), ("AVX2", False),
+     ("AVX512_CORE", False), ("SSE41", False), ("AVX2_VNNI_2", False)],
+)  # fmt: skip
+def test_what_the_products_may_not_use_is_not_there(processor, monkeypatch, limit, able):
+    processor(True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert precision.has_bf16("cpu") == able
+    assert precision.choose("auto", "cpu", 768) == ("bf16" if able else "fp32")
 
 
 def test_products_are_in_the_precision_that_was_asked_for():

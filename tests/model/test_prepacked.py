@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.model.layers import Halves
@@ -36,6 +37,13 @@ def test_in_bf16_the_copy_computes_nearly_the_same_and_the_original_is_untouched
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
 
 
+def test_bf16_that_the_processor_lacks_is_refused_in_a_sentence(model, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(InputError, match="no bf16 matrix products: set `precision`"):
+        packed(model, "bf16")
+    assert packed(model, "fp32")
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("columns", "out"), [(32, 96), (64, 256), (384, 1536), (1536, 384)])
 def test_a_row_does_not_depend_on_the_rows_beside_it(kind, columns, out):
@@ -59,7 +67,8 @@ def test_halves_are_two_products(model):
     x = torch.randn(5, 8)
     with torch.inference_mode():
         first, second = PackedHalves(halves.weight)(x)
-        assert torch.allclose(torch.cat([first, second], 1), x @ halves.weight.T, atol=1e-5)
-        assert [
-            torch.allclose(one, other, atol=1e-6) for one, other in zip(halves(x), (first, second), strict=True)
-        ] == [True] * 2
+        whole = (x.double() @ halves.weight.double().T).chunk(2, 1)
+        for found in (halves(x), (first, second)):  # each sums in an order of its own
+            for one, exact in zip(found, whole, strict=True):
+                assert torch.allclose(one.double(), exact, atol=1e-5)
+                assert not torch.allclose(one.double(), exact.flip(0), atol=1e-3)  # negative control

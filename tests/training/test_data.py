@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sequela.model.attention import Masked
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import Ragged, offsets_of
-from sequela.training.data import AHEAD, ROWS_PER_STRETCH, Sampler, alone, feed, inputs
+from sequela.training.data import AHEAD, ROWS_PER_STRETCH, Sampler, alone, feed, inputs, spread
 
 
 def stream(lengths, **changed):
@@ -143,6 +143,78 @@ def test_rows_are_alike():
 def test_rows_of_a_long_tail_waste_less_than_two_percent(row_tokens, spread):
     lengths = np.random.default_rng(0).lognormal(np.log(100), spread, 60_000).astype(int) + 5
     assert wasted(cut(lengths, 1024), row_tokens) < 0.02
+
+
+PATIENTS = st.lists(st.integers(1, 9), min_size=1, max_size=60)  # windows of each
+
+
+@given(PATIENTS, st.integers(1, 5), st.integers(0, 99), st.integers(0, 60))
+def test_cut_patients_go_on_exactly_and_come_once_an_epoch(counts, rows_per_step, seed, stop):
+    lengths = np.random.default_rng(seed).integers(1, 60, sum(counts))
+    chosen = {"rows_per_step": rows_per_step, "seed": seed, "patient": np.repeat(np.arange(len(counts)), counts)}
+    whole = plain(stream(lengths, **chosen))
+    first, later = stream(lengths, **chosen), stream(lengths, **chosen)
+    begun = [step for _, step in zip(range(min(stop, len(whole))), first, strict=False)]
+    later.start_at(begun[-1].after if begun else first.state())
+    assert plain(begun) + plain(later) == whole
+    flat = [window for rows, _, _ in whole for row in rows for window in row]
+    assert sorted(flat[: len(lengths)]) == sorted(flat[len(lengths) :]) == list(range(len(lengths)))
+    assert all(lengths[row].sum() <= 64 for rows, _, _ in whole for row in rows)
+
+
+def test_windows_of_a_patient_are_equally_far_from_each_other():
+    patient = np.repeat(np.arange(500), np.where(np.arange(500) % 50 == 0, 50, 1))
+    order = np.random.default_rng(0).permutation(len(patient))
+    kept = spread(order, patient)
+    assert sorted(kept) == list(range(len(patient)))
+    gap, before = (np.diff(np.flatnonzero(patient[of] == 0)).max() for of in (kept, order))
+    assert gap <= 1.5 * len(patient) / 50 < 3 * len(patient) / 50 < before
+
+
+def test_patients_of_one_window_keep_their_order():
+    lengths = np.random.default_rng(0).integers(1, 60, 300)
+    alone = [plain(stream(lengths, seed=2, patient=patient)) for patient in (None, np.arange(300))]
+    assert alone[0] == alone[1]
+    assert alone[0] != plain(stream(lengths, seed=2, patient=np.arange(300) // 2))  # the control
+
+
+LONG_AMONG_SHORT = np.r_[np.full(89, 1024), np.random.default_rng(0).integers(20, 110, 900)]
+
+
+def longest_streak(**changed):
+    """Steps in a row, over four epochs, that hold nothing but the windows of the one long patient."""
+    total = 4 * int(LONG_AMONG_SHORT.sum())
+    chosen = {"row_tokens": 2048, "rows_per_step": 1, "total_tokens": total} | changed
+    only = [all((row < 89).all() for row in step.rows) for step in stream(LONG_AMONG_SHORT, **chosen)]
+    return max((len(streak) for streak in "".join("x" if one else " " for one in only).split()), default=0)
+
+
+@pytest.mark.parametrize("row_tokens", [1024, 2048])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_patient_as_long_as_all_others_together_is_not_alone_for_long(row_tokens, seed):
+    """In many steps with one patient alone, a model forgets the others."""
+    patient = np.r_[np.zeros(89, np.int64), np.arange(1, 901)]
+    assert longest_streak(row_tokens=row_tokens, seed=seed, patient=patient) <= 3
+    assert longest_streak(row_tokens=row_tokens, seed=seed) > 6  # the control: as it would be shuffled
+
+
+def test_rows_of_a_step_are_shared_out_as_evenly_with_a_long_patient():
+    patient = np.r_[np.zeros(89, np.int64), np.arange(1, 901)]
+    steps = list(stream(LONG_AMONG_SHORT, row_tokens=2048, rows_per_step=2, patient=patient))
+    assert all(len(step.rows) == 2 for step in steps[:-1])
+
+
+@pytest.mark.parametrize("source", [physionet, mimic])
+def test_rows_of_cut_patients_in_order_waste_hardly_more(shared_data, source):
+    tokens = source(shared_data)
+    count = -(-tokens // 1024)
+    lengths = cut(tokens, 1024)
+    assert len(lengths) == count.sum()
+    steps = stream(
+        lengths, row_tokens=4096, rows_per_step=1, total_tokens=int(lengths.sum()),
+        patient=np.repeat(np.arange(len(tokens)), count),
+    )  # fmt: skip
+    assert 1 - lengths.sum() / (4096 * len(list(steps))) < 0.02
 
 
 WINDOWS = Windows.of(Ragged.of([list(range(1, 3 + i % 7)) for i in range(40)]), np.array([0]), (), 16)

@@ -1,5 +1,7 @@
+import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.model import flops
 from sequela.model.config import SHAPES, ModelConfig
-from sequela.training.derive import context_of, resolve
+from sequela.training.derive import context_of, evenly, resolve
 from sequela.training.settings import TrainSettings
 
 PLENTY = 10**13  # tokens of a corpus that never runs out
@@ -155,3 +157,35 @@ def test_a_longer_run_takes_larger_batches_and_lower_rates():
 def test_the_context_is_known_without_a_corpus():
     for settings in (TrainSettings(), TrainSettings(preset="comet-s"), TrainSettings(context=64)):
         assert context_of(settings) == resolve(settings, 96, PLENTY).settings.context
+
+
+def numbers_in(words):
+    """The settings that a sentence names, each way out with its numbers."""
+    ways = [re.findall(r"`(\w+)` to (\d+)", way) for way in words.split(", or ")]
+    return [{name: int(number) for name, number in way} for way in ways]
+
+
+def rows_of(settings):
+    chosen = resolve(settings, 96, PLENTY).settings
+    return max(1, round(chosen.batch_tokens / chosen.row_tokens))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4, 8])
+@pytest.mark.parametrize("context", [64, 1000, 1024, 8192])
+def test_the_numbers_advised_for_several_processes_are_followed_with_success(processes, context):
+    for batch, row in itertools.product((None, 100, 4096, 5000, 20_000), (None, 1024, 1500, 8192)):
+        if row is not None and row < context:
+            continue
+        settings = TrainSettings(depth=1, tokens=1e6, context=context, batch_tokens=batch, row_tokens=row)
+        ways = numbers_in(evenly(resolve(settings, 96, PLENTY), processes))
+        assert "batch_tokens" in ways[0]
+        for way in [*ways, {"batch_tokens": 3 * ways[0]["batch_tokens"]}]:
+            assert rows_of(replace(settings, **way)) % processes == 0
+
+
+def test_the_numbers_advised_for_a_row_too_short_are_followed_with_success():
+    settings = TrainSettings(depth=1, tokens=1e6, context=100, row_tokens=64)
+    with pytest.raises(InputError) as told:
+        resolve(settings, 96, PLENTY)
+    assert "set it to 100 or more, or `context` to 64 or less" in str(told.value)
+    assert rows_of(replace(settings, row_tokens=100)) > 0 and rows_of(replace(settings, context=64)) > 0

@@ -119,6 +119,13 @@ def test_a_jump_stops_the_run_where_it_is(at):
     assert step == at and "jumped to" in why
 
 
+def test_a_step_is_not_compared_with_easier_ones_alone():
+    """Every twentieth step holds other patients, three times as hard; the control is a run that never met them."""
+    losses = np.where(np.arange(400) % 20 == 5, 3.0, 1.0) * falling(400, 0.01)
+    assert first_alarm(losses) is None
+    assert first_alarm([*falling(100, 0.01), *losses[100:]])[0] == 105
+
+
 def test_a_first_step_is_the_measure_of_the_next_ones():
     assert first_alarm([6.5, 12.0, 18.0]) is None
     assert first_alarm([6.5, 12.0, 20.0])[0] == 2
@@ -129,6 +136,40 @@ def test_a_slow_rise_stops_the_run():
     losses = np.concatenate([falling(300, 0.01), 2.5 * 1.01 ** np.arange(200)])
     step, why = first_alarm(losses)
     assert 300 < step < 400 and "rose to" in why
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [0.0] * 50,
+        [0.0] * 40 + [6e-8, 0.0, 2e-7] * 20,  # nothing can be learned, such as of one token; rounding
+        [5.8, *np.geomspace(5.0, 1e-6, 60), *[0.0] * 40, 1e-7, 0.0, 3e-7, *[0.0] * 40],  # all is predicted
+        [5.8, *np.geomspace(5.0, 1e-2, 60), *[1e-2, 4e-2, 1e-3] * 40],  # nearly all
+        [2.0] * 200,
+        [0.0] + [5.8] * 60,  # a first step in which nothing was predicted
+        [5.8, *np.geomspace(5.0, 0.5, 60), 1.2, *([0.5] * 20 + [1.6]) * 10],  # now and then other patients
+    ],
+)  # fmt: skip
+def test_a_loss_that_is_nothing_or_constant_or_of_two_kinds_stops_no_run(losses):
+    assert first_alarm(losses) is None
+
+
+@pytest.mark.parametrize("before", [[0.0] * 50, [2.0] * 50, [5.8, *np.geomspace(5.0, 1e-6, 60)]])
+@pytest.mark.parametrize(("wrong", "what"), [(math.nan, "became nan"), (math.inf, "became inf"), (9.0, "jumped")])
+def test_after_a_loss_that_is_nothing_or_constant_the_alarm_still_rings(before, wrong, what):
+    step, why = first_alarm([*before, wrong])
+    assert step == len(before) and what in why
+
+
+def test_a_step_of_few_tokens_is_judged_with_the_next():
+    """The rest of an epoch may be a row of a few tokens, whose mean says little."""
+    found = [DivergenceAlarm() for _ in range(2)]
+    for alarm in found:
+        for _ in range(40):
+            assert alarm.check(2.0, 1.0, 1000.0) is None
+    assert found[0].check(9.0, 1.0, 20.0) is None and found[0].check(2.0, 1.0, 1000.0) is None
+    assert "jumped" in found[1].check(9.0, 1.0, 900.0)  # the control
+    assert found[0].check(math.nan, 1.0, 1.0) == "the loss became nan"
 
 
 def test_a_watch_goes_on_from_its_state():

@@ -76,6 +76,9 @@ class Engine:
         constraint: what may follow what; None: any token may follow any.
         cut: see `Window`. By default the oldest tokens are left out.
         precision: fp32, or bf16 for the products of the blocks; next-token probabilities are always fp32.
+
+    Raises:
+        InputError: for bf16 on a processor without bf16 products.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from sequela.training.scaling.runs import FinishedRun, Interval, usable
 RESAMPLES = 2000
 # In ln parameters: a run this far from the minimum weighs exp(-1/2), because the curve is not quite a parabola
 NEAR = math.log(3)
-FLAT = 1e-9  # curvature, in ln loss over the sizes, that is nothing but rounding
+FLAT = 1e-6  # depth of a parabola over the sizes, in ln loss, that is nothing but the rounding of losses in fp32
 FEWEST_FOR_FLOOR = 4  # budgets: a floor, a scale, a decay, and one to spare
 
 

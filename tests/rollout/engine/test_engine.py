@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
@@ -171,6 +172,12 @@ def test_a_full_context_goes_on_in_a_new_window(limit):
     assert (out.windows.max() > 2) == (limit >= 40) and (limit > 8 or out.windows.max() == 0)
     wrong = run(model(context=18), asked, n=3, stop=stop, rows=6)  # negative control: another window
     assert any(wrong.tokens[i].tolist() != out.tokens[i].tolist() for i in range(15))
+
+
+def test_an_engine_in_bf16_that_the_processor_lacks_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(InputError, match="no bf16 matrix products"):
+        Engine(model(), precision="bf16")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -124,9 +124,21 @@ def test_what_cannot_be_fitted_is_a_sentence(runs, message):
         isoflop(runs)
 
 
-def test_equal_losses_have_no_minimum():
-    found = isoflop([replace(run, loss=2.0) for run in PUBLISHED.study()])
-    assert found.parameters is None
+@pytest.mark.parametrize("loss", [1e-3, 1.0, 2.0, 5.7, 3e4])
+@pytest.mark.parametrize("rounding", [0.0, 1e-16, 1e-12, 6e-8])
+def test_equal_losses_have_no_minimum(loss, rounding):
+    """Neither do losses that differ by rounding alone, in fp32 or fp64, which every processor does in its own way."""
+    random = np.random.default_rng(0)
+    found = isoflop([replace(run, loss=loss * (1 + rounding * random.normal())) for run in PUBLISHED.study()])
+    assert found.parameters is None and not found.bounded
+
+
+def test_a_shallow_minimum_is_one():
+    """The neighbor: a bowl of a thousandth of the loss."""
+    budget, sizes = 1e15, np.geomspace(1e6, 1e8, 7)
+    runs = [FinishedRun(budget, n, 1e9, 2.0 * (1 + 2e-4 * np.log(n / 1e7) ** 2)) for n in sizes]
+    (curve,) = isoflop(runs).curves
+    assert not curve.edge and np.exp(curve.optimum_R[0]) == pytest.approx(1e7, rel=1e-3)
 
 
 def test_the_parabola_passes_through_the_runs():
