@@ -117,11 +117,11 @@ class Truth:
         weights[~decided] = 0
         known = outcome[decided], prediction[decided], weights[decided]
         found = {
-            "auroc": metric.auroc(*known),
-            "brier": metric.brier(*known),
-            "slope": metric.calibration_slope(*known),
-            "oe": metric.oe(np.nan_to_num(outcome), prediction, weights, copies),
-            "ece": metric.ece(*known),
+            "auroc": metric.AUROC(*known),
+            "brier": metric.BRIER(*known),
+            "slope": metric.CALIBRATION_SLOPE(*known),
+            "oe": metric.OE(np.nan_to_num(outcome), prediction, weights, copies),
+            "ece": metric.ECE(*known),
         }
         if self.risk is not None:
             square = (prediction - self.risk[answered]) ** 2
@@ -130,8 +130,8 @@ class Truth:
             split = np.concatenate([copies * risk, copies * (1 - risk)])
             sides = np.repeat([1.0, 0.0], len(prediction)), np.concatenate([prediction, prediction]), split
             found["auroc_exact"], found["slope_exact"] = (
-                metric.auroc(*sides),
-                metric.calibration_slope(*sides),
+                metric.AUROC(*sides),
+                metric.CALIBRATION_SLOPE(*sides),
             )
         return found
 

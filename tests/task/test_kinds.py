@@ -24,16 +24,11 @@ from sequela.task.kinds import COUNT, KINDS, Kind, ValidRange, Words
 from sequela.task.label import labels
 from sequela.task.rules import HOW_OFTEN
 from sequela.task.scoring.evaluate import evaluate
-from sequela.task.scoring.metric import MAE, Metric
+from sequela.task.scoring.metric import MAE, Metric, averaged
 from tests.task.answers.test_estimate import rollout, write_simulated
 from tests.task.conftest import make_task
 
-
-def _rmse(outcome_N, prediction_N, weights):
-    return np.sqrt((prediction_N - outcome_N) ** 2 @ weights / weights.sum(axis=0))
-
-
-RMSE = Metric("rmse", _rmse, "RMSE")
+RMSE = Metric("rmse", averaged(lambda outcome, prediction: (prediction - outcome) ** 2, np.sqrt), "RMSE")
 BURDEN = Kind(
     name="burden",
     numeric=True,

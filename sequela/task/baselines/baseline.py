@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from sequela.record.duration import DAY
 from sequela.task.baselines.cox import fit_hazard, risk
-from sequela.task.scoring.censoring import censoring_weights
+from sequela.task.scoring.censoring import UNSEEN, Censoring
 from sequela.task.task import Task
 
 FEWEST = 5  # patients of each class; with fewer, only the prevalence is fitted
@@ -57,11 +57,22 @@ class TrainingSample:
         return ~np.isnan(self.outcome)
 
     @cached_property
+    def _censoring(self) -> tuple[np.ndarray, float]:
+        """Weights of all who were followed, and the share of patients for whom nobody stands."""
+        followed = self.decided if self.lost is None else ~self.lost
+        censoring, once = Censoring.of(self.until_days, followed), np.ones(len(self.outcome))
+        weights = censoring.weights(once)
+        return weights, float(censoring.unseen(weights, once))
+
+    @property
     def weights(self) -> np.ndarray:
         """Inverse probability of censoring weights [N], 0 without an outcome."""
-        followed = self.decided if self.lost is None else ~self.lost
-        weights = censoring_weights(self.until_days, followed, np.ones(len(self.outcome)))
-        return np.where(self.decided, weights, 0.0)
+        return np.where(self.decided, self._censoring[0], 0.0)
+
+    @property
+    def identified(self) -> bool:
+        """Whether patients were followed for long enough that the known outcomes stand for all."""
+        return self._censoring[1] <= UNSEEN
 
 
 # On busy cores the threads of the trees wait for each other, up to a hundred times longer than they work
@@ -70,8 +81,11 @@ one_thread = threadpool_limits.wrap(limits=1)
 
 @one_thread
 def fit_baselines(task: Task, train: TrainingSample, seed: int = 0) -> dict[str, Model]:
-    """The baselines of the task's kind, by name, fitted on `train`; those that it is too small for are left out."""
-    if train.decided.sum() < 2 * FEWEST:
+    """The baselines of the task's kind, by name, fitted on `train`.
+
+    Those that it is too small for are left out, and all if its patients were not followed for long enough.
+    """
+    if train.decided.sum() < 2 * FEWEST or not train.identified:
         return {}
     horizon_days = None if task.horizon is None else task.horizon / DAY
     fitted = {
@@ -143,7 +157,9 @@ def _tree_regression(
     return one_thread(lambda values_NF: np.clip(model.predict(values_NF), lowest, None))
 
 
-def _fit_trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: TrainingSample) -> None:
+def _fit_trees(
+    model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: TrainingSample
+) -> None:
     known = train.decided
     values = train.values[known]
     values[:, np.isnan(values).all(axis=0)] = 0  # the library cannot bin a column without any value

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sequela.task.scoring.sums import many
+
 RESAMPLES = 1000
 CELLS = 1 << 18  # patients x resamples worked on at once: 2 MB of float64, so that a batch stays in the cache
 
@@ -17,16 +19,18 @@ class Estimate:
 
     >>> Estimate(0.8, 0.7, 0.9).as_dict(), Estimate(float("nan"), 0.7, 0.9).as_dict()
     ({'value': 0.8, 'low': 0.7, 'high': 0.9}, {})
+    >>> Estimate(float("nan"), 0.7, 0.9).as_dict("nobody had the outcome")["reason"]
+    'nobody had the outcome'
     """
 
     value: float
     low: float
     high: float
 
-    def as_dict(self) -> dict[str, float | None]:
-        """`value`, `low`, `high`; empty if the number is not defined, because JSON has no NaN."""
+    def as_dict(self, reason: str = "") -> dict[str, float | str | None]:
+        """`value`, `low`, `high`; if the number is not defined, empty, or None each (JSON has no NaN) with `reason`."""
         if not np.isfinite(self.value):
-            return {}
+            return {"value": None, "low": None, "high": None, "reason": reason} if reason else {}
         pairs = {"value": self.value, "low": self.low, "high": self.high}
         return {name: float(x) if np.isfinite(x) else None for name, x in pairs.items()}
 
@@ -46,7 +50,9 @@ def resamples(patient_N: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> I
         columns = min(step, count - start)
         drawn = generator.integers(len(patients), size=(len(patients), columns))
         cells = np.bincount((drawn * columns + np.arange(columns)).ravel(), minlength=len(patients) * columns)
-        yield cells.reshape(len(patients), columns)[row_patient_N].astype(np.float64)
+        copies = cells.astype(np.uint32).reshape(len(patients), columns)  # small, so that looking up is fast
+        for some in np.split(copies, columns, axis=1) if many(len(patient_N)) else [copies]:
+            yield some[row_patient_N].astype(np.float64)
 
 
 def interval(value: float, draws_R: np.ndarray) -> Estimate:

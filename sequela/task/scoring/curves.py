@@ -10,7 +10,7 @@ import polars as pl
 
 from sequela.record.validate import read_parquet
 from sequela.rollout.estimators import wilson
-from sequela.task.scoring.censoring import censoring_weights
+from sequela.task.scoring.censoring import UNSEEN, Censoring, censoring_weights
 
 ROC_POINTS = 150
 GROUPS = 10
@@ -26,7 +26,10 @@ class ScoredPredictions:
 
 
 def read_scored(path: Path) -> ScoredPredictions | None:
-    """The rows of a predictions file whose outcome is known; None without probabilities, or with one class only."""
+    """The rows of a predictions file whose outcome is known.
+
+    None without probabilities, with one class only, or if nobody stands for too many patients (`Censoring.unseen`).
+    """
     table = read_parquet(path)
     if "predicted_boolean_probability" not in table.columns:
         return None
@@ -36,12 +39,18 @@ def read_scored(path: Path) -> ScoredPredictions | None:
     known = table.select(decided)["decided"].to_numpy()
     weight = np.ones(len(table))
     if "until_days" in table.columns:
-        weight = censoring_weights(table["until_days"].to_numpy(), known, weight)
+        until = table["until_days"].to_numpy()
+        labelled = Censoring.of(until, table["boolean_value"].is_not_null().to_numpy())
+        if labelled.unseen(labelled.weights(weight), weight) > UNSEEN:
+            return None
+        weight = censoring_weights(until, known, weight)
     kept = table.filter(pl.Series(known))
     outcome = kept["boolean_value"].to_numpy().astype(bool)
     if outcome.all() or not outcome.any():
         return None
-    return ScoredPredictions(outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known])
+    return ScoredPredictions(
+        outcome, kept["predicted_boolean_probability"].to_numpy().astype(float), weight[known]
+    )
 
 
 def roc(scored: ScoredPredictions) -> list[tuple[float, float]]:

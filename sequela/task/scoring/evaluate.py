@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from threadpoolctl import threadpool_limits
 
 from sequela.errors import InputError
 from sequela.files import files_below
 from sequela.record.questions import QUESTION
 from sequela.task.answers.prediction import SIMULATION, read_predictions
 from sequela.task.kinds import KINDS, Kind
-from sequela.task.scoring.bootstrap import RESAMPLES, Estimate, interval, resamples
-from sequela.task.scoring.censoring import censoring_weights
+from sequela.task.scoring.bootstrap import RESAMPLES, Estimate, interval
+from sequela.task.scoring.censoring import UNSEEN
+from sequela.task.scoring.measured import OBSERVED, Key, Measured, SharedAnswers, measure_all
 from sequela.task.scoring.verdict import verdict
-
-Key = tuple[str, str]
-"""A model and a metric."""
-OBSERVED: Key = ("", "observed")
-
-
-@dataclass(frozen=True, eq=False)
-class SharedAnswers:
-    """The questions that all models answered, and the answers.
-
-    Attributes:
-        kind: of the task.
-        patient: int64 [N].
-        outcome: float64 [N], NaN if there is none to score.
-        until_days: float64 [N].
-        lost: bool [N], whether the record ends before the outcome is known; others without one never had any.
-        predictions: by model, float64 [N].
-    """
-
-    kind: Kind
-    patient: np.ndarray
-    outcome: np.ndarray
-    until_days: np.ndarray
-    lost: np.ndarray
-    predictions: dict[str, np.ndarray]
 
 
 def evaluate(
@@ -80,9 +54,13 @@ def _files(folders: list[Path]) -> dict[str, dict[str, Path]]:
     for path in (path for folder in folders for path in _tables(folder)):
         models = files.setdefault(path.parent.name, {})
         if path.stem in models:
-            raise InputError(
-                f"{path} and {models[path.stem]} are the same model of the same task: rename one of the files."
+            other = models[path.stem]
+            advice = (
+                f"{path} is given twice: leave out one of the folders."
+                if path.resolve() == other.resolve()
+                else f"{path} and {other} are the same model of the same task: rename one of the files."
             )
+            raise InputError(advice)
         models[path.stem] = path
     if not files:
         raise InputError(
@@ -105,11 +83,13 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
     answers = {model: frame for model, (_, frame) in read.items()}
     truth = _truth(answers, files)
     cohort = _cohort(kind, truth, answers, files)
-    points, draws = _measure_all(cohort, seed, resample_count)
+    measured = measure_all(cohort, seed, resample_count)
+    points, draws = measured.points, measured.draws
     estimates = {key: interval(points[key], draws[key]) for key in points}
     nothing = Estimate(np.nan, np.nan, np.nan)
     names = [metric.name for metric in kind.metrics]
     models = {model: {name: estimates.get((model, name), nothing) for name in names} for model in answers}
+    reason = _why_not(cohort, measured)
     difference = _differences(points, draws, kind.headline.name)
     unpredicted = {model: truth.height - frame["prediction"].count() for model, frame in answers.items()}
     return {
@@ -124,16 +104,21 @@ def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> 
         "rollouts": {
             model: _rollouts(frame) for model, frame in answers.items() if frame["rollouts"].count()
         },
-        "observed": estimates.get(OBSERVED, nothing).as_dict(),
-        "models": {model: {key: x.as_dict() for key, x in scores.items()} for model, scores in models.items()},
+        "observed": estimates.get(OBSERVED, nothing).as_dict(reason),
+        "models": {
+            model: {key: x.as_dict(reason) for key, x in scores.items()} for model, scores in models.items()
+        },
         "difference": {model: x.as_dict() for model, x in difference.items()},
-        "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0)),
+        "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0), reason),
     }
 
 
 def _truth(answers: dict[str, pl.DataFrame], files: dict[str, Path]) -> pl.DataFrame:
     """The questions that any model was asked, with `label`, `until_days`, `lost`; all files must agree on them."""
     columns = (*QUESTION, "label", "until_days", "lost")
+    first, *others = (frame.select(columns) for frame in answers.values())
+    if all(other.equals(first) for other in others):
+        return first.sort(QUESTION)
     every = pl.concat(
         frame.select(*columns, file=pl.lit(str(files[model]))) for model, frame in answers.items()
     )
@@ -164,7 +149,9 @@ def _cohort(
             common = common.join(answered, on=QUESTION, maintain_order="left")
     if common.is_empty():
         folder = files[min(files)].parent
-        raise InputError(f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately.")
+        raise InputError(
+            f"{folder}: no patient is predicted by all of {', '.join(files)}; score them separately."
+        )
     return SharedAnswers(
         kind,
         common["subject_id"].to_numpy(),
@@ -175,35 +162,19 @@ def _cohort(
     )
 
 
-# many small products: threads would spend more time waiting for each other than working
-@threadpool_limits.wrap(limits=1)
-def _measure_all(
-    cohort: SharedAnswers, seed: int, resample_count: int
-) -> tuple[dict[Key, float], dict[Key, np.ndarray]]:
-    """Every metric of every model: on the patients as they are, and on each of R resamples of them."""
-    if np.isnan(cohort.outcome).all():
-        return {}, {}
-    points = _measure(cohort, np.ones(len(cohort.patient)))
-    batches = [_measure(cohort, copies) for copies in resamples(cohort.patient, resample_count, seed)]
-    draws = {key: np.concatenate([batch[key] for batch in batches]) for key in points}
-    return {key: float(value) for key, value in points.items()}, draws
-
-
-def _measure(cohort: SharedAnswers, copies: np.ndarray) -> dict[Key, np.ndarray]:
-    """The metrics when each patient counts `copies` times, [N] or [N, R]; the weights are estimated on those copies."""
-    decided = ~np.isnan(cohort.outcome)
-    weights = censoring_weights(cohort.until_days, ~cohort.lost, copies)
-    weights[~decided] = 0
-    outcome, known = np.nan_to_num(cohort.outcome), weights[decided]
-    measured = {OBSERVED: outcome @ weights / weights.sum(axis=0)}
-    for model, prediction in cohort.predictions.items():
-        for metric in cohort.kind.metrics:
-            measured[model, metric.name] = (
-                metric.measure(outcome, prediction, weights, copies)
-                if metric.whole_cohort
-                else metric.measure(outcome[decided], prediction[decided], known)
-            )
-    return measured
+def _why_not(cohort: SharedAnswers, measured: Measured) -> str:
+    """Why some or all metrics of all models are not defined; empty if nothing about the answers forbids them."""
+    known = cohort.outcome[~np.isnan(cohort.outcome)]
+    if not len(known):
+        return "no answer is known"
+    if measured.unseen > UNSEEN:
+        return (
+            f"not identified: {100 * measured.unseen:.0f} % of the patients were lost before their answer was known, "
+            "and nobody was followed longer to stand for them; ask for a shorter horizon"
+        )
+    if not cohort.kind.numeric and (known == known[0]).all():
+        return "everybody had the outcome" if known[0] else "nobody had the outcome"
+    return ""
 
 
 def _differences(points: dict[Key, float], draws: dict[Key, np.ndarray], name: str) -> dict[str, Estimate]:

@@ -10,7 +10,11 @@ from sequela.task.scoring.bootstrap import Estimate
 
 
 def verdict(
-    kind: str, models: dict[str, dict[str, Estimate]], difference: dict[str, Estimate], unpredicted: int
+    kind: str,
+    models: dict[str, dict[str, Estimate]],
+    difference: dict[str, Estimate],
+    unpredicted: int,
+    reason: str = "",
 ) -> str:
     """Which models beat simulation, which it beats and by how much, and which cannot be told from it.
 
@@ -24,13 +28,16 @@ def verdict(
         kind: of the task; models are compared by its headline metric.
         difference: simulation less each other model.
         unpredicted: questions to which simulation gave no answer.
+        reason: why nothing, or not everything, can be scored; empty for none.
     """
     if SIMULATION not in models:
-        return "No simulation is among these models."
+        without = "No simulation is among these models."
+        return f"{without} They cannot all be scored: {reason}." if reason else without
     spec = KINDS[kind]
     score = models[SIMULATION][spec.headline.name]
     if math.isnan(score.value):
-        return "Simulation cannot be scored here: it answered nobody, or the answers known are all alike."
+        why = reason or "it answered nobody, or the answers known are all alike"
+        return f"Simulation cannot be scored here: {why}."
     sense, digits = 1 if spec.headline.higher_is_better else -1, spec.words.digits
     gains = {model: sense * x.value for model, x in difference.items()}
     decided = {model: x.low > 0 or x.high < 0 for model, x in difference.items()}

@@ -10,7 +10,7 @@ from sequela.task.baselines.features import build_features
 from sequela.task.catalog import load_task
 from sequela.task.label import labels
 from sequela.task.scoring.censoring import censoring_weights
-from sequela.task.scoring.metric import auroc, mae, oe
+from sequela.task.scoring.metric import AUROC, MAE, OE
 from tests.task.conftest import make_task
 
 
@@ -41,7 +41,7 @@ def cohort(nafld_events):
 
 
 def area(prediction: np.ndarray, test: TrainingSample) -> float:
-    return float(auroc(test.outcome[test.decided], prediction[test.decided], test.weights[test.decided]))
+    return float(AUROC(test.outcome[test.decided], prediction[test.decided], test.weights[test.decided]))
 
 
 # what others reached on another split of these patients: age + sex, logistic, Cox, trees
@@ -65,7 +65,7 @@ def test_the_baselines_reach_what_others_reached(cohort, name, expected):
         outcome, everyone = np.nan_to_num(test.outcome), np.ones(len(test.outcome))
         assert (
             0.75
-            < oe(outcome, prediction, censoring_weights(test.until_days, test.decided, everyone), everyone)
+            < OE(outcome, prediction, censoring_weights(test.until_days, test.decided, everyone), everyone)
             < 1.25
         )
 
@@ -145,7 +145,7 @@ def test_days_are_predicted_by_median_ridge_and_trees():
     task = make_task(kind="time", ends=(), horizon=None)
     models = fit_baselines(task, TrainingSample(values[:1_000], days[:1_000], days[:1_000]))
     assert list(models) == ["median", "ridge", "trees"]
-    errors = {name: mae(days[1_000:], model(values[1_000:]), np.ones(500)) for name, model in models.items()}
+    errors = {name: MAE(days[1_000:], model(values[1_000:]), np.ones(500)) for name, model in models.items()}
     assert errors["ridge"] < 0.8 * errors["median"] > errors["trees"]
     assert models["median"](values[:1])[0] == pytest.approx(np.median(days[:1_000]), rel=0.01)
 
@@ -164,7 +164,7 @@ def test_counts_and_values_are_predicted_too(kind, names):
     models = fit_baselines(make_task(kind=kind), train)
     assert list(models) == [*names, "ridge", "trees"]
     predictions = {name: model(test.values) for name, model in models.items()}
-    errors = {name: mae(test.outcome, one, np.ones(len(one))) for name, one in predictions.items()}
+    errors = {name: MAE(test.outcome, one, np.ones(len(one))) for name, one in predictions.items()}
     assert max(errors["ridge"], errors["trees"]) < 0.9 * errors["median"]
     assert predictions["median"][0] == pytest.approx(np.median(train.outcome), abs=0.01)
     if kind == "count":

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sequela.task.scoring.bootstrap import Estimate, interval, resamples
-from sequela.task.scoring.metric import auroc
+from sequela.task.scoring.metric import AUROC
 
 
 def every(patients: np.ndarray, count: int = 200, seed: int = 0) -> np.ndarray:
@@ -44,9 +44,9 @@ def test_the_interval_is_that_of_repeating_the_patients_one_by_one():
     for column in copies.T.astype(int):
         rows = np.repeat(np.arange(150), column)
         slow.append(roc_auc_score(outcome[rows], prediction[rows]))
-    np.testing.assert_allclose(auroc(outcome, prediction, copies), slow)
+    np.testing.assert_allclose(AUROC(outcome, prediction, copies), slow)
     low, high = np.percentile(slow, [2.5, 97.5])
-    value = float(auroc(outcome, prediction, np.ones(150)))
+    value = float(AUROC(outcome, prediction, np.ones(150)))
     assert interval(value, np.array(slow)) == Estimate(value, low, high)
 
 

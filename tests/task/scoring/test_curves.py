@@ -9,7 +9,7 @@ import pytest
 
 from sequela.rollout.estimators import wilson
 from sequela.task.scoring.curves import ScoredPredictions, calibration, read_scored, roc
-from sequela.task.scoring.metric import auroc
+from sequela.task.scoring.metric import AUROC
 
 
 def scored(n: int = 2000, seed: int = 0) -> ScoredPredictions:
@@ -28,7 +28,7 @@ def test_area_under_the_curve_is_the_auroc() -> None:
     points = roc(one)
     assert points[0] == (0.0, 0.0)
     assert points[-1] == pytest.approx((1.0, 1.0))
-    assert area(points) == pytest.approx(float(auroc(one.outcome, one.risk, one.weight)), abs=0.003)
+    assert area(points) == pytest.approx(float(AUROC(one.outcome, one.risk, one.weight)), abs=0.003)
 
 
 def test_ties_are_one_point() -> None:

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, root_mean_sq
 from sequela.errors import InputError
 from sequela.task.answers.prediction import write_predictions
 from sequela.task.scoring.censoring import censoring_weights
+from sequela.task.scoring.curves import read_scored
 from sequela.task.scoring.evaluate import evaluate
 from tests.task.conftest import START
 
@@ -188,7 +189,9 @@ def test_a_model_that_answered_nobody_does_not_hide_the_others(tmp_path):
 def test_nothing_decidable(tmp_path):
     truth = cohort().with_columns(label=pl.lit(None, pl.Float64))
     task = evaluate(write(tmp_path / "p", truth, {"sequela": truth["risk"]}), tmp_path)["tasks"]["made"]
-    assert (task["decidable"], task["positives"], task["models"]["sequela"]["auroc"]) == (0, 0, {})
+    assert (task["decidable"], task["positives"]) == (0, 0)
+    assert task["models"]["sequela"]["auroc"]["value"] is None
+    assert task["models"]["sequela"]["auroc"]["reason"] == "no answer is known"
 
 
 def test_days_are_scored_by_their_mean_error(tmp_path):
@@ -219,7 +222,7 @@ def test_counts_and_values_are_scored_by_their_errors(tmp_path, kind, names):
 
 
 def test_a_value_that_was_never_measured_is_no_loss(tmp_path):
-    """Death before the measurement competes: the mean of the measured is found again, and is not where it is a loss."""
+    """Death before the measurement competes: the mean of the measured is found again, and none where it is a loss."""
     draw = np.random.default_rng(3)
     measured, death, lost = (draw.exponential(scale, 4_000) for scale in (4.0, 4.0, 12.0))
     first = np.minimum(measured, death)
@@ -246,7 +249,7 @@ def test_a_value_that_was_never_measured_is_no_loss(tmp_path):
     wrong = evaluate(write(tmp_path / "q", truth.drop("decided"), {"sequela": one}, kind="value"), tmp_path)[
         "tasks"
     ]["made"]
-    assert wrong["observed"]["value"] > 1.2 * among.mean()
+    assert wrong["observed"]["reason"].startswith("not identified")  # as if the last had all been lost
 
 
 def test_predictions_of_others_need_no_further_columns(tmp_path):
@@ -272,6 +275,90 @@ def test_folders_are_scored_side_by_side(tmp_path):
     write(two, truth, {"sequela": truth["risk"]})
     with pytest.raises(InputError, match="rename one"):
         evaluate([one, two], tmp_path)
+
+
+def test_a_folder_given_twice_is_said(tmp_path):
+    one = write(tmp_path / "one", cohort(), {"sequela": cohort()["risk"]})
+    (tmp_path / "link").symlink_to(one)
+    for again in (one, tmp_path / "x" / ".." / "one", tmp_path / "link"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="is given twice: leave out one of the folders"):
+            evaluate([one, again], tmp_path / "out")
+
+
+def lost_before(truth: pl.DataFrame, days: float) -> pl.DataFrame:
+    """The same patients, none of whom is followed for longer than so many days."""
+    late = pl.col("until_days") > days
+    return truth.with_columns(
+        label=pl.when(late).then(None).otherwise("label"), until_days=pl.min_horizontal("until_days", days)
+    )
+
+
+def test_a_horizon_that_nobody_is_followed_to_is_not_identified(tmp_path):
+    """One in four has the outcome, all others are lost: every known answer is yes, and nothing follows from it."""
+    truth = lost_before(cohort(censored=False), 4.9)
+    known = truth["label"].drop_nulls()
+    assert len(known) > 50
+    assert (known == 1).all()
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": truth["risk"]}), tmp_path)["tasks"]["made"]
+    scores = [task["observed"], *task["models"]["sequela"].values()]
+    assert all(score["value"] is score["low"] is score["high"] is None for score in scores)
+    assert all(score["reason"].startswith("not identified: ") for score in scores)
+    assert "cannot be scored here: not identified" in task["verdict"]
+    assert read_scored(tmp_path / "p/made/sequela.parquet") is None
+    json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("kind", ["time", "count", "value"])
+def test_nor_is_a_mean_number(tmp_path, kind):
+    truth = lost_before(cohort(censored=False).with_columns(label="until_days"), 2.0)
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": truth["risk"]}, kind=kind), tmp_path)["tasks"][
+        "made"
+    ]
+    assert task["models"]["sequela"]["mae"]["reason"].startswith("not identified")
+
+
+def test_it_is_identified_where_some_are_followed(tmp_path):
+    """The neighbor: half are lost early, the others stand for them."""
+    truth = cohort(censored=False)
+    half = pl.col("subject_id") % 2 == 0
+    truth = lost_before(truth, 4.9).filter(half).vstack(truth.filter(~half))
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": truth["risk"]}), tmp_path)["tasks"]["made"]
+    assert task["models"]["sequela"]["oe"]["value"] == pytest.approx(1, abs=0.3)
+    assert "reason" not in task["models"]["sequela"]["auroc"]
+
+
+def test_without_follow_up_the_lost_are_dropped_and_nothing_is_refused(tmp_path):
+    truth = lost_before(cohort(censored=False), 4.9).with_columns(until_days=pl.lit(0.0))
+    other = pl.when(pl.col("subject_id") % 3 == 0).then(0.0).otherwise("label")
+    truth = truth.with_columns(label=other)
+    task = evaluate(write(tmp_path / "p", truth, {"theirs": truth["risk"]}), tmp_path)["tasks"]["made"]
+    assert "reason" not in task["models"]["theirs"]["auroc"]
+
+
+@pytest.mark.parametrize(("answer", "who"), [(0.0, "nobody"), (1.0, "everybody")])
+def test_one_kind_of_answer_ranks_nobody(tmp_path, answer, who):
+    truth = cohort(censored=False).with_columns(label=pl.lit(answer))
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": truth["risk"]}), tmp_path)["tasks"]["made"]
+    scores = task["models"]["sequela"]
+    assert scores["auroc"] == {"value": None, "low": None, "high": None, "reason": f"{who} had the outcome"}
+    assert scores["brier"]["value"] > 0
+    assert scores["oe"]["value"] == pytest.approx(answer / truth["risk"].mean(), rel=1e-6)
+    assert f"{who} had the outcome" in task["verdict"]
+
+
+def test_one_question_has_no_interval(tmp_path):
+    truth = cohort(censored=False).head(1)
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": truth["risk"]}), tmp_path)["tasks"]["made"]
+    assert task["models"]["sequela"]["brier"]["value"] is not None
+    assert task["models"]["sequela"]["brier"]["low"] is task["models"]["sequela"]["brier"]["high"] is None
+
+
+def test_equal_scores_rank_nobody_above_another(tmp_path):
+    truth = cohort()
+    task = evaluate(write(tmp_path / "p", truth, {"sequela": np.full(COUNT, 0.2)}), tmp_path)["tasks"]["made"]
+    assert task["models"]["sequela"]["auroc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert task["models"]["sequela"]["calibration_slope"] == {}
 
 
 def test_files_must_tell_the_same_truth(tmp_path):
