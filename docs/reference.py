@@ -17,11 +17,12 @@ from sequela.serve.cli import stage_of
 from sequela.serve.flags import COMMON
 from sequela.serve.stage import Option, Stage
 from sequela.serve.stages import STAGES
-from sequela.task.catalog import FIELDS, catalog
+from sequela.task.catalog import catalog
 from sequela.task.cohort import Cohort
 from sequela.task.kinds import KINDS
 from sequela.task.outcome import OutcomeRule
 from sequela.task.task import Task
+from sequela.task.task_file import FIELDS
 
 WRITTEN = "<!-- written by `make docs` from the code; change the docstrings there -->\n\n"
 FORMATS = {  # the modules that own a folder format, and what each is called

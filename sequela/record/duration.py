@@ -24,6 +24,8 @@ UNITS = {  # microseconds; mean month and year, so that a horizon has the same l
     "month": round(365.25 / 12 * DAY),
     "year": round(365.25 * DAY),
 }
+LONGEST = 1000 * UNITS["year"]  # longer than any record; not far beyond it a date no longer fits its column
+SHOWN = 60  # letters of a text in a message
 
 
 def parse_duration(text: object, where: str) -> int:
@@ -33,14 +35,19 @@ def parse_duration(text: object, where: str) -> int:
     True
 
     Raises:
-        InputError: for anything else; the message starts with `where`.
+        InputError: for anything else, and for more than LONGEST; the message starts with `where`.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) +([a-z]+?)s?", str(text).strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) +([a-z]+?)s?", str(text).strip(), re.ASCII)
     if match is None or match[2] not in UNITS:
         raise InputError(
-            f"{where} is '{text}': write a number and a unit ({', '.join(UNITS)}), such as '5 years'."
+            f"{where} is '{str(text)[:SHOWN]}': write a number and a unit ({', '.join(UNITS)}), such as '5 years'."
         )
-    return round(float(match[1]) * UNITS[match[2]])
+    length = float(match[1]) * UNITS[match[2]]
+    if length > LONGEST:
+        raise InputError(
+            f"{where} is '{str(text)[:SHOWN]}', longer than {LONGEST // UNITS['year']:,} years: correct it."
+        )
+    return round(length)
 
 
 def duration_words(length: int) -> str:

@@ -29,12 +29,12 @@ class AskSettings:
     """Ask about at most this many patients, the first by number; all unless given."""
 
     def tasks(self) -> list[Task]:
-        """The tasks, read.
+        """The tasks, read; one that is named twice is one.
 
         Raises:
-            InputError: for none, or one that does not exist.
+            InputError: for none, one that does not exist, or two of one name.
         """
-        from sequela.task.catalog import load_task
+        from sequela.task.catalog import load_tasks
 
         if not self.task and self.labels is not None:
             raise InputError(
@@ -42,7 +42,7 @@ class AskSettings:
             )
         if not self.task:
             raise InputError("nothing is asked: name one or more tasks with `task`; `sequela tasks` lists them.")
-        return [load_task(name) for name in self.task]
+        return load_tasks(self.task)
 
     def requests(
         self, model: Path, meds: Path, say: Callable[[str], None] = lambda line: None

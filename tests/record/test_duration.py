@@ -37,7 +37,7 @@ def test_whole_numbers_of_a_unit_are_said_so_that_they_are_read_the_same(unit, m
     assert parse_duration(duration_words(many * UNITS[unit]), "here") == many * UNITS[unit]
 
 
-@pytest.mark.parametrize("text", ["", "5", "years", "-1 day", "5years", "1 fortnight", None])
+@pytest.mark.parametrize("text", ["", "5", "years", "-1 day", "5years", "1 fortnight", "\u0663 days", "1e3 days", "1,5 days", None])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(InputError, match="here is"):
         parse_duration(text, "here")
@@ -86,3 +86,11 @@ def test_a_record_that_lasts_so_many_calendar_months_is_long_enough(start, lengt
 def test_only_whole_months_are_months():
     spans = ["1 month", "1.5 years", "1461 days", "1 day", "365 days", "1 week", "0.5 months"]
     assert [months_in(parse_duration(span, "here")) for span in spans] == [1, 18, 48, None, None, None, None]
+
+
+@pytest.mark.parametrize("text", ["400000 years", "12001 months", "9" * 400 + " days"])
+def test_what_is_longer_than_any_record_is_refused_and_shown_in_part(text):
+    with pytest.raises(InputError, match=r"longer than 1,000 years") as error:
+        parse_duration(text, "here")
+    assert len(str(error.value)) < 200
+    assert parse_duration("1000 years", "here") == 1000 * UNITS["year"]
