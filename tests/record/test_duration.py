@@ -37,7 +37,9 @@ def test_whole_numbers_of_a_unit_are_said_so_that_they_are_read_the_same(unit, m
     assert parse_duration(duration_words(many * UNITS[unit]), "here") == many * UNITS[unit]
 
 
-@pytest.mark.parametrize("text", ["", "5", "years", "-1 day", "5years", "1 fortnight", "\u0663 days", "1e3 days", "1,5 days", None])
+@pytest.mark.parametrize(
+    "text", ["", "5", "years", "-1 day", "5years", "1 fortnight", "\u0663 days", "1e3 days", "1,5 days", None]
+)
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(InputError, match="here is"):
         parse_duration(text, "here")

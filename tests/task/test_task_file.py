@@ -54,7 +54,7 @@ outcome: [MEDS_DEATH]
         ("title: Mine", "title: Mine\n[1, 2]: [X]", "'[...]' is not a field of a task"),
         ("title: Mine", "title: Mine\n<<: {exclude: [X]}", "'<<' is not a field of a task"),
         ("[MEDS_DEATH]", "[MEDS_DEATH, ]\nexclude: [~]", "'exclude' is [empty (null)]; give a list of codes"),
-        ("[MEDS_DEATH]", "\n  - MEDS_DEATH\n  -", "'outcome' is [MEDS_DEATH, empty"),
+        ("[MEDS_DEATH]", "\n  - MEDS_DEATH\n  -", "'outcome' is ['MEDS_DEATH', empty"),
         ("[MEDS_DEATH]", "[[MEDS_DEATH]]", "give a list of codes"),
         ("[MEDS_DEATH]", "{MEDS_DEATH: 1}", "give a list of codes"),
         ("[MEDS_DEATH]", "&a [*a]", "give a list of codes"),
@@ -81,7 +81,7 @@ outcome: [MEDS_DEATH]
             "outcome: [MEDS_DEATH]\nhorizon: 5",
             "horizon is '5': write a number and a unit",
         ),
-        ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: [5 years]", "'horizon' is [5 years]"),
+        ("outcome: [MEDS_DEATH]", "outcome: [MEDS_DEATH]\nhorizon: [5 years]", "'horizon' is ['5 years']"),
         (
             "outcome: [MEDS_DEATH]",
             "outcome: [MEDS_DEATH]\nhorizon: '\u0663 days'",

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -78,24 +76,6 @@ def test_many_columns_of_weights_are_many_calls(ours):
     np.testing.assert_allclose(
         together, [ours(outcome, prediction, column) for column in weights.T], rtol=1e-7
     )
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3)), min_size=2, max_size=12))
-def test_areas_of_any_few_patients(rows):
-    """Few patients, many ties, patients of weight 0: against scikit-learn wherever that is defined."""
-    outcome, prediction, weights = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    prediction /= 5
-    areas = metric.AUROC(outcome, prediction, weights), metric.AUPRC(outcome, prediction, weights)
-    cases, controls = (weights * outcome).sum(), (weights * (1 - outcome)).sum()
-    if cases and controls:
-        assert areas[0] == pytest.approx(roc_auc_score(outcome, prediction, sample_weight=weights))
-    else:
-        assert np.isnan(areas[0])
-    if cases:
-        assert areas[1] == pytest.approx(average_precision_score(outcome, prediction, sample_weight=weights))
-    else:
-        assert np.isnan(areas[1])
 
 
 def test_worse_predictions_score_worse():
