@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,7 @@ class Timeline:
         text: str objects [N], None where an event has no text; None as a whole if no event of the dataset has one.
         media: str objects [N], the path of a file relative to the dataset's folder, None where an event has none;
             None as a whole if no event of the dataset has one.
+        cut: whether more may have come at the moment `end`: a simulated future that stopped there.
     """
 
     patient: int
@@ -36,6 +37,7 @@ class Timeline:
     end: int | None
     text: np.ndarray | None = None
     media: np.ndarray | None = None
+    cut: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.time) == len(self.code) == len(self.number)
@@ -47,7 +49,8 @@ class Timeline:
     def until(self, at: int) -> Timeline:
         """What was known just before `at` (microseconds): static events and events strictly earlier."""
         end = None if self.end is None else min(self.end, at)
-        return self._slice(0, np.searchsorted(self.time, at, side="left"), end)
+        known = self._slice(0, np.searchsorted(self.time, at, side="left"), end)
+        return replace(known, cut=self.cut and end == self.end)
 
     def since(self, at: int) -> Timeline:
         """The dated events at or after `at` (microseconds)."""
@@ -64,13 +67,14 @@ class Timeline:
             self.end if other.end is None else other.end,
             _joined(self.text, other.text, len(self), len(other)),
             _joined(self.media, other.media, len(self), len(other)),
+            self.cut if other.end is None else other.cut,
         )
 
     def _slice(self, start: int, stop: int, end: int | None) -> Timeline:
         rows = slice(start, stop)
         text, media = _sliced(self.text, rows), _sliced(self.media, rows)
         return Timeline(
-            self.patient, self.time[rows], self.code[rows], self.number[rows], end, text, media
+            self.patient, self.time[rows], self.code[rows], self.number[rows], end, text, media, self.cut
         )
 
 

@@ -1,7 +1,8 @@
 """Estimators: from the scores of rollouts to a risk with its Monte Carlo error.
 
 For an outcome token set A, the hazard h_t = p(next token in A | prefix) is counted at every position up to and
-including the one where the rollout stops counting: the outcome, a competing end, or the token that passes the horizon.
+including the one where the rollout stops counting: the outcome, death, or the token that moves the clock past the
+moment of a competing end or past the horizon.
 The score of one rollout is an unbiased estimate of the risk (arXiv 2602.03730):
 
 - "mc": 1 if the outcome happened, else 0;

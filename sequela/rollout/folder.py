@@ -128,6 +128,10 @@ class SimulatedFolder:
         """What was changed in the histories before simulating, and in how many of them; empty for nothing."""
         return self.summary().get("edits", {})
 
+    def rules(self) -> int:
+        """By which `sequela.rollout.settings.RULES` the rollouts were made."""
+        return self.summary().get("rules", 1)
+
     def estimator(self) -> str | None:
         """The estimator that the rollouts were made for; None if the folder does not say."""
         return self.summary().get("settings", {}).get("estimator")
@@ -150,6 +154,11 @@ def score_column(estimator: str, task: str) -> str:
     'scope//death_5y'
     """
     return f"{estimator}//{task}"
+
+
+def cut_within_a_moment() -> pl.Expr:
+    """Which rows of `rollouts.parquet` stopped within their last moment: all but deaths, the last events of theirs."""
+    return pl.col("reason").is_in([reason for reason in REASONS if reason != "end"])
 
 
 def write_questions(out: Path, requests: Sequence[Request]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from sequela.errors import InputError
-from sequela.record.schema import DEATH, means
 from sequela.record.spelling import matches_code
 from sequela.rollout.request import Request
 from sequela.rollout.tracker import StopRule, WatchedOutcomes
@@ -114,5 +113,6 @@ def watched_outcomes(
 
 def stop_rule(tokenizer: EhrTokenizer, watch: WatchedOutcomes, limit: int) -> StopRule:
     """A rollout ends at death, when every outcome is settled, or after `limit` tokens."""
-    death = np.array([means(code, DEATH) for code in tokenizer.codes])
+    death = np.zeros(len(tokenizer.vocabulary), bool)
+    death[tokenizer.final] = True
     return StopRule(death, int(watch.horizon.max()), limit)

@@ -40,7 +40,7 @@ from sequela.rollout.forecast import (
 from sequela.rollout.outcomes import watched_outcomes
 from sequela.rollout.pools import adaptive_budget, avoids
 from sequela.rollout.request import Request
-from sequela.rollout.settings import NO_AVOIDING, SimulateSettings
+from sequela.rollout.settings import NO_AVOIDING, RULES, SimulateSettings
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.maps.recode import save_maps
 from sequela.workers import Workers, run
@@ -264,6 +264,7 @@ def _summary(settings: SimulateSettings, requests: Sequence[Request], parts: Seq
         )
     pools, budget = counts.pop("pools"), adaptive_budget(settings, requests)
     return {
+        "rules": RULES,
         "settings": asdict(settings),
         "plan": None if budget is None else asdict(budget),
         **counts,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 ESTIMATORS = ("scope", "mc", "reach", "auto")
 ENGINES = ("own", "vllm")
+RULES = 2
+"""How rollouts are counted. 1: an end closed a question at its token; 2: once the clock has passed its moment."""
 NO_AVOIDING = (
     "vLLM cannot exclude an outcome while it samples, which reach does, and auto for a single task: "
     "set `estimator` to scope or mc, or `engine` to own"

@@ -39,7 +39,7 @@ class WatchedOutcomes:
 
     Attributes:
         outcome: bool [K, V], tokens that are the outcome wherever they come.
-        ends: bool [K, V], tokens after which it no longer counts.
+        ends: bool [K, V], tokens after whose moment it no longer counts: it still does until the clock moves on.
         horizon: int64 [K], minutes after which it no longer counts.
         after: int64 [M, 3], rows of (node, token, k): the token is outcome k after that node of the grammar.
         repeats: bool [K], outcomes that are still watched after they came, to be counted. None: none of them.
@@ -131,6 +131,7 @@ class OutcomeTracker:
         return {
             "clock": torch.from_numpy(clock).to(self.device),
             "watched": watched,
+            "ending": torch.zeros_like(watched),  # an end came at this very moment
             "hazard": zeros,
             "spared": zeros + 1,
             "happened": zeros.int(),
@@ -172,8 +173,10 @@ class OutcomeTracker:
         columns["happened"] = columns["happened"] + came
         clock = columns["clock"] + self.minutes[token]
         clock = torch.where(state.step == 0, clock.clamp(min=0), clock)
-        over = (came & self.once) | self.ends[token] | (clock[:, None] > self.horizons)
+        passed = columns["ending"] & (clock > columns["clock"])[:, None]
+        over = (came & self.once) | passed | (clock[:, None] > self.horizons)
         watched = columns["watched"] & ~over
+        columns["ending"] = (columns["ending"] | self.ends[token]) & watched
         columns["clock"], columns["watched"] = clock, watched
         reason = torch.full_like(token, -1, dtype=torch.int8)
         if self.outcomes:

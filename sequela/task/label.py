@@ -21,7 +21,8 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
             events also have `prediction_time` and `rollout`.
         times: one question per row: `subject_id`, `prediction_time` and, for simulated events, `rollout`; optionally
             `end`, the time up to which the timeline is complete. Without it the events themselves tell (see
-            `sequela.record.timeline.timelines`).
+            `sequela.record.timeline.timelines`). With it optionally `cut`, whether more may have come at that very
+            moment (see `sequela.record.timeline.Timeline`).
 
     Returns:
         `times` with `label` (Float64, null if `task.label` is None), `until_days`, and `decided`, which says what ended
@@ -44,11 +45,13 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         .group_by(key)
         .agg(**_decisive(task))
     )
-    complete = (pl.col("end") >= pl.col("_reached")).fill_null(False)
+    cut, end = pl.col("cut") if "cut" in times.columns else pl.lit(False), pl.col("end")
+    ended = pl.col("_ending").is_not_null() & ~(cut & (pl.col("_ending") == end).fill_null(False))
+    complete = ((end >= pl.col("_reached")) & ~(cut & (end <= pl.col("_limit")))).fill_null(False)
     decided = (
         pl.when(pl.col("_outcome").is_not_null() & (pl.col("_outcome") <= pl.col("_ending")).fill_null(True))
         .then(pl.lit("outcome"))
-        .when(pl.col("_ending").is_not_null())
+        .when(ended)
         .then(pl.lit("end"))
         .when(complete)
         .then(pl.lit("horizon"))

@@ -20,7 +20,7 @@ class OutcomeRule:
 
     Attributes:
         codes: any of these is the outcome.
-        ends: codes after which no outcome counts any more (death, discharge).
+        ends: codes after whose moment no outcome counts any more (death, discharge).
         horizon: microseconds; None: until the outcome or an end.
         at_least: the outcome has happened with that many outcome events.
         above: an event counts only if its number is strictly above this; None: no such limit, and no number needed.
@@ -43,8 +43,10 @@ class OutcomeRule:
         """What `timeline` shows of the question asked at `at` (microseconds).
 
         An outcome event at time t counts if at <= t <= at + horizon, no end event comes strictly before it, and its
-        number lies within the bounds. Undated events never count. A timeline is complete if it reaches at + horizon,
-        or the calendar day on which a horizon in months or years is over (see `sequela.record.duration.reached`).
+        number lies within the bounds: so one at the very moment of an end counts. Undated events never count. A
+        timeline is complete if it reaches at + horizon, or the calendar day on which a horizon in months or years is
+        over (see `sequela.record.duration.reached`). One that stops within a moment (`Timeline.cut`) has to have passed
+        an end or at + horizon.
         """
         limit = math.inf if self.horizon is None else at + self.horizon
         times, codes, numbers = timeline.time.tolist(), timeline.code, timeline.number
@@ -57,8 +59,11 @@ class OutcomeRule:
             if times[i] <= last and matches_code(codes[i], self.codes) and self.admits(numbers[i])
         ]
         complete = math.inf if self.horizon is None else reached(at, self.horizon)
-        settled = ending is not None or (timeline.end is not None and timeline.end >= complete)
-        return Reading(at, [times[i] for i in counted], [numbers[i] for i in counted], settled, self.at_least)
+        end, cut = timeline.end, timeline.cut
+        ended = ending is not None and not (cut and ending == end)
+        followed = end is not None and (end > limit if cut else end >= complete)
+        times, numbers = [times[i] for i in counted], [numbers[i] for i in counted]
+        return Reading(at, times, numbers, ended or followed, self.at_least)
 
     def admits(self, number: float) -> bool:
         """Whether an outcome event with this `number` (NaN: none) counts; compared in single precision, as stored."""

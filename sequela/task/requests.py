@@ -105,6 +105,6 @@ def request(task: Task, times: pl.DataFrame) -> Request:
         times,
         task.outcome,
         task.ends,
-        None if task.horizon is None else -(-task.horizon // MINUTE),
+        None if task.horizon is None else task.horizon // MINUTE,  # clocks tell whole minutes
         task.counted,
     )

@@ -69,6 +69,10 @@ class Tokenizer(Protocol):
         """Ids of the tokens that open a patient and are repeated in front of every window; empty for none."""
 
     @property
+    def final(self) -> np.ndarray:
+        """Ids of the tokens after which nothing can come, such as death; empty for none."""
+
+    @property
     def carried(self) -> tuple[np.ndarray, ...]:
         """Groups of ids of which the latest token still holds, so that every window starts with it."""
 

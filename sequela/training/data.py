@@ -22,6 +22,7 @@ ROWS_PER_STRETCH = 256
 """Rows packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
 AHEAD = 2
 """Steps collated in advance."""
+NOWHERE = np.zeros(0, np.int64)
 
 Row = TypeVar("Row")
 
@@ -159,6 +160,7 @@ class Inputs:
         attention: who sees whom.
         places: int64 [N], ascending: where in the flattened row a token is predicted.
         targets: int64 [N], these tokens.
+        ended: int64 [M], where a record ends and time passes next (see `sequela.training.objectives.last_moment`).
     """
 
     ids: Tensor
@@ -166,20 +168,21 @@ class Inputs:
     attention: Attention
     places: Tensor
     targets: Tensor
+    ended: Tensor
 
     @property
     def weight(self) -> int:
-        """The number of predicted tokens."""
-        return len(self.targets)
+        """The number of predicted tokens, those after the end of a record included."""
+        return len(self.targets) + len(self.ended)
 
 
-def inputs(batch: Batch, device: torch.device | str = "cpu") -> Inputs:
-    """A batch as a model on `device` reads it."""
+def inputs(batch: Batch, device: torch.device | str = "cpu", ended: np.ndarray = NOWHERE) -> Inputs:
+    """A batch as a model on `device` reads it; `ended` as in `Inputs`."""
     targets = batch.targets.ravel()
     places = np.flatnonzero(targets >= 0)
-    arrays = batch.ids, batch.positions, places, targets[places]
-    ids, positions, where, what = (_moved(torch.from_numpy(array), device) for array in arrays)
-    return Inputs(ids, positions, packed(batch.segments, device), where, what)
+    arrays = batch.ids, batch.positions, places, targets[places], ended
+    ids, positions, where, what, last = (_moved(torch.from_numpy(array), device) for array in arrays)
+    return Inputs(ids, positions, packed(batch.segments, device), where, what, last)
 
 
 def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
 from sequela.training.derive import Resolved, context_of, evenly, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
+from sequela.training.objectives.last_moment import closing_tokens
 from sequela.training.objectives.objective import (
     Group,
     Loss,
@@ -106,6 +108,11 @@ class RunPlan:
         """Events of the training patients per predicted token."""
         return self.data.events / max(1, int(self.windows.lengths.sum()) - len(self.windows))
 
+    @cached_property
+    def closing(self) -> np.ndarray:
+        """See `Setup`."""
+        return closing_tokens(self.data)
+
     def sample(self) -> np.ndarray:
         """Rows of tuning patients to check with on the way: one, or as many as fit `CHECK_SHARE` of the run's work."""
         lengths = self.tuning.tokens.lengths
@@ -118,7 +125,7 @@ class RunPlan:
         """The objective around a decoder; its other weights follow from the seed too."""
         settings = self.settings
         multiple = padded_to(settings.row_tokens, device)
-        setup = Setup(precision, multiple, settings, self.data.tokenizer, self.events_per_token)
+        setup = Setup(precision, multiple, settings, self.data.tokenizer, self.events_per_token, self.closing)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             return self.objective(decoder, setup)

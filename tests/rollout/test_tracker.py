@@ -104,6 +104,7 @@ def test_an_end_or_the_horizon_stops_the_hazards_of_one_outcome_alone():
     rules = rules_of(other)
     state = fresh(rules, rows=2)
     assert take(rules, state, NOTE, HOUR) == [None, None]
+    assert take(rules, state, HOUR, HOUR) == [None, None]
     assert state.columns["watched"].tolist() == [[False, True], [True, True]]
     choose(rules, state)
     assert listed(state.columns["hazard"]) == [[0, 0.3], [0.2, 0.3]] and listed(state.columns["spared"]) == [
@@ -112,6 +113,51 @@ def test_an_end_or_the_horizon_stops_the_hazards_of_one_outcome_alone():
     ]
     assert take(rules, state, STROKE, STROKE) == [None, None]
     assert state.columns["happened"].tolist() == [[0, 0], [1, 0]]
+
+
+ONE_END = WatchedOutcomes(flags([STROKE]), flags([NOTE]), np.array([2880]))
+
+
+def test_an_end_closes_a_question_once_the_clock_has_passed_its_moment():
+    rules = rules_of(ONE_END)
+    state = fresh(rules, rows=4)
+    assert take(rules, state, NOTE, NOTE, NOTE, STROKE) == [None, None, None, "settled"]
+    assert state.columns["watched"][:, 0].tolist() == [True, True, True, False]
+    choose(rules, state)  # it can still come at this moment, also before the token that ends the moment
+    assert listed(state.columns["hazard"][:, 0]) == [0.2, 0.2, 0.2, 0]
+    assert take(rules, state, STROKE, LAB, HOUR, LAB) == ["settled", None, "settled", "settled"]
+    choose(rules, state)
+    assert listed(state.columns["hazard"][:, 0]) == [0.2, 0.4, 0.2, 0]
+    assert take(rules, state, LAB, NOTE, STROKE, LAB) == ["settled", None, "settled", "settled"]  # a second end
+    assert take(rules, state, LAB, DAY, LAB, LAB)[1] == "settled"
+    assert state.columns["happened"][:, 0].tolist() == [1, 0, 0, 1]
+    assert state.columns["clock"].tolist()[:2] == [0, 1440]
+
+
+def test_a_moment_is_left_only_by_a_clock_that_moves():
+    minutes = MINUTES.copy()
+    minutes[HOUR] = 0  # no such token exists
+    rules = rules_of(ONE_END, minutes=minutes)
+    state = fresh(rules, rows=1)
+    assert take(rules, state, NOTE) == take(rules, state, HOUR) == [None]
+    assert take(rules, state, STROKE) == ["settled"] and state.columns["happened"].tolist() == [[1]]
+
+
+def test_an_end_at_the_prediction_time_is_the_end_of_a_moment_too():
+    """The clock is behind by what is known to have passed without an event; a first event is now."""
+    rules = rules_of(ONE_END)
+    state = fresh(rules, rows=2, clock=-3)
+    assert take(rules, state, NOTE, NOTE) == [None, None] and state.columns["clock"].tolist() == [0, 0]
+    assert take(rules, state, STROKE, HOUR) == ["settled", "settled"]
+    assert state.columns["happened"].tolist() == [[1], [0]]
+
+
+def test_a_rollout_that_is_truncated_at_the_moment_of_an_end_gives_no_answer():
+    rules = rules_of(ONE_END, limit=2)
+    state = fresh(rules, rows=2)
+    assert take(rules, state, LAB, NOTE) == [None, None]
+    assert take(rules, state, NOTE, HOUR) == ["limit", "settled"]
+    assert state.columns["watched"].tolist() == [[True], [False]]
 
 
 def test_an_outcome_that_is_also_an_end_counts():
@@ -157,9 +203,9 @@ def test_repeats_are_counted_up_to_an_end_or_the_horizon():
     )
     rules = rules_of(watch)
     state = fresh(rules, rows=3)
-    for tokens in ([STROKE] * 3, [STROKE, NOTE, DAY], [STROKE, STROKE, HOUR], [LAB, LAB, STROKE]):
+    for tokens in ([STROKE] * 3, [STROKE, NOTE, DAY], [STROKE, STROKE, HOUR], [LAB, HOUR, STROKE], [LAB, STROKE, LAB]):
         take(rules, state, *tokens)
-    assert state.columns["happened"].tolist() == [[3, 1], [1, 1], [1, 1]]
+    assert state.columns["happened"].tolist() == [[3, 1], [2, 1], [1, 1]]  # at the moment of the end too
     assert state.columns["watched"].tolist() == [[True, False], [False, False], [False, False]]
     choose(rules, state)
     assert listed(state.columns["hazard"][:, 0]) == [0.2, 0, 0]

@@ -120,8 +120,13 @@ def test_a_slightly_different_rule_gives_different_labels(change):
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows, st.lists(st.integers(0, 9), min_size=6, max_size=6), st.one_of(tasks, others, repeated))
-def test_imagined_futures_are_labelled_as_history_then_future(rows, ends, task):
+@given(
+    rows,
+    st.lists(st.integers(0, 9), min_size=6, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.one_of(tasks, others, repeated),
+)
+def test_imagined_futures_are_labelled_as_history_then_future(rows, ends, cuts, task):
     """Two rollouts a patient, each with an end of its own; the history must not count."""
     history = make_events([(patient, -1, "STROKE") for patient in (1, 2, 3)] + [(1, -2, "MEDS_DEATH")])
     at = at_day(0)
@@ -134,6 +139,7 @@ def test_imagined_futures_are_labelled_as_history_then_future(rows, ends, task):
             "prediction_time": pl.Series([at] * 6).cast(pl.Datetime("us")),
             "rollout": pl.Series([0, 1] * 3, dtype=pl.Int32),
             "end": pl.Series([at_day(end) for end in ends]).cast(pl.Datetime("us")),
+            "cut": cuts,
         }
     )
     # the first rollout has every event, the second only the strokes
@@ -147,11 +153,39 @@ def test_imagined_futures_are_labelled_as_history_then_future(rows, ends, task):
     expected = []
     pasts = {timeline.patient: timeline for timeline in timelines(history)}
     futures = [{timeline.patient: timeline for timeline in timelines(part)} for part in both]
-    for patient, rollout, end in zip(questions["subject_id"], questions["rollout"], ends, strict=True):
+    for (patient, rollout), end, cut in zip(
+        questions.select("subject_id", "rollout").rows(), ends, cuts, strict=True
+    ):
         nothing = replace(pasts[patient].since(at_day(99)), end=None)
-        ahead = replace(futures[rollout].get(patient, nothing), end=at_day(end))
+        ahead = replace(futures[rollout].get(patient, nothing), end=at_day(end), cut=cut)
         expected.append(task.label(pasts[patient].until(at).then(ahead), at))
     assert labels(task, imagined, questions)["label"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "end", "whole", "cut"),
+    [
+        ([(1, 4, "MEDS_DEATH")], 4, 0, None),  # a stroke could come at the same moment
+        ([(1, 4, "MEDS_DEATH")], 5, 0, 0),
+        ([(1, 4, "MEDS_DEATH"), (1, 4, "STROKE")], 4, 1, 1),
+        ([(1, 4, "STROKE")], 4, 1, 1),
+        ([], 11, 0, None),  # at the horizon
+        ([], 12, 0, 0),
+        ([], 10, None, None),
+    ],
+)
+def test_a_future_that_stops_within_a_moment_does_not_know_that_moment(rows, end, whole, cut):
+    times = ask(make_events([(1, 0, "ENTRY")]), [1]).with_columns(
+        end=pl.lit(at_day(end)).cast(pl.Datetime("us"))
+    )
+    for stopped, expected in ((False, whole), (True, cut)):
+        answered = labels(make_task(), make_events(rows), times.with_columns(cut=stopped))
+        assert answered["label"].to_list() == [expected]
+        assert answered["decided"][0] == {None: "censored", 1: "outcome", 0: "end" if rows else "horizon"}[expected]
+        count = labels(make_task(kind="count"), make_events(rows), times.with_columns(cut=stopped))
+        passed = end in (5, 12)  # of an end, or of the horizon
+        reached = end == 11 or (1, 4, "MEDS_DEATH") in rows
+        assert count["label"].is_not_null().to_list() == [passed or (reached and not stopped)]
 
 
 def test_until_days_is_when_the_answer_was_known():

@@ -3,9 +3,9 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
-from sequela.record.duration import DAY, MINUTE
+from sequela.record.duration import DAY, MINUTE, SECOND
 from sequela.record.questions import QUESTION
-from sequela.task.requests import left_out, requests
+from sequela.task.requests import left_out, request, requests
 from tests.task.conftest import at_day, make_task
 
 AT = at_day(1)
@@ -71,6 +71,14 @@ def test_given_questions_take_the_place_of_cohorts(cohort_folder):
     assert everyone[0].times.height == 4 and left_out(questions, everyone) == ""
     one = requests([TASK], cohort_folder, None, 1, questions=questions)[0].times
     assert one["subject_id"].unique().to_list() == [min(held_out[0], other)]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "minutes"), [(None, None), (90 * SECOND, 1), (2 * MINUTE, 2), (30 * SECOND, 0)]
+)
+def test_the_horizon_of_a_clock_of_whole_minutes_is_the_last_one_inside(horizon, minutes):
+    """An event 2 minutes later is beyond 90 seconds."""
+    assert request(make_task(horizon=horizon), given((1, AT))).horizon_minutes == minutes
 
 
 def test_questions_about_nobody_here_are_refused(cohort_folder):

@@ -31,6 +31,7 @@ class ByteTokenizer:
     vocabulary = Vocabulary((*SPECIAL, "END", *(f"BYTE//{byte}" for byte in range(256))))
     minutes_V = np.zeros(FIRST + 256, np.int64)
     head = np.zeros(0, np.int64)
+    final = np.zeros(0, np.int64)
     carried = ()
     types = None
     positions_from_clock = False

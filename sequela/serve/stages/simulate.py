@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.settings import RULES, SimulateSettings
 from sequela.serve.ask import AskSettings
 from sequela.serve.stage import StageRun, stage
 
@@ -54,7 +54,7 @@ def simulate_edited(
     edits: Edits | None,
 ) -> dict:
     """`simulate` of histories that are edited first (see `whatif`); `edits` None edits nothing."""
-    identity = {**asdict(settings), **ask.identity()}
+    identity = {**asdict(settings), **ask.identity(), "rules": RULES}
     if edits:
         identity["edits"] = asdict(edits)
 

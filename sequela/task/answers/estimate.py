@@ -8,9 +8,10 @@ from typing import Protocol
 import polars as pl
 
 from sequela.errors import InputError
+from sequela.record.schema import DEATH
 from sequela.rollout.budget import RolloutBudget
-from sequela.rollout.folder import KEY, score_column
-from sequela.rollout.settings import ESTIMATORS
+from sequela.rollout.folder import KEY, cut_within_a_moment, score_column
+from sequela.rollout.settings import ESTIMATORS, RULES
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.statistic import risk
 from sequela.task.codes import matches
@@ -29,6 +30,10 @@ class Simulation(Protocol):
 
     def events(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """The simulated events of the futures that exclude no outcome."""
+        ...
+
+    def rules(self) -> int:
+        """By which `sequela.rollout.settings.RULES` the rollouts were made."""
         ...
 
     def budget(self) -> RolloutBudget:
@@ -60,7 +65,8 @@ def estimate(
         "reach", "median" or "mean".
 
     Raises:
-        InputError: for an unknown estimator or level, or if the hazards of this task were not recorded.
+        InputError: for an unknown estimator or level, if the hazards of this task were not recorded, or if the rollouts
+            were counted by other rules.
     """
     scored, used = scores(task, simulation, rollouts, estimator)
     if used in HAZARDS:
@@ -84,6 +90,7 @@ def scores(
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+    _refuse_other_rules(task, simulation)
     if task.has_hazard and estimator != "mc":
         pool, column, used = _pool(task, simulation, rollouts, estimator)
         score = pl.col(column).cast(pl.Float64)
@@ -92,6 +99,15 @@ def scores(
     kind = task.asks
     scored = answered.select(*KEY, "tokens", score=kind.score.cast(pl.Float64), known=kind.known)
     return scored, kind.answer.name
+
+
+def _refuse_other_rules(task: Task, simulation: Simulation) -> None:
+    """Death is the last event of its moment, so it ends the wait by all rules alike."""
+    if set(task.ends) - {DEATH} and simulation.rules() != RULES:
+        raise InputError(
+            f"{simulation} was made by another version of sequela, in which an outcome at the very moment of an end "
+            f"did not count: simulate the task {task.name} again."
+        )
 
 
 def _ordinary(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.DataFrame:
@@ -121,8 +137,13 @@ def _pool(
 
 
 def answers(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.DataFrame:
-    """The label that each rollout gives to `task`: `rollouts` with the columns of `labels`."""
-    return labels(task, _outcomes(simulation, task), rollouts)
+    """The label that each rollout gives to `task`: `rollouts` with the columns of `labels`.
+
+    Unless it ends with death, a future stops within its last moment: more could have come then.
+    """
+    _refuse_other_rules(task, simulation)
+    stopped = rollouts.with_columns(cut=cut_within_a_moment())
+    return labels(task, _outcomes(simulation, task), stopped).drop("cut")
 
 
 def _outcomes(simulation: Simulation, task: Task) -> pl.DataFrame:

@@ -27,7 +27,7 @@ from sequela.rollout.budget import FixedBudget, RolloutBudget
 from sequela.rollout.engine.shared import SharedDecoding
 from sequela.rollout.forecast import Forecast, LoadedModel, forecast, load_words, make_engine
 from sequela.rollout.pools import adaptive_budget
-from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.settings import RULES, SimulateSettings
 from sequela.task.answers.estimate import estimate
 from sequela.task.catalog import load_task
 from sequela.task.cohort import of_the_living
@@ -56,6 +56,10 @@ class ForecastSimulation:
         events = self.result.events()
         chosen = events if columns is None else events.select(columns)
         return chosen if where is None else chosen.filter(where)
+
+    def rules(self) -> int:
+        """See `sequela.task.answers.estimate.Simulation`."""
+        return RULES
 
     def budget(self) -> RolloutBudget:
         """See `sequela.task.answers.estimate.Simulation`."""

@@ -7,6 +7,8 @@ from functools import cache, lru_cache
 
 import polars as pl
 
+from sequela.record.schema import DEATH, means
+
 PROCEDURE_UNKNOWN = "PROCEDURE//UNKNOWN"
 """The token that all procedures beyond the budget share."""
 
@@ -38,7 +40,8 @@ WIDTHS = {"ICD10CM": (3, 2, 2), "ATC": (3, 2, 2)}
 # A complaint and, if known, its place in the body: two tokens.
 COMPLAINT = "CHIEF_COMPLAINT"
 IN_PARTS = (*WIDTHS, COMPLAINT)
-# The order of events at one moment: what opens a stay, where, why, everything else, what closes a stay, death.
+# The order of events at one moment: what opens a stay, where, why, everything else, what closes a stay, death. Nothing
+# is simulated after MEDS_DEATH, so what else is said of a death comes before it.
 OPENS, WHERE, WHY, REST, CLOSES, DIES = range(6)
 
 
@@ -155,7 +158,7 @@ def order_rank(code: str) -> int:
     """
     group = family(code)
     if group == "death":
-        return DIES
+        return DIES + means(code, DEATH) + (code == DEATH)
     if group != "encounter":
         return {"department": WHERE, "complaint": WHY}.get(group, REST)
     head = code.split("//", 1)[0].upper()

@@ -133,6 +133,11 @@ class EhrScheme:
         return {canonical(self.vocabulary.tokens[token]): int(token) for token in self.head[:0:-1]}
 
     @cached_property
+    def final(self) -> np.ndarray:
+        """Ids of death, after which nothing comes."""
+        return np.flatnonzero([means(code, DEATH) for code in self.codes])
+
+    @cached_property
     def age_tokens(self) -> np.ndarray:
         """Ids of the age bands, youngest first."""
         return self.vocabulary.matching(AGE_PREFIX)

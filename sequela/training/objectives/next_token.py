@@ -17,7 +17,8 @@ from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, collate
-from sequela.training.data import Inputs, inputs
+from sequela.training.data import NOWHERE, Inputs, inputs
+from sequela.training.objectives.last_moment import last_moments, time_passes
 from sequela.training.objectives.objective import Group, Loss, Setup, Validation
 from sequela.training.optimizer import decoder_groups
 from sequela.training.score import losses
@@ -37,18 +38,25 @@ class NextToken(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.setup = setup or Setup()
+        minutes = np.zeros(0) if self.setup.tokenizer is None else self.setup.tokenizer.minutes_V
+        moving = torch.from_numpy(np.flatnonzero(minutes > 0))
+        self.register_buffer("moving", moving, persistent=False)
 
     def collate(self, windows: Windows, row: np.ndarray) -> Inputs:
         """A packed row on the decoder's device; its weight is the number of predicted tokens."""
         batch = collate(windows, row, self.setup.row_multiple)
-        return inputs(batch, self.decoder.embedding.weight.device)
+        closing = self.setup.closing
+        ended = NOWHERE if closing is None else last_moments(windows, row, closing)
+        return inputs(batch, self.decoder.embedding.weight.device, ended)
 
     def forward(self, batch: Inputs) -> Loss:
-        """Sum of -ln p(token) over the predicted tokens, in nats."""
+        """Sum of -ln p(token) over the predicted tokens, and of -ln p(any time token) behind records, in nats."""
         with computed_in(self.setup.precision, batch.ids.device):
             hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
-            chosen = hidden.flatten(0, 1)[batch.places]
-            nats = cross_entropy(chosen, self.decoder.head.weight, batch.targets)
+            flat, weight = hidden.flatten(0, 1), self.decoder.head.weight
+            nats = cross_entropy(flat[batch.places], weight, batch.targets)
+            if len(batch.ended):
+                nats = nats + time_passes(flat[batch.ended], weight, self.moving)
         return Loss(nats, {})
 
     def groups(self) -> list[Group]:

@@ -75,6 +75,7 @@ class Setup:
         settings: of the run, every one filled in.
         tokenizer: of the corpus.
         events_per_token: events of the training patients per predicted token.
+        closing: bool [V], tokens behind which time is learned to pass where they end a record; None: none of them.
     """
 
     precision: str = "fp32"
@@ -82,6 +83,7 @@ class Setup:
     settings: TrainSettings = field(default_factory=TrainSettings)
     tokenizer: Tokenizer | None = None
     events_per_token: float = 1.0
+    closing: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from sequela.errors import InputError
 from sequela.record.duration import DAY
 from sequela.record.timeline import timelines
 from sequela.rollout.folder import SimulatedFolder
+from sequela.rollout.settings import RULES
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import order_statistics
 from tests.task.conftest import at_day, make_events, make_task
@@ -69,6 +71,25 @@ def test_scope_is_the_mean_of_the_hazards_of_rollouts_that_were_not_cut_off(tmp_
     assert (found[2]["rollouts"], found[2]["undecidable_rollouts"]) == (2, 1)
     assert (found[3]["prediction"], found[3]["rollouts"], found[3]["undecidable_rollouts"]) == (None, 0, 1)
     assert found[4]["prediction"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("estimator", ["scope", "mc"])
+def test_futures_counted_by_other_rules_are_refused(tmp_path, estimator):
+    """Those of version 0.1 name none: an end closed a question at its token. At a death, nothing comes after it."""
+    folder = write_simulated(tmp_path / "s", [rollout(1, 0)])
+    with pytest.raises(InputError, match=r"another version of sequela.*simulate the task stroke_10d again"):
+        answers(folder, estimator, ends=("LEFT", "MEDS_DEATH"))
+    assert answers(folder, estimator)[1]["rollouts"] == 1
+    (folder / "simulate.json").write_text(json.dumps({"rules": RULES}))
+    assert answers(folder, estimator, ends=("LEFT", "MEDS_DEATH"))[1]["rollouts"] == 1
+
+
+def test_a_future_that_was_cut_at_the_moment_of_an_end_gives_no_answer(tmp_path):
+    rows = [rollout(1, 0, end=4, reason="limit"), rollout(1, 1, end=4, reason="settled")]
+    rows += [rollout(1, 2, end=4, reason="end"), rollout(1, 3, end=5, reason="settled"), rollout(1, 4, end=11)]
+    events = [(1, number, 4, "MEDS_DEATH") for number in range(4)]
+    found = answers(write_simulated(tmp_path / "s", rows, events), "mc")
+    assert (found[1]["rollouts"], found[1]["undecidable_rollouts"], found[1]["prediction"]) == (2, 3, 0)
 
 
 def test_mc_is_the_share_among_the_decidable(tmp_path):

@@ -55,7 +55,7 @@ def test_parts_of_different_places_are_different_tokens():
     ("codes", "ordered"),
     [
         (
-            ["MEDS_DEATH", "LAB//A", "HOSPITAL_DISCHARGE//HOME", "HOSPITAL_ADMISSION//ER"],
+            ["DEATH//CARDIAC", "LAB//A", "HOSPITAL_DISCHARGE//HOME", "HOSPITAL_ADMISSION//ER"],
             [DIES, REST, CLOSES, OPENS],
         ),
         (["ENCOUNTER//INPATIENT//START", "ENCOUNTER//INPATIENT//END"], [OPENS, CLOSES]),
@@ -65,6 +65,11 @@ def test_parts_of_different_places_are_different_tokens():
 )
 def test_a_stay_opens_before_and_closes_after_what_happens_in_it(codes, ordered):
     assert [order_rank(code) for code in codes] == ordered
+
+
+def test_what_a_death_says_more_comes_before_the_code_that_ends_a_future():
+    ranks = map(order_rank, ("HOSPITAL_DISCHARGE//DIED", "death//cardiac", "MEDS_DEATH//IN_HOSPITAL", "MEDS_DEATH"))
+    assert list(ranks) == [CLOSES, DIES, DIES + 1, DIES + 2]
 
 
 @pytest.mark.parametrize(
