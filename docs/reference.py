@@ -55,7 +55,7 @@ def commands() -> str:
         "date. In Python, `sequela.NAME` takes the same arguments; `--row-tokens` is `row_tokens` there.",
         table(("every command takes", "default", ""), (_row(option) for option in COMMON)),
         "Exit codes: 0 done, 2 something that you can fix (one sentence on stderr says what), 1 a bug in sequela, "
-        "130 Ctrl-C.",
+        "130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; a second signal kills at once.",
     ]
     for name in STAGES:
         parts += _command(stage_of(name))

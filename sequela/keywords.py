@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -16,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sequela.errors import InputError, nearest
 
+LARGEST = 10**18 - 1  # of whole numbers: random generators and arrays take 63 bits
 WORDS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
@@ -93,9 +95,15 @@ def converted(hint: Any, value: object, name: str) -> object:
     if hint is bool and isinstance(value, bool):
         return value
     if hint is int and isinstance(value, Integral) and not isinstance(value, bool):
+        if not -LARGEST <= value <= LARGEST:
+            raise InputError(f"{name} is {value}: give a whole number of at most 18 digits.")
         return int(value)
     if hint is float and isinstance(value, Real) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise InputError(f"{name} must be a finite number, not {value}.")
         return float(value)
+    if hint is Path and value == "":
+        raise InputError(f"{name} is empty: give a path.")
     if hint in (str, Path) and isinstance(value, str | PathLike):
         return hint(fspath(value))
     if hint not in WORDS:

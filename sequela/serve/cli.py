@@ -17,7 +17,8 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from sequela.errors import InputError
-from sequela.serve.flags import command_of, spelled
+from sequela.serve.config import checked, sections_in
+from sequela.serve.flags import COMMON, command_of, spelled
 from sequela.serve.folder.launch import follows
 from sequela.serve.progress import Display
 from sequela.serve.signals import KILLED, Stop, heeding
@@ -119,8 +120,16 @@ def _app(stage: Stage | None) -> App:
 
     def settings_from_file(app: App, names: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Fill in from the file after --config what the flags left open."""
-        if stage is not None and "config" not in stage.options:
-            _read_section(app, names, arguments)
+        given = [
+            token.value for argument in arguments if argument.name == "--config" for token in argument.tokens
+        ]
+        if stage is not None and "config" not in stage.options and given:
+            if not given[0]:
+                raise InputError("--config is empty: give a path.")
+            path = Path(given[0])
+            values = sections_in(path, STAGES).get(stage.name, {})
+            values = checked(values, stage, COMMON, path, _home)
+            Dict({stage.name: values}, source=str(path))(app, names, arguments)
 
     app = App(
         name="sequela",
@@ -150,17 +159,10 @@ def _sentence_of(name: str) -> Callable[[], None]:
     return command
 
 
-def _read_section(app: App, names: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    given = [
-        token.value for argument in arguments if argument.name == "--config" for token in argument.tokens
-    ]
-    if given:
-        from sequela.serve.stages.presets import read_toml
-
-        path = Path(given[0])
-        sections = read_toml(path)
-        if names and names[0] in sections:
-            Dict({names[0]: sections[names[0]]}, source=str(path))(app, names, arguments)
+def _home(setting: str) -> str:
+    """The first command whose section may hold a setting; empty if none does."""
+    options = ((name, stage_of(name).options.get(setting)) for name in STAGES if name != "demo")
+    return next((name for name, option in options if option is not None and not option.positional), "")
 
 
 def _run(stage: Stage, arguments: tuple, keywords: dict[str, Any], *, quiet: bool) -> None:

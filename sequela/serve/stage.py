@@ -30,6 +30,7 @@ from sequela.workers import Workers
 if TYPE_CHECKING:
     from sequela.training.parallel import ProcessGroup
 
+SEED = "seed"
 RUN = "run"  # the parameter that gets the `StageRun`
 SECTIONS = ("Args:", "Returns:", "Raises:")
 
@@ -266,6 +267,8 @@ class Stage:
                 values[name] = self._settings(name, parameter, given)
             elif name in given:
                 values[name] = converted(parameter.annotation, given[name], f"`{name}`")
+                if name == SEED and values[name] < 0:
+                    raise InputError(f"`{name}` must be 0 or more, not {values[name]}.")
             else:
                 values[name] = parameter.default
         return values

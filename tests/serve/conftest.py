@@ -9,7 +9,7 @@ import pytest
 from sequela.record.cohort import nafld
 from sequela.record.dataset import read_events, write_dataset
 from sequela.serve.stages.demo import demo
-from sequela.serve.stages.presets import Preset, preset, read_toml, with_file
+from sequela.serve.stages.presets import Preset, preset, with_file
 
 EVERY = 12  # one in so many patients
 SMALL = """
@@ -57,7 +57,7 @@ def small_config(workplace: Path) -> Path:
 @pytest.fixture
 def small(small_config: Path) -> Preset:
     """The demo's settings with those of `small_config`."""
-    return with_file(preset("nafld"), small_config, read_toml(small_config))
+    return with_file(preset("nafld"), small_config)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from sequela.serve.cli import stage_of
+from sequela.serve.cli import run, stage_of
 from sequela.serve.flags import command_of, spelled
 from sequela.serve.stages import STAGES
 
@@ -59,3 +59,9 @@ def test_a_command_takes_what_its_function_takes(name: str) -> None:
     for option in stage.options.values():
         assert option.words, option.name
         assert flags[option.name].annotation.__metadata__[0].help == option.words
+
+
+def test_defaults_of_several_values_are_words(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert run(["ingest", "--help"]) == 0
+    assert "[default: 0.7 0.1 0.2]" in capsys.readouterr().out

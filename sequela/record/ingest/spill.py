@@ -74,7 +74,11 @@ def scratch_in(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def database_in(scratch: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB database on disk that uses at most `memory` ("2GB") of RAM."""
+    """A DuckDB database on disk that uses at most `memory` ("2GB") of RAM.
+
+    Raises:
+        InputError: if `memory` is no size, or too small for what is done in the block.
+    """
     if "\\" in str(scratch):
         raise InputError("the result's path has a backslash, which DuckDB cannot write to: choose another folder.")
     config = {
@@ -86,9 +90,13 @@ def database_in(scratch: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnectio
     try:
         con = duckdb.connect(str(scratch / "tables.duckdb"), config=config)
     except (duckdb.ParserException, duckdb.InvalidInputException) as error:
-        raise InputError(f"memory is '{memory}': give a size with a unit, such as 2GB or 500MB.") from error
+        raise InputError(f"`memory` is '{memory}': give a size with a unit, such as 2GB or 500MB.") from error
     try:
         con.execute("SET enable_progress_bar = false")  # we show our own
         yield con
+    except duckdb.OutOfMemoryException as error:
+        raise InputError(
+            f"`memory` of {memory} is too little for these tables: give more, such as 2GB."
+        ) from error
     finally:
         con.close()

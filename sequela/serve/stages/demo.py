@@ -21,7 +21,7 @@ from sequela.serve.stages import presets
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
 from sequela.serve.stages.predict import predict
-from sequela.serve.stages.presets import preset, read_toml, with_file
+from sequela.serve.stages.presets import preset, with_file
 from sequela.serve.stages.simulate import simulate
 from sequela.serve.stages.tokenize import tokenize
 from sequela.serve.stages.train import train
@@ -79,7 +79,7 @@ def demo(
     """
     chosen = presets.quick(preset(source)) if quick else preset(source)
     if config is not None:
-        chosen = with_file(chosen, config, read_toml(config))
+        chosen = with_file(chosen, config)
     chosen = replace(
         chosen, train=replace(chosen.train, seed=seed), simulate=replace(chosen.simulate, seed=seed)
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sequela.errors import InputError
-from sequela.files import system_error
 from sequela.keywords import changed
 from sequela.rollout.settings import SimulateSettings
+from sequela.serve.config import sections_in
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.training.settings import TrainSettings
 
@@ -89,34 +88,13 @@ def quick(chosen: Preset) -> Preset:
     )
 
 
-def read_toml(path: Path) -> dict:
-    """The content of a TOML file.
-
-    Raises:
-        InputError: if it is missing or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise system_error(error, path) or InputError(
-            f"{path} cannot be read ({error.strerror}): check the path given as `config`."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML ({error}): fix it there.") from error
-
-
-def with_file(chosen: Preset, path: Path, sections: dict) -> Preset:
+def with_file(chosen: Preset, path: Path) -> Preset:
     """`chosen` with the settings in the sections of a TOML file.
 
     Raises:
         InputError: for a section or a setting that does not exist, or a value of the wrong type.
     """
-    known = ("tokenize", "train", "simulate")
-    for section, values in sections.items():
-        if section not in known or not isinstance(values, dict):
-            raise InputError(
-                f"{path}: '{section}' is not one of the sections {', '.join(f'[{one}]' for one in known)}."
-            )
+    for section, values in sections_in(path, ("tokenize", "train", "simulate")).items():
         where = f"{path}, [{section}]: "
         chosen = replace(chosen, **{section: changed(getattr(chosen, section), values, where)})
     return chosen

@@ -114,7 +114,7 @@ def _logistic(train: TrainingSample, columns: slice) -> Model:
 
 
 def _trees(train: TrainingSample, seed: int) -> Model:
-    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
+    model = HistGradientBoostingClassifier(**TREES, random_state=seed % 2**32)
     _fit_trees(model, train)
     return one_thread(lambda values_NF: model.predict_proba(values_NF)[:, 1])
 
@@ -152,7 +152,7 @@ def _ridge(train: TrainingSample, *, logarithmic: bool) -> Model:
 def _tree_regression(
     train: TrainingSample, seed: int, *, loss: str = "absolute_error", lowest: float | None = None
 ) -> Model:
-    model = HistGradientBoostingRegressor(loss=loss, **TREES, random_state=seed)
+    model = HistGradientBoostingRegressor(loss=loss, **TREES, random_state=seed % 2**32)
     _fit_trees(model, train)
     return one_thread(lambda values_NF: np.clip(model.predict(values_NF), lowest, None))
 

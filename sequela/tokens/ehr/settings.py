@@ -12,6 +12,7 @@ ETHOS_EDGES = (
     *(5, 15, 45, 75, 120, 180, 300, 480, 720, 1080),
     *(1440, 2880, 5760, 10080, 17280, 28800, 43200, 86400, 259200),
 )  # fmt: skip
+MOST_QUANTILES = 1000  # each is a token
 TIMES = ("intervals", "rotary")
 IN_VERSION_0_1 = {"gap_years": 0}  # what settings were in folders that do not name them
 MAPS: tuple[str, ...] = ("mimic-meds", "gem")  # the code maps applied by default
@@ -66,3 +67,5 @@ class TokenSettings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be {low} or more, not {getattr(self, name)}")
+        if self.quantiles > MOST_QUANTILES:
+            raise ValueError(f"quantiles must be {MOST_QUANTILES} or less, not {self.quantiles}")

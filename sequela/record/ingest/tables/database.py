@@ -71,6 +71,8 @@ def raw_origin(raw: str | Path | Database) -> Path | Database:
         return raw
     if isinstance(raw, str) and SERVER.match(raw):
         return _server(raw.strip())
+    if not str(raw):
+        raise InputError("`raw` is empty: give the folder of the raw files, a DuckDB file or a postgresql:// URI.")
     refuse_uri(raw)
     path = Path(raw)
     if path.suffix.lower() in DUCKDB_FILES and not path.is_dir():
