@@ -211,11 +211,15 @@ def plain_errors(path: Path | str | None = None) -> Generator[None]:
 
 
 def system_error(error: BaseException, path: Path | str | None = None) -> InputError | None:
-    """The sentence for an error that the system made, not the content of a file; None if it is another error.
+    """The sentence for an error that the system or its locale made; None if it is another error.
 
     Args:
         path: what could not be read or written, where the error itself does not say it.
     """
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return InputError(
+            "a name or a word given here is not UTF-8 text: spell it so, or set a UTF-8 locale such as LC_ALL=C.UTF-8."
+        )
     code = system_code(error)
     if code is None:
         return None
