@@ -1,6 +1,9 @@
 """Fixtures that every floor's tests share. Shapes in public signatures are checked while the tests run."""
 
+import ctypes
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # Two test processes share two cores: torch threads of their own would only wait for each other.
@@ -42,3 +45,41 @@ def world_corpus(world_meds: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out.mkdir()
     tokenize(world_meds, out)
     return out
+
+
+@pytest.fixture
+def locked() -> Callable[[Path], AbstractContextManager]:
+    """`with locked(path)`: a file or folder that this thread may not open, also where the tests run as root."""
+    return _locked
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    mode, before = path.stat().st_mode, _capabilities()
+    path.chmod(0)
+    _restrict(before)
+    try:
+        if os.access(path, os.R_OK, effective_ids=True) and os.geteuid() == 0:
+            pytest.skip("root may read everything here")
+        yield
+    finally:
+        _set(before)
+        path.chmod(mode)
+
+
+# Root may open whatever it likes by two capabilities of the thread, which can be laid down and taken up again (Linux)
+_HEADER, _OPEN_ANYTHING = (0x20080522, 0), 0b110
+
+
+def _capabilities() -> list[int]:
+    words = (ctypes.c_uint32 * 6)()
+    ctypes.CDLL(None).capget((ctypes.c_uint32 * 2)(*_HEADER), words)
+    return list(words)
+
+
+def _set(words: list[int]) -> None:
+    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(*_HEADER), (ctypes.c_uint32 * 6)(*words))
+
+
+def _restrict(words: list[int]) -> None:
+    _set([words[0] & ~_OPEN_ANYTHING, *words[1:]])

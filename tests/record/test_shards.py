@@ -209,3 +209,32 @@ def test_numbers_and_times_finer_than_ours_are_rounded(tmp_path):
     (shard,) = shards_of(dataset(tmp_path, events))
     read = read_shard(shard)
     assert read.time.tolist() == [1_000_000] and read.number.tolist() == [np.float32(16_777_216)]
+
+
+def test_a_linked_split_is_read_and_leftovers_are_not(tmp_path):
+    folder = dataset(tmp_path / "meds", frame((1, 1, "A", None)))
+    dataset(tmp_path / "else", frame((2, 1, "B", None)))
+    (folder / "data/held_out").symlink_to("../../else/data/train")
+    for name in ("._0.parquet", ".0.parquet", "~$0.parquet"):
+        (folder / "data/train" / name).write_bytes(b"no parquet")
+    assert [patients_of(shard).tolist() for shard in shards_of(folder)] == [[2], [1]]
+    (tmp_path / "else").rename(tmp_path / "gone")
+    with pytest.raises(InputError, match="held_out is a link to nothing"):
+        shards_of(folder)
+
+
+def test_a_split_that_may_not_be_read_is_an_error(tmp_path, locked):
+    folder = dataset(tmp_path, frame((1, 1, "A", None)))
+    dataset(tmp_path, frame((2, 1, "B", None)), name="deep/0.parquet")
+    for place in ("data/train/deep", "data/train/deep/0.parquet"):
+        with locked(folder / place), pytest.raises(InputError, match=rf"{place} cannot be opened"):
+            shards_of(folder)
+    assert len(shards_of(folder)) == 2
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*", "r?n1", "{run1}", "it's 5 % #1", "a=b", "x\ny", 'q"'])
+def test_a_path_is_no_pattern(tmp_path, name):
+    dataset(tmp_path / "run1", frame((1, 1, "A", None)))
+    folder = dataset(tmp_path / name, frame((2, 1, "B", None)), name=f"{name}.parquet")
+    (shard,) = shards_of(folder)
+    assert read_frame(shard)["subject_id"].to_list() == [2]

@@ -68,3 +68,36 @@ def test_a_folder_with_the_names_of_earlier_settings_is_still_up_to_date(tmp_pat
     make_folder(tmp_path / "a", "train", {"optimiser": "muon"}, {}, write("one"))
     assert make_folder(tmp_path / "a", "train", {"optimizer": "muon"}, {}, write("two"))["skipped"]
     assert not make_folder(tmp_path / "a", "train", {"optimizer": "adamw"}, {}, write("two"))["skipped"]
+
+
+def test_a_change_behind_a_link_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "behind").mkdir()
+    (tmp_path / "behind" / "file").write_text("one")
+    make_folder(tmp_path / "ours", "copy", {}, {}, write("one"))
+    (tmp_path / "other").mkdir()
+    for folder in ("ours", "other"):
+        (tmp_path / folder / "held_out").symlink_to("../behind")
+    before = [manifest.fingerprint(tmp_path / folder) for folder in ("ours", "other")]
+    assert before == [manifest.fingerprint(tmp_path / folder) for folder in ("ours", "other")]
+    (tmp_path / "behind" / "file").write_text("two")
+    after = [manifest.fingerprint(tmp_path / folder) for folder in ("ours", "other")]
+    assert after[0] != before[0] and after[1] != before[1]
+
+
+def test_a_leftover_and_a_link_to_nothing_are_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("one")
+    before = manifest.fingerprint(tmp_path / "a")
+    (tmp_path / "a" / ".DS_Store").write_text("x")
+    assert manifest.fingerprint(tmp_path / "a") == before
+    (tmp_path / "a" / "old").symlink_to("gone")
+    assert manifest.fingerprint(tmp_path / "a") != before
+
+
+def test_what_may_not_be_read_is_named(tmp_path: Path, locked) -> None:
+    for name in ("a/b/file", "a/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    for name in ("a/b", "a/file"):
+        with locked(tmp_path / name), pytest.raises(InputError, match=rf"{name} cannot be opened"):
+            manifest.fingerprint(tmp_path / "a")

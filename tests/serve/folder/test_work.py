@@ -283,3 +283,25 @@ def test_a_file_is_copied_whole(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("old")
     copy_whole(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "new" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "disk" / "target").mkdir(parents=True)
+    (tmp_path / "out").symlink_to("disk/target")
+    for depth in (1, 2):
+        make_folder(tmp_path / "out", "copy", {"depth": depth}, {"rows": source}, copy_rows(source))
+    assert make_folder(tmp_path / "out", "copy", {"depth": 2}, {"rows": source}, never)["skipped"]
+    assert (tmp_path / "out").is_symlink()
+    assert contents(tmp_path / "disk" / "target") == ["manifest.json", "rows.csv"]
+    assert contents(tmp_path / "disk") == ["target"] and contents(tmp_path) == ["disk", "out", "source"]
+
+
+@pytest.mark.parametrize("name", ["run[1]", "r*", "o" * 255])
+def test_what_a_dead_run_left_is_removed_whatever_the_name(tmp_path: Path, source: Path, name: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make_folder(tmp_path / name, "copy", {}, {"rows": source}, half, resumable=True)
+    (left,) = (path for path in tmp_path.iterdir() if path.name.startswith("."))
+    left.rename(left.with_name(f"{left.name.rpartition('-')[0]}-999999999"))
+    make_folder(tmp_path / name, "copy", {}, {"rows": source}, half, resumable=True)
+    assert contents(tmp_path / name) == ["first", "manifest.json", "second"]
+    assert contents(tmp_path) == sorted([name, "source"])
