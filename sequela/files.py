@@ -56,7 +56,7 @@ def counts(name: str) -> bool:
     >>> [counts(name) for name in ("0.parquet", "._0.parquet", "~$visits.csv", "_SUCCESS", "visits.csv~")]
     [True, False, False, False, False]
     """
-    return not (name.startswith((".", "~$")) or name.endswith("~") or name.lower() in LEFTOVERS)
+    return not (name.startswith((".", "~$")) or name[1:].endswith("~") or name.lower() in LEFTOVERS)
 
 
 def files_below(folder: Path, ending: str = "", *, broken_links: bool = False) -> list[Path]:

@@ -55,15 +55,18 @@ def locked() -> Callable[[Path], AbstractContextManager]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    mode, before = path.stat().st_mode, _capabilities()
+    mode, root = path.stat().st_mode, os.geteuid() == 0
+    before = _capabilities() if root else []
     path.chmod(0)
-    _restrict(before)
     try:
-        if os.access(path, os.R_OK, effective_ids=True) and os.geteuid() == 0:
-            pytest.skip("root may read everything here")
+        if root:
+            _set([before[0] & ~_OPEN_ANYTHING, *before[1:]])
+        if os.access(path, os.R_OK, effective_ids=True):
+            pytest.skip("root may open everything here")
         yield
     finally:
-        _set(before)
+        if root:
+            _set(before)
         path.chmod(mode)
 
 
@@ -79,7 +82,3 @@ def _capabilities() -> list[int]:
 
 def _set(words: list[int]) -> None:
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(*_HEADER), (ctypes.c_uint32 * 6)(*words))
-
-
-def _restrict(words: list[int]) -> None:
-    _set([words[0] & ~_OPEN_ANYTHING, *words[1:]])

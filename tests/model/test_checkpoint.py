@@ -123,3 +123,10 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path, what, word):
 
 def test_an_undamaged_one_is_not(tmp_path):
     assert checkpoint.load(damaged(tmp_path, "nothing")).config.layers == 3
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_checkpoint_that_may_not_be_read_is_not_called_missing(tmp_path, locked, name):
+    checkpoint.save(random_model("qwen3", True, SHAPES[1]), tmp_path)
+    with locked(tmp_path / name), pytest.raises(InputError, match=rf"{name} cannot be opened \(permission denied\)"):
+        checkpoint.load(tmp_path, "cpu")

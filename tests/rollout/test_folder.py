@@ -315,3 +315,11 @@ def test_broken_folders_are_refused(tmp_path):
 def test_a_folder_is_read_without_torch():
     code = "import sys, sequela.rollout.folder; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_futures_that_may_not_be_read_are_not_called_missing(tmp_path, locked):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/._0000.parquet").write_bytes(b"left behind")
+    assert not SimulatedFolder(tmp_path).has_events
+    with locked(tmp_path / "data"), pytest.raises(InputError, match="data cannot be opened"):
+        _ = SimulatedFolder(tmp_path).has_events

@@ -239,3 +239,11 @@ def test_state_is_plain_json(tmp_path):
     head, body = (tmp_path / "step-00000003" / checkpoint.STATE).read_text().split("\n")
     assert len(json.loads(head)["sha256"]) == 64
     assert json.loads(body)["facts"]["step"] == 3
+
+
+def test_one_that_may_not_be_read_is_not_called_damaged(tmp_path, locked):
+    saved(tmp_path, 1, 2)
+    for place in (tmp_path, tmp_path / names(tmp_path)[-1]):
+        with locked(place), pytest.raises(InputError, match="cannot be opened"):
+            restored(tmp_path)
+    assert len(names(tmp_path)) == 2

@@ -206,3 +206,22 @@ def test_a_server_is_read_anew_each_time_and_a_folder_is_known_by_its_content(tm
     settings, inputs = origin_identity("postgresql://me:SECRET@h/db")
     assert settings["raw"] == "postgresql://me@h/db" and "read_at" in settings and inputs == {}
     assert origin_identity(tmp_path) == ({}, {"raw": tmp_path})
+
+
+def test_folders_whose_names_are_patterns(clinic, tmp_path):
+    clinic.write()
+    raw, neighbor, out = tmp_path / "run[1]", tmp_path / "run1", tmp_path / "o*ut's \n[2]"
+    clinic.raw.rename(raw)
+    neighbor.mkdir()
+    for path in raw.iterdir():
+        (neighbor / path.name).write_text(path.read_text().replace("2020", "1999"))
+    settings = IngestSettings(events_per_shard=4)
+    ingest(clinic.folder / "clinic.toml", raw, out, settings)
+    clinic.ingest()
+    assert read_events(out).equals(clinic.events())
+
+
+def test_a_result_that_duckdb_cannot_write_to_is_refused(clinic, tmp_path):
+    clinic.write()
+    with pytest.raises(InputError, match="backslash"):
+        ingest(clinic.folder / "clinic.toml", clinic.raw, tmp_path / "a\\b")

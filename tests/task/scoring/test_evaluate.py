@@ -384,3 +384,13 @@ def test_a_folder_without_predictions(tmp_path):
     with pytest.raises(InputError, match=r"has no TASK/MODEL\.parquet"):
         evaluate(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_or_a_task_that_may_not_be_read_is_not_left_out(tmp_path, locked):
+    truth = cohort().head(60)
+    write(tmp_path / "made", truth, {"sequela": truth["risk"], "cox": truth["risk"]})
+    write(tmp_path / "made", truth, {"sequela": truth["risk"]}, task="other")
+    (tmp_path / "made/made/._cox.parquet").write_bytes(b"left behind")
+    for place in ("made/other", "made/made/cox.parquet"):
+        with locked(tmp_path / place), pytest.raises(InputError, match=rf"{place} cannot be opened"):
+            evaluate(tmp_path / "made", tmp_path / "out", resample_count=2)

@@ -65,3 +65,51 @@ def test_a_folder_named_as_a_column_is_no_column(tmp_path):
     (folder / "t.csv").write_text("person_id,value\n1,v\n")
     assert rows(tmp_path, "*/t.parquet") == [(1, "v", "value=odd/t.parquet")]
     assert rows(tmp_path, "*/t.csv") == [("1", "v", "value=odd/t.csv")]
+
+
+WEIRD = ["run[1]", "run*", "r?n", "{run,1}", "it's 5 % #1", "x\ny", 'q"', "back\\slash", "\\*x", "~", "["]
+
+
+@pytest.mark.parametrize("name", WEIRD)
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
+def test_a_path_is_no_pattern(tmp_path, name, form):
+    for folder, value in (("run1", "neighbor"), (name, "v")):
+        path = tmp_path / folder / f"{name}.{form}"
+        path.parent.mkdir()
+        text = f"person_id,value\n1,{value}\n".encode()
+        if form == "parquet":
+            pl.DataFrame({"person_id": ["1"], "value": [value]}).write_parquet(path)
+        else:
+            path.write_bytes(gzip.compress(text) if form == "csv.gz" else text)
+    expected = [("1", "v", f"{name}.{form}")]
+    assert rows(tmp_path / name, f"*.{form}") == expected
+    if "*" not in name:
+        assert rows(tmp_path, f"{name}/*.{form}")[0][1] == "v"
+
+
+def test_parts_packed_and_not_are_one_table(tmp_path):
+    for number in range(1, 5):
+        text = f"person_id,value\n{number},x\n".encode()
+        packed = number % 2 == 0
+        (tmp_path / f"t{number}.csv{'.gz' if packed else ''}").write_bytes(gzip.compress(text) if packed else text)
+    expected = [("1", "x", "t1.csv"), ("2", "x", "t2.csv.gz"), ("3", "x", "t3.csv"), ("4", "x", "t4.csv.gz")]
+    for files in (["t*.csv"], ["t*.csv.gz"], ["t*.csv.gz", "t*.csv"], ["t*"]):
+        assert rows(tmp_path, *files) == expected
+    (tmp_path / "t3.csv.gz").write_bytes(gzip.compress((tmp_path / "t3.csv").read_bytes()))
+    assert rows(tmp_path, "t*") == expected, "a copy is no further part"
+    (tmp_path / "t3.csv").write_text("person_id,value\n3,y\n")
+    with pytest.raises(InputError, match=r"t3\.csv and .*t3\.csv\.gz differ"):
+        rows(tmp_path, "t*")
+
+
+def test_the_first_pattern_that_matches_is_still_the_one(tmp_path):
+    (tmp_path / "new.csv").write_text("person_id,value\n1,x\n")
+    (tmp_path / "old.csv").write_text("person_id,value\n2,y\n")
+    assert rows(tmp_path, "new.csv", "old.csv") == [("1", "x", "new.csv")]
+
+
+def test_files_of_several_forms_are_refused(tmp_path):
+    (tmp_path / "t1.csv").write_text("person_id,value\n1,x\n")
+    pl.DataFrame({"person_id": [2], "value": ["y"]}).write_parquet(tmp_path / "t2.parquet")
+    with pytest.raises(InputError, match=r"t1\.csv is CSV and .*t2\.parquet is Parquet"):
+        rows(tmp_path, "t*")

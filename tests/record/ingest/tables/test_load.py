@@ -307,3 +307,21 @@ def test_parquet_cells_keep_their_types(load, tmp_path):
     assert rows[1][3:] == (None,) * 4 and loaded.facts == {"times_with_offset": {"at": 1}}
     assert load(files=("*.parquet",), columns={"x": "number"}, missing=("0.5",))[1][0][3] is None
     refused(load, "t.parquet, row 1", "a whole number", files=("*.parquet",), columns={"n2": "integer"})
+
+
+@pytest.mark.parametrize("ends", [("\n", "\r\n"), ("\r\n", "\n"), ("\r\n", "\r"), ("\n", "\r"), ("\n", "\r\r\n")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_file_with_several_line_ends_loses_no_row(load, tmp_path, ends, packed):
+    first, second = ends
+    text = HEADER.replace("\n", first) + ROW.replace("\n", first) + 3 * ROW.replace("\n", second) + ROW
+    content = text.encode()
+    name = "t.csv.gz" if packed else "t.csv"
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    loaded, rows = load()
+    assert loaded.rows == len(rows) == 5 and {row[1:6] for row in rows} == {rows[0][1:6]}
+
+
+def test_a_ragged_row_among_several_line_ends_is_still_an_error(load, tmp_path):
+    (tmp_path / "t.csv").write_bytes((HEADER + ROW + ROW.replace("\n", "\r\n") + "1,2\n").encode())
+    with pytest.raises(InputError, match="row 3 is ragged"):
+        load()

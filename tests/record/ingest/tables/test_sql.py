@@ -1,10 +1,12 @@
 """Whatever a name or a value holds, SQL reads the same."""
 
+from pathlib import Path
+
 import duckdb
 import pytest
 
 from sequela.errors import InputError
-from sequela.record.ingest.tables.sql import literal, quoted, run_sql
+from sequela.record.ingest.tables.sql import literal, paths_for_duckdb, plain_path, quoted, run_sql
 
 
 @pytest.mark.parametrize("word", ["a", "it's", 'say "x"', "'; DROP TABLE t; --", "ü\n", ""])
@@ -27,3 +29,14 @@ def test_too_little_memory_is_not_the_mappings_fault():
     with pytest.raises(InputError, match=r"x: more memory .* increase `memory`"):
         run_sql(con, "SELECT list(range) FROM range(20000000)", "x")
     run_sql(con, "SELECT count(*) FROM range(20000000)", "x")
+
+
+def test_a_path_that_is_a_pattern_is_reached_through_a_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("run[1]/x", "run1/x", "~/x", "a b/x"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(f"name\n{name}\n")
+    paths = [tmp_path / "run[1]/x", Path("~/x"), Path("a b/x")]
+    assert plain_path(paths[2]) == paths[2] and plain_path(paths[0]).name == "x"
+    sql = f"SELECT * FROM read_csv({paths_for_duckdb(paths)}, header = true)"
+    assert duckdb.connect().sql(sql).fetchall() == [("run[1]/x",), ("~/x",), ("a b/x",)]
