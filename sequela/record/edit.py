@@ -101,8 +101,8 @@ class Edits:
             InputError: for anything else.
         """
         return Edits(
-            tuple(_removal(text) for text in remove),
-            tuple(_replacement(text) for text in set),
+            tuple(dict.fromkeys(_removal(text) for text in remove)),  # once is enough; an event may be added twice
+            tuple(dict.fromkeys(_replacement(text) for text in set)),
             tuple(_addition(text) for text in add),
         )
 

@@ -10,9 +10,10 @@ import polars as pl
 
 from sequela.errors import InputError, closest
 from sequela.record.dataset import read_frames
-from sequela.record.edit import Addition, Edits, Replacement, edited
+from sequela.record.edit import Edits, Removal, edited
 from sequela.record.questions import QUESTION
-from sequela.record.spelling import canonical, spelled
+from sequela.record.schema import BIRTH
+from sequela.record.spelling import canonical, is_race, is_sex, matches_code, spelled
 from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.prompts import histories, prediction_times
 from sequela.tokens.ehr.code import join_parts
@@ -31,7 +32,9 @@ def refuse_unknown(tokenizer: EhrTokenizer, edits: Edits) -> None:
         InputError: with similar codes.
     """
     for edit in edits.in_order:
-        if not isinstance(edit, Addition | Replacement):
+        if isinstance(edit, Removal):
+            if not _reads(tokenizer, edit.code):
+                raise InputError(f"{edit}: the model has no token for {edit.code}{_near(tokenizer, edit.code)}.")
             continue
         parts = tuple(tokenizer.vocabulary.tokens[token] for token in tokenizer.known(spelled(edit.code)))
         if not parts or canonical(join_parts(parts)) != canonical(edit.code):
@@ -46,6 +49,16 @@ def refuse_unknown(tokenizer: EhrTokenizer, edits: Edits) -> None:
                 f"{edit}: the model knows {edit.code} with values: give one, such as "
                 f"'{edit.code} = {np.median(tokenizer.bins.centers[tokenizer.bins.rows[edit.code]]):.4g}'."
             )
+
+
+def _reads(tokenizer: EhrTokenizer, pattern: str) -> bool:
+    """Whether the model reads anything of an event whose code matches `pattern`; a birth is read in the ages."""
+    bare = spelled(pattern.removesuffix("*"))
+    if tokenizer.known(bare) or is_sex(bare) or is_race(bare) or matches_code(BIRTH, (pattern,)):
+        return True
+    if not pattern.endswith("*"):
+        return False
+    return any(matches_code(join_parts((name,)), (pattern,)) for name in tokenizer.vocabulary.tokens)
 
 
 def _near(tokenizer: EhrTokenizer, code: str) -> str:

@@ -136,11 +136,6 @@ class _Fields:
             raise InputError(
                 f"{self.path}{_line(node)}: '{field}' is {_shown(node)}; give a list of codes, such as [MEDS_DEATH]."
             )
-        padded = [code for code in codes if code != code.strip()]
-        if padded:
-            raise InputError(
-                f"{self.path}{_line(node)}: '{padded[0]}' begins or ends with a space, as no code does: take it out."
-            )
         return tuple(codes)
 
     def _at_least(self) -> int:

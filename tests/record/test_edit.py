@@ -198,3 +198,10 @@ def test_nothing_at_or_after_the_prediction_time_changes_and_histories_stay_sort
     touched = set(columns.patient[columns.starts][found.any(0)].tolist())
     untouched = [row for row in rows_of(columns) if row[0] not in touched]
     assert untouched == [row for row in rows_of(changed) if row[0] not in touched]
+
+
+def test_the_same_removal_twice_is_one_and_the_same_addition_is_two():
+    edits = Edits.parse(
+        remove=["DRUG//X", "DRUG//X"], set=["LAB//B = 8", "LAB//B = 8.0"], add=["DRUG//Z @ 1 hour"] * 2
+    )
+    assert (len(edits.remove), len(edits.replace), len(edits.add)) == (1, 1, 2)

@@ -63,6 +63,11 @@ def asked(patients=range(20), days=(5,)) -> pl.DataFrame:
         ({"set": ["LAB//C = 1"]}, "no token for LAB//C"),
         ({"add": ["TIME//1d-3d @ 1 day"]}, "no token"),
         ({"add": ["GENDER//F @ 1 day"]}, "no token"),
+        ({"remove": ["LAB//AA"]}, r"remove LAB//AA: the model has no token for LAB//AA \(near it: LAB//A"),
+        ({"remove": ["LAB//A", "NO//SUCH @ 3 days"]}, "no token for NO//SUCH: use one it knows"),
+        ({"remove": ["NO//*"]}, r"no token for NO//\*"),
+        ({"remove": ["LAB//A//*"]}, r"no token for LAB//A//\*"),
+        ({"remove": ["FOLLOW_UP//END"]}, "no token for FOLLOW_UP//END"),
     ],
 )
 def test_what_the_model_could_not_see_is_refused(fitted, words, complaint):
@@ -71,7 +76,18 @@ def test_what_the_model_could_not_see_is_refused(fitted, words, complaint):
 
 
 def test_what_it_can_see_is_not(fitted):
-    refuse_unknown(fitted[0], Edits.parse(add=["LAB//A = 3 @ 1 day", "DRUG//X @ 1 day"], remove=["NO//SUCH"]))
+    refuse_unknown(fitted[0], Edits.parse(add=["LAB//A = 3 @ 1 day", "DRUG//X @ 1 day"], remove=["LAB//B"]))
+    # what stands in no token of its own is read all the same: age, sex, race
+    refuse_unknown(fitted[0], Edits.parse(remove=["LAB*", "DRUG//* @ 1 day", "MEDS_BIRTH", "Sex//female", "RACE//*"]))
+
+
+def test_a_part_of_a_split_code_is_enough_to_remove_it():
+    events = small().with_columns(code=pl.col("code").replace("DRUG//X", "ICD10CM//E1165"))
+    tokenizer = fit(Events.of(events), TokenSettings(min_patients=1, joint=False))
+    refuse_unknown(tokenizer, Edits.parse(remove=["ICD10CM//E11.9", "icd10cm/E116*", "ICD10CM//E1*", "ICD10CM//*"]))
+    for code in ("ICD10CM//E10", "ICD10CM//E2*", "ICD9CM//*"):
+        with pytest.raises(InputError, match="no token for"):
+            refuse_unknown(tokenizer, Edits.parse(remove=[code]))
 
 
 def test_a_code_that_only_begins_as_one_that_it_knows_is_refused():

@@ -58,7 +58,6 @@ outcome: [MEDS_DEATH]
         ("[MEDS_DEATH]", "[[MEDS_DEATH]]", "give a list of codes"),
         ("[MEDS_DEATH]", "{MEDS_DEATH: 1}", "give a list of codes"),
         ("[MEDS_DEATH]", "&a [*a]", "give a list of codes"),
-        ("[MEDS_DEATH]", "[' MEDS_DEATH']", "begins or ends with a space"),
         ("[MEDS_DEATH]", "['*']", "give a list of codes"),
         ("[MEDS_DEATH]", "!!set {MEDS_DEATH}", "give a list of codes"),
         ("kind: binary", "kind: !!python/name:os.system binary", "'kind' is "),

@@ -19,7 +19,8 @@ def print_whatif(result: dict) -> None:
     console = Console()
     console = Console(width=max(WIDTH, console.width)) if console.is_terminal else Console(width=WIDTH)
     for edit, histories in result["edits"].items():
-        console.print(f"{edit}: {histories:,} histories", highlight=False, markup=False)
+        found = f"{histories:,} histories" if histories else "in no history, so it changes nothing"
+        console.print(f"{edit}: {found}", highlight=False, markup=False)
     over = "all patients" if result["everyone"] else "the patients whose history the model reads differently"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in COLUMNS:
