@@ -25,7 +25,7 @@ from sequela.errors import InputError
 from sequela.files import files_below
 from sequela.record.questions import QUESTION
 from sequela.record.schema import FOLLOW_UP_END
-from sequela.record.validate import AS_NAMED, read_parquet
+from sequela.record.validate import read_parquet
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.request import Request
@@ -40,6 +40,7 @@ COUNTS = "part.json"
 TABLE = "rollouts.parquet"
 DATA = "data"
 AVOIDING = "avoiding"
+ROWS = 1 << 18  # of a row group, wherever the parts that they come from begin
 QUESTIONS = "questions.parquet"
 SUMMARY = "simulate.json"
 KEY = (*QUESTION, "rollout")
@@ -277,24 +278,53 @@ def part_folder(out: Path, number: int, count: int) -> Path:
     return out / PARTS / f"{number:06d}-of-{count:06d}"
 
 
-def join_parts(out: Path, count: int) -> list[dict]:
-    """Join all parts into one file per rollout number, and one table. Returns the counts of the parts, in order."""
+def join_parts(out: Path, count: int, avoided: Sequence[str]) -> list[dict]:
+    """Join all parts into one file per rollout number, and one table. Returns the counts of the parts, in order.
+
+    The files depend on the rollouts alone: not on how the cohort was cut into parts.
+
+    Args:
+        avoided: the outcomes of which one may be avoided, in the order of their rows in the table.
+    """
     parts = [part_folder(out, number, count) for number in range(count)]
-    frames = [pl.scan_parquet(part / TABLE, **AS_NAMED) for part in parts]
-    pl.concat(frames, how="diagonal").sink_parquet(out / TABLE)
+    columns: dict[str, pl.DataType] = {}
+    for part in parts:
+        columns |= {
+            name: dtype for name, dtype in pl.read_parquet_schema(part / TABLE).items() if name not in columns
+        }
+    tables = (
+        _read(part / TABLE, "rollouts").filter(pl.col("avoids").eq_missing(pl.lit(pool, pl.String)))
+        for pool in (None, *avoided)
+        for part in parts
+    )
+    nothing = pl.DataFrame(schema=columns)
+    _write_whole((pl.concat([nothing, table], how="diagonal") for table in tables), out / TABLE)
     names = sorted(
         {file.relative_to(part) for part in parts for file in part.rglob("*.parquet")} - {Path(TABLE)}
     )
     for name in names:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        pieces = [part / name for part in parts if (part / name).exists()]
-        with pq.ParquetWriter(out / name, pq.read_schema(pieces[0])) as file:
-            for piece in pieces:
-                file.write_table(pq.read_table(piece))
+        pieces = (part / name for part in parts if (part / name).exists())
+        _write_whole((_read(piece, "events") for piece in pieces), out / name)
     (out / DATA).mkdir(exist_ok=True)
     counts = [json.loads((part / COUNTS).read_text(encoding="utf-8")) for part in parts]
     shutil.rmtree(out / PARTS)
     return counts
+
+
+def _write_whole(frames: Iterable[pl.DataFrame], path: Path) -> None:
+    """Write frames as one Parquet file whose bytes depend on its rows alone, some at a time."""
+    frames = iter(frames)
+    waiting = next(frames)
+    schema = waiting.to_arrow().schema
+    with pq.ParquetWriter(path, schema) as file:
+        for frame in frames:
+            waiting = pl.concat([waiting, frame])
+            while len(waiting) >= ROWS:
+                file.write_table(waiting[:ROWS].rechunk().to_arrow().combine_chunks())
+                waiting = waiting[ROWS:]
+        for rows in waiting.iter_slices(ROWS):
+            file.write_table(rows.rechunk().to_arrow().combine_chunks())
 
 
 def _pool(avoids: str | None) -> Path:

@@ -152,7 +152,7 @@ def simulate(
     _make_all(parts, execution)
     if execution.ranks is not None and execution.ranks.rank:
         return {}
-    summary = _summary(settings, requests, join_parts(out, len(parts)))
+    summary = _summary(settings, requests, join_parts(out, len(parts), [request.name for request in requests]))
     summary |= {"vocabulary": tokenizer.vocabulary.hash, "maps": save_maps(tokenizer.maps, out)}
     if edited is not None:
         summary["edits"] = edited
@@ -247,7 +247,7 @@ def _pool_counts(pool: RolloutPool, grammar: Grammar) -> dict:
         "events_of_several_tokens": several,
         "invalid_events_of_several_tokens": invalid,
         "tokens_that_break_the_grammar": int(faults.sum()),
-        "probability_removed": float(rollouts.account["removed"].sum()),
+        "probability_removed": float(rollouts.account["removed"].sum(dtype=np.float64)),
     }
 
 
@@ -274,8 +274,12 @@ def _summary(settings: SimulateSettings, requests: Sequence[Request], parts: Seq
 
 
 def _per_token(counts: dict) -> dict:
-    """The probability that was removed is a bias, if a small one: the unconstrained model would have gone there."""
-    return {**counts, "probability_removed": counts["probability_removed"] / max(counts["tokens"], 1)}
+    """The probability that was removed is a bias, if a small one: the unconstrained model would have gone there.
+
+    Its last digits depend on the order in which parts are added up, so they are left out.
+    """
+    removed = counts["probability_removed"] / max(counts["tokens"], 1)
+    return {**counts, "probability_removed": float(f"{removed:.9g}")}
 
 
 def _added_up(counts: Sequence[dict]) -> dict:

@@ -181,14 +181,14 @@ def test_a_part_that_two_wrote_is_kept_once(tmp_path, monkeypatch):
     write_part(part_folder(tmp_path, 0, 1), [part([1, 2], 2)], {"who": "second"})
     assert [one.name for one in (tmp_path / PARTS).iterdir()] == ["000000-of-000001"]
     assert all(path.read_bytes() == held for path, held in before.items())
-    assert join_parts(tmp_path, 1) == [{"who": "first"}]
+    assert join_parts(tmp_path, 1, []) == [{"who": "first"}]
 
 
 def joined(folder):
     write_part(part_folder(folder, 0, 3), [part([1, 2], 3)], {"n": 2})
     write_part(part_folder(folder, 1, 3), [part([5], 3), part([5], 1, "death")], {"n": 1})
     write_part(part_folder(folder, 2, 3), [part([8, 9], 2), part([8, 9], 2, "death")], {"n": 2})
-    return join_parts(folder, 3)
+    return join_parts(folder, 3, ["death"])
 
 
 def test_a_file_holds_one_future_of_every_question(tmp_path):
@@ -245,7 +245,7 @@ def test_parts_without_futures_are_joined_too(tmp_path):
     events = events_of(TOKENIZER, times_of(1), prompts_of([0]), nothing)
     table = table_of(times_of(1), prompts_of([0]), nothing, {"death": 0}, None)
     write_part(part_folder(tmp_path, 0, 1), [(None, events, table)], {"n": 0})
-    assert join_parts(tmp_path, 1) == [{"n": 0}]
+    assert join_parts(tmp_path, 1, []) == [{"n": 0}]
     assert (tmp_path / DATA).is_dir() and pl.read_parquet(tmp_path / TABLE).is_empty()
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from sequela.record.dataset import read_events
 from sequela.record.edit import Edits
 from sequela.record.events import Events
 from sequela.record.schema import DEATH, FOLLOW_UP_END
+from sequela.rollout import folder as folders
 from sequela.rollout import forecast as forecasting
 from sequela.rollout import parts as module
 from sequela.rollout.budget import AdaptiveBudget
@@ -243,6 +245,19 @@ def test_ranks_make_the_same_files(rough, world_meds, tmp_path, whole, monkeypat
     assert sorted(made) == [("0", 0), ("0", 2), ("0", 4), ("1", 1), ("1", 3)]
     assert answers[1] == {} and answers[0]["histories"] == PATIENTS
     assert files(out) == files(folder)
+
+
+@pytest.mark.parametrize("estimator", ["scope", "reach"])
+def test_parts_of_any_size_make_the_same_files(rough, world_meds, tmp_path, monkeypatch, estimator):
+    """On Ray a cohort is cut into other parts than on one machine."""
+    monkeypatch.setattr(folders, "ROWS", 50)  # so that there are several row groups
+    asked, settings = [few(world_meds), few(world_meds, "lab", ("LAB//*",))], replace(SMALL, estimator=estimator)
+    for size in (3, 11, 100):
+        monkeypatch.setattr(module, "PATIENTS", (size, size))
+        simulate(rough, world_meds, tmp_path / str(size), asked, settings)
+    assert files(tmp_path / "3") == files(tmp_path / "11") == files(tmp_path / "100")
+    table = pq.ParquetFile(tmp_path / "3/rollouts.parquet").metadata
+    assert table.num_row_groups > 1 and table.row_group(0).num_rows == 50
 
 
 @pytest.mark.parametrize("estimator", ["scope", "reach"])
