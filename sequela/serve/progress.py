@@ -12,6 +12,10 @@ from sequela.progress import Progress, silent
 
 PLAIN_SECONDS = 15.0  # a line in a log file
 DUMB = "dumb"  # a terminal that cannot go back to a line
+# Seconds since the first report and share done lately that are enough to tell the time left: few steps of different
+# kinds tell little, many of one kind more
+KNOWN = ((1.0, 0.05), (60.0, 0.005))
+MARKS = 50  # of a pace, about
 COUNT, RATE, LEFT = "tokens", "tokens_per_second", "seconds_left"
 
 
@@ -44,20 +48,47 @@ class Display:
             yield _Plain(name)
 
 
+class Pace:
+    """How fast a stage has gone lately, from which the time left follows.
+
+    Over the later half of the time since the first report: what came before that report (imports, the first step), and
+    what a run that resumes finds done already, are no measure of what is to come.
+    """
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, float]] = []  # time and share done
+
+    def left(self, now: float, done: float, total: float) -> float | None:
+        """Seconds left; None until enough is known."""
+        share = done / total if total > 0 else 0.0
+        if not self.marks or share < self.marks[-1][1]:
+            self.marks = [(now, share)]
+            return None
+        start = self.marks[0][0]
+        if now - self.marks[-1][0] > (now - start) / MARKS:
+            self.marks.append((now, share))
+        before, then = max((mark for mark in self.marks if mark[0] <= (start + now) / 2), default=self.marks[0])
+        self.marks = [mark for number, mark in enumerate(self.marks) if not number or mark[0] >= before]
+        if not any(now - start >= seconds and share - then >= least for seconds, least in KNOWN):
+            return None
+        return (now - before) * (1 - share) / (share - then)
+
+
 class _Plain:
     """A line at the start, then one every `PLAIN_SECONDS`."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.pace = name, Pace()
         self.start = time.monotonic()
         self.said = self.start - PLAIN_SECONDS
         print(f"{name} ...", file=sys.stderr, flush=True)
 
     def __call__(self, done: float, total: float, **facts: object) -> None:
         now = time.monotonic()
+        left = self.pace.left(now, done, total)
         if done > 0 and now - self.said >= PLAIN_SECONDS and now - self.start >= 1:
             self.said = now
-            print(line(self.name, done, total, now - self.start, facts), file=sys.stderr, flush=True)
+            print(line(self.name, done, total, now - self.start, {LEFT: left} | facts), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -67,7 +98,7 @@ def _live(name: str) -> Generator[Progress]:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    start = time.monotonic()
+    start, pace = time.monotonic(), Pace()
     state: tuple[float, float, str] = (0, 1, "")
 
     def picture() -> Table:
@@ -79,7 +110,9 @@ def _live(name: str) -> Generator[Progress]:
 
     def progress(done: float, total: float, **facts: object) -> None:
         nonlocal state
-        state = (done, total, line("", done, total, time.monotonic() - start, facts))
+        now = time.monotonic()
+        facts = {LEFT: pace.left(now, done, total)} | facts
+        state = (done, total, line("", done, total, now - start, facts))
 
     with Live(get_renderable=picture, console=Console(stderr=True), refresh_per_second=4, transient=True):
         yield progress
@@ -89,9 +122,9 @@ def line(name: str, done: float, total: float, seconds: float, facts: dict[str, 
     """One line of progress: share done, rate, time left and the other facts.
 
     The rate is the fact `tokens_per_second`, or else comes from the count `tokens` so far; the time left is the fact
-    `seconds_left`, or else comes from the share done.
+    `seconds_left`, if it is known.
 
-    >>> line("train", 250, 1000, 10.0, {"tokens": 90000, "loss": 1.23456})
+    >>> line("train", 250, 1000, 10.0, {"tokens": 90000, "seconds_left": 30, "loss": 1.23456})
     'train: 25 %, 9,000 tokens/s, 30 s left, loss 1.235'
     """
     parts = [f"{100 * done / total:.0f} %"] if total > 0 else []
@@ -102,7 +135,7 @@ def line(name: str, done: float, total: float, seconds: float, facts: dict[str, 
         rate = count / seconds
     if isinstance(rate, int | float):
         parts.append(f"{rate:,.0f} {COUNT}/s")
-    left = other.pop(LEFT, seconds * (total - done) / done if done > 0 else None)
+    left = other.pop(LEFT, None)
     if total > done and isinstance(left, int | float):
         parts.append(f"{duration(left)} left")
     for key, value in other.items():
