@@ -19,15 +19,13 @@ def checked_place(out: Path, inputs: Iterable[Path]) -> Path:
     Raises:
         InputError: if nothing can be written there, or the result and an input overlap.
     """
+    check_way(out)
     target = Path(os.path.realpath(out))
-    check_text(target)
-    with plain_errors(out):
-        _check_way(out)
-        if target.is_dir() and os.path.ismount(target):
-            raise InputError(
-                f"{out} is a disk of its own, and a result replaces its folder as a whole: choose a folder in it, such "
-                f"as {out / 'result'}."
-            )
+    if target.is_dir() and os.path.ismount(target):
+        raise InputError(
+            f"{out} is a disk of its own, and a result replaces its folder as a whole: choose a folder in it, such as "
+            f"{out / 'result'}."
+        )
     for path in inputs:
         source = Path(os.path.realpath(path))
         check_text(source)
@@ -38,21 +36,27 @@ def checked_place(out: Path, inputs: Iterable[Path]) -> Path:
     return target
 
 
+def check_way(out: Path) -> None:
+    """Check the path of a result as far as it is there: it leads through folders, and no link on it leads nowhere.
+
+    Raises:
+        InputError: naming the part of the path that is wrong.
+    """
+    refuse_uri(out)
+    check_text(Path(os.path.realpath(out)))
+    with plain_errors(out):
+        for path in (out, *out.parents):
+            if path.is_dir():
+                return
+            if path.is_symlink() and not path.exists():
+                raise broken_link(path)
+            if path.exists() and path != out:
+                raise InputError(f"{out} cannot be written to: {path} is a file; choose another folder.")
+
+
 def hidden_name(folder: Path) -> str:
     """How the hidden folders beside `folder` begin: with a dot and its name, or the start and a hash of a long one."""
     name = folder.name.encode()
     if len(name) <= LONGEST:
         return f".{folder.name}"
     return f".{name[: LONGEST // 2].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:16]}"
-
-
-def _check_way(out: Path) -> None:
-    """Check the part of the path that is there: it leads through folders, and no link on it leads nowhere."""
-    refuse_uri(out)
-    for path in (out, *out.parents):
-        if path.is_dir():
-            return
-        if path.is_symlink() and not path.exists():
-            raise broken_link(path)
-        if path.exists() and path != out:
-            raise InputError(f"{out} cannot be written to: {path} is a file; choose another folder.")

@@ -14,6 +14,7 @@ from sequela.progress import Progress
 from sequela.record.cohort import nafld
 from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import in_words
+from sequela.serve.folder.place import check_way
 from sequela.serve.folder.work import copy_whole, make_folder
 from sequela.serve.progress import duration
 from sequela.serve.stage import Finished, StageRun, look_line, stage
@@ -122,6 +123,7 @@ def _check_raw(source: str, raw: Path | None) -> None:
 
 def _mark(folder: Path, settings: dict) -> None:
     """Mark `folder` as a demo's, unless something else is in it."""
+    check_way(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         written = manifest.read(folder) if folder.is_dir() else None
         if written is None or written["stage"] != "demo":

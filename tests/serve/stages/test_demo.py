@@ -1,6 +1,7 @@
 """The main job, small: every stage writes its folder, and the numbers meet in metrics.json and report.html."""
 
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -79,6 +80,14 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists and is not a demo's folder"):
         demo(out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_place_that_can_be_no_result_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("gone")
+    for out, word in ((tmp_path / "out", "link to nothing"), (tmp_path / os.fsdecode(b"o\xff"), "not UTF-8")):
+        with pytest.raises(InputError, match=word):
+            demo(out=out, quick=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_data_that_is_not_bundled_has_to_be_given(tmp_path: Path) -> None:

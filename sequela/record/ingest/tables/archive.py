@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sequela.errors import InputError
-from sequela.files import system_error
+from sequela.files import counts, system_error
 from sequela.record.ingest.mapping import FileTable
 from sequela.record.ingest.tables.csv_stream import DAMAGE, CsvBatches
 
@@ -36,12 +36,13 @@ def read_archives(paths: list[Path], table: FileTable, raw: Path) -> CsvBatches:
 
 
 def _members(path: Path, pattern: str, raw: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The place and content of the regular files in a tar archive; links and devices are skipped."""
+    """The place and content of the regular files in a tar archive; links, devices and leftovers are skipped."""
     try:
         with tarfile.open(path) as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # otherwise the names of all members pile up
-                if member.isfile() and fnmatch.fnmatch(member.name, pattern):
+                own = all(part == ".." or counts(part) for part in PurePosixPath(member.name).parts)
+                if member.isfile() and own and fnmatch.fnmatch(member.name, pattern):
                     yield f"{path.relative_to(raw)}/{member.name}", archive.extractfile(member)
             _check_end(archive)
     except DAMAGE as error:

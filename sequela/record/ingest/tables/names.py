@@ -44,11 +44,13 @@ def find_paths(folder: Path, pattern: str) -> list[Path]:
         raise InputError(
             f"the pattern '{pattern}' is an absolute path: give it relative to the folder {folder}."
         )
-    real: dict[str, Path] = {}
-    for path in sorted(_matching(folder, pattern.split("/"), (os.path.realpath(folder),)), key=_links):
+    matching = _matching(folder, pattern.split("/"), (os.path.realpath(folder),))
+    every = {path: os.path.realpath(path) for path in matching}
+    once: dict[str, Path] = {}
+    for path in sorted(every, key=lambda path: (every[path] != str(path.absolute()), path)):
         check_text(path)
-        real.setdefault(os.path.realpath(path), path)
-    paths = sorted(real.values())
+        once.setdefault(every[path], path)  # under its own name, not that of a link
+    paths = sorted(once.values())
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(str(path).casefold(), path)
@@ -57,11 +59,6 @@ def find_paths(folder: Path, pattern: str) -> list[Path]:
                 f"{other} and {path} have names that differ only in case: move one of them away."
             )
     return paths
-
-
-def _links(path: Path) -> tuple[bool, Path]:
-    """Files under their own names come before links to them."""
-    return os.path.realpath(path) != str(path.absolute()), path
 
 
 def _matching(folder: Path, parts: Sequence[str], above: tuple[str, ...]) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from sequela.model import flops
 from sequela.progress import Progress, silent
 from sequela.serve.folder import manifest
 from sequela.serve.folder.lock import LOCK, agreed, lock, try_lock
+from sequela.serve.folder.place import check_way
 from sequela.serve.pages.scale import write_scale_report
 from sequela.training.derive import context_of, resolve
 from sequela.training.scaling import advice
@@ -204,6 +205,7 @@ def _refuse(base: TrainSettings) -> None:
 
 def _begin(out: Path, identity: dict) -> None:
     """Record what the folder holds, or check that it holds this study."""
+    check_way(out)
     try:
         others = (
             [path for path in out.iterdir() if not path.name.startswith((".", STUDY))] if out.exists() else []

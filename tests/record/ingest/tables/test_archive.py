@@ -52,6 +52,11 @@ def test_rows_know_their_file(tmp_path, suffix):
     ]
 
 
+def test_leftovers_in_an_archive_do_not_count(tmp_path):
+    members = {"./set/._1.txt": "\0", "./set/1.txt": HEADER + "1,x\n", "__MACOSX/set/1.txt": "\0"}
+    assert read(pack(tmp_path / "a.tar.gz", members)) == [("a.tar.gz/./set/1.txt", "1", "x")]
+
+
 def test_rows_of_several_lines_and_blank_lines_stay_with_their_file(tmp_path):
     path = pack(tmp_path / "a.tar.xz", {"1.txt": HEADER + '1,"two\nlines"\n2,x\n', "2.txt": HEADER + "3,y\n"})
     assert [(file[-5:], time, value) for file, time, value in read(path)] == [
