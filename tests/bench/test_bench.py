@@ -46,6 +46,15 @@ def test_help(script, monkeypatch, capsys):
     assert ended.value.code == 0 and "--quick" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_rows_that_this_processor_cannot_have_are_left_out_and_named(measure, monkeypatch, capsys, able):
+    monkeypatch.setattr("sequela.model.precision.has_bf16", lambda device: able)
+    process, _ = measure
+    assert process.computable(["bf16", "fp32"]) == (["bf16", "fp32"] if able else ["fp32"])
+    assert ("rows in bf16 are left out" in capsys.readouterr().out) != able
+    assert process.computable(["fp32"]) == ["fp32"] and not capsys.readouterr().out
+
+
 def test_tokenization_without_peers(tmp_path):
     found = last_line(
         "tokenization.py",
