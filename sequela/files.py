@@ -101,14 +101,17 @@ def entries(folder: Path, *, hidden: bool = False) -> list[tuple[str, str]]:
     Raises:
         InputError: if the folder cannot be read.
     """
-    if not os.path.lexists(folder):
+    try:
+        with plain_errors(folder), os.scandir(folder) as listed:
+            return sorted(
+                (entry.name, _kind(entry))
+                for entry in listed
+                if counts(entry.name.lstrip(".") if hidden else entry.name)
+            )
+    except FileNotFoundError:
+        if Path(folder).is_symlink():
+            raise broken_link(Path(folder)) from None
         return []
-    with plain_errors(folder), os.scandir(folder) as listed:
-        return sorted(
-            (entry.name, _kind(entry))
-            for entry in listed
-            if counts(entry.name.lstrip(".") if hidden else entry.name)
-        )
 
 
 def _kind(entry: os.DirEntry) -> str:

@@ -72,6 +72,8 @@ def test_what_may_not_be_opened_is_no_missing_data(tmp_path: Path, locked) -> No
     put(tmp_path / "b/2.parquet")
     with locked(tmp_path / "b"), pytest.raises(InputError, match=r"/b cannot be opened \(permission denied\)"):
         files_below(tmp_path, ".parquet")
+    with locked(tmp_path / "b"), pytest.raises(InputError, match=r"deeper cannot be opened"):
+        files_below(tmp_path / "b/deeper")
     with locked(tmp_path / "a/1.parquet"), pytest.raises(InputError, match=r"1\.parquet cannot be opened"):
         check_readable(tmp_path / "a/1.parquet")
     assert names(tmp_path) == ["a/1.parquet", "b/2.parquet"]

@@ -55,7 +55,7 @@ def test_a_database_overflows_to_disk_and_keeps_to_its_memory(tmp_path):
 
 
 def test_memory_needs_a_unit(tmp_path):
-    with pytest.raises(InputError, match="memory is 'much'"), database_in(tmp_path, "much"):
+    with pytest.raises(InputError, match="`memory` is 'much'"), database_in(tmp_path, "much"):
         pass
 
 
