@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class Extraction:
         payload: which of the columns `PAYLOAD` have a value in any event.
         name, metadata: of the dataset.
         leaks: which events are known only at the end of a stay.
+        moved: what was done with events of a stay that their rows name -> number of them.
         parents: code -> parent codes, if the source gives them.
         splits: whether the spill also holds the split of each patient, under the name "splits".
         own_mapping: whether the user wrote the mapping.
@@ -68,6 +70,7 @@ class Extraction:
     name: str
     metadata: dict
     leaks: LeakageRules = field(default_factory=LeakageRules)
+    moved: Counter[str] = field(default_factory=Counter)
     parents: dict[str, list[str]] = field(default_factory=dict)
     splits: bool = False
     own_mapping: bool = False
@@ -95,6 +98,7 @@ def extract_events(
     payload = frozenset().union(*(result.payload for result in results.values()))
     return Extraction(
         spill, tables, meanings, events, payload, mapping.name, mapping.metadata, mapping.leaks,
+        moved=sum((Counter(result.moved) for result in results.values()), Counter()),
         own_mapping=not mapping.shipped,
     )  # fmt: skip
 
@@ -155,9 +159,9 @@ def _run_all(
     unread: dict[str, int] = {}
     for at, name in enumerate(loaded):
         rules = [numbered for numbered in _rules(mapping) if numbered[1].table == name]
-        for number, rule, place in rules:
+        for number, rule, _ in rules:
             progress(len(loaded) + len(results), steps, stage=f"events from {name}")
-            results[number] = find_events(con, rule, number, loaded[name], spill, place)
+            results[number] = find_events(con, rule, number, loaded[name], spill, mapping.leaks)
         if rules:
             place = f"{mapping.path}, table '{name}'"
             unread[name] = count_unselected(con, name, tuple(rule for _, rule, _ in rules), place)
@@ -214,7 +218,7 @@ def _words(rule: EventRule) -> str:
     """All SQL of a rule, which may mention any table."""
     expressions = [getattr(rule, name) or "" for name in EXPRESSIONS]
     conditions = [*rule.drop.values(), *rule.count.values()]
-    return " ".join([rule.table, *rule.join, *expressions, *conditions, *(rule.range or ())])
+    return " ".join([rule.table, *rule.join, *expressions, *conditions, *(rule.range or ()), *(rule.stay or ())])
 
 
 def _read(

@@ -9,15 +9,19 @@ from pathlib import Path
 import polars as pl
 
 from sequela.record.dataset import split_of, write_shard
-from sequela.record.ingest.leakage import LeakageRules, move_leaks
-from sequela.record.ingest.plausibility import count_implausible
+from sequela.record.ingest.day_end import cap_days
+from sequela.record.ingest.leakage import LeakageRules, count_at_opening, move_leaks
+from sequela.record.ingest.plausibility import EARLY, count_implausible
 from sequela.record.ingest.report import IngestCounts
 from sequela.record.ingest.spill import EVENT
 from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD, means
-from sequela.record.spelling import among
+from sequela.record.spelling import among, meaning
 from sequela.record.validate import AS_NAMED
 
 ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", *PAYLOAD, "unit")
+
+
+BEFORE_BIRTH = "before birth"
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,20 @@ class Partition:
 def finalize(part: Partition) -> IngestCounts:
     """Write the partition's shard, data/<split>/<number>.parquet, and return its counts.
 
-    Counts by code and by patient go to disk, as `counts`/{codes,units,splits}/<number>.parquet.
+    Counts by code and by patient go to disk, as `counts`/{codes,units,years,splits}/<number>.parquet.
     """
     events, moved = move_leaks(_read(part.files), part.leaks)
+    events, capped = cap_days(events)
+    moved.update(capped)
     events = _judged(_sorted(events))
     dropped = events.drop_nulls("_reason").group_by("rule", "_reason").len().sort("rule", "_reason")
+    early = events.filter(pl.col("_reason") == BEFORE_BIRTH)["subject_id"].n_unique() if dropped.height else 0
     if dropped.height:
         events = events.filter(pl.col("_reason").is_null())
     splits, unassigned = _splits(events["subject_id"].unique().sort(), part)
     _write_counts(events, splits, part)
-    implausible = count_implausible(events)
+    implausible = count_implausible(events) | {EARLY: early}
+    at_opening, with_time = count_at_opening(events, part.leaks)
     columns = [column for column in EVENT if column not in PAYLOAD or column in part.payload]
     write_shard(events.select(columns), splits, part.out, part.number)
     time = pl.col("time")
@@ -69,11 +77,13 @@ def finalize(part: Partition) -> IngestCounts:
         patients=Counter(dict(splits["split"].value_counts().sort("split").rows())),
         patients_with=Counter(implausible | {"no split": unassigned}),
         moved=moved,
+        at_opening=at_opening,
+        with_time=with_time,
     )
 
 
 def _read(files: tuple[Path, ...]) -> pl.DataFrame:
-    columns = [*EVENT, "unit", "rule", "position"]
+    columns = [*EVENT, "unit", "rule", "position", "named"]
     rows = pl.scan_parquet(list(files), **AS_NAMED)
     events = rows.filter(pl.col("reason").is_null()).select(columns).collect()
     # Sort and compare integers in place of codes: this is where the time goes.
@@ -92,17 +102,21 @@ def _varies(column: pl.Series) -> bool:
 
 
 def _judged(events: pl.DataFrame) -> pl.DataFrame:
-    """Adds `_reason`: why an event is ruled out by others of the same patient; null if it is not."""
+    """Adds `_reason`: why an event is ruled out by others of the same patient; null if it is not.
+
+    Of several ends of follow-up the last counts, as it does for labels and tokens: a source that states an earlier one
+    too says that the record went on.
+    """
     time, codes = pl.col("time"), events["code"]
     bounds = events.group_by("subject_id").agg(
         _birth=time.filter(among(codes, lambda code: means(code, BIRTH))).min(),
-        _end=time.filter(among(codes, lambda code: means(code, FOLLOW_UP_END))).min(),
+        _end=time.filter(among(codes, lambda code: means(code, FOLLOW_UP_END))).max(),
     )
     reason = (
         pl.when(_repeated(events))
         .then(pl.lit("duplicate"))
         .when(time < pl.col("_birth"))
-        .then(pl.lit("before birth"))
+        .then(pl.lit(BEFORE_BIRTH))
         .when(time > pl.col("_end"))
         .then(pl.lit("after follow-up end"))
     )
@@ -140,10 +154,13 @@ def _write_counts(events: pl.DataFrame, splits: pl.DataFrame, part: Partition) -
     plain = events.lazy()
     codes = plain.group_by("code").agg(events=pl.len(), patients=pl.col("subject_id").n_unique()).collect()
     units = plain.group_by("code", "unit").agg(events=pl.len()).drop_nulls("unit").collect()
+    dated = plain.filter(pl.col("time").is_not_null() & ~meaning(BIRTH))
+    years = dated.group_by("code", year=pl.col("time").dt.year()).agg(events=pl.len()).collect()
     texts = [pl.col(column).cast(pl.String) for column in ("code", "unit")]
     tables = {
         "codes": codes.with_columns(texts[0]),
         "units": units.with_columns(texts),
+        "years": years.with_columns(texts[0]),
         "splits": splits,
     }
     for name, table in tables.items():

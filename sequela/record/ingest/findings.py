@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sequela.record.finding import Finding
-from sequela.record.ingest.leakage import KEPT
+from sequela.record.ingest.leakage import AT_BEGIN, KEPT, KEPT_OPEN, PROCEDURES
+from sequela.record.ingest.plausibility import EARLY, ENDS, TOO_OLD
 
 MANY = 0.1  # share of the rows that a rule selects, or of a table, that deserves a look
 MANY_KEPT = 0.001  # share of all events
+ALMOST_ALL = 0.9  # share of the events of one kind
+FEW = 10  # events of one kind that may stand together by chance
+# What rules count because the source did not tell when it was known
+DOUBTFUL = ("encounter of another patient", "encounter not in the export", "recorded date not readable",
+            "release not readable", "clock not readable")  # fmt: skip
 MANY_IN_OTHER_UNIT = 100  # events of one code
 # What a mapping leaves out on purpose, and what happens in any export
 EXPECTED = (
@@ -30,6 +36,18 @@ PATIENTS = {
         "no split in the source, although others have one; a hash of the patient's number decided",
         "Add them to the source's table of splits if that is not what you want.",
     ),
+    EARLY: (
+        "events before birth, which were dropped",
+        "Check the births and the dates of these patients in the source.",
+    ),
+    TOO_OLD: (
+        f"{TOO_OLD} at some event",
+        "Check their births, and dates far ahead; name days that stand for no date in `sentinels` of the mapping.",
+    ),
+    ENDS: (
+        f"{ENDS}, of which the last counts",
+        "Give each patient one, if the record does not go on until the last.",
+    ),
 }
 COMMON = ("events after death",)  # any hospital's last results; on the page only
 ENOUGH = 20  # patients of whom one should have died
@@ -42,6 +60,8 @@ def findings_of(report: dict) -> list[Finding]:
     for name, table in report["tables"].items():
         found += _of_table(name, table, report["own_mapping"])
     found += _of_stays(report)
+    found += _of_admissions(report)
+    found += _of_dates(report)
     found += _of_patients(report)
     found += _of_units(report)
     return found
@@ -64,6 +84,12 @@ def _of_table(name: str, table: dict, own_mapping: bool) -> Iterator[Finding]:
             aside["rows"], "rows", f"set aside ({reason}), the first in {aside['first'][0]}",
             "Mend or remove them in the source.", 0, where,
         )  # fmt: skip
+    for column, count in table.get("two_spellings", {}).items():
+        yield Finding(
+            count, "numbers", "written with leading zeros and without, and read as one",
+            "If they are ids of different patients, read the column as text and make the patient's number from it.", 0,
+            f"{where}, column {column}",
+        )  # fmt: skip
     for rule in table["rules"]:
         yield from _of_rule(rule, f"{where}, rule {rule['rule']}", own_mapping)
 
@@ -74,6 +100,10 @@ def _of_rule(rule: dict, where: str, own_mapping: bool) -> Iterator[Finding]:
         if reason not in EXPECTED and not reason.startswith(COPY) and rows > MANY * selected:
             do = "Check the rule and a few of these rows."
             yield Finding(rows, "rows", f"dropped: {reason}", do, selected, where)
+    for label, events in rule.get("counted", {}).items():
+        if label in DOUBTFUL and events > MANY_KEPT * rule["events_out"]:
+            do = "They may be dated too early; add what is missing to the export, or date them in the source."
+            yield Finding(events, "events", label, do, rule["events_out"], where)
     if (rule["rows_in"] if own_mapping else selected) and not rule["events_out"]:
         do = "Check the rule's conditions against the table."
         yield Finding(rule["rows_in"], "rows", "none makes an event", do, 0, where)
@@ -92,6 +122,35 @@ def _of_stays(report: dict) -> Iterator[Finding]:
             "Date them in the source, or with `at_transfer` in the mapping.",
             report["events"],
         )
+
+
+    endless = report["moved"].get(KEPT_OPEN, 0)
+    if endless > MANY_KEPT * report["events"]:
+        what = "known only at the end of a stay, dated at its beginning, and not moved: its end is not known"
+        do = "Add the ends of these stays, or leave such events out."
+        yield Finding(endless, "events", what, do, report["events"])
+
+
+def _of_admissions(report: dict) -> Iterator[Finding]:
+    """Kinds of events that stand where stays open, as if they had been known then."""
+    for head, (events, of) in report.get("at_admission", {}).items():
+        procedures = head in PROCEDURES and events > MANY * of
+        if procedures or (events >= FEW and events > ALMOST_ALL * of and head not in AT_BEGIN):
+            what = "dated in the minute a stay opens, and not moved"
+            do = (
+                f'If they did not happen then, add "{head}" to `codes` in `[leaks]` of the mapping, or `late = true` '
+                "to their rule: then they stand at the end of the stay."
+            )
+            yield Finding(events, f"{head} events", what, do, of)
+
+
+def _of_dates(report: dict) -> Iterator[Finding]:
+    far = report.get("far_dates", {"events": 0})
+    if far["events"]:
+        low, high = far["most"]
+        what = f"far from the years {low} to {high}, in which most events lie ({', '.join(far['codes'])})"
+        do = "Correct them in the source, or name days that stand for no date in `sentinels` of the mapping."
+        yield Finding(far["events"], "events", what, do, report["events"])
 
 
 def _of_patients(report: dict) -> Iterator[Finding]:

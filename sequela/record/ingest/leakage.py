@@ -15,7 +15,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-AT_END = ("ICD9CM", "ICD10CM", "DRG", "DIAGNOSIS", "HOSPITAL_DISCHARGE")
+AT_END = ("ICD9CM", "ICD10CM", "ICD9", "ICD10", "ICD10GM", "DRG", "MS_DRG", "APR_DRG", "MSDRG", "APRDRG", "DIAGNOSIS",
+          "DISCHARGE_DIAGNOSIS", "DISCHARGE_DISPOSITION", "DISCHARGE_LOCATION", "HOSPITAL_DISCHARGE")  # fmt: skip
+# Billed at the end too, but also done in the first minutes of a stay: watched, and moved only if a mapping says so
+PROCEDURES = ("ICD9PROC", "ICD10PCS", "CPT4", "CPT", "HCPCS", "OPS", "CDT", "PROCEDURE", "CCSPROC")
+# What is rightly dated where a stay opens
+AT_BEGIN = ("CHIEF_COMPLAINT", "DEPARTMENT", "INSURANCE", "TRIAGE", "VITAL", "WARD", "SERVICE", "COHORT", "TRANSFER_TO")
 # First part of the code that opens a stay -> that of the code that closes it; encounters must share the second part too
 STAYS = {
     "HOSPITAL_ADMISSION": "HOSPITAL_DISCHARGE",
@@ -30,6 +35,7 @@ COMPARE, MOVE, KEEP = AT_TRANSFER = ("compare", "move", "keep")
 MOVED = "at admission -> at discharge"
 MOVED_AT_TRANSFER = "where another stay closes -> at discharge"
 KEPT = "not moved: another stay closes then"
+KEPT_OPEN = "not moved: the end of the stay is not known"
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,17 @@ def find_leaks(events: pl.DataFrame, leaks: LeakageRules | None = None) -> pl.Da
 def move_leaks(events: pl.DataFrame, leaks: LeakageRules | None = None) -> tuple[pl.DataFrame, Counter[str]]:
     """The events in the given order, with leaks moved to the end of their stay.
 
-    Also the number of events at the opening of a stay that were moved or kept (`MOVED`, `MOVED_AT_TRANSFER`, `KEPT`).
+    Also the number of events at the opening of a stay that were moved or kept (`MOVED`, `MOVED_AT_TRANSFER`, `KEPT`,
+    `KEPT_OPEN`).
     """
     judged = _judged(events, leaks or LeakageRules())
-    leaking = judged.filter("_leaks")
+    leaking, endless = judged.filter("_leaks"), judged["end"].null_count()
+    judged = judged.filter(pl.col("end").is_not_null())
     at_transfer = leaking["_closing"].sum()
     moved = Counter({MOVED: leaking.height - at_transfer})
     moved.update({MOVED_AT_TRANSFER: at_transfer} if at_transfer else {})
     moved.update({KEPT: judged.height - leaking.height} if judged.height > leaking.height else {})
+    moved.update({KEPT_OPEN: endless} if endless else {})
     if leaking.is_empty():
         return events, moved
     numbered = events.with_row_index("row").join(
@@ -109,20 +118,23 @@ def move_leaks(events: pl.DataFrame, leaks: LeakageRules | None = None) -> tuple
 def _judged(events: pl.DataFrame, leaks: LeakageRules) -> pl.DataFrame:
     """Events that are known late and are dated where a stay opens.
 
-    `_closing` tells whether another stay closes at that time, `_leaks` whether the event leaks. An event that itself
-    closes a stay is where it belongs.
+    `_closing` tells whether another stay closes at that time, `_leaks` whether the event leaks; `end` is null if nobody
+    knows when the stay closes. An event that itself closes a stay is where it belongs, and so is one whose row named
+    its stay (the column `named`).
     """
-    edges = _edges(events)
+    edges = open_after(events)
     closing = ((pl.col("closes") > 0) & pl.col("_before")).any()
-    stays = edges.group_by("subject_id", "time").agg(end=pl.col("_end").max(), _closing=closing).drop_nulls("end")
+    opening = (pl.col("opens") > 0) & pl.col("_open")
+    stays = edges.group_by("subject_id", "time").agg(end=pl.col("_end").max(), _closing=closing, _opening=opening.any())
+    stays = stays.filter("_opening").drop("_opening")
     watched = _watched(events, leaks)
-    suspects = watched.join(stays, on=["subject_id", "time"])
+    suspects = watched.filter(~pl.col("_named")).join(stays, on=["subject_id", "time"])
     suspects = suspects.filter(~(pl.col("_closing") & pl.col("_head").is_in(list(STAYS.values()))))
     timely = _dated_well(edges, watched.join(stays, on=["subject_id", "time"], how="anti"), suspects.filter("_closing"))
     judged = suspects.join(timely.with_columns(_timely=True), on=timely.columns, how="left")
     kept = {COMPARE: pl.col("_timely").fill_null(False), MOVE: pl.lit(False), KEEP: pl.lit(True)}
-    judged = judged.with_columns(_leaks=~(pl.col("_closing") & kept[leaks.at_transfer]))
-    return judged.drop("_head", "_timely").sort("row")
+    leak = pl.col("end").is_not_null() & ~(pl.col("_closing") & kept[leaks.at_transfer])
+    return judged.with_columns(_leaks=leak).drop("_head", "_timely", "_named").sort("row")
 
 
 def _dated_well(edges: pl.DataFrame, sure: pl.DataFrame, suspects: pl.DataFrame) -> pl.DataFrame:
@@ -138,10 +150,11 @@ def _dated_well(edges: pl.DataFrame, sure: pl.DataFrame, suspects: pl.DataFrame)
     return during.join(at_end, on=["subject_id", "_end"]).select("subject_id", "time", "_head").unique()
 
 
-def _edges(events: pl.DataFrame) -> pl.DataFrame:
-    """`boundaries` with `_before`, whether such a stay is open before, and `_end`, when the stay that opens closes.
+def open_after(events: pl.DataFrame) -> pl.DataFrame:
+    """`boundaries` with `_before` and `_open`, whether such a stay is open before and after, and `_end`.
 
-    `_end` is null if none opens, or if it is not known when it closes.
+    `_end` is when the stay that opens closes: null if none opens, or if that is not known. If several of a kind are
+    open together, nobody knows which of them closes first: then it is when the last of them has closed.
     """
     kind = ("subject_id", "stay")
     opens, closes = pl.col("opens"), pl.col("closes")
@@ -149,22 +162,50 @@ def _edges(events: pl.DataFrame) -> pl.DataFrame:
     edges = boundaries(events).with_columns(
         _open=pl.when(opens != closes).then(opens > closes).forward_fill().over(kind).fill_null(False)
     )
-    then = pl.when(closes.shift(-1).over(kind) > 0).then(pl.col("time").shift(-1).over(kind))
+    alone = (closes.shift(-1).over(kind) > 0) & (opens - closes.cast(pl.Int64) <= 1)
+    then = pl.when(alone).then(pl.col("time").shift(-1).over(kind))
+    # How many are open, if the record begins with none; an end too many is that of one that began before
+    balance = (opens.cast(pl.Int64) - closes).cum_sum().over(kind)
+    none_left = balance == pl.min_horizontal(balance.cum_min().over(kind), 0)
+    all_closed = pl.when(none_left).then("time").backward_fill().over(kind)
     return edges.with_columns(
         _before=pl.col("_open").shift(1).over(kind).fill_null(False),
-        _end=pl.when((opens > 0) & pl.col("_open")).then(then),
+        _end=pl.when((opens > 0) & pl.col("_open")).then(pl.coalesce(then, all_closed)),
     )
 
 
+def count_at_opening(events: pl.DataFrame, leaks: LeakageRules) -> tuple[Counter[str], Counter[str]]:
+    """How many events stand where a stay opens that closes later, and how many have a time, by the head of the code.
+
+    Left out are the events that `leaks` judges, those of its `timely` rules, and what opens and closes stays.
+    Encounters are no stays here: most of what happens in a visit is dated at its beginning.
+    """
+    edges = open_after(events).filter(~pl.col("stay").str.starts_with(PAIRED)).drop_nulls("_end")
+    begins = edges.select("subject_id", "time").unique()
+    codes = _distinct_codes(events)
+    codes = codes.filter(~pl.col("_head").is_in([*leaks.codes, *STAYS, *STAYS.values()]))
+    others = events.filter(pl.col("time").is_not_null() & pl.col("code").is_in(codes["code"].implode()))
+    if "rule" in others.columns and (leaks.late or leaks.timely):
+        others = others.filter(~pl.col("rule").is_in([*leaks.late, *leaks.timely]))
+    heads = codes.with_columns(pl.col("code").cast(events["code"].dtype))
+
+    def by_head(some: pl.DataFrame) -> Counter[str]:
+        counted = some.group_by("code").len().join(heads, on="code").group_by("_head").agg(pl.col("len").sum())
+        return Counter(dict(counted.sort("_head").rows()))
+
+    return by_head(others.join(begins, on=["subject_id", "time"], how="semi")), by_head(others)
+
+
 def _watched(events: pl.DataFrame, leaks: LeakageRules) -> pl.DataFrame:
-    """Rows (row, subject_id, time, code, _head) of the dated events that are known late."""
+    """Rows (row, subject_id, time, code, _named, _head) of the dated events that are known late."""
     codes = _distinct_codes(events)
     known = pl.col("code").is_in(codes.filter(pl.col("_head").is_in(leaks.codes))["code"].implode())
     if "rule" in events.columns and (leaks.late or leaks.timely):
         rule = pl.col("rule")
         known = (known & ~rule.is_in(list(leaks.timely))) | rule.is_in(list(leaks.late))
     watched = events.with_row_index("row").filter(known & pl.col("time").is_not_null())
-    texts = watched.select("row", "subject_id", "time", pl.col("code").cast(pl.String))
+    named = pl.col("named") if "named" in events.columns else pl.lit(False)
+    texts = watched.select("row", "subject_id", "time", pl.col("code").cast(pl.String), _named=named)
     return texts.join(codes, on="code", how="left")
 
 

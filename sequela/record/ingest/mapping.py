@@ -120,6 +120,8 @@ class EventRule:
         drop: reason -> condition; rows that fulfill it are dropped and counted under the reason.
         count: label -> condition; the report gives the number of events under each label (an event counts under the
             first condition that it fulfills). Nothing else changes.
+        stay: when the stay that the row names opens and closes, null where it is not known. It decides where an event
+            known late belongs, and how late a date without a clock may stand, in place of a guess by time.
         late: whether its events are known only at the end of the stay that opens at their time (see
             `sequela.record.ingest.leakage`), whatever their code; None to decide by the code.
         missing_times: the share of rows that may lack a readable time; above it, ingest stops.
@@ -140,6 +142,7 @@ class EventRule:
     range: tuple[str, str] | None = None
     drop: dict[str, str] = field(default_factory=dict)
     count: dict[str, str] = field(default_factory=dict)
+    stay: tuple[str, str] | None = None
     late: bool | None = None
     missing_times: float = 0.01
     description: str | None = None

@@ -77,6 +77,7 @@ RULE = {
     "drop": dict,
     "count": dict,
     "late": bool,
+    "stay": list,
     "code": str,
     "time": str,
     "value": str,
@@ -359,5 +360,9 @@ def _rule(entry: object, patient: str | None, tables: Iterable[str], place: str)
     if "range" in entry and (len(entry["range"]) != 2 or "value" not in entry):
         raise InputError(f"{place}: range must be [lowest, highest], and needs a value.")
     bounds = {"range": tuple(str(bound) for bound in entry["range"])} if "range" in entry else {}
+    if "stay" in entry:
+        if len(_texts(entry["stay"], f"{place}, stay")) != 2 or "time" not in entry:
+            raise InputError(f"{place}: stay must be [when it opens, when it closes], and needs a time.")
+        bounds["stay"] = tuple(entry["stay"])
     joins = {"join": _texts(entry["join"], f"{place}, join")} if "join" in entry else {}
     return EventRule(place=place, **(entry | bounds | joins))

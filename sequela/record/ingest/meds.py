@@ -19,6 +19,7 @@ from sequela.progress import Progress
 from sequela.record.ingest.extract import ExtractedRule, ExtractedTable, Extraction
 from sequela.record.ingest.rule import LARGEST
 from sequela.record.ingest.spill import Spill, database_in, parts_for
+from sequela.record.ingest.tables.cells import add_macros
 from sequela.record.ingest.tables.sql import literal, paths_for_duckdb, plain_path, quoted
 from sequela.record.schema import (
     BIRTH,
@@ -46,6 +47,7 @@ NOT_COPIED = ("meds_version", "raw_source_id_columns", "code_modifier_columns", 
 ROWS_A_FILE = 1 << 40  # more than any file has
 FILE = "_sequela_file"  # column with the file's path
 ROW = "file_row_number"  # DuckDB's own column, under this name only
+WILD = "outside the years 1 to 9999"
 PLAIN = "hive_partitioning = false"  # a folder name such as code=X is not a column
 TEXTS = ("dataset_name", "dataset_version", "etl_name", "etl_version", "created_at", "license", "location_uri",
          "description_uri")  # fmt: skip
@@ -70,7 +72,7 @@ def extract_meds(
     files = [_file(path) for path in _data_files(folder)]
     (scratch / "events").mkdir()
     with database_in(scratch, memory) as con:
-        con.execute("SET TimeZone = 'UTC'")
+        add_macros(con)
         rows = _query(
             con, f"SELECT count(*) FROM read_parquet({_listed(files)}, union_by_name = true, {PLAIN})", folder
         )[0][0]
@@ -137,10 +139,14 @@ def _events(files: list[_File]) -> str:
         )
         queries.append(
             f"SELECT {select}, 1::SMALLINT AS rule, _files._number * {ROWS_A_FILE} + {ROW} + 1 AS position, "
-            f"{ROW} AS row FROM {rows} JOIN (VALUES {paths}) AS _files(_path, _number) ON {FILE} = _files._path"
+            f"{ROW} AS row, false AS named FROM {rows} "
+            f"JOIN (VALUES {paths}) AS _files(_path, _number) ON {FILE} = _files._path"
         )
-    why = "CASE WHEN subject_id IS NULL THEN 'no patient' WHEN code IS NULL THEN 'no code' END AS reason"
-    return f"SELECT *, {why} FROM ({' UNION ALL '.join(queries)})"
+    why = (
+        "CASE WHEN subject_id IS NULL THEN 'no patient' WHEN code IS NULL THEN 'no code' "
+        f"WHEN wild THEN {literal(WILD)} END AS reason"
+    )
+    return f"SELECT * EXCLUDE (wild), {why} FROM ({' UNION ALL '.join(queries)})"
 
 
 def _select(file: _File) -> str:
@@ -149,13 +155,16 @@ def _select(file: _File) -> str:
     code = f"nullif({columns['code']}::VARCHAR, '')"
     for old, new in RENAMED.items():
         code = f"CASE WHEN {columns['code']}::VARCHAR = {literal(old)} THEN {literal(new)} ELSE {code} END"
-    time = f"{columns['time']}::TIMESTAMP"
+    # Some programs write "no time" as the largest or smallest number, with which nothing can be computed
+    read = f"TRY_CAST({columns['time']} AS TIMESTAMP)"
+    time = f"CASE WHEN {read} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN {read} END"
+    wild = f"({columns['time']} IS NOT NULL AND {time} IS NULL)"
     if file.types[file.columns["time"]] == pl.Date:  # known by the end of the day, except for birth
         born = f"({code} = {literal(BIRTH)} OR starts_with({code}, {literal(BIRTH + '//')}))"
         time = f"CASE WHEN {born} THEN {time} ELSE {time} + INTERVAL 86399 SECOND END"
     value = columns.get("numeric_value", "NULL")
     return (
-        f"{columns['subject_id']}::BIGINT AS subject_id, {time} AS time, {code} AS code, "
+        f"{columns['subject_id']}::BIGINT AS subject_id, {time} AS time, {wild} AS wild, {code} AS code, "
         f"CASE WHEN abs({value}::DOUBLE) <= {LARGEST} THEN {value}::FLOAT END AS numeric_value, "
         f"{columns.get('text_value', 'NULL')}::VARCHAR AS text_value, "
         f"nullif({columns.get('media', 'NULL')}::VARCHAR, '') AS media, {columns.get('unit', 'NULL')}::VARCHAR AS unit"

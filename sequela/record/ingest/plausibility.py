@@ -1,12 +1,20 @@
-"""Implausible records are counted, not changed."""
+"""Implausible records and dates are counted, not changed."""
 
 from __future__ import annotations
+
+import math
 
 import polars as pl
 
 from sequela.record.ingest.leakage import boundaries
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
 from sequela.record.spelling import SEXES, among, is_sex, spelled
+
+OLDEST_YEARS = 120
+TOO_OLD, ENDS, EARLY = f"older than {OLDEST_YEARS} years", "several ends of follow-up", "events before birth"
+OLDEST = pl.duration(days=round(OLDEST_YEARS * 365.25))
+AHEAD, BACK = 20, 50  # years
+NAMED = 5  # codes
 
 
 def count_implausible(events: pl.DataFrame) -> dict[str, int]:
@@ -19,18 +27,21 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
         events: a MEDS frame in any order, without duplicates.
     """
     code, patient = events["code"].unique(), pl.col("subject_id")
-    births = events.filter(among(code, lambda code: means(code, BIRTH))).select(patient)["subject_id"]
+    born = events.filter(among(code, lambda code: means(code, BIRTH)))
+    births, first = born["subject_id"], born.group_by(patient).agg(birth=pl.col("time").min())
     died = events.filter(among(code, lambda code: means(code, DEATH)))
     deaths = died.group_by(patient).agg(pl.len(), death=pl.col("time").min())
     sex = events.filter(among(code, is_sex)).with_columns(pl.col("code").cast(pl.String))
     sex = sex.with_columns(pl.col("code").replace({code: spelled(code) for code in sex["code"].unique()}))
     sex = sex.group_by(patient).agg(pl.col("code").n_unique(), known=pl.col("code").is_in(SEXES).any())
-    alive = events.filter(~among(code, lambda code: means(code, FOLLOW_UP_END)))
-    late = alive.join(deaths.select("subject_id", "death"), on="subject_id")
+    stated = among(code, lambda code: means(code, FOLLOW_UP_END))
+    late = events.filter(~stated).join(deaths.select("subject_id", "death"), on="subject_id")
     balance = (pl.col("opens").cast(pl.Int64) - pl.col("closes")).cum_sum()
     stays = boundaries(events).group_by("subject_id", "stay", maintain_order=True)
     stays = stays.agg(least=balance.min(), last=balance.last())
     turned = stays.filter((pl.col("least") < 0) & (pl.col("last") >= 0))
+    old = events.join(first, on="subject_id").filter(pl.col("time") > pl.col("birth") + OLDEST)
+    ends = events.filter(stated).group_by(patient).agg(pl.col("time").n_unique())
     return {
         "no birth": events["subject_id"].n_unique() - births.n_unique(),
         "two births": births.filter(births.is_duplicated()).n_unique(),
@@ -39,4 +50,29 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
         "two deaths": deaths.filter(pl.col("len") > 1).height,
         "events after death": late.filter(pl.col("time") > pl.col("death"))["subject_id"].n_unique(),
         "discharge before admission": turned["subject_id"].n_unique(),
+        TOO_OLD: old["subject_id"].n_unique(),
+        ENDS: ends.filter(pl.col("time") > 1).height,
     }
+
+
+def far_dates(years: pl.DataFrame) -> dict:
+    """The events whose dates are far from those of most others: how many, their codes, and the years of most others.
+
+    Far is more than `AHEAD` years after, or `BACK` years before, the years in which the middle nine tenths of all
+    events lie. A record may begin long before most of it, but what lies far ahead has not happened yet.
+
+    Args:
+        years: rows (code, year, events).
+    """
+    by_year = years.group_by("year").agg(pl.col("events").sum()).sort("year")
+    if by_year.is_empty():
+        return {"events": 0, "codes": {}, "most": None}
+    before = by_year["events"].cum_sum()
+    last = before[-1] - 1  # the events are numbered from 0, by year
+    first_year = by_year["year"][int((before > math.ceil(0.05 * last)).arg_max())]
+    last_year = by_year["year"][int((before > math.floor(0.95 * last)).arg_max())]
+    low, high = sorted((first_year, last_year))
+    year = pl.col("year")
+    far = years.filter((year > high + AHEAD) | (year < low - BACK))
+    codes = far.group_by("code").agg(pl.col("events").sum()).sort("events", "code", descending=[True, False])
+    return {"events": int(far["events"].sum()), "codes": dict(codes.head(NAMED).rows()), "most": [low, high]}

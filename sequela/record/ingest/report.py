@@ -13,6 +13,7 @@ import polars as pl
 from sequela.record.finding import FINDINGS, as_values
 from sequela.record.ingest.extract import ExtractedTable, Extraction
 from sequela.record.ingest.findings import findings_of
+from sequela.record.ingest.plausibility import far_dates
 from sequela.record.schema import DEATH
 from sequela.record.spelling import meaning
 
@@ -28,6 +29,7 @@ class IngestCounts:
         patients: split -> number of patients.
         patients_with: implausible finding -> number of patients with it.
         moved: kind of leak -> number of events moved to another time.
+        at_opening, with_time: first part of a code -> number of its events where a stay opens, and with any time.
     """
 
     events: Counter[int] = field(default_factory=Counter)
@@ -37,6 +39,8 @@ class IngestCounts:
     patients: Counter[str] = field(default_factory=Counter)
     patients_with: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
+    at_opening: Counter[str] = field(default_factory=Counter)
+    with_time: Counter[str] = field(default_factory=Counter)
 
     def plus(self, other: IngestCounts) -> IngestCounts:
         """The sum of both, which have no patient in common."""
@@ -48,6 +52,8 @@ class IngestCounts:
             _sum(self.patients, other.patients),
             _sum(self.patients_with, other.patients_with),
             _sum(self.moved, other.moved),
+            _sum(self.at_opening, other.at_opening),
+            _sum(self.with_time, other.with_time),
         )
 
 
@@ -65,12 +71,19 @@ REPORT = "ingest.json"  # in the dataset's folder
 MOST_CODES = 100  # listed with several units
 
 
-def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame, units: pl.DataFrame) -> dict:
+def report_of(
+    extraction: Extraction,
+    counts: IngestCounts,
+    codes: pl.DataFrame,
+    units: pl.DataFrame,
+    years: pl.DataFrame,
+) -> dict:
     """The report as plain values, ready for JSON.
 
     Args:
         codes: rows (code, events, patients, unit).
         units: rows (code, unit, events).
+        years: rows (code, year, events) of the events with a time but births.
     """
     report = {
         "source": extraction.name,
@@ -82,8 +95,10 @@ def report_of(extraction: Extraction, counts: IngestCounts, codes: pl.DataFrame,
         "tables": {name: _table(read, counts) for name, read in extraction.tables.items()},
         "units": _units(units),
         "patients_with": dict(counts.patients_with),
+        "far_dates": far_dates(years),
         "deaths": codes.filter(meaning(DEATH))["patients"].sum(),
-        "moved": dict(counts.moved),
+        "moved": dict(_sum(counts.moved, extraction.moved)),
+        "at_admission": {head: [counts.at_opening[head], counts.with_time[head]] for head in sorted(counts.at_opening)},
         "quarantined": sum(aside["rows"] for read in extraction.tables.values()
                            for aside in read.facts.get("quarantined", {}).values()),
     }  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 
 from sequela.errors import InputError
+from sequela.record.ingest.day_end import CAPPED_AT_STAY
+from sequela.record.ingest.leakage import KEPT_OPEN, MOVED, LeakageRules
 from sequela.record.ingest.mapping import EventRule
 from sequela.record.ingest.spill import Spill
 from sequela.record.ingest.tables.load import LoadedTable, place_of
@@ -16,8 +18,17 @@ from sequela.record.schema import MEDIA, PAYLOAD
 from sequela.record.validate import OUTSIDE, outside_error
 
 EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "media", "description", "unit")
-NO_TIME, UNREADABLE_TIME = "no time", "unreadable time"
+TIMELESS = NO_TIME, UNREADABLE_TIME, OUTSIDE_YEARS = ("no time", "unreadable time", "outside the years 1000 to 9999")
 LARGEST = 3.4028234e38  # float32
+# What SQL would make of a patient's id or a time that is text (or of 1.5) is not always what it says.
+PATIENT = (
+    "CASE WHEN typeof(_who) IN ('BIGINT', 'INTEGER') OR _who IS NULL THEN CAST(_who AS BIGINT) "
+    "ELSE coalesce(whole_in(_who), error('no whole number')) END"
+)
+DATED = (
+    "CASE WHEN typeof(_when) <> 'VARCHAR' THEN CAST(_when AS TIMESTAMP) "
+    "WHEN _when IS NULL OR is_sentinel(_when) THEN NULL ELSE coalesce(time_in(_when), error('no time')) END"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class RuleResult:
         counted: label -> number of events counted under it by the rule's `count`.
         meanings: code -> description, for people.
         payload: which of the columns `PAYLOAD` have a value in any event.
+        moved: what was done with events of a stay that its row names -> number of them.
     """
 
     name: str
@@ -39,6 +51,7 @@ class RuleResult:
     counted: dict[str, int]
     meanings: dict[str, str]
     payload: frozenset[str]
+    moved: dict[str, int] = field(default_factory=dict)
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, rule: EventRule, place: str) -> int:
@@ -53,21 +66,30 @@ def count_rows(con: duckdb.DuckDBPyConnection, rule: EventRule, place: str) -> i
 
 
 def find_events(
-    con: duckdb.DuckDBPyConnection, rule: EventRule, number: int, table: LoadedTable, spill: Spill, place: str
+    con: duckdb.DuckDBPyConnection,
+    rule: EventRule,
+    number: int,
+    table: LoadedTable,
+    spill: Spill,
+    leaks: LeakageRules,
 ) -> RuleResult:
     """Run `rule`, the `number`-th of its mapping, on its table and write its rows to `spill`.
+
+    Args:
+        leaks: of the mapping; they tell which events are known only at the end of a stay that their row names.
 
     Raises:
         InputError: if an expression fails, a join multiplies rows, a media path leads out of the dataset, or too many
             rows lack a readable time.
     """
-    name = f"rule={number}"
+    name, place = f"rule={number}", rule.place
     made = (
         "_patient AS subject_id, _time AS time, _code AS code, _value::FLOAT AS numeric_value, _text AS text_value, "
-        f"_media AS media, _unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, "
-        f"{_reason(rule)} AS reason, _row AS row, _counted AS counted, _meaning AS meaning"
+        f"_media AS media, _unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, _named AS named, "
+        f"{_reason(rule)} AS reason, _row AS row, _counted AS counted, _meaning AS meaning, _moved AS moved"
     )
-    run_sql(con, spill.write(f"SELECT {made} FROM ({_candidates(rule)})", name), place)
+    candidates = f"SELECT *, {_placed(_late(leaks, number))} FROM ({_candidates(rule)})"
+    run_sql(con, spill.write(f"SELECT {made} FROM ({candidates})", name), place)
     rows = spill.all(name)
     if rows is None:
         return RuleResult(name, 0, {}, dict.fromkeys(rule.count, 0), {}, frozenset())
@@ -78,14 +100,15 @@ def find_events(
     selected = sum(count for _, count, *_ in reasons)
     if rule.join:
         _check_join(con, rows, selected, place)
-    first = min((row for reason, _, row, *_ in reasons if reason in (NO_TIME, UNREADABLE_TIME)), default=None)
-    _check_times(con, rule, table, dropped, selected, first, place)
+    first = min((row for reason, _, row, *_ in reasons if reason in TIMELESS), default=None)
+    _check_times(con, rule, table, dropped, selected, first)
     counts = next((counts for reason, _, _, *counts in reasons if reason is None), [])
     payload = frozenset(column for column, count in zip(PAYLOAD, counts, strict=False) if count)
     if rule.media:
         _check_media(con, rule, rows, place)
     meanings = _meanings(con, rows) if rule.description else {}
-    return RuleResult(name, selected, dropped, _counted(con, rows, rule), meanings, payload)
+    moved = _number_by(con, rows, "moved") if rule.stay else {}
+    return RuleResult(name, selected, dropped, _counted(con, rows, rule), meanings, payload, moved)
 
 
 def count_unselected(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[EventRule, ...], place: str) -> int:
@@ -122,10 +145,12 @@ def count_unselected(con: duckdb.DuckDBPyConnection, name: str, rules: tuple[Eve
 
 
 def _counted(con: duckdb.DuckDBPyConnection, rows: str, rule: EventRule) -> dict[str, int]:
-    if not rule.count:
-        return {}
-    sql = f"SELECT counted, count(*) FROM {rows} WHERE reason IS NULL AND counted IS NOT NULL GROUP BY 1"
-    return dict.fromkeys(rule.count, 0) | dict(con.sql(sql).fetchall())
+    return dict.fromkeys(rule.count, 0) | _number_by(con, rows, "counted") if rule.count else {}
+
+
+def _number_by(con: duckdb.DuckDBPyConnection, rows: str, column: str) -> dict[str, int]:
+    sql = f"SELECT {column}, count(*) FROM {rows} WHERE reason IS NULL AND {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
+    return dict(con.sql(sql).fetchall())
 
 
 def _meanings(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, str]:
@@ -140,7 +165,7 @@ def _check_syntax(con: duckdb.DuckDBPyConnection, rule: EventRule, place: str) -
         f"{key} '{words}'": condition
         for key in ("drop", "count")
         for words, condition in getattr(rule, key).items()
-    }
+    } | {f"stay[{at}]": sql for at, sql in enumerate(rule.stay or ())}
     for name, sql in (single | several).items():
         try:
             con.extract_statements(f"SELECT ({sql})")
@@ -155,13 +180,18 @@ def _candidates(rule: EventRule) -> str:
     """SQL for the selected rows, with the rule's expressions evaluated."""
     base = quoted(rule.table)
     low, high = rule.range or ("NULL", "NULL")
+    opens, closes = rule.stay or ("NULL", "NULL")
     columns = {
         "_row": f"{base}._row",
         "_unreadable": f"{base}._unreadable",
         "_asked": _first(rule.drop),
         "_counted": _first(rule.count),
-        "_patient": f"CAST(({rule.patient}) AS BIGINT)",
-        "_time": f"CAST(({rule.time or 'NULL'}) AS TIMESTAMP)",
+        "_who": f"({rule.patient})",
+        "_patient": PATIENT,
+        "_when": f"({rule.time or 'NULL'})",
+        "_dated": DATED,
+        "_opens": f"CAST(({opens}) AS TIMESTAMP)",
+        "_closes": f"CAST(({closes}) AS TIMESTAMP)",
         "_code": f"nullif(CAST(({rule.code}) AS VARCHAR), '')",
         "_given": f"CAST(({rule.value or 'NULL'}) AS DOUBLE)",
         "_value": f"CASE WHEN abs(_given) <= {LARGEST} THEN _given END",
@@ -174,6 +204,29 @@ def _candidates(rule: EventRule) -> str:
     }
     made = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     return f"SELECT {made} FROM {_selected(rule)}"
+
+
+def _late(leaks: LeakageRules, number: int) -> str:
+    """SQL for whether an event of the rule is known only at the end of a stay."""
+    if number in leaks.late or number in leaks.timely:
+        return "true" if number in leaks.late else "false"
+    heads = ", ".join(literal(head) for head in leaks.codes)
+    return f"split_part(_code, '/', 1) IN ({heads})" if heads else "false"
+
+
+def _placed(late: str) -> str:
+    """SQL for the time of an event of a stay that its row names: `_time`, `_moved` and `_named`."""
+    at_start = f"({late}) AND _dated = _opens"
+    columns = {
+        "_named": "_opens IS NOT NULL",
+        "_moved": f"CASE WHEN {at_start} AND _closes > _opens THEN {literal(MOVED)} "
+                  f"WHEN {at_start} AND coalesce(_closes < _opens, true) THEN {literal(KEPT_OPEN)} "
+                  "WHEN _dated = date_trunc('day', _dated) + INTERVAL 86399 SECOND AND _closes < _dated "
+                  "AND _closes >= greatest(_opens, date_trunc('day', _dated)) "
+                  f"THEN {literal(CAPPED_AT_STAY)} END",
+        "_time": f"CASE WHEN _moved IN ({literal(MOVED)}, {literal(CAPPED_AT_STAY)}) THEN _closes ELSE _dated END",
+    }  # fmt: skip
+    return ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
 
 
 def _first(conditions: dict[str, str]) -> str:
@@ -196,7 +249,8 @@ def _reason(rule: EventRule) -> str:
     cases = ["WHEN _asked IS NOT NULL THEN _asked", "WHEN _patient IS NULL THEN 'no patient'"]
     if rule.time:
         cases.append(
-            f"WHEN _time IS NULL AND _unreadable THEN '{UNREADABLE_TIME}' WHEN _time IS NULL THEN '{NO_TIME}'"
+            f"WHEN _time IS NULL AND _unreadable THEN '{UNREADABLE_TIME}' WHEN _time IS NULL THEN '{NO_TIME}' "
+            f"WHEN _sane(_time) IS NULL THEN '{OUTSIDE_YEARS}'"
         )
     cases.append("WHEN _code IS NULL THEN 'no code'")
     if rule.value and not rule.keep_without_value:
@@ -229,10 +283,9 @@ def _check_times(
     dropped: dict[str, int],
     rows: int,
     first: int | None,
-    place: str,
 ) -> None:
     """Refuse too many rows without a readable time: then the mapping or the file is wrong, not a few cells."""
-    missing = dropped.get(NO_TIME, 0) + dropped.get(UNREADABLE_TIME, 0)
+    missing = sum(dropped.get(reason, 0) for reason in TIMELESS)
     # A cell that stands for no time is not one that went wrong
     meant = sum(count for column, count in table.facts.get("sentinels", {}).items()
                 if re.search(rf"\b{re.escape(column)}\b", rule.time or "", re.IGNORECASE))  # fmt: skip
@@ -242,6 +295,6 @@ def _check_times(
                   for column, (count, where) in table.unreadable.items()]  # fmt: skip
     cause = "; ".join(unreadable) or f"the first is {place_of(con, rule.table, first)}"
     raise InputError(
-        f"{place}: {missing} of {rows} rows have no readable time in ({rule.time}); {cause}; fix the file, exclude "
-        "such rows with `where`, or allow them with `missing_times`."
+        f"{rule.place}: {missing} of {rows} rows have no readable time in ({rule.time}); {cause}; fix the file, "
+        "exclude such rows with `where`, or allow them with `missing_times`."
     )

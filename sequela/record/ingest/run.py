@@ -85,11 +85,11 @@ def ingest(
         counts = run(finalize, parts, workers, progress=_share(progress, 70, 95, "sort"))
         progress(95, 100, stage="write")
         totals = reduce(IngestCounts.plus, counts)
-        codes, units = _counted(scratch / "counts")
+        codes, units, years = _counted(scratch / "counts")
         write_splits(_in_order(scratch, memory), out)
         write_codes(codes, out, extraction.meanings, extraction.parents)
     write_facts(out, extraction.name, extraction.metadata)
-    report = report_of(extraction, totals, codes, units)
+    report = report_of(extraction, totals, codes, units, years)
     write_report(report, out)
     progress(100, 100, stage="done")
     return report
@@ -131,16 +131,18 @@ def _parts(
     return parts
 
 
-def _counted(counts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows (code, events, patients, most frequent unit) and (code, unit, events), over all partitions."""
-    codes, units = (pl.scan_parquet(files_below(counts / name), **AS_NAMED) for name in ("codes", "units"))
+def _counted(counts: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Rows (code, events, patients, most frequent unit), (code, unit, events), (code, year, events), of all parts."""
+    names = ("codes", "units", "years")
+    codes, units, years = (pl.scan_parquet(files_below(counts / name), **AS_NAMED) for name in names)
     codes = codes.group_by("code").sum().collect()
     units = units.group_by("code", "unit").sum().collect()
     most = units.sort("events", "unit", descending=[True, False]).unique(
         "code", keep="first", maintain_order=True
     )
     codes = codes.join(most.select("code", "unit"), on="code", how="left")
-    return codes.sort("code"), units.sort("code", "unit")
+    years = years.group_by("code", "year").sum().collect()
+    return codes.sort("code"), units.sort("code", "unit"), years.sort("code", "year")
 
 
 def _in_order(scratch: Path, memory: str) -> Iterator[pl.DataFrame]:

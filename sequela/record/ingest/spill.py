@@ -2,7 +2,8 @@
 
 Every source writes the same columns: `subject_id`, `time`, `code`, `numeric_value`, `text_value`, `media`; `unit`, for
 people; `rule`, the number of the rule that made the row; `position`, which keeps the order of a source that has one,
-else 0; `reason`, why the row is dropped, null if it is an event; `row`, its position in its table.
+else 0; `named`, whether the row names a stay, which has decided its time; `reason`, why the row is dropped, null if it
+is an event; `row`, its position in its table.
 """
 
 from __future__ import annotations

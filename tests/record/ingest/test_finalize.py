@@ -8,11 +8,12 @@ import pytest
 
 from sequela.record.dataset import read_events
 from sequela.record.ingest.finalize import Partition, finalize
+from sequela.record.timeline import timelines
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32,
           "text_value": pl.String, "media": pl.String, "unit": pl.String, "rule": pl.Int16, "position": pl.Int64,
-          "reason": pl.String}  # fmt: skip
+          "reason": pl.String, "named": pl.Boolean}  # fmt: skip
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def finalized(tmp_path):
         for patient, day, code, value, rule, *more in rows:
             text, unit, position, reason, media = [*more, *(None, None, 0, None, None)[len(more) :]]
             time = None if day is None else DAY + dt.timedelta(days=day)
-            full.append((patient, time, code, value, text, media, unit, rule, position, reason))
+            full.append((patient, time, code, value, text, media, unit, rule, position, reason, False))
         half = len(full) // 2
         for name, some in (("a", full[half:]), ("b", full[:half])):
             pl.DataFrame(some, SCHEMA, orient="row").write_parquet(tmp_path / f"{name}.parquet")
@@ -55,6 +56,33 @@ def test_order_is_time_then_rule_then_position_then_code(finalized, tmp_path):
         ]
     )
     assert written(tmp_path) == [("S", None), ("A", None), ("B", None), ("Z", None), ("D", None)]
+
+
+def test_of_several_ends_of_follow_up_the_last_counts(finalized, tmp_path):
+    """As it does for labels and for tokens."""
+    account = finalized([(1, 3, "FOLLOW_UP//END", None, 2), (1, 5, "A", None, 1), (1, 7, "FOLLOW_UP//END", None, 2),
+                         (1, 8, "A", None, 1)])  # fmt: skip
+    assert account.dropped == {(1, "after follow-up end"): 1}
+    assert account.patients_with["several ends of follow-up"] == 1
+    (timeline,) = timelines(read_events(tmp_path / "out"))
+    assert dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=timeline.end) == DAY + dt.timedelta(days=7)
+
+
+def test_impossible_ages_are_counted(finalized):
+    births = [(patient, 0, "MEDS_BIRTH", None, 1) for patient in (1, 2, 3)]
+    account = finalized([*births, (1, 119 * 365, "A", None, 2), (2, 300 * 365, "A", None, 2), (3, -9, "A", None, 2),
+                         (3, -8, "A", None, 2), (3, 9, "A", None, 2)])  # fmt: skip
+    assert account.patients_with["older than 120 years"] == account.patients_with["events before birth"] == 1
+
+
+def test_procedures_where_stays_open_are_counted_and_not_moved(finalized, tmp_path):
+    stays = [(1, 0, "HOSPITAL_ADMISSION//X", None, 1), (1, 4, "HOSPITAL_DISCHARGE//Y", None, 1)]
+    account = finalized([*stays, (1, 0, "ICD10PCS//0DTJ4ZZ", None, 2), (1, 2, "ICD10PCS//0DTJ4ZZ", None, 2),
+                         (1, 0, "ICD10CM//I10", None, 3), (1, 0, "LAB//HB", None, 4)])  # fmt: skip
+    assert account.at_opening == {"ICD10PCS": 1, "LAB": 1} and account.with_time["ICD10PCS"] == 2
+    assert account.moved == {"at admission -> at discharge": 1}
+    times = dict(read_events(tmp_path / "out").select("code", "time").rows())
+    assert times["ICD10CM//I10"] == DAY + dt.timedelta(days=4)
 
 
 def test_a_source_with_an_order_of_its_own_keeps_it(finalized, tmp_path):

@@ -56,6 +56,25 @@ def test_what_any_export_has_is_not_said():
             labs({"dropped": {"not selected": 1000, "no code": 200}}),
             "Table labs, rule 1: 200 of 1,000 rows (20%): dropped: no code. ",
         ),
+        (
+            labs({"counted": {"encounter not in the export": 9, "stands at its release": 99}}),
+            "Table labs, rule 1: 9 of 900 events (1.0%): encounter not in the export. ",
+        ),
+        (labs(two_spellings={"pid": 2}), "Table labs, column pid: 2 numbers: written with leading zeros and without"),
+        (
+            {"moved": {"not moved: the end of the stay is not known": 60}},
+            "60 of 50,000 events (0.1%): known only at the end of a stay, dated at its beginning",
+        ),
+        (
+            {"at_admission": {"ICD10PCS": [30, 200], "LAB": [900, 9000], "VITAL": [50, 50]}},
+            "30 of 200 ICD10PCS events (15%): dated in the minute a stay opens, and not moved. ",
+        ),
+        ({"at_admission": {"BILL": [19, 20], "NOTE": [9, 9]}}, "19 of 20 BILL events (95%): dated in the minute"),
+        (
+            {"far_dates": {"events": 2, "codes": {"VISIT//X": 2}, "most": [2001, 2019]}},
+            "2 of 50,000 events (under 0.1%): far from the years 2001 to 2019, in which most events lie (VISIT//X). ",
+        ),
+        ({"patients_with": {"older than 120 years": 1}}, "1 of 1,234 patients (0.1%): older than 120 years at some"),
         (labs({"events_out": 0}), "Table labs, rule 1: 2,000 rows: none makes an event. "),
     ],
 )

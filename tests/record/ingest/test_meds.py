@@ -61,6 +61,22 @@ def check_meds(out: Path) -> None:
     meds.DatasetMetadataSchema.validate(json.loads((out / "metadata/dataset.json").read_text()))
 
 
+@pytest.mark.parametrize("unit", ["us", "ns", "ms"])
+def test_times_with_which_nothing_can_be_computed_are_dropped_and_counted(made, unit):
+    frame = PATIENTS.with_columns(pl.col("time").cast(pl.Datetime(unit)))
+    wild = frame.head(3).with_columns(time=pl.Series([2**63 - 1, -(2**63), None]).cast(pl.Datetime(unit)))
+    files = {"data/0.parquet": pl.concat([frame, wild.with_columns(code=pl.lit("WILD"))])}
+    if unit == "ms":  # what reads the file cannot hold them at all
+        with pytest.raises(InputError, match="an impossible time"):
+            made(files)
+        return
+    report = made(files)
+    (rule,) = report["tables"]["events"]["rules"]
+    # 2^63 - 1 nanoseconds are the year 2262
+    assert rule["dropped"]["outside the years 1 to 9999"] == {"us": 2, "ns": 1}[unit]
+    assert report["events"] == PATIENTS.height + 3 - sum(rule["dropped"].values())
+
+
 OLD = PATIENTS.rename({"subject_id": "patient_id"})
 LAYOUTS = {
     "0.4": {"data/train/0.parquet": PATIENTS[:70], "data/held_out/0.parquet": PATIENTS[70:]},

@@ -5,7 +5,7 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from sequela.record.ingest.plausibility import count_implausible
+from sequela.record.ingest.plausibility import count_implausible, far_dates
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}
@@ -23,6 +23,21 @@ def odd(*rows: tuple[int, float | None, str]) -> dict[str, int]:
     return {
         what: count for what, count in count_implausible(pl.DataFrame(cells, SCHEMA, orient="row")).items() if count
     }
+
+
+def far(*years: int) -> dict:
+    """Of one event in each of these years, and a thousand in each from 2001 to 2020."""
+    rows = [("A", year, 1000) for year in range(2001, 2021)] + [(f"Y{year}", year, 1) for year in years]
+    return far_dates(pl.DataFrame(rows, {"code": pl.String, "year": pl.Int32, "events": pl.UInt32}, orient="row"))
+
+
+def test_dates_far_from_most_are_named_by_their_codes():
+    assert far() == far(1960, 2035) | {"events": 0, "codes": {}}, "records begin before, and go on"
+    assert far(1900, 2059, 9999)["codes"] == {"Y1900": 1, "Y2059": 1, "Y9999": 1}
+    assert far(9999, 9999)["codes"] == {"Y9999": 2}
+    one = far_dates(pl.DataFrame({"code": ["A"], "year": [2020], "events": [1]}))
+    assert one == {"events": 0, "codes": {}, "most": [2020, 2020]}
+    assert far_dates(pl.DataFrame(schema={"code": pl.String, "year": pl.Int32, "events": pl.UInt32}))["events"] == 0
 
 
 def test_plain_records_have_nothing_odd():

@@ -1,5 +1,7 @@
 """Rules: which rows make events, why others are dropped, and what is said of a rule that cannot be."""
 
+import datetime as dt
+
 import duckdb
 import polars as pl
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.ingest.mapping import EventRule
 from sequela.record.ingest.rule import count_unselected
+from sequela.record.ingest.run import ingest
 from sequela.record.shards import read_frame, read_shard, shards_of
 
 
@@ -150,6 +153,76 @@ def test_many_missing_times_are_an_error_unless_the_mapping_allows_them(clinic, 
     clinic.mapping = clinic.mapping.replace('time = "born"', 'time = "born"\nmissing_times = 0.7')
     report = clinic.ingest()
     assert rule_of(report, "people", "MEDS_BIRTH")["dropped"] == {"no time": 2}
+
+
+@pytest.mark.parametrize("mrn", ["12_3", "1e3", "0x7B", "1.5"])
+def test_an_id_that_only_sql_takes_for_a_whole_number_is_an_error(clinic, mrn):
+    """As text, and as the number that a column of numbers makes of it."""
+    for kind in ("text", "number") if mrn == "1.5" else ("text",):
+        clinic.mapping = clinic.mapping.replace("pid = \"integer\", seen", f'pid = "{kind}", seen')
+        clinic.visits = clinic.visits.replace("\n3,", f"\n{mrn},")
+        refused(clinic, "events 3", "cannot be converted")
+
+
+def test_a_time_that_is_text_is_read_with_its_offset(clinic):
+    clinic.mapping = clinic.mapping.replace('seen = "time"', 'seen = "text"')
+    clinic.visits = clinic.visits.replace("2020-03-01,", "2020-03-01 22:20:52.0000000 -05:00,")
+    clinic.ingest()
+    assert clinic.events().filter(pl.col("code") == "LAB//HB")["time"].max() == dt.datetime(2020, 3, 2, 3, 20, 52)
+    clinic.visits = clinic.visits.replace("22:20:52.0000000 -05:00", "in the morning")
+    refused(clinic, "events 3", "try_cast")
+
+
+STAYS = """
+[tables.stays]
+files = ["stays.csv"]
+columns = { pid = "integer", stay = "integer", opens = "time", closes = "time" }
+
+[tables.bills]
+files = ["bills.csv"]
+columns = { pid = "integer", stay = "integer", code = "text", billed = "time" }
+
+[[events]]
+table = "stays"
+code = "'HOSPITAL_ADMISSION'"
+time = "opens"
+
+[[events]]
+table = "stays"
+where = "closes IS NOT NULL"
+code = "'HOSPITAL_DISCHARGE'"
+time = "closes"
+
+[[events]]
+table = "bills"
+join = "stays USING (pid, stay)"
+code = "bills.code"
+time = "CASE WHEN billed = date_trunc('day', billed) THEN billed + INTERVAL 86399 SECOND ELSE billed END"
+stay = ["opens", "closes"]
+"""
+
+
+def test_the_stay_that_a_row_names_decides_where_it_belongs(clinic):
+    clinic.mapping += STAYS
+    clinic.write()
+    (clinic.raw / "stays.csv").write_text(
+        "pid,stay,opens,closes\n1,1,2020-02-01 08:00,2020-02-20 14:00\n1,2,2020-02-10 08:00,2020-02-10 09:00\n"
+        "1,3,2020-02-01 08:00,2020-02-03 08:00\n1,4,2020-03-01 08:00,\n"
+    )
+    bills = [(1, "ICD10CM//A", "2020-02-01 08:00"), (3, "ICD10CM//B", "2020-02-01 08:00"),
+             (1, "ICD10CM//C", "2020-02-05 08:00"), (4, "ICD10CM//D", "2020-03-01 08:00"),
+             (1, "CPT4//E", "2020-02-01 08:00"), (1, "CPT4//F", "2020-02-20"),
+             ("", "CPT4//G", "2020-02-20")]  # fmt: skip
+    (clinic.raw / "bills.csv").write_text("pid,stay,code,billed\n" + "".join(f"1,{s},{c},{t}\n" for s, c, t in bills))
+    report = ingest(clinic.folder / "clinic.toml", clinic.raw, clinic.folder / "out")
+    when = {code[-1]: time.strftime("%m-%d %H") for code, time in clinic.events().select("code", "time").rows()
+            if code.startswith(("ICD", "CPT4"))}  # fmt: skip
+    assert when == {"A": "02-20 14", "B": "02-03 08", "C": "02-05 08", "D": "03-01 08", "E": "02-01 08",
+                    "F": "02-20 14", "G": "02-20 14"}  # fmt: skip
+    assert report["moved"] == {
+        "at admission -> at discharge": 2, "not moved: the end of the stay is not known": 1,
+        "date without a clock -> end of the stay on that day": 2,
+    }  # fmt: skip
 
 
 def test_a_join_that_multiplies_rows_is_an_error(clinic):

@@ -30,11 +30,13 @@ NUMBERS = {
 WHOLE = r"\s*[+-]?[0-9]+(?:\.0*)?\s*"
 PADDED = r"\s*[+-]?0[0-9]+(?:\.0*)?\s*"  # a whole number with leading zeros
 
-# A clock time may be followed by AM or PM, and by an offset. Only years from 1000 to 9999.
+# A clock time may be followed by an offset, or by AM or PM. Only years from 1000 to 9999.
 DATE = r"[1-9][0-9]{3}[-/][0-9]{1,2}[-/][0-9]{1,2}"
-CLOCK = r"(?:T|t| +)[0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:[.,][0-9]+)?)?(?:\s*[AaPp]\.?[Mm]\.?)?"
+CLOCK = r"(?:[Tt]| +)[0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:[.,][0-9]+)?)?"
 LOCAL = rf"\s*{DATE}(?:{CLOCK})?\s*"
 OFFSET = rf"\s*{DATE}{CLOCK}\s*(?:Z|z|UTC|GMT|(?:UTC|GMT)?[+-](?:0[0-9]|1[0-4]):?(?:[0-5][0-9])?)\s*"
+HALF_DAY = (r"\s*([1-9][0-9]{3})[-/]([0-9]{1,2})[-/]([0-9]{1,2})(?:[Tt]| +)([0-9]{1,2}:[0-9]{1,2})(:[0-9]{1,2})?"
+            r"\s*([AaPp])\.?[Mm]\.?\s*")  # fmt: skip
 
 # A number, optionally with a comparator before it and a unit, flag or pluses ("2+") after it.
 COMPARATOR = "<=|>=|=<|=>|≤|≥|<|>|=|~|≈"
@@ -248,37 +250,48 @@ def _time_macros(zone: str) -> dict[str, str]:
         f"WHEN {text} LIKE '{form}' AND {text} >= '1' AND right({text}, 1) <= '9' THEN {{}} "
         for form in ("____-__-__ __:__:__", "____-__-__")
     ).format(*2 * [f"nullif(TRY_CAST({text} AS TIMESTAMP), TIMESTAMP '10000-01-01 00:00:00')"])
-    half = r"(?i)[0-9]\s*{}\.?m"
-    hour = f"TRY_CAST(regexp_extract({text}, '[Tt ]\\s*([0-9]+):', 1) AS INTEGER)"
+    # As SQL reads it: a point, and an offset without a space before it
+    tidy = (
+        f"regexp_replace(regexp_replace(replace(trim({text}), ',', '.'), '\\s*(?:UTC|GMT)?([+-][0-9:]+)$', '\\1'), "
+        "'\\s*(?:Z|z|UTC|GMT)$', 'Z')"
+    )
+    halves = f"regexp_replace({text}, '{HALF_DAY}', '\\1-\\2-\\3 \\4\\5 \\6M')"
+    beyond = "TIMESTAMP '10000-01-01 00:00:00'"
+    unusual = (
+        f"WHEN regexp_full_match({text}, '{LOCAL}') "
+        f"THEN nullif(TRY_CAST(replace(trim({text}), ',', '.') AS TIMESTAMP), {beyond}) "
+        f"WHEN regexp_full_match({text}, '{OFFSET}') "
+        f"THEN nullif(least(TRY_CAST({tidy} AS TIMESTAMPTZ) AT TIME ZONE {literal(zone)}, {beyond}), {beyond}) "
+        f"WHEN regexp_full_match({text}, '{HALF_DAY}') "
+        f"THEN try_strptime({halves}, ['%Y-%m-%d %I:%M:%S %p', '%Y-%m-%d %I:%M %p']) END"
+    )
     return {
         "_sane(moment)": "CASE WHEN moment >= TIMESTAMP '1000-01-01' AND moment < TIMESTAMP '10000-01-01' "
                          "THEN moment END",
-        # As SQL reads it: a point, no AM or PM, and an offset without a space before it
-        "_tidy(cell)": f"regexp_replace(regexp_replace(regexp_replace(replace(trim({text}), ',', '.'), "
-                       "'(?i)\\s*[ap]\\.?m\\.?', ''), '\\s*(?:UTC|GMT)?([+-][0-9:]+)$', '\\1'), "
-                       "'\\s*(?:Z|z|UTC|GMT)$', 'Z')",
-        "_half_day(cell)": f"CASE WHEN NOT regexp_matches({text}, '{half.format('[ap]')}') THEN INTERVAL 0 HOUR "
-                           f"WHEN {hour} NOT BETWEEN 1 AND 12 THEN NULL "
-                           f"ELSE to_hours({hour} % 12 - {hour}) + CASE WHEN regexp_matches({text}, "
-                           f"'{half.format('p')}') THEN INTERVAL 12 HOUR ELSE INTERVAL 0 HOUR END END",
-        "_moment_in(cell)": f"CASE {usual} WHEN regexp_full_match({text}, '{LOCAL}') "
-                            f"THEN _sane(TRY_CAST(_tidy({text}) AS TIMESTAMP) + _half_day({text})) "
-                            f"WHEN regexp_full_match({text}, '{OFFSET}') "
-                            f"THEN _sane((TRY_CAST(_tidy({text}) AS TIMESTAMPTZ) + _half_day({text})) "
-                            f"AT TIME ZONE {literal(zone)}) END",
+        "_moment_in(cell)": f"CASE {usual} {unusual}",
+        # SQL copies the argument of a macro to every place where it stands, and an argument may be long: planning such
+        # a query takes longer than what the usual forms save
+        "_moment_in_words(cell)": f"CASE {unusual}",
     }  # fmt: skip
 
 
 def _sentinel_macros(sentinels: tuple[str, ...]) -> dict[str, str]:
     days = ", ".join(literal(day) for day in sentinels)
     dates = ", ".join(f"DATE {literal(day)}" for day in sentinels)
-    # By its text, because the offset of a time may lead to another day; and by its value, because a date may be
-    # written in other ways
-    named = f"coalesce(left(trim(CAST(cell AS VARCHAR)), 10) IN ({days}), false)" if sentinels else "false"
-    read = f"coalesce(CAST(moment AS DATE) IN ({dates}), false)" if sentinels else "false"
+    # By its text, because the offset of a time may lead to another day; a column's also by its value, because a date
+    # may be written in other ways
+    named = f"coalesce(list_contains([{days}], left(trim(CAST(cell AS VARCHAR)), 10)), false)"
+    read = f"coalesce(CAST(moment AS DATE) IN ({dates}), false)"
+    if not sentinels:
+        return {
+            "is_sentinel(cell)": "false",
+            "_stands_for_none(cell, moment)": "false",
+            "_meant(cell, moment)": "moment",
+            "time_in(cell)": "_moment_in_words(cell)",
+        }
     return {
         "is_sentinel(cell)": named,
         "_stands_for_none(cell, moment)": f"({named} OR {read})",
-        "_meant(cell, moment)": f"CASE WHEN NOT ({named} OR {read}) THEN moment END" if sentinels else "moment",
-        "time_in(cell)": "_meant(cell, _moment_in(cell))",
+        "_meant(cell, moment)": f"CASE WHEN NOT ({named} OR {read}) THEN moment END",
+        "time_in(cell)": f"CASE WHEN NOT {named} THEN _moment_in_words(cell) END",
     }

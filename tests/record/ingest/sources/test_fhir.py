@@ -264,6 +264,7 @@ def test_when_something_was_known(server):
         "stands at its release": 3,
         "released before it was taken": 1,
         "released too long after": 1,
+        "release not readable": 0,
     }
     report = of(
         "DiagnosticReport", status="final", code=concept((LOINC, "1-0")), effectiveDateTime="2015-02-07"
@@ -734,6 +735,98 @@ def test_a_condition_recorded_as_the_stay_opens_stands_at_its_end_and_a_finding_
     when = {code: time for time, code in rows}
     assert when["SNOMED//22298006"] == day(2020, 1, 5, 10) and when["SNOMED//77176002"] == day(2020, 1, 1, 10)
     assert server.report["moved"] == {"at admission -> at discharge": 1}
+
+
+NOON, LATER = "2020-01-01T12:00:00Z", "2020-01-04T12:00:00Z"
+# Encounters (name, class, start, end), the one that a condition names, recorded at noon, and when it is known
+OWN_ENDS = {
+    "a short one within a long one": ([("v", "AMB", NOON, "2020-02-15T12:00:00Z"),
+                                       ("w", "AMB", "2020-01-20T12:00:00Z", "2020-01-20T12:30:00Z")], "v",
+                                      day(2020, 2, 15, 12)),
+    "two that begin together": ([("v", "AMB", NOON, "2020-01-15T12:00:00Z"),
+                                 ("w", "AMB", NOON, "2020-01-01T12:30:00Z")], "v", day(2020, 1, 15, 12)),
+    "the shorter of them": ([("v", "AMB", NOON, "2020-01-15T12:00:00Z"), ("w", "AMB", NOON, "2020-01-01T12:30:00Z")],
+                            "w", day(2020, 1, 1, 12, 30)),
+    "beside one until 2059": ([("v", "IMP", NOON, LATER), ("w", "EMER", NOON, "2059-01-01T12:00:00Z")], "v",
+                              day(2020, 1, 4, 12)),
+    "one opens as its own closes": ([("v", "EMER", NOON, LATER), ("w", "IMP", LATER, "2020-01-09T12:00:00Z")], "v",
+                                    day(2020, 1, 4, 12)),
+    "open": ([("v", "IMP", NOON, None), ("w", "IMP", NOON, LATER)], "v", day(2020, 1, 1, 12)),
+    "until the end of time": ([("v", "IMP", NOON, "9999-12-31")], "v", day(2020, 1, 1, 12)),
+    "ends before it begins": ([("v", "IMP", NOON, "2019-12-31T12:00:00Z")], "v", day(2020, 1, 1, 12)),
+    "not in the export: by time": ([("w", "IMP", NOON, LATER)], "v", day(2020, 1, 4, 12)),
+}  # fmt: skip
+
+
+def test_a_condition_stands_at_the_end_of_its_own_encounter(server):
+    people, resources = [], []
+    for number, (encounters, own, _) in enumerate(OWN_ENDS.values()):
+        patient = {"reference": f"Patient/p{number}"}
+        people.append(ANN | {"id": f"p{number}", "identifier": []})
+        resources += [visit(f"{number}{name}", *rest, subject=patient) for name, *rest in encounters]
+        said = {"recordedDate": NOON, "onsetDateTime": NOON, "encounter": {"reference": f"Encounter/{number}{own}"}}
+        resources.append(of("Condition", code=concept((SCT, f"{number}00")), **said) | {"subject": patient})
+    rows = server.codes(*resources, people=people)
+    when = {code.removeprefix("SNOMED//"): time for time, code in rows if code.startswith("SNOMED")}
+    assert when == {f"{number}00": known for number, (_, _, known) in enumerate(OWN_ENDS.values())}
+    (rule,) = server.report["tables"]["conditions"]["rules"]
+    assert rule["counted"]["encounter not in the export"] == 1
+    assert server.report["moved"]["not moved: the end of the stay is not known"] == 3
+
+
+def test_a_part_without_an_end_ends_with_its_whole_and_nobody_shares_an_encounter(server):
+    whole = visit("whole", "IMP", NOON, LATER)
+    parts = [visit(name, "ACUTE", NOON, end, partOf={"reference": "Encounter/whole"})
+             for name, end in (("part", "2020-01-02T12:00:00Z"), ("open", None))]  # fmt: skip
+    bob = ANN | {"id": "bob", "identifier": []}
+    other = visit("other", "IMP", NOON, "2020-01-31T12:00:00Z", subject={"reference": "Patient/bob"})
+    named = [of("Condition", code=concept((SCT, f"{i}00")), recordedDate=NOON, encounter={"reference": name})
+             for i, name in enumerate(f"Encounter/{one}" for one in ("whole", "part", "open", "other"))]  # fmt: skip
+    rows = server.codes(whole, *parts, other, *named, people=(ANN, bob))
+    when = [time for time, code in sorted(rows, key=lambda row: row[1]) if code.startswith("SNOMED")]
+    assert when == [day(2020, 1, 4, 12), day(2020, 1, 2, 12), day(2020, 1, 4, 12), day(2020, 1, 4, 12)]
+    (rule,) = server.report["tables"]["conditions"]["rules"]
+    assert rule["counted"]["encounter of another patient"] == 1
+
+
+def test_when_a_condition_was_recorded_counts_on_a_list_of_problems_and_after_the_encounter(server):
+    def noted(code: str, recorded: str, category: str | None = None) -> dict:
+        said = {"category": [concept((None, category))]} if category else {}
+        said |= {"recordedDate": recorded, "encounter": {"reference": "Encounter/v"}}
+        return of("Condition", code=concept((SCT, code)), **said)
+
+    rows = server.codes(
+        visit("v", "IMP", NOON, LATER),
+        noted("100", "2020-01-02T12:00:00Z"), noted("200", "2020-01-09T12:00:00Z"), noted("300", "nonsense"),
+        noted("400", "2020-01-02T12:00:00Z", "problem-list-item"), noted("500", NOON, "problem-list-item"),
+        noted("600", "2020-01-01", "health-concern"), noted("700", "2020-01-02", "health-concern"),
+        noted("800", "2020-01-09T12:00:00Z", "encounter-diagnosis"),
+    )  # fmt: skip
+    end = day(2020, 1, 4, 12)
+    assert {code.removeprefix("SNOMED//"): time for time, code in rows if code.startswith("SNOMED")} == {
+        "100": end, "200": day(2020, 1, 9, 12), "300": end, "400": day(2020, 1, 2, 12), "500": end, "600": end,
+        "700": last(2020, 1, 2), "800": end,
+    }  # fmt: skip
+    (rule,) = server.report["tables"]["conditions"]["rules"]
+    assert rule["counted"]["recorded date not readable"] == 1
+
+
+def test_what_is_dated_by_the_day_is_known_by_the_end_of_the_stay_or_of_life_on_that_day(server):
+    def ordered(name: str, at: str, **said: object) -> dict:
+        drug = {"medicationCodeableConcept": {"text": name}}
+        return of("MedicationRequest", status="active", intent="order", authoredOn=at, **drug, **said)
+
+    stay, visited = visit("v", "IMP", NOON, LATER), visit("w", "AMB", "2020-01-04T15:00:00Z", "2020-01-04T16:00:00Z")
+    orders = [ordered("before", "2020-01-03"), ordered("own", "2020-01-04", encounter={"reference": "Encounter/v"}),
+              ordered("clock", "2020-01-04T23:59:58Z"), ordered("last", "2020-02-02")]  # fmt: skip
+    dead = (ANN | {"deceasedDateTime": "2020-02-02T10:00:00Z"},)
+    rows = server.codes(stay, visited, *orders, ordered("unnamed", "2020-01-04"), people=dead)
+    when = {code.removeprefix("MEDICATION//"): time for time, code in rows}
+    assert when["BEFORE"] == last(2020, 1, 3) and when["CLOCK"] == day(2020, 1, 4, 23, 59, 58)
+    assert when["OWN"] == day(2020, 1, 4, 12) and when["LAST"] == day(2020, 2, 2, 10)
+    assert when["UNNAMED"] == last(2020, 1, 4), "it may be of the visit in the afternoon"
+    rows = server.codes(stay, ordered("unnamed", "2020-01-04"))
+    assert (day(2020, 1, 4, 12), "MEDICATION//UNNAMED") in rows
 
 
 def test_medications_may_lie_elsewhere(server):
