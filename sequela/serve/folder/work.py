@@ -79,6 +79,8 @@ def make_folder(
         _put_in_place(work, target)
         keep = False
     except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, InputError) and not work.exists():
+            raise InputError(f"{work}, where {out} was being made, was deleted meanwhile: run this again.") from error
         keep = keep and any(path.name != BEGUN for path in work.iterdir())
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -122,10 +124,10 @@ def _work_folder(target: Path, identity: dict | None, fresh: bool) -> Path:
     """
     usable = identity is not None and not fresh
     parent, begin = target.parent, f"{hidden_name(target)}{UNFINISHED}"
+    prefix = f"{begin}{socket.gethostname()}-"
+    work = parent / f"{prefix}{os.getpid()}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{begin}{socket.gethostname()}-"
-        work = parent / f"{prefix}{os.getpid()}"
         for leftover in _beside(parent, prefix):
             owner = leftover.name.removeprefix(prefix).removesuffix(REPLACED)
             if not owner.isdigit() or (int(owner) != os.getpid() and _alive(int(owner))):
@@ -141,6 +143,9 @@ def _work_folder(target: Path, identity: dict | None, fresh: bool) -> Path:
         if identity is not None:
             (work / BEGUN).write_text(json.dumps(identity), encoding="utf-8")
     except OSError as error:
+        with suppress(OSError):
+            if all(path.name == BEGUN for path in work.iterdir()):
+                shutil.rmtree(work)
         raise InputError(
             f"{parent} cannot be written to ({error.strerror}): choose another folder."
         ) from error
@@ -205,7 +210,12 @@ def _put_in_place(work: Path, out: Path) -> None:
     aside = work.with_name(work.name + REPLACED)
     if out.exists():
         out.rename(aside)
-    work.rename(out)
+    try:
+        work.rename(out)
+    except OSError:
+        if aside.exists():
+            aside.rename(out)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 

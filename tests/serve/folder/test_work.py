@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -305,3 +307,26 @@ def test_what_a_dead_run_left_is_removed_whatever_the_name(tmp_path: Path, sourc
     make_folder(tmp_path / name, "copy", {}, {"rows": source}, half, resumable=True)
     assert contents(tmp_path / name) == ["first", "manifest.json", "second"]
     assert contents(tmp_path) == sorted([name, "source"])
+
+
+def test_a_work_folder_that_was_deleted_is_no_bug(tmp_path: Path, source: Path) -> None:
+    def lose(work: Path) -> dict:
+        shutil.rmtree(work)
+        (work / "rows").write_text("x")
+        return {}
+
+    for resumable in (False, True):
+        with pytest.raises(InputError, match="was deleted meanwhile: run this again"):
+            make_folder(tmp_path / "out", "copy", {}, {"rows": source}, lose, resumable=resumable)
+    assert [name for name in contents(tmp_path) if not name.startswith(".")] == ["source"]
+
+
+def test_a_disk_that_is_full_from_the_start_keeps_nothing(tmp_path: Path, source: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot be written to \(File too large\)"):
+            make_folder(tmp_path / "out", "copy", {}, {"rows": source}, never, resumable=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert contents(tmp_path) == ["source"]
