@@ -23,6 +23,9 @@ ROWS_PER_STRETCH = 256
 AHEAD = 2
 """Steps collated in advance."""
 NOWHERE = np.zeros(0, np.int64)
+BLOCK = 1 << 22  # tokens counted at a time
+OFTEN_LAST = 1 / 20
+"""A token that ends fewer rows than this share of its occurrences is left alone: the others show what follows it."""
 
 Row = TypeVar("Row")
 
@@ -31,6 +34,23 @@ def windows_of(data: Corpus, context: int) -> Windows:
     """The patients of a split in windows of at most `context` tokens."""
     tokenizer = data.tokenizer
     return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock)
+
+
+def closing_tokens(data: Corpus) -> np.ndarray:
+    """Tokens that often end the row of a patient who goes on, bool [V]; none where tokens tell no time."""
+    tokenizer = data.tokenizer
+    size = len(tokenizer.vocabulary)
+    moves = tokenizer.minutes_V > 0
+    if not moves.any():
+        return np.zeros(size, bool)
+    ends, every = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for rows in data.tokens.parts:
+        ends += np.bincount(rows.flat[rows.offsets[1:][rows.lengths > 0] - 1], minlength=size)
+        for start in range(0, len(rows.flat), BLOCK):
+            every += np.bincount(rows.flat[start : start + BLOCK], minlength=size)
+    closing = (ends > 0) & (ends >= OFTEN_LAST * every) & ~moves
+    closing[tokenizer.final] = False
+    return closing
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
 from sequela.training import checkpoint
 from sequela.training.cpu_threads import ParallelRows
-from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
+from sequela.training.data import Sampler, Step, closing_tokens, feed, padded_to, windows_of
 from sequela.training.derive import Resolved, context_of, evenly, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
-from sequela.training.objectives.last_moment import closing_tokens
 from sequela.training.objectives.objective import (
     Group,
     Loss,

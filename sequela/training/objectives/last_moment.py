@@ -13,31 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
-
-OFTEN = 1 / 20
-"""A token that ends fewer rows than this share of its occurrences is left alone: the others show what follows it."""
-
-
-def closing_tokens(data: Corpus) -> np.ndarray:
-    """Tokens that often end the row of a patient who goes on, bool [V]; none where tokens tell no time."""
-    tokenizer = data.tokenizer
-    size = len(tokenizer.vocabulary)
-    moves = tokenizer.minutes_V > 0
-    if not moves.any():
-        return np.zeros(size, bool)
-    ends, every = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    for rows in data.tokens.parts:
-        ends += np.bincount(rows.flat[rows.offsets[1:][rows.lengths > 0] - 1], minlength=size)
-        every += np.bincount(rows.flat, minlength=size)
-    closing = (ends > 0) & (ends >= OFTEN * every) & ~moves
-    closing[tokenizer.final] = False
-    return closing
 
 
 def last_moments(windows: Windows, row: np.ndarray, closing: np.ndarray) -> np.ndarray:
-    """Where in a packed row of these windows a patient's tokens end with a closing one, int64 [M]."""
+    """Where in a packed row of these windows a patient's tokens end with a closing one, int64 [M].
+
+    Args:
+        closing: bool [V], see `sequela.training.data.closing_tokens`.
+    """
     patient = windows.patient[row]
     last = np.cumsum(windows.lengths[row]) - 1
     whole = windows.stop[row] == windows.tokens.lengths[patient]

@@ -10,8 +10,8 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
 from sequela.tokens.ragged import Ragged, StackedRows
 from sequela.tokens.vocabulary import Vocabulary
-from sequela.training.data import windows_of
-from sequela.training.objectives.last_moment import closing_tokens, last_moments, time_passes
+from sequela.training.data import closing_tokens, windows_of
+from sequela.training.objectives.last_moment import last_moments, time_passes
 from sequela.training.objectives.next_token import NextToken
 from sequela.training.objectives.objective import Setup
 from tests.tokens.byte_text import ByteTokenizer
