@@ -19,6 +19,7 @@ from sequela.errors import InputError
 from sequela.record.schema import CODES_FILE, DATA, FACTS_FILE, FRACTIONS, SPLITS, SPLITS_FILE
 from sequela.record.shards import patients_of, read_frame, shards_of
 from sequela.record.splits import check_patients_once, patients_in_split
+from sequela.record.validate import read_parquet
 
 EVENTS = {
     "subject_id": pl.Int64,
@@ -180,3 +181,15 @@ def read_frames(
             events = read_frame(shard)
             chosen = pl.col("subject_id").is_in(pl.Series(kept).implode())
             yield events if len(kept) == len(here) else events.filter(chosen)
+
+
+def codes_of(meds_folder: Path) -> list[str]:
+    """The distinct codes of a MEDS dataset, sorted.
+
+    Raises:
+        InputError: if the folder is not a MEDS dataset.
+    """
+    found: set[str] = set()
+    for path in sorted({shard.path for shard in shards_of(Path(meds_folder))}):
+        found.update(read_parquet(path, ["code"])["code"].unique().drop_nulls().cast(pl.String))
+    return sorted(found)

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sequela.errors import InputError
-from sequela.record.spelling import matches_code
+from sequela.errors import InputError, closest
+from sequela.record.spelling import canonical, matches_code
 from sequela.rollout.request import Request
 from sequela.rollout.tracker import StopRule, WatchedOutcomes
 from sequela.tokens.ehr.code import join_parts
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
+from sequela.tokens.maps.code_map import translate
 
+NEAR = 3  # codes that come near to one without a token
 FOREVER = 100 * 525_960  # minutes: a hundred years
 
 
@@ -43,6 +45,16 @@ class Outcomes:
     def _name(self, parts: tuple[str, ...]) -> str:
         return parts[0] if self.tokenizer.settings.joint else join_parts(parts)
 
+    def _near(self, pattern: str) -> str:
+        """A hint at what may have been meant: what the code maps translate it to, or similar codes."""
+        bare, star = pattern.removesuffix("*"), "*" if pattern.endswith("*") else ""
+        targets = [f"{target}{star}" for target in translate([bare], self.tokenizer.maps)[0][0]]
+        known = [target for target in targets if any(matches_code(name, (target,)) for name in self.code.values())]
+        if known and not matches_code(targets[0], (pattern,)):
+            return f", which the model knows as {' and '.join(known)}"
+        similar = closest(canonical(bare), self.code.values(), NEAR, cutoff=0.5)
+        return f" (near it: {', '.join(similar)})" if similar else ""
+
     def of(self, pattern: str, task: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """What decides that an event's code matches `pattern`, in which a trailing * stands for any rest.
 
@@ -60,8 +72,8 @@ class Outcomes:
         matching = [node for node in self.code if matches(node)]
         if not matching:
             raise InputError(
-                f"Task {task}: no token matches {pattern!r}; the training data hold no such event, or too few "
-                "patients with one."
+                f"Task {task}: no token matches {pattern!r}{self._near(pattern)}; the training data hold no such "
+                "event, or too few patients with one: name another code."
             )
         longer = [node for node in matching if node in self.goes_on]
         if longer and not pattern.endswith("*"):

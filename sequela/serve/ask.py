@@ -50,17 +50,22 @@ class AskSettings:
         """What the checkpoint `model` is asked about the patients of `meds`, one request per task.
 
         Args:
-            say: hears how many questions of a label file are left out, because their patients are in another split.
+            say: hears how many questions of a label file are left out, because their patients are in another split, and
+                which codes that a task names the dataset does not hold.
         """
         from sequela.record.questions import read_questions
         from sequela.task.requests import left_out, requests
+        from sequela.task.unmatched import unmatched
         from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
         maps = EhrTokenizer.load(model).maps
         questions = None if self.labels is None else read_questions(self.labels)
-        asked = requests(self.tasks(), meds, self.split, self.patients, maps, questions)
+        tasks = self.tasks()
+        asked = requests(tasks, meds, self.split, self.patients, maps, questions)
         if questions is not None and (missing := left_out(questions, asked)):
             say(missing)
+        for line in unmatched(tasks, meds, maps):
+            say(line)
         return asked
 
     def identity(self) -> dict:

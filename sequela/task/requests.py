@@ -14,6 +14,7 @@ from sequela.record.questions import QUESTION
 from sequela.rollout.request import Request
 from sequela.task.cohort import of_the_living
 from sequela.task.task import Task
+from sequela.task.unmatched import held, near
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
 
@@ -77,7 +78,8 @@ def _cohorts(
         if cohorts[task.name].is_empty():
             raise InputError(
                 f"{meds}: nobody in the split '{split}' can be asked '{task.name}', whose cohort begins with the event "
-                f"{task.cohort.after}: choose a task for this data (`sequela tasks` lists them), or another split."
+                f"{task.cohort.after}{near(task.cohort.after, held(meds, maps))}: choose a task for this data "
+                "(`sequela tasks` lists them), or another split."
             )
     return cohorts
 

@@ -1,5 +1,7 @@
 """Patterns of codes to tokens and to places in the grammar."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.fit import fit
 from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.maps.code_map import CodeMap
 from tests.tokens.ehr.grammar.test_grammar import path_of, told
 
 LIVED = [
@@ -158,6 +161,16 @@ def test_an_end_of_several_tokens_is_refused_and_so_is_an_unknown_one():
     watched_outcomes(
         tokenizer, grammar, [request(["LAB//A"], ["ICD10CM//E11*"])]
     )  # a whole category is one token
+
+
+def test_codes_that_come_near_and_what_the_maps_make_of_a_code_are_named():
+    tokenizer, grammar = told(LIVED)
+    with pytest.raises(InputError, match=r"no token matches 'LAB//AA' \(near it: LAB//A, LAB//B"):
+        Outcomes(tokenizer, grammar).of("LAB//AA", "task")
+    maps = (CodeMap("old", (("ICD9CM//250", "ICD10CM//E11"),)),)
+    knowing = Outcomes(replace(tokenizer, maps=maps), grammar)
+    with pytest.raises(InputError, match=r"no token matches 'ICD9CM//250\*', which the model knows as ICD10CM//E11\*;"):
+        knowing.of("ICD9CM//250*", "task")
 
 
 @pytest.mark.parametrize(

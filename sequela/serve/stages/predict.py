@@ -60,9 +60,13 @@ def predict(
 
     def make(work: Path) -> dict:
         from sequela.task.answers.predict import PredictSettings, predict
+        from sequela.task.unmatched import unmatched
 
+        if simulated is model:  # else the simulation has said it
+            for line in unmatched(tasks, meds, folder.maps()):
+                run.say(line)
         chosen = PredictSettings(settings.estimator, first, baselines, settings.seed)
-        return predict(simulated, meds, work, tasks, chosen, run.progress)
+        return predict(simulated, meds, work, tasks, chosen, run.progress, run.say)
 
     identity = {
         "tasks": [task.as_dict() for task in tasks],

@@ -44,6 +44,10 @@ def simulate(
     return simulate_edited(model, meds, out, ask, settings, run, None)
 
 
+def _nothing(line: str) -> None:
+    """Say it once: the same questions are asked of the histories as recorded."""
+
+
 def simulate_edited(
     model: Path,
     meds: Path,
@@ -66,7 +70,7 @@ def simulate_edited(
             model,
             meds,
             work,
-            ask.requests(model, meds, run.say),
+            ask.requests(model, meds, run.say if edits is None else _nothing),
             settings,
             edits or NO_EDITS,
             Execution(run.workers, run.group, run.progress),

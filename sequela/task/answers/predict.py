@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def predict(
     tasks: list[Task],
     settings: PredictSettings = PredictSettings(),
     progress: Progress = silent,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, object]]:
     """Answer `tasks` from simulated futures, and by the baselines, in `out/<task>/<model>.parquet`.
 
@@ -58,6 +60,7 @@ def predict(
             translated by the folder's code maps, so that truth and simulation use the same codes.
         meds: the MEDS dataset with the true answers and with the training patients, to whom baselines are fitted.
         progress: counts tasks.
+        say: hears if the baselines know the sex of hardly anybody.
 
     Returns:
         By task: `patients` (questions), `undecidable` (censored), `without` (followed, but without a number to score),
@@ -79,6 +82,8 @@ def predict(
     events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)
     truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
     training = _Training.read(meds, events, maps, tasks, truths) if settings.baselines else None
+    if training is not None and (without := training.features.without_sex()):
+        say(without)
     report = {}
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)

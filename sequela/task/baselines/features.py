@@ -14,6 +14,7 @@ from sequela.record.spelling import FEMALE, MALE, among, canonical, is_sex, mean
 
 MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes does not fit into memory
 FEWEST_PATIENTS = 10
+MOST_WITHOUT = 0.9  # share of histories without a sex; more is said
 SUMMARIES = ("count", "last", "mean", "min", "max")
 
 
@@ -37,6 +38,16 @@ class Features:
         rows = times.select(QUESTION).join(known, on=QUESTION, how="left", maintain_order="left")
         assert rows["index"].null_count() == 0, "no features were built for some of these questions"
         return self.values[rows["index"].to_numpy()]
+
+    def without_sex(self) -> str:
+        """A sentence if sex is known for hardly any row; else empty."""
+        unknown = int(np.isnan(self.values[:, self.names.index("sex")]).sum())
+        if unknown <= MOST_WITHOUT * len(self.values):
+            return ""
+        return (
+            f"The baselines know no sex in {unknown:,} of {len(self.values):,} histories: give the patients GENDER//M "
+            "or GENDER//F without a time, if the source knows it."
+        )
 
 
 def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) -> Features:

@@ -104,6 +104,8 @@ def test_numbers_for_a_sex_are_not_guessed():
     rows = [(*row[:2], "GENDER//1", *row[3:]) if row[2].startswith("GENDER") else row for row in COHORT]
     features, times = table(rows)
     assert np.isnan(features.of(times)[:, 1]).all()
+    assert features.without_sex().startswith(f"The baselines know no sex in {PATIENTS} of {PATIENTS} histories: give")
+    assert table(COHORT)[0].without_sex() == ""
 
 
 def test_spellings_of_one_code_are_one_feature():
