@@ -113,6 +113,8 @@ class EventRule:
         patient: the patient id, an integer.
         time: when it happened; None for a static event.
         value: the numeric value; None for events without one.
+        answer: a category, such as never, former or current: where there is no value, it becomes the last part of the
+            code (see `sequela.record.ingest.rule.CATEGORIES`).
         text: free text that belongs to the event.
         media: the path of a file that belongs to it (an image, a signal), relative to the dataset's folder.
         keep_without_value: True if an event whose `value` is null is still an event.
@@ -136,6 +138,7 @@ class EventRule:
     where: str | None = None
     time: str | None = None
     value: str | None = None
+    answer: str | None = None
     text: str | None = None
     media: str | None = None
     keep_without_value: bool = False

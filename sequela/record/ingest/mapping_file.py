@@ -81,6 +81,7 @@ RULE = {
     "code": str,
     "time": str,
     "value": str,
+    "answer": str,
     "text": str,
     "media": str,
     "keep_without_value": bool,

@@ -17,9 +17,12 @@ from sequela.record.ingest.tables.sql import literal, quoted, run_sql
 from sequela.record.schema import MEDIA, PAYLOAD
 from sequela.record.validate import OUTSIDE, outside_error
 
-EXPRESSIONS = ("patient", "where", "code", "time", "value", "text", "media", "description", "unit")
+EXPRESSIONS = ("patient", "where", "code", "time", "value", "answer", "text", "media", "description", "unit")
 TIMELESS = NO_TIME, UNREADABLE_TIME, OUTSIDE_YEARS = ("no time", "unreadable time", "outside the years 1000 to 9999")
 LARGEST = 3.4028234e38  # float32
+# The answers of a code are categories if they are short, and if there are few or they come again; else they are free
+# text, and no part of a code.
+CATEGORIES, TIMES_EACH, LONGEST_ANSWER = 5, 3, 100
 # What SQL would make of a patient's id or a time that is text (or of 1.5) is not always what it says.
 PATIENT = (
     "CASE WHEN typeof(_who) IN ('BIGINT', 'INTEGER') OR _who IS NULL THEN CAST(_who AS BIGINT) "
@@ -88,7 +91,7 @@ def find_events(
         f"_media AS media, _unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, _named AS named, "
         f"{_reason(rule)} AS reason, _row AS row, _counted AS counted, _meaning AS meaning, _moved AS moved"
     )
-    candidates = f"SELECT *, {_placed(_late(leaks, number))} FROM ({_candidates(rule)})"
+    candidates = f"SELECT *, {_placed(_late(leaks, number))} FROM ({_answered(rule)})"
     run_sql(con, spill.write(f"SELECT {made} FROM ({candidates})", name), place)
     rows = spill.all(name)
     if rows is None:
@@ -195,6 +198,7 @@ def _candidates(rule: EventRule) -> str:
         "_code": f"nullif(CAST(({rule.code}) AS VARCHAR), '')",
         "_given": f"CAST(({rule.value or 'NULL'}) AS DOUBLE)",
         "_value": f"CASE WHEN abs(_given) <= {LARGEST} THEN _given END",
+        "_said": f"nullif(trim(CAST(({rule.answer or 'NULL'}) AS VARCHAR)), '')",
         "_text": f"CAST(({rule.text or 'NULL'}) AS VARCHAR)",
         "_media": f"nullif(CAST(({rule.media or 'NULL'}) AS VARCHAR), '')",
         "_low": f"CAST(({low}) AS DOUBLE)",
@@ -229,6 +233,29 @@ def _placed(late: str) -> str:
     return ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
 
 
+def _answered(rule: EventRule) -> str:
+    """The candidates, with answers that are categories as the last part of their code, and others as text."""
+    if rule.answer is None:
+        return f"SELECT *, NULL AS _answer FROM ({_candidates(rule)})"
+    word = r"replace(upper(regexp_replace(_said, '\s+', ' ', 'g')), '//', '/')"
+    said = f"SELECT *, CASE WHEN _value IS NULL THEN {word} END AS _word FROM ({_candidates(rule)})"
+    categories = (
+        "SELECT _code AS _asked_code FROM _spoken WHERE _word IS NOT NULL GROUP BY _code "
+        f"HAVING max(length(_word)) <= {LONGEST_ANSWER} AND (count(DISTINCT _word) <= {CATEGORIES} "
+        f"OR count(DISTINCT _word) * {TIMES_EACH} <= count(*))"
+    )
+    answer = "CASE WHEN _asked_code IS NOT NULL THEN _word END AS _answer"
+    changed = (
+        "coalesce(_code || '//' || _answer, _code) AS _code, "
+        "coalesce(_text, CASE WHEN _answer IS NULL AND _value IS NULL THEN _said END) AS _text, "
+        "coalesce(_meaning || ': ' || _answer, _meaning) AS _meaning"
+    )
+    return (
+        f"WITH _spoken AS MATERIALIZED ({said}), _categories AS ({categories}), _replied AS (SELECT *, {answer} "
+        f"FROM _spoken LEFT JOIN _categories ON _code = _asked_code) SELECT * REPLACE ({changed}) FROM _replied"
+    )
+
+
 def _first(conditions: dict[str, str]) -> str:
     """SQL for the label of the first condition that holds; null if none does."""
     cases = "".join(f" WHEN {condition} THEN {literal(words)}" for words, condition in conditions.items())
@@ -254,7 +281,7 @@ def _reason(rule: EventRule) -> str:
         )
     cases.append("WHEN _code IS NULL THEN 'no code'")
     if rule.value and not rule.keep_without_value:
-        cases.append("WHEN _value IS NULL THEN 'no value'")
+        cases.append("WHEN _value IS NULL AND _answer IS NULL THEN 'no value'")
     cases.append("WHEN _value < _low OR _value > _high THEN 'out of range'")
     return f"CASE {' '.join(cases)} END"
 

@@ -282,3 +282,55 @@ def test_many_joined_rules_of_a_large_table_need_little_memory(tmp_path):
     con.execute("CREATE TABLE w AS SELECT i AS k FROM range(100) AS _(i)")
     rules = tuple(EventRule("t", "'A'", "1", ("w USING (k)",), f"k NOT IN ({n}, 99)") for n in range(13))
     assert count_unselected(con, "t", rules, "x") == 6000
+
+
+ANSWERS = """
+name = "answers"
+patient = "pid"
+[tables.results]
+files = "results.csv"
+columns = { pid = "integer", day = "time", item = "text", result = "text" }
+[[events]]
+table = "results"
+code = "'OBS//' || item"
+time = "day"
+value = "try_cast(result AS DOUBLE)"
+answer = "result"
+description = "item"
+"""
+
+
+def answered(folder, rows: list[tuple[str, str]], keep: bool = True) -> tuple[dict, pl.DataFrame]:
+    """Events of one-day patients who gave these answers; ingest's account, and the code and text of each event."""
+    lines = [f"{number},2020-01-01,{item},{result}" for number, (item, result) in enumerate(rows, 1)]
+    (folder / "results.csv").write_text("\n".join(["pid,day,item,result", *lines]) + "\n")
+    (folder / "map.toml").write_text(ANSWERS + ("keep_without_value = true\n" if keep else ""))
+    report = ingest(folder / "map.toml", folder, folder / "out")
+    events = pl.concat([read_frame(shard) for shard in shards_of(folder / "out")], how="diagonal").sort("subject_id")
+    return report, events
+
+
+def test_a_category_is_part_of_its_code_and_free_text_is_not(tmp_path):
+    smoking = ["never", " Former ", "current", "NEVER"]
+    notes = [f"fell on day {number}" for number in range(20)]
+    rows = [*(("SMOKING", word) for word in smoking), *(("NOTE", note) for note in notes), ("HB", "9.5"), ("HB", "n/a")]
+    _, events = answered(tmp_path, rows)
+    codes = events["code"].to_list()
+    assert codes[:4] == [f"OBS//SMOKING//{word}" for word in ("NEVER", "FORMER", "CURRENT", "NEVER")]
+    assert codes[4:24] == ["OBS//NOTE"] * 20 and events["text_value"].to_list()[4:24] == notes
+    assert codes[24:] == ["OBS//HB", "OBS//HB//N/A"] and events["numeric_value"].to_list()[24:] == [9.5, None]
+    meanings = dict(pl.read_parquet(tmp_path / "out/metadata/codes.parquet").select("code", "description").rows())
+    assert meanings["OBS//SMOKING//NEVER"] == "SMOKING: NEVER" and meanings["OBS//NOTE"] == "NOTE"
+
+
+def test_many_categories_that_come_again_are_categories_and_long_ones_are_text(tmp_path):
+    rows = [("GERM", f"germ {number % 9}//x") for number in range(27)] + [("LONG", "a word " * 20)] + [("EMPTY", "")]
+    _, events = answered(tmp_path, rows)
+    assert events["code"].to_list()[:2] == ["OBS//GERM//GERM 0/X", "OBS//GERM//GERM 1/X"]
+    assert events["code"].to_list()[27:] == ["OBS//LONG", "OBS//EMPTY"]
+
+
+def test_a_row_with_an_answer_needs_no_value(tmp_path, balanced):
+    report, events = answered(tmp_path, [("TEST", "positive"), ("TEST", ""), ("TEST", "4")], keep=False)
+    assert balanced(report)
+    assert events["code"].to_list() == ["OBS//TEST//POSITIVE", "OBS//TEST"]

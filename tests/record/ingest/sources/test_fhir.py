@@ -336,11 +336,11 @@ def test_values(server):
         ("LAB//GLU//mmol/L", 6.0),
         ("LAB//Glucose/fasting//mmol/l", 6.0),
         ("CHART//pain//UNK", 7.0),
-        ("LOINC//72166-2", "Never smoked"),
-        ("LOINC//72166-2", "some words"),
+        ("LOINC//72166-2//NEVER SMOKED", "Never smoked"),
+        ("LOINC//72166-2//SOME WORDS", "some words"),
         ("LOINC//72166-2", 12.5, "> 12.5"),
-        ("LOINC//72166-2", 1.0),
-        ("SNOMED//271594007", 0.0),
+        ("LOINC//72166-2//YES", "YES"),
+        ("SNOMED//271594007//NO", "NO"),
         ("LOINC//72166-2", 0.0),
         ("LOINC//72166-2",),  # what is no finite number
         ("LOINC//72166-2",),
@@ -383,7 +383,7 @@ def test_components_are_events_and_a_panel_is_none(server):
     )
     assert server.codes(pressure, score, group) == [
         (day(2020, 1, 1, 8, 5), "LOINC//8480-6", 107.0),
-        (day(2020, 1, 1, 9), "LOINC//32406-1", "pink"),
+        (day(2020, 1, 1, 9), "LOINC//32406-1//PINK", "pink"),
         (day(2020, 1, 1, 9), "LOINC//9272-6", 10.0),
     ]
     assert server.dropped("observations") == {"data absent": 1, "only a panel": 2}
@@ -997,7 +997,8 @@ def test_the_generators_own_table_has_the_same_events(bundles, shared_data, bala
 
     def made(head: str) -> set[tuple]:
         own = events.filter(pl.col("code").str.starts_with(head))
-        return set(own.select("subject_id", "time", "code", "numeric_value", "text_value").rows())
+        question = pl.col("code").str.replace("^(LOINC//[^/]*)//.*$", "$1")  # there, without answers
+        return set(own.select("subject_id", "time", question, "numeric_value", "text_value").rows())
 
     assert known("MedicationRequest", "RXNORM//") == made("RXNORM//")
     assert known("Immunization", "CVX//") == made("CVX//")
@@ -1005,6 +1006,8 @@ def test_the_generators_own_table_has_the_same_events(bundles, shared_data, bala
     # The flat table leaves reports and observations without a value out
     without = made("LOINC//") - known("Observation", "LOINC//")
     assert known("Observation", "LOINC//") < made("LOINC//") and len(without) == 44
+    smokers = events.filter(pl.col("code").str.starts_with("LOINC//72166-2"))["code"]
+    assert len(smokers) and smokers.str.starts_with("LOINC//72166-2//").all()
     assert all(value is None and text is None for *_, value, text in without)
     assert report["tables"]["reports"]["rows"] == 44
     # The flat table has a diagnosis at its onset, here it stands at the end of the encounter that found it

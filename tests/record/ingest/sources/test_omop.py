@@ -358,6 +358,7 @@ def test_measurements(made):
         "1,3016723,2020-01-02,2020-01-02 00:00:00,07:15:00,4171756,0.2,0,0,mg/dl,,<0.2\n"
         "1,3009261,2020-01-03,,2020-01-03,,,9189,,,,neg\n"
         "1,3009261,2020-01-04,,,,,,,,,see report\n"
+        "1,3009261,2020-01-04,,,,,,,,,-0.3\n"
         "1,0,2020-01-05,,,,nan,,0,g,Iron ,\n"
         "1,0,2020-01-06,,,,7,,,,Iron,\n"
         "1,0,2020-01-07,,,,7,,,,,\n"
@@ -366,13 +367,14 @@ def test_measurements(made):
     assert told(events) == [
         (1, "2020-01-01 08:00:00", "LOINC//2160-0"),
         (1, "2020-01-02 07:15:00", "LOINC//2160-0"),
-        (1, "2020-01-03", "LOINC//2349-9"),
+        (1, "2020-01-03", "LOINC//2349-9//NEGATIVE"),
         (1, "2020-01-04", "LOINC//2349-9"),
+        (1, "2020-01-04", "LOINC//2349-9//SEE REPORT"),
         (1, "2020-01-05", "LAB//Iron//g"),
         (1, "2020-01-06", "LAB//Iron//UNK"),
     ]
-    assert events["numeric_value"].to_list() == pytest.approx([1.9, 0.2, None, None, None, 7.0], nan_ok=False)
-    assert events["text_value"].to_list() == [None, "<0.2", "Negative", "see report", None, None]
+    assert events["numeric_value"].to_list() == pytest.approx([1.9, 0.2, None, None, None, None, 7.0], nan_ok=False)
+    assert events["text_value"].to_list() == [None, "<0.2", "Negative", "-0.3", "see report", None, None]
     assert dropped(made.report, "measurement") == {"no concept": 1}
 
 
@@ -387,11 +389,11 @@ def test_observations_and_billing_groups(made):
     events = made(visit_occurrence=visits, observation=rows)
     assert told(events) == [
         (1, "2020-01-01", "HOSPITAL_ADMISSION//INPATIENT"),
-        (1, "2020-01-02", "SNOMED//365981007"),
-        (1, "2020-01-03", "SNOMED//365981007"),
+        (1, "2020-01-02", "SNOMED//365981007//NEGATIVE"),
+        (1, "2020-01-03", "SNOMED//365981007//10 A DAY"),
         (1, "2020-01-05", "OBSERVATION//Pet"),
         (1, "2020-01-09", "DRG//MS//291"),
-        (1, "2020-01-09", "SNOMED//365981007"),
+        (1, "2020-01-09", "SNOMED//365981007//LATE"),
         (1, "2020-01-09", "HOSPITAL_DISCHARGE//UNKNOWN"),
     ]
     assert events["text_value"].to_list() == [None, "Negative", "10 a day", None, None, "late", None]
