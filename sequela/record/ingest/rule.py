@@ -238,7 +238,7 @@ def _answered(rule: EventRule) -> str:
     if rule.answer is None:
         return f"SELECT *, NULL AS _answer FROM ({_candidates(rule)})"
     word = r"replace(upper(regexp_replace(_said, '\s+', ' ', 'g')), '//', '/')"
-    said = f"SELECT *, CASE WHEN _value IS NULL THEN {word} END AS _word FROM ({_candidates(rule)})"
+    spoken = f"SELECT *, CASE WHEN _value IS NULL THEN {word} END AS _word FROM ({_candidates(rule)})"
     categories = (
         "SELECT _code AS _asked_code FROM _spoken WHERE _word IS NOT NULL GROUP BY _code "
         f"HAVING max(length(_word)) <= {LONGEST_ANSWER} AND (count(DISTINCT _word) <= {CATEGORIES} "
@@ -251,7 +251,7 @@ def _answered(rule: EventRule) -> str:
         "coalesce(_meaning || ': ' || _answer, _meaning) AS _meaning"
     )
     return (
-        f"WITH _spoken AS MATERIALIZED ({said}), _categories AS ({categories}), _replied AS (SELECT *, {answer} "
+        f"WITH _spoken AS MATERIALIZED ({spoken}), _categories AS ({categories}), _replied AS (SELECT *, {answer} "
         f"FROM _spoken LEFT JOIN _categories ON _code = _asked_code) SELECT * REPLACE ({changed}) FROM _replied"
     )
 
