@@ -63,7 +63,10 @@ def commands() -> str:
 
 
 def _command(stage: Stage) -> Iterator[str]:
-    usage = " ".join(option.name.upper() for option in stage.options.values() if option.positional)
+    needed = (option for option in stage.options.values() if option.positional or option.required)
+    usage = " ".join(
+        option.name.upper() if option.positional else f"--{option.name} {option.name.upper()}" for option in needed
+    )
     text, _, example = stage.help.partition("\n\nExample: ")
     title, *rest = (" ".join(part.split()) for part in text.split("\n\n"))
     yield f"## {stage.name}"
