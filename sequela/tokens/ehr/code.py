@@ -108,12 +108,12 @@ def stand_ins(code: str) -> tuple[str, ...]:
 
     >>> stand_ins("HOSPITAL_DISCHARGE//HOME//WALKED"), stand_ins("ENCOUNTER//INPATIENT//END")
     (('HOSPITAL_DISCHARGE//HOME', 'HOSPITAL_DISCHARGE'), ('ENCOUNTER//END',))
-    >>> stand_ins("CPT4//99213"), stand_ins("LAB//HDL")
-    (('PROCEDURE//UNKNOWN',), ())
+    >>> stand_ins("MEDS_DEATH//AT_HOME"), stand_ins("CPT4//99213"), stand_ins("LAB//HDL")
+    (('MEDS_DEATH',), ('PROCEDURE//UNKNOWN',), ())
     """
     if family(code) == "procedure":
         return (PROCEDURE_UNKNOWN,)
-    if order_rank(code) not in (OPENS, CLOSES, DIES):
+    if order_rank(code) not in (OPENS, CLOSES) and family(code) != "death":
         return ()
     head, *rest = code.split("//")
     closing = rest[-1:] if rest[-1:] in (["START"], ["END"]) else []
