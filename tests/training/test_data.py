@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequela.model.attention import Masked
@@ -148,6 +148,7 @@ def test_rows_of_a_long_tail_waste_less_than_two_percent(row_tokens, spread):
 PATIENTS = st.lists(st.integers(1, 9), min_size=1, max_size=60)  # windows of each
 
 
+@settings(max_examples=40)
 @given(PATIENTS, st.integers(1, 5), st.integers(0, 99), st.integers(0, 60))
 def test_cut_patients_go_on_exactly_and_come_once_an_epoch(counts, rows_per_step, seed, stop):
     lengths = np.random.default_rng(seed).integers(1, 60, sum(counts))
@@ -196,6 +197,13 @@ def test_a_patient_as_long_as_all_others_together_is_not_alone_for_long(row_toke
     patient = np.r_[np.zeros(89, np.int64), np.arange(1, 901)]
     assert longest_streak(row_tokens=row_tokens, seed=seed, patient=patient) <= 3
     assert longest_streak(row_tokens=row_tokens, seed=seed) > 6  # the control: as it would be shuffled
+
+
+def test_a_place_behind_the_last_row_of_a_stretch_is_the_next_stretch():
+    """Where another version packed the stretch into more rows."""
+    found = stream(np.full(300, 10))
+    found.start_at({"epoch": 0, "stretch": 0, "row": 10**6, "tokens": 0})
+    assert next(found).after["epoch"] == 1
 
 
 def test_rows_of_a_step_are_shared_out_as_evenly_with_a_long_patient():

@@ -69,6 +69,12 @@ def test_a_step_counts_its_tokens_and_flops_exactly(plan):
     assert run.flops == flops.train(plan.config, lengths)
 
 
+def test_the_steps_of_a_run_know_which_windows_are_of_one_patient(world_corpus):
+    cut, whole = (RunPlan.of(world_corpus, TrainSettings(depth=1, context=size)) for size in (32, 256))
+    assert (cut.batches().patient == cut.windows.patient).all()
+    assert whole.batches().patient is None  # the control: nobody is cut
+
+
 def test_checks_on_the_way_take_little_of_the_work(world_corpus):
     for checks, epochs in ((1, 1), (10, 5)):
         plan = RunPlan.of(world_corpus, TrainSettings(depth=1, context=64, epochs=epochs, checks=checks))
