@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 EXECUTORS = ("local", "ray")
+MOST = 1024  # processes: more would bring a machine down
 RETRIES = 10  # of a shard whose Ray worker was lost
 
 
@@ -41,6 +42,8 @@ class Workers:
             raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, not {self.executor!r}")
         if self.processes < 0:
             raise ValueError(f"processes must be 0 or more, not {self.processes}")
+        if self.processes > MOST:
+            raise ValueError(f"processes must be {MOST} or less, not {self.processes}")
 
 
 def run(

@@ -78,7 +78,7 @@ def test_the_first_failure_is_raised(processes):
         run(partial(fails_at, {2, 5}), range(7), Workers(processes=processes))
 
 
-@pytest.mark.parametrize("wrong", [{"executor": "spark"}, {"processes": -1}])
+@pytest.mark.parametrize("wrong", [{"executor": "spark"}, {"processes": -1}, {"processes": 10**6}])
 def test_unknown_workers_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Workers(**wrong)

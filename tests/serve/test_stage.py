@@ -10,7 +10,8 @@ import pytest
 import sequela
 from sequela import TrainSettings
 from sequela.errors import InputError
-from sequela.serve.stage import Finished, StageRun, stage, summary_line
+from sequela.record.finding import Finding, as_values
+from sequela.serve.stage import Finished, StageRun, look_line, stage, summary_line
 
 
 class Interrupted:
@@ -141,3 +142,17 @@ def test_what_is_said_of_a_finished_stage() -> None:
     made = {"stage": "train", "skipped": False, "seconds": 3.0, "peak_rss_mb": 1, "result": {"tokens": 1200}}
     assert summary_line(Finished(made, {"out": Path("model")})) == "train: model written in 3 s, 1,200 tokens"
     assert "is up to date" in summary_line(Finished({**made, "skipped": True}, {"out": Path("model")}))
+
+
+def test_what_to_look_at_is_one_more_line() -> None:
+    finding = Finding(3, "patients", "no sex", "Map it.", 60)
+    done = {"stage": "ingest", "skipped": False, "seconds": 2.0, "peak_rss_mb": 9}
+
+    def said(*findings: Finding, skipped: bool = False) -> list[str]:
+        result = {**done, "skipped": skipped, "result": {"patients": 60, "findings": as_values(list(findings))}}
+        return summary_line(Finished(result, {"out": Path("meds")})).splitlines()
+
+    assert said() == ["ingest: meds written in 2 s, 60 patients"], "clean data have nothing to look at"
+    assert said(finding)[1:] == ["1 thing to look at: meds/ingest.html"]
+    assert said(finding, finding, skipped=True)[1:] == ["2 things to look at: meds/ingest.html"]
+    assert look_line({**done, "result": {}}, Path("meds")) == "", "a folder of an older version"
