@@ -189,8 +189,8 @@ def count_at_opening(events: pl.DataFrame, leaks: LeakageRules) -> tuple[Counter
         others = others.filter(~pl.col("rule").is_in([*leaks.late, *leaks.timely]))
     heads = codes.with_columns(pl.col("code").cast(events["code"].dtype))
 
-    def by_head(some: pl.DataFrame) -> Counter[str]:
-        counted = some.group_by("code").len().join(heads, on="code").group_by("_head").agg(pl.col("len").sum())
+    def by_head(chosen: pl.DataFrame) -> Counter[str]:
+        counted = chosen.group_by("code").len().join(heads, on="code").group_by("_head").agg(pl.col("len").sum())
         return Counter(dict(counted.sort("_head").rows()))
 
     return by_head(others.join(begins, on=["subject_id", "time"], how="semi")), by_head(others)

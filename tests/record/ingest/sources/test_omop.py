@@ -434,3 +434,33 @@ def test_deaths_and_the_end_of_observation(made):
 def test_what_the_model_demands_must_be_there(made):
     with pytest.raises(InputError, match=r"person\.csv has no column 'year_of_birth'"):
         made(person=PERSON.replace("year_of_birth", "born"))
+
+
+def test_the_visit_that_a_row_names_decides_and_not_another_that_is_open(made):
+    """Two visits begin together; a condition stands at the end of its own, a date without a clock no later than it."""
+    visits = (
+        f"{VISIT},visit_start_datetime,visit_end_datetime\n"
+        "1,1,9201,2020-01-01,2020-01-15,2020-01-01 08:00:00.0000000 +00:00,2020-01-15 14:00:00.0000000 +00:00\n"
+        "2,1,9202,2020-01-01,2020-01-01,2020-01-01 08:00:00.0000000 +00:00,2020-01-01 08:30:00.0000000 +00:00\n"
+        "3,2,9201,2020-01-01,2099-12-31,2020-01-01 08:00:00.0000000 +00:00,2099-12-31 00:00:00.0000000 +00:00\n"
+    )
+    start = "2020-01-01,1,2020-01-01 08:00:00.0000000 +00:00,0,"
+    conditions = f"{CONDITION}\n1,201826,{start},1,\n1,4027133,{start},2,\n2,201826,{start},3,\n"
+    days = "".join(f"1,1503297,2020-01-{day},0,,{visit}\n" for day, visit in ((15, 1), ("01", 2), (14, 1)))
+    drugs = f"{DRUG},visit_occurrence_id\n{days}"
+    periods = "person_id,observation_period_end_date\n1,9999-12-31\n2,2099-12-31\n3,2020-06-01\n"
+    events = made(visit_occurrence=visits, condition_occurrence=conditions, drug_exposure=drugs,
+                  observation_period=periods)  # fmt: skip
+    assert told(events.filter(pl.col("code").str.contains("^SNOMED|^RXNORM|DISCHARGE|FOLLOW"))) == [
+        (1, "2020-01-01 08:30:00", "SNOMED//365981007"),
+        (1, "2020-01-01 08:30:00", "RXNORM//6809"),
+        (1, "2020-01-14", "RXNORM//6809"),
+        (1, "2020-01-15 14:00:00", "SNOMED//44054006"),
+        (1, "2020-01-15 14:00:00", "RXNORM//6809"),
+        (1, "2020-01-15 14:00:00", "HOSPITAL_DISCHARGE//UNKNOWN"),
+        (2, "2020-01-01 08:00:00", "SNOMED//44054006"),
+        (3, "2020-06-01", "FOLLOW_UP//END"),
+    ]
+    assert made.report["tables"]["visit_occurrence"]["sentinels"] == {"visit_end_date": 1, "visit_end_datetime": 1}
+    assert made.report["tables"]["observation_period"]["sentinels"] == {"observation_period_end_date": 2}
+    assert made.report["moved"]["not moved: the end of the stay is not known"] == 1
