@@ -60,6 +60,7 @@ class ModelConfig:
     context: int = 1024
     vocabulary: str = ""  # hash of the tokens it was trained on; empty for models from elsewhere
     time: str = "intervals"  # "rotary": positions carry elapsed time, so they must be given
+    last_moments: bool = True  # whether it has learned when the last moment of a record is over; not in version 0.1
 
     def __post_init__(self) -> None:
         if self.family not in ARCHITECTURES:
@@ -129,8 +130,9 @@ class ModelConfig:
             "pad_token_id": 0,
             "bos_token_id": 1,
             "eos_token_id": None,
-            "sequela_vocabulary": self.vocabulary,  # kept but not used by transformers; so is the next
+            "sequela_vocabulary": self.vocabulary,  # kept but not used by transformers; so are the next
             "sequela_time": self.time,
+            "sequela_last_moments": self.last_moments,
         }
         (folder / FILE).write_text(json.dumps(body, indent=1), encoding="utf-8")
 
@@ -178,6 +180,7 @@ class ModelConfig:
                 norm_epsilon=body["rms_norm_eps"], tied_embeddings=bool(body.get("tie_word_embeddings", False)),
                 context=body["max_position_embeddings"], vocabulary=body.get("sequela_vocabulary", ""),
                 time=body.get("sequela_time", "intervals"),
+                last_moments=body.get("sequela_last_moments", False),
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} lacks {error}: copy or train the checkpoint again.") from error

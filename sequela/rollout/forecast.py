@@ -26,6 +26,7 @@ from sequela.model.config import ModelConfig
 from sequela.progress import Progress, silent
 from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.questions import questions_of
+from sequela.record.schema import DEATH
 from sequela.rollout.edits import changed_histories
 from sequela.rollout.engine.engine import Engine, Extender, Window
 from sequela.rollout.engine.rollouts import Prompts, Rollouts
@@ -55,6 +56,7 @@ class LoadedModel:
         extender: continues prompts; its precision, and whether it keeps to the grammar, are fixed.
         window: which tokens of a history the model reads.
         device: of the model.
+        last_moments: whether the model has learned when the last moment of a record is over.
     """
 
     tokenizer: EhrTokenizer
@@ -62,6 +64,7 @@ class LoadedModel:
     extender: Extender
     window: Window
     device: str = "cpu"
+    last_moments: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,15 @@ def forecast(
         progress: counts questions.
 
     Raises:
-        InputError: if a code of a request has no token, or an edit cannot be made.
+        InputError: if a code of a request has no token, an edit cannot be made, or a request has other ends than death
+            and the model does not know when they are over.
     """
+    ending = [request.name for request in requests if set(request.ends) - {DEATH}]
+    if ending and not model.last_moments:
+        raise InputError(
+            f"Task {ending[0]}: this model is of a version that had not learned that nothing follows the last event of "
+            "a record, so it would expect the outcome there too often: delete its folder and train it again."
+        )
     questions = questions_in(requests)
     tokenizer, grammar = model.tokenizer, model.grammar
     kept, prompts = prompts_of(tokenizer, grammar, events, questions, settings.seed, edits)
@@ -195,6 +205,11 @@ def load_words(folder: Path) -> tuple[EhrTokenizer, Grammar, Window]:
     return _load_words(folder, _version(folder))
 
 
+def knows_last_moments(folder: Path) -> bool:
+    """See `LoadedModel`."""
+    return ModelConfig.load(folder).last_moments
+
+
 def make_engine(folder: Path, chosen_precision: str, well_formed: bool) -> Engine:
     """Our own engine with the model in a checkpoint folder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -222,7 +237,7 @@ def _load(folder: Path, version: tuple, chosen_precision: str, well_formed: bool
     extender: Extender = made
     if engine == "vllm":
         extender = VllmEngine(made, vllm_sampler(folder, made.precision, window.context))
-    return LoadedModel(tokenizer, grammar, extender, window, made.device.type)
+    return LoadedModel(tokenizer, grammar, extender, window, made.device.type, knows_last_moments(folder))
 
 
 @lru_cache(maxsize=1)

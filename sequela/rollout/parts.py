@@ -32,6 +32,7 @@ from sequela.rollout.forecast import (
     ProgressOfParts,
     RolloutPool,
     forecast,
+    knows_last_moments,
     load,
     load_words,
     make_engine,
@@ -218,7 +219,9 @@ def make_part(
         model = load(part.model, part.settings)
     else:
         tokenizer, grammar, window = load_words(part.model)
-        model = LoadedModel(tokenizer, grammar, processes, window)
+        model = LoadedModel(
+            tokenizer, grammar, processes, window, last_moments=knows_last_moments(part.model)
+        )
     events = read_frame(part.shard).filter(pl.col("subject_id").is_in(part.questions["subject_id"].implode()))
     result = forecast(model, events, part.requests, part.settings, part.edits, progress)
     pools = [(pool.avoids, result.events(pool.avoids), result.table(pool)) for pool in result.pools]

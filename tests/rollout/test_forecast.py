@@ -1,5 +1,7 @@
 """In memory the same rollouts as in a simulated folder; and many threads at once."""
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -109,3 +111,20 @@ def test_progress_counts_questions(rough, world_meds, events):
     )  # fmt: skip
     assert seen == sorted(seen) and seen[-1] == pytest.approx((PATIENTS, PATIENTS))
     assert np.diff([done for done, _ in seen]).max() < PATIENTS
+
+
+def test_a_model_that_does_not_know_when_a_record_is_over_is_refused_for_other_ends_than_death(
+    rough, world_meds, events, tmp_path
+):
+    """Models of version 0.1 say nothing about it in their config.json."""
+    old = tmp_path / "old"
+    shutil.copytree(rough, old)
+    config = json.loads((old / "config.json").read_text())
+    assert config.pop("sequela_last_moments") is True
+    (old / "config.json").write_text(json.dumps(config))
+    asked = few(world_meds, patients=2)
+    other = replace(asked, ends=("COHORT//ENTRY",))
+    with pytest.raises(InputError, match=r"Task death: this model .* train it again"):
+        forecast(load(old, SMALL), of(events, asked), [other], SMALL)
+    for model, request in ((rough, other), (old, replace(asked, outcome=("LAB//*",), ends=("MEDS_DEATH",)))):
+        assert len(forecast(load(model, SMALL), of(events, request), [request], SMALL).rollouts())

@@ -25,7 +25,14 @@ from sequela.record.timeline import Timeline
 from sequela.record.validate import checked_events
 from sequela.rollout.budget import FixedBudget, RolloutBudget
 from sequela.rollout.engine.shared import SharedDecoding
-from sequela.rollout.forecast import Forecast, LoadedModel, forecast, load_words, make_engine
+from sequela.rollout.forecast import (
+    Forecast,
+    LoadedModel,
+    forecast,
+    knows_last_moments,
+    load_words,
+    make_engine,
+)
 from sequela.rollout.pools import adaptive_budget
 from sequela.rollout.settings import RULES, SimulateSettings
 from sequela.task.answers.estimate import estimate
@@ -107,7 +114,9 @@ class Forecaster:
         folder = Path(model)
         tokenizer, grammar, window = load_words(folder)
         engine = make_engine(folder, chosen.precision, chosen.well_formed)
-        loaded = LoadedModel(tokenizer, grammar, SharedDecoding(engine), window, engine.device.type)
+        loaded = LoadedModel(
+            tokenizer, grammar, SharedDecoding(engine), window, engine.device.type, knows_last_moments(folder)
+        )
         return Forecaster(loaded, chosen)
 
     def risk(
