@@ -17,7 +17,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work
 WITH_HELP = [
     "tokenization.py", "memory.py", "ingest.py", "dial.py", "training.py", "choices.py", "rollouts.py", "cohort.py",
-    "schemes.py",
+    "schemes.py", "evaluate.py",
 ]  # fmt: skip
 
 
@@ -77,6 +77,13 @@ def test_memory(tmp_path):
     assert found["name"] == "memory" and found["ok"] == (found["slope"] <= 1.1)
     assert [run["patients"] for run in found["runs"]] == [20, 40]
     assert 0.05 < found["runs"][0]["process_gb"] <= found["ratio"] + 0.05
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate(tmp_path):
+    found = last_line("evaluate.py", "--questions", "300", "--work", str(tmp_path))
+    assert found["name"] == "evaluate" and found["ok"] and found["failed"] is None
+    assert found["runs"][0]["questions"] == 300 and found["runs"][0]["plain_seconds"] > 0
     assert not list(tmp_path.iterdir())
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve.ask import AskSettings
+from sequela.serve.folder import manifest
 from sequela.serve.stage import StageRun, stage
 from sequela.serve.stages.simulate import simulate
+
+if TYPE_CHECKING:
+    from sequela.task.task import Task
 
 
 @stage(workers=True)
@@ -49,6 +54,7 @@ def predict(
     folder = SimulatedFolder(model)
     if folder.exists:
         _refuse_other_patients(model, ask, run.given)
+        _refuse_other_tasks(model, tasks)
         first = settings.rollouts if "rollouts" in run.given else None
         if not run.given & {"estimator", "settings"}:
             settings = replace(settings, estimator=folder.estimator() or settings.estimator)
@@ -86,4 +92,19 @@ def _refuse_other_patients(folder: Path, ask: AskSettings, given: frozenset[str]
             raise InputError(
                 f"{folder} was simulated for certain patients and times already: leave out `{name}`, or give the "
                 "checkpoint."
+            )
+
+
+def _refuse_other_tasks(folder: Path, tasks: list[Task]) -> None:
+    """What was recorded for a task stands in the folder under its name: refuse another task of the same name."""
+    from sequela.task.task import Task
+
+    made = manifest.read(folder) or {"settings": {}}
+    simulated = {fields["name"]: Task.of(fields) for fields in made["settings"].get("tasks", [])}
+    for task in tasks:
+        other = simulated.get(task.name, task)
+        if (other.asks, other.cohort, other.event) != (task.asks, task.cohort, task.event):
+            raise InputError(
+                f"{folder} was simulated for another task of the name '{task.name}': give this one another name, or "
+                "simulate it again."
             )

@@ -15,7 +15,7 @@ NOTHING |= {"changed": 0, "compared": 0}
 
 
 def printed(capsys: pytest.CaptureFixture, everyone: bool = False, **tasks: dict) -> str:
-    edits = {"set LAB//A = 1.9": 1400}
+    edits = {"set LAB//A = 1.9": 1400, "remove LAB//B": 0}
     print_whatif({"meaning": MEANING, "edits": edits, "everyone": everyone, "tasks": tasks})
     return " ".join(capsys.readouterr().out.split())
 
@@ -23,6 +23,7 @@ def printed(capsys: pytest.CaptureFixture, everyone: bool = False, **tasks: dict
 def test_the_table_and_the_sentence(capsys: pytest.CaptureFixture) -> None:
     text = printed(capsys, death_5y=ONE)
     assert "set LAB//A = 1.9: 1,400 histories" in text
+    assert "remove LAB//B: in no history, so it changes nothing" in text
     assert "295 of 400 0.142 0.250 +0.108 [+0.104, +0.112] 0.001 60 %" in text
     assert MEANING in text and "whose history the model reads differently" in text
     assert "over all patients" in printed(capsys, everyone=True, death_5y=ONE)

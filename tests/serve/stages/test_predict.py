@@ -10,6 +10,7 @@ import sequela
 from sequela.rollout import parts
 from sequela.rollout.settings import SimulateSettings
 from sequela.serve.ask import AskSettings
+from sequela.task.catalog import CATALOG
 from sequela.workers import Workers
 
 
@@ -68,6 +69,20 @@ def test_predict_refuses_other_patients_than_the_folder_has(
             small_demo / "simulated", small_demo / "meds", tmp_path / "out", task="death_5y", **asked
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_predict_refuses_another_task_of_a_name_that_was_simulated(small_demo: Path, tmp_path: Path) -> None:
+    """The folder holds hazards of death under death_5y, which would be taken for those of any outcome."""
+    text = (CATALOG / "death_5y.yaml").read_text()
+    other, same = tmp_path / "other.yaml", tmp_path / "same.yaml"
+    for line in ("horizon: 1 year", "outcome: ['DIAGNOSIS//DIABETES']", "exclude: ['DIAGNOSIS//NAFLD']"):
+        field = line.partition(":")[0]
+        other.write_text("\n".join(line if old.startswith(field) else old for old in text.splitlines()))
+        with pytest.raises(sequela.InputError, match="simulated for another task of the name 'death_5y'"):
+            sequela.predict(small_demo / "simulated", small_demo / "meds", tmp_path / "out", task=other)
+    assert not (tmp_path / "out").exists()
+    same.write_text(text.replace("Death within", "Dead within"))
+    sequela.predict(small_demo / "simulated", small_demo / "meds", tmp_path / "out", task=same, baselines=False)
 
 
 def test_predict_simulates_with_the_workers_that_it_is_given(
