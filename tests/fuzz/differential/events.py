@@ -1,0 +1,151 @@
+"""From rows to the events of a record, in plain Python: what ingest has to agree with."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+STAYS = {
+    "HOSPITAL_ADMISSION": "HOSPITAL_DISCHARGE",
+    "ED_ADMISSION": "ED_DISCHARGE",
+    "ICU_ADMISSION": "ICU_DISCHARGE",
+    "ENCOUNTER_START": "ENCOUNTER_END",
+}
+LATE = ("ICD9CM", "ICD10CM", "DRG", "DIAGNOSIS", "HOSPITAL_DISCHARGE")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; `rule` is the number of the rule that made it."""
+
+    patient: int
+    time: dt.datetime | None
+    code: str
+    number: float | None = None
+    rule: int = 0
+
+    @property
+    def head(self) -> str:
+        return self.code.split("/")[0]
+
+
+def single(number: float | None) -> float | None:
+    """In single precision; None if it does not fit or is no number."""
+    if number is None or math.isnan(number) or abs(number) > 3.4028234e38:
+        return None
+    return float(np.float32(number))
+
+
+def finish(events: list[Event], late: frozenset[int] = frozenset()) -> tuple[list[Event], Counter]:
+    """The events that stay, in order, and how many of each rule were dropped, by (rule, reason).
+
+    Args:
+        late: rules whose events are known only at the end of a stay, whatever their code.
+    """
+    kept, dropped = [], Counter()
+    for patient in sorted({event.patient for event in events}):
+        row = move_leaks([event for event in events if event.patient == patient], late)
+        row.sort(key=_order)
+        births = [e.time for e in row if e.code == "MEDS_BIRTH" and e.time]
+        ends = [e.time for e in row if e.code == "FOLLOW_UP//END" and e.time]
+        seen = set()
+        for event in row:
+            same = (event.time, event.code, event.number)
+            reason = None
+            if same in seen:
+                reason = "duplicate"
+            elif event.time and births and event.time < min(births):
+                reason = "before birth"
+            elif event.time and ends and event.time > max(ends):
+                reason = "after follow-up end"
+            seen.add(same)
+            if reason:
+                dropped[event.rule, reason] += 1
+            else:
+                kept.append(event)
+    return kept, dropped
+
+
+def _order(event: Event) -> tuple:
+    undated = event.time is not None
+    number = (event.number is not None, event.number or 0.0)
+    return undated, event.time or dt.datetime.min, event.rule, event.code, number
+
+
+def move_leaks(events: list[Event], late: frozenset[int]) -> list[Event]:
+    """One patient's events, with those that are known only at the end of a stay moved there from its opening."""
+    stays = _stays(events)
+    watched = [e for e in events if e.time and (e.head in LATE or e.rule in late)]
+    opening = {stay.begin for stay in stays}
+    sure = {(e.head, e.time) for e in watched if e.time not in opening}
+    out = []
+    for event in events:
+        opened = [stay for stay in stays if stay.begin == event.time]
+        if event not in watched or not opened:
+            out.append(event)
+            continue
+        if _closes(events, event.time):
+            around = [stay for stay in stays if stay.begin <= event.time < stay.end]
+            if event.head in STAYS.values() or any((event.head, stay.end) in sure for stay in around):
+                out.append(event)
+                continue
+        out.append(replace(event, time=max(stay.end for stay in opened)))
+    return out
+
+
+@dataclass(frozen=True)
+class Stay:
+    """A stay whose end is known."""
+
+    begin: dt.datetime
+    end: dt.datetime
+
+
+def _kind(code: str) -> tuple[str, bool] | None:
+    """The kind of stay that a code opens (True) or closes (False)."""
+    head, *rest = code.split("//")
+    for opens, closes in STAYS.items():
+        if head in (opens, closes):
+            kind = f"{opens}//{rest[0] if rest else ''}" if opens == "ENCOUNTER_START" else opens
+            return kind, head == opens
+    return None
+
+
+def _walk(events: list[Event]) -> dict[str, list[tuple[dt.datetime, int, int, bool, bool]]]:
+    """For each kind of stay, its moments: when, how many open and close, and whether one is open before and after."""
+    moments: dict[str, dict[dt.datetime, list[int]]] = {}
+    for event in events:
+        found_kind = _kind(event.code)
+        if found_kind and event.time:
+            counts = moments.setdefault(found_kind[0], {}).setdefault(event.time, [0, 0])
+            counts[0 if found_kind[1] else 1] += 1
+    out: dict[str, list] = {}
+    for kind, by_time in moments.items():
+        state = False
+        for time in sorted(by_time):
+            opens, closes = by_time[time]
+            before = state
+            state = opens > closes if opens != closes else before
+            out.setdefault(kind, []).append((time, opens, closes, before, state))
+    return out
+
+
+def _stays(events: list[Event]) -> list[Stay]:
+    """Every stay that opens and whose next moment closes it."""
+    out = []
+    for steps in _walk(events).values():
+        for (time, opens, _, _, after), later in zip(steps, steps[1:], strict=False):
+            if opens and after and later[2]:
+                out.append(Stay(time, later[0]))
+    return out
+
+
+def _closes(events: list[Event], time: dt.datetime) -> bool:
+    """Whether a stay that was open before closes at `time`."""
+    return any(
+        step[0] == time and step[2] and step[3] for steps in _walk(events).values() for step in steps
+    )
