@@ -33,7 +33,9 @@ def tried(tmp_path_factory):
     return trial
 
 
-@pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind, number in FEW.items() for seed in range(number)])
+@pytest.mark.parametrize(
+    ("kind", "seed"), [(kind, seed) for kind, number in FEW.items() for seed in range(number)]
+)
 def test_both_programs_agree(tried, kind, seed):
     assert tried(kind, seed).differences() == []
 
@@ -85,7 +87,12 @@ OFFENCES = {
     "a history includes its last moment": (labels, "questions", _history_includes_now, Trial.of_labels),
     "an end wins a tie": (labels, "answer", _ends_come_first, Trial.of_labels),
     "a year is 365 days": (tokens.NaiveTokenizer, "age", _a_year_is_365_days, Trial.of_tokens),
-    "a value at a cut is above it": (tokens, "quantiles", lambda held, number: [0.0] * (number - 1), Trial.of_tokens),
+    "a value at a cut is above it": (
+        tokens,
+        "quantiles",
+        lambda held, number: [0.0] * (number - 1),
+        Trial.of_tokens,
+    ),
 }
 
 
@@ -93,5 +100,7 @@ OFFENCES = {
 def test_an_offence_in_either_program_shows(tried, offence, monkeypatch):
     module, name, wrong, check = OFFENCES[offence]
     monkeypatch.setattr(module, name, wrong)
-    trials = [replace(tried("clinic", seed)) for seed in range(FEW["clinic"])]  # nothing computed before is kept
+    trials = [
+        replace(tried("clinic", seed)) for seed in range(FEW["clinic"])
+    ]  # nothing computed before is kept
     assert any(check(trial) for trial in trials)

@@ -44,7 +44,7 @@ def time_cell(rng: Random, moment: dt.datetime | None, zone: str) -> Cell:
 
 
 def _with_offset(rng: Random, moment: dt.datetime, zone: str) -> Cell:
-    """The same moment as an instant; where clocks are set back or forward, what it becomes is computed from the instant."""
+    """The same moment, told as an instant: where clocks are set back, only the instant says which one it is."""
     instant = moment.replace(tzinfo=ZoneInfo(zone)).astimezone(dt.UTC)
     value = instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
     minutes, spelled = rng.choice([(0, "Z"), (0, "+00:00"), (120, "+02:00"), (-330, "-05:30")])

@@ -18,7 +18,21 @@ from tests.fuzz.differential.events import Event, single
 
 Row = dict[str, Cell]
 PATIENTS = (1, 2, 3, 17, 0, -5, 1000003, 2**53 + 1, 10**15)
-TESTS = ("HB", "CREA", "K+", "a b", "x//y", "q'q", 'd"d', "ü ß", "50%", "*", "semi;colon", "tab\tbed", "line\nbreak")
+TESTS = (
+    "HB",
+    "CREA",
+    "K+",
+    "a b",
+    "x//y",
+    "q'q",
+    'd"d',
+    "ü ß",
+    "50%",
+    "*",
+    "semi;colon",
+    "tab\tbed",
+    "line\nbreak",
+)
 KNOWN = {"HB": (2.0, 25.0), "CREA": (0.1, 30.0)}  # tests with plausible values
 DIAGNOSES = ("E11.65", "E1165", "E11", "I21.4", "J45", "Z00.00")
 KINDS = ("EMERGENCY", "ELECTIVE")
@@ -101,9 +115,17 @@ class Clinic:
     def of(rng: Random) -> Clinic:
         """A random clinic. Its times come from a few moments, so that many events stand at one of them."""
         zone = rng.choice(["UTC", "UTC", "Europe/Berlin", "America/New_York"])
-        first = rng.choice([dt.datetime(2020, 2, 28), dt.datetime(1969, 12, 30, 23, 59, 59), dt.datetime(2021, 3, 27, 12)])
-        steps = [dt.timedelta(), dt.timedelta(seconds=59), dt.timedelta(hours=7), dt.timedelta(days=1), dt.timedelta(days=33),
-                 dt.timedelta(days=400, microseconds=rng.choice([0, 250000]))]  # fmt: skip
+        first = rng.choice(
+            [dt.datetime(2020, 2, 28), dt.datetime(1969, 12, 30, 23, 59, 59), dt.datetime(2021, 3, 27, 12)]
+        )
+        steps = [
+            dt.timedelta(),
+            dt.timedelta(seconds=59),
+            dt.timedelta(hours=7),
+            dt.timedelta(days=1),
+            dt.timedelta(days=33),
+            dt.timedelta(days=400, microseconds=rng.choice([0, 250000])),
+        ]
         moments = sorted(first + rng.choice(steps) * rng.choice([0, 1, 1, 2]) for _ in range(7))
         clinic = Clinic(zone, {name: [] for name in TYPES})
         for patient in rng.sample(PATIENTS, rng.randint(4, 8)):
@@ -122,20 +144,35 @@ class Clinic:
         number = Cell(rng.choice([f"{patient}", f"{patient}"]), patient)
         born = rng.choice([None, moments[0], dt.datetime(1960, 2, 29), dt.datetime(1988, 7, 15)])
         died = rng.choice([None, None, moment(), max(moments)])
-        person = {"id": number, "sex": text_cell(rng, ("F", "M")), "born": dated(born), "died": dated(died),
-                  "last_seen": dated(moment(0.4))}  # fmt: skip
+        person = {
+            "id": number,
+            "sex": text_cell(rng, ("F", "M")),
+            "born": dated(born),
+            "died": dated(died),
+            "last_seen": dated(moment(0.4)),
+        }
         self.tables["people"] += [person] * rng.choice([1, 1, 1, 2])
         at, stays = sorted(rng.sample(moments, rng.choice([0, 2, 4]))), []
         for opens, closes in zip(at[::2], at[1::2], strict=True):
-            stays.append({"id": number, "kind": text_cell(rng, KINDS), "opens": dated(opens), "closes": dated(closes)})
+            stays.append(
+                {"id": number, "kind": text_cell(rng, KINDS), "opens": dated(opens), "closes": dated(closes)}
+            )
         self.tables["stays"] += stays
         for _ in range(rng.randint(0, 6)):
             who = number if rng.random() < 0.95 else EMPTY
             self.tables["results"].append(
-                {"id": who, "taken": dated(moment()), "test": text_cell(rng, TESTS), "result": quantity_cell(rng),
-                 "flag": text_cell(rng, ("CANCELLED", "final"), 0.5)})  # fmt: skip
+                {
+                    "id": who,
+                    "taken": dated(moment()),
+                    "test": text_cell(rng, TESTS),
+                    "result": quantity_cell(rng),
+                    "flag": text_cell(rng, ("CANCELLED", "final"), 0.5),
+                }
+            )
         for _ in range(rng.randint(0, 4)):
-            self.tables["diagnoses"].append({"id": number, "noted": dated(moment()), "code": text_cell(rng, DIAGNOSES)})
+            self.tables["diagnoses"].append(
+                {"id": number, "noted": dated(moment()), "code": text_cell(rng, DIAGNOSES)}
+            )
 
     def write(self, rng: Random, folder: Path) -> Path:
         """Write the tables and the mapping; returns the path of the mapping."""
@@ -203,7 +240,9 @@ def _write_parquet(rows: list[Row], columns: list[str], stem: Path) -> None:
         texts = [row[name].text for row in rows]
         return pl.Series([text or None for text in texts], dtype=pl.String)
 
-    pl.DataFrame({name: column(name) for name in columns}).write_parquet(stem.with_name(f"{stem.name}.parquet"))
+    pl.DataFrame({name: column(name) for name in columns}).write_parquet(
+        stem.with_name(f"{stem.name}.parquet")
+    )
 
 
 Made = tuple[dt.datetime | None, str, float | None]

@@ -146,6 +146,4 @@ def _stays(events: list[Event]) -> list[Stay]:
 
 def _closes(events: list[Event], time: dt.datetime) -> bool:
     """Whether a stay that was open before closes at `time`."""
-    return any(
-        step[0] == time and step[2] and step[3] for steps in _walk(events).values() for step in steps
-    )
+    return any(step[0] == time and step[2] and step[3] for steps in _walk(events).values() for step in steps)

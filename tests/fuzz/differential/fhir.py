@@ -44,7 +44,9 @@ class Fhir:
         """Random resources whose times come from a few moments."""
         first = rng.choice([dt.datetime(2020, 2, 28, 8), dt.datetime(1999, 12, 31, 23, 59, 59)])
         steps = [0, 1, 30, 24 * 60, 24 * 60 * 20, 24 * 60 * 100]
-        moments = sorted({first + dt.timedelta(minutes=rng.choice(steps) * rng.choice([0, 1, 1, 2])) for _ in range(8)})
+        moments = sorted(
+            {first + dt.timedelta(minutes=rng.choice(steps) * rng.choice([0, 1, 1, 2])) for _ in range(8)}
+        )
         made = Fhir([])
         for number in range(rng.randint(3, 5)):
             made._person(rng, f"p-{number}", moments)
@@ -60,34 +62,63 @@ class Fhir:
             return _said(rng, at or rng.choice(moments))
 
         died = said() if rng.random() < 0.4 else None
-        put("Patient", id=name, gender=rng.choice(["male", "female", None]),
-            birthDate=rng.choice(["1950-02-28", "1984-02-29", "1960-05", "1971", None]), deceasedDateTime=died)  # fmt: skip
+        put(
+            "Patient",
+            id=name,
+            gender=rng.choice(["male", "female", None]),
+            birthDate=rng.choice(["1950-02-28", "1984-02-29", "1960-05", "1971", None]),
+            deceasedDateTime=died,
+        )
         subject, encounters = {"reference": f"Patient/{name}"}, []
         bounds = sorted(rng.sample(moments, min(len(moments), rng.choice([0, 2, 4, 6])) // 2 * 2))
         pairs = list(zip(bounds[::2], bounds[1::2], strict=True))
-        pairs += [(rng.choice(bounds[::2]), bounds[-1])] if bounds and rng.random() < 0.4 else []  # beside another one
+        pairs += (
+            [(rng.choice(bounds[::2]), bounds[-1])] if bounds and rng.random() < 0.4 else []
+        )  # beside another one
         for number, (begin, end) in enumerate(pairs):
             encounters.append(f"Encounter/{name}-{number}")
             closed = end if rng.random() < 0.9 else None
             disposition = rng.choice([None, "home", "exp"])
-            put("Encounter", id=f"{name}-{number}", status="finished", subject=subject,
+            put(
+                "Encounter",
+                id=f"{name}-{number}",
+                status="finished",
+                subject=subject,
                 **{"class": {"code": rng.choice(list(CLASSES))}},
                 period={"start": said(begin)} | ({"end": said(closed)} if closed else {}),
-                hospitalization=disposition and {"dischargeDisposition": {"coding": [{"code": disposition}]}})  # fmt: skip
+                hospitalization=disposition and {"dischargeDisposition": {"coding": [{"code": disposition}]}},
+            )
         for _ in range(rng.randint(0, 4)):
             where = rng.choice([None, "Encounter/nowhere", *encounters, *encounters])
             category = rng.choice([None, "encounter-diagnosis", "problem-list-item"])
-            put("Condition", subject=subject, code=_concept(rng, "ICD10CM", "E11.65", "i21.4", "J45"),
-                encounter=where and {"reference": where}, category=category and [{"coding": [{"code": category}]}],
-                recordedDate=rng.choice([None, said(), said()]), onsetDateTime=rng.choice([None, said()]))  # fmt: skip
+            put(
+                "Condition",
+                subject=subject,
+                code=_concept(rng, "ICD10CM", "E11.65", "i21.4", "J45"),
+                encounter=where and {"reference": where},
+                category=category and [{"coding": [{"code": category}]}],
+                recordedDate=rng.choice([None, said(), said()]),
+                onsetDateTime=rng.choice([None, said()]),
+            )
         for _ in range(rng.randint(0, 3)):
-            put("Observation", subject=subject, status=rng.choice(["final", "final", "preliminary"]),
-                code=_concept(rng, "LOINC", "2345-7", "718-7"), effectiveDateTime=rng.choice([None, said(), said()]),
+            put(
+                "Observation",
+                subject=subject,
+                status=rng.choice(["final", "final", "preliminary"]),
+                code=_concept(rng, "LOINC", "2345-7", "718-7"),
+                effectiveDateTime=rng.choice([None, said(), said()]),
                 issued=rng.choice([None, _instant(rng, rng.choice(moments))]),
-                valueQuantity={"value": rng.choice([5.5, -1, 0, 1e3]), "code": "mg/dL"})  # fmt: skip
+                valueQuantity={"value": rng.choice([5.5, -1, 0, 1e3]), "code": "mg/dL"},
+            )
         for _ in range(rng.randint(0, 2)):
-            put("MedicationRequest", subject=subject, status="active", intent="order", authoredOn=said(),
-                medicationCodeableConcept=_concept(rng, "RXNORM", "6809", "1191"))  # fmt: skip
+            put(
+                "MedicationRequest",
+                subject=subject,
+                status="active",
+                intent="order",
+                authoredOn=said(),
+                medicationCodeableConcept=_concept(rng, "RXNORM", "6809", "1191"),
+            )
 
     def write(self, rng: Random, folder: Path) -> str:
         """Write bundles and NDJSON; returns the name of the source."""
@@ -96,14 +127,25 @@ class Fhir:
         lines, rest = self.resources[:cut], self.resources[cut:]
         text = "".join(json.dumps(resource, ensure_ascii=rng.random() < 0.5) + "\n" for resource in lines)
         (folder / "all.ndjson").write_text(text, encoding="utf-8")
-        bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": each} for each in rest]}
-        (folder / "bundle.json").write_text(json.dumps(bundle, indent=rng.choice([None, 1])), encoding="utf-8")
+        bundle = {
+            "resourceType": "Bundle",
+            "type": "collection",
+            "entry": [{"resource": each} for each in rest],
+        }
+        (folder / "bundle.json").write_text(
+            json.dumps(bundle, indent=rng.choice([None, 1])), encoding="utf-8"
+        )
         return "fhir"
 
     def events(self) -> tuple[list[Event], Counter]:
         """The events of all rules; resources that make none are not counted here."""
         reading = _Reading(self.resources)
-        return [event for resource in self.resources for event in reading.read(resource) if event.time or event.rule == 1], Counter()
+        return [
+            event
+            for resource in self.resources
+            for event in reading.read(resource)
+            if event.time or event.rule == 1
+        ], Counter()
 
 
 def _said(rng: Random, at: dt.datetime) -> str:
@@ -120,7 +162,7 @@ def _instant(rng: Random, at: dt.datetime) -> str:
 def _concept(rng: Random, system: str, *codes: str) -> dict:
     coding = {"system": SYSTEMS[system], "code": rng.choice(codes)}
     other = {"system": "http://example.org", "code": "x"}
-    return {"coding": rng.choice([[coding], [other, coding], [coding, other]]), "text": "a \"quoted\" text, ü"}
+    return {"coding": rng.choice([[coding], [other, coding], [coding, other]]), "text": 'a "quoted" text, ü'}
 
 
 def moment(said: str | None) -> dt.datetime | None:
@@ -156,7 +198,9 @@ class _Reading:
     def __init__(self, resources: list[Resource]):
         people = [each for each in resources if each["resourceType"] == "Patient"]
         self.deaths = {f"Patient/{each['id']}": known(each.get("deceasedDateTime")) for each in people}
-        self.encounters = {f"Encounter/{each['id']}": each for each in resources if each["resourceType"] == "Encounter"}
+        self.encounters = {
+            f"Encounter/{each['id']}": each for each in resources if each["resourceType"] == "Encounter"
+        }
 
     def read(self, resource: Resource) -> list[Event]:
         kind = resource["resourceType"]
@@ -186,7 +230,12 @@ class _Reading:
         kind, (begin, end) = encounter["class"]["code"], self.span(encounter)
         opens, closes = CLASSES[kind]
         yield begin, opens, None, 10
-        coded = encounter.get("hospitalization", {}).get("dischargeDisposition", {}).get("coding", [{}])[0].get("code")
+        coded = (
+            encounter.get("hospitalization", {})
+            .get("dischargeDisposition", {})
+            .get("coding", [{}])[0]
+            .get("code")
+        )
         word = {"home": "HOME", "exp": "DIED"}.get(coded, "UNKNOWN" if kind == "IMP" else None)
         yield end, f"{closes}//{word}" if word and kind != "AMB" else closes, None, 30
 
@@ -213,7 +262,12 @@ class _Reading:
         taken = known(observation.get("effectiveDateTime"), observation.get("issued"))
         issued = moment(observation.get("issued"))
         released = issued and taken and taken <= issued <= taken + 90 * DAY
-        yield issued if released else taken or issued, f"LOINC//{coding['code']}", single(observation["valueQuantity"]["value"]), 25
+        yield (
+            issued if released else taken or issued,
+            f"LOINC//{coding['code']}",
+            single(observation["valueQuantity"]["value"]),
+            25,
+        )
 
     def MedicationRequest(self, request: Resource, name: str):
         concept = request["medicationCodeableConcept"]

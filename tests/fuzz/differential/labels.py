@@ -57,7 +57,8 @@ def random_task(rng: Random, events: list[Event]) -> Task:
 def matches(code: str, patterns: tuple[str, ...]) -> bool:
     """Whether a code is one of the patterns, or begins like one that ends with a star."""
     return any(
-        plain(code).startswith(plain(p[:-1])) if p.endswith("*") else plain(code) == plain(p) for p in patterns
+        plain(code).startswith(plain(p[:-1])) if p.endswith("*") else plain(code) == plain(p)
+        for p in patterns
     )
 
 
@@ -93,7 +94,9 @@ def answer(task: Task, events: list[Event], question: Question) -> Answer:
     inside = [e for e in record if e.time >= at and (horizon is None or e.time <= horizon)]
     closing = min((e.time for e in inside if matches(e.code, task.ends)), default=None)
     counted = [e for e in inside if matches(e.code, task.outcome) and (closing is None or e.time <= closing)]
-    counted = [e for e in counted if admits(task, e.number) and (task.kind != "value" or e.number is not None)]
+    counted = [
+        e for e in counted if admits(task, e.number) and (task.kind != "value" or e.number is not None)
+    ]
 
     def days(time: dt.datetime) -> float:
         return (time - at) / dt.timedelta(days=1)

@@ -30,17 +30,22 @@ CONCEPTS = {
     3004501: ("LOINC", "2345-7", "Glucose"),
     8840: ("UCUM", "mg/dL", "milligram per deciliter"),
 }
-VISITS = {9201: ("HOSPITAL_ADMISSION//INPATIENT", "HOSPITAL_DISCHARGE//UNKNOWN"), 9203: ("ED_ADMISSION", "ED_DISCHARGE"),
-          9202: ("ENCOUNTER_START//OUTPATIENT", "ENCOUNTER_END//OUTPATIENT")}  # fmt: skip
+VISITS = {
+    9201: ("HOSPITAL_ADMISSION//INPATIENT", "HOSPITAL_DISCHARGE//UNKNOWN"),
+    9203: ("ED_ADMISSION", "ED_DISCHARGE"),
+    9202: ("ENCOUNTER_START//OUTPATIENT", "ENCOUNTER_END//OUTPATIENT"),
+}
 CLAIM, EHR = 32810, 32817
 CONDITIONS = 20  # the number of the rule whose events are known late
 COLUMNS = {
-    "person": "person_id gender_concept_id year_of_birth month_of_birth day_of_birth race_concept_id ethnicity_concept_id",
-    "visit_occurrence": "visit_occurrence_id person_id visit_concept_id visit_start_date visit_start_datetime visit_end_date "
-    "visit_end_datetime",
+    "person": "person_id gender_concept_id year_of_birth month_of_birth day_of_birth race_concept_id "
+    "ethnicity_concept_id",
+    "visit_occurrence": "visit_occurrence_id person_id visit_concept_id visit_start_date visit_start_datetime "
+    "visit_end_date visit_end_datetime",
     "condition_occurrence": "person_id condition_concept_id condition_source_concept_id condition_source_value "
     "condition_start_date condition_start_datetime condition_type_concept_id visit_occurrence_id",
-    "drug_exposure": "person_id drug_concept_id drug_source_value drug_exposure_start_date drug_exposure_start_datetime",
+    "drug_exposure": "person_id drug_concept_id drug_source_value drug_exposure_start_date "
+    "drug_exposure_start_datetime",
     "measurement": "person_id measurement_concept_id measurement_source_value measurement_date measurement_datetime "
     "value_as_number unit_concept_id",
     "death": "person_id death_date death_datetime",
@@ -61,7 +66,9 @@ class Omop:
         """A random CDM whose times come from a few moments."""
         first = rng.choice([dt.datetime(2020, 2, 28), dt.datetime(1999, 12, 31, 8, 30)])
         steps = [0, 1, 24 * 60, 24 * 60 * 3 + 75, 24 * 60 * 40, 600]
-        moments = sorted({first + dt.timedelta(minutes=rng.choice(steps) * rng.choice([0, 1, 2])) for _ in range(8)})
+        moments = sorted(
+            {first + dt.timedelta(minutes=rng.choice(steps) * rng.choice([0, 1, 2])) for _ in range(8)}
+        )
         omop = Omop({name: [] for name in COLUMNS})
         concepts = ("concept_id", "vocabulary_id", "concept_code", "concept_name")
         listed = [number for number in CONCEPTS if rng.random() < 0.95]
@@ -83,16 +90,31 @@ class Omop:
             return row
 
         if rng.random() < 0.95:
-            year, month, day = rng.choice([(1950, 2, 28), (1984, 2, 29), (1960, None, None), (1960, 13, 1), (None, None, None)])
-            self.tables["person"].append({
-                "person_id": person, "gender_concept_id": rng.choice([8507, 8532, 8551, 0]), "year_of_birth": year,
-                "month_of_birth": month, "day_of_birth": day, "race_concept_id": 0, "ethnicity_concept_id": 0,
-            })  # fmt: skip
+            year, month, day = rng.choice(
+                [(1950, 2, 28), (1984, 2, 29), (1960, None, None), (1960, 13, 1), (None, None, None)]
+            )
+            self.tables["person"].append(
+                {
+                    "person_id": person,
+                    "gender_concept_id": rng.choice([8507, 8532, 8551, 0]),
+                    "year_of_birth": year,
+                    "month_of_birth": month,
+                    "day_of_birth": day,
+                    "race_concept_id": 0,
+                    "ethnicity_concept_id": 0,
+                }
+            )
         visits = []
         bounds = sorted(rng.sample(moments, min(len(moments), rng.choice([0, 2, 4])) // 2 * 2))
         for begin, end in zip(bounds[::2], bounds[1::2], strict=True):
             visit += 1
-            row = put("visit_occurrence", "visit_start", begin, visit_occurrence_id=visit, visit_concept_id=rng.choice(list(VISITS)))
+            row = put(
+                "visit_occurrence",
+                "visit_start",
+                begin,
+                visit_occurrence_id=visit,
+                visit_concept_id=rng.choice(list(VISITS)),
+            )
             midnight = row["visit_start_datetime"] in (None, row["visit_start_date"])
             row["visit_end_date"] = end.replace(hour=0, minute=0, second=0)
             row["visit_end_datetime"] = None if midnight else end
@@ -101,22 +123,42 @@ class Omop:
             source = rng.choice([0, 1567956, 45596282, 99])
             standard = rng.choice([0, 201826, 312327, 77])
             word = rng.choice([None, "E11.65", "own 'word'"])
-            put("condition_occurrence", "condition_start", rng.choice(moments), condition_source_concept_id=source,
-                condition_concept_id=standard, condition_source_value=word, condition_type_concept_id=rng.choice([CLAIM, EHR]),
-                visit_occurrence_id=rng.choice([None, 999, *visits, *visits]))  # fmt: skip
+            put(
+                "condition_occurrence",
+                "condition_start",
+                rng.choice(moments),
+                condition_source_concept_id=source,
+                condition_concept_id=standard,
+                condition_source_value=word,
+                condition_type_concept_id=rng.choice([CLAIM, EHR]),
+                visit_occurrence_id=rng.choice([None, 999, *visits, *visits]),
+            )
         for _ in range(rng.randint(0, 2)):
-            put("drug_exposure", "drug_exposure_start", rng.choice(moments), drug_concept_id=rng.choice([1503297, 0, 5]),
-                drug_source_value=rng.choice([None, "aspirin, 100 mg"]))  # fmt: skip
+            put(
+                "drug_exposure",
+                "drug_exposure_start",
+                rng.choice(moments),
+                drug_concept_id=rng.choice([1503297, 0, 5]),
+                drug_source_value=rng.choice([None, "aspirin, 100 mg"]),
+            )
         for _ in range(rng.randint(0, 3)):
-            put("measurement", "measurement", rng.choice(moments), measurement_concept_id=rng.choice([3004501, 0]),
-                measurement_source_value=rng.choice([None, "GLU"]), value_as_number=rng.choice([None, 5.5, -1, 1e3]),
-                unit_concept_id=rng.choice([8840, 0]))  # fmt: skip
+            put(
+                "measurement",
+                "measurement",
+                rng.choice(moments),
+                measurement_concept_id=rng.choice([3004501, 0]),
+                measurement_source_value=rng.choice([None, "GLU"]),
+                value_as_number=rng.choice([None, 5.5, -1, 1e3]),
+                unit_concept_id=rng.choice([8840, 0]),
+            )
         if rng.random() < 0.4:
             for _ in range(rng.choice([1, 1, 2])):
                 put("death", "death", rng.choice(moments))
         if rng.random() < 0.5:
             end = rng.choice(moments).replace(hour=0, minute=0, second=0)
-            self.tables["observation_period"].append({"person_id": person, "observation_period_end_date": end})
+            self.tables["observation_period"].append(
+                {"person_id": person, "observation_period_end_date": end}
+            )
         return visit
 
     def write(self, rng: Random, folder: Path) -> str:
@@ -128,7 +170,11 @@ class Omop:
                 rng.shuffle(columns)
                 spelled = rng.choice([name, name.upper()])
                 with (folder / f"{spelled}.csv").open("w", encoding="utf-8", newline="") as file:
-                    writer = csv.writer(file, delimiter=rng.choice(",\t") if name != "concept" else "\t", quoting=csv.QUOTE_ALL)
+                    writer = csv.writer(
+                        file,
+                        delimiter=rng.choice(",\t") if name != "concept" else "\t",
+                        quoting=csv.QUOTE_ALL,
+                    )
                     writer.writerow([rng.choice([str, str.upper])(column) for column in columns])
                     for row in rows:
                         writer.writerow([_cell(rng, column, row.get(column)) for column in columns])
@@ -194,8 +240,19 @@ class _Reading:
         return f"{head}//{number}" if number else None
 
     def events(self) -> list[Event]:
-        out = [event for rule in (self.people, self.begins, self.conditions, self.drugs, self.measurements, self.ends, self.last)
-               for event in rule()]  # fmt: skip
+        out = [
+            event
+            for rule in (
+                self.people,
+                self.begins,
+                self.conditions,
+                self.drugs,
+                self.measurements,
+                self.ends,
+                self.last,
+            )
+            for event in rule()
+        ]
         return [event for event in out if event.patient in self.persons]
 
     def people(self):
@@ -210,7 +267,9 @@ class _Reading:
 
     def begins(self):
         for visit in self.visits.values():
-            yield Event(visit["person_id"], self.span(visit)[0], VISITS[visit["visit_concept_id"]][0], None, 10)
+            yield Event(
+                visit["person_id"], self.span(visit)[0], VISITS[visit["visit_concept_id"]][0], None, 10
+            )
 
     def conditions(self):
         for row in self.tables["condition_occurrence"]:
@@ -231,7 +290,9 @@ class _Reading:
     def drugs(self):
         for row in self.tables["drug_exposure"]:
             word = row["drug_source_value"]
-            code = self.code("OMOP_DRUG_EXPOSURE", row["drug_concept_id"]) or (word and f"MEDICATION//{word.upper()}")
+            code = self.code("OMOP_DRUG_EXPOSURE", row["drug_concept_id"]) or (
+                word and f"MEDICATION//{word.upper()}"
+            )
             if code:
                 yield Event(row["person_id"], self.at(row, "drug_exposure_start"), code, None, 21)
 
@@ -239,18 +300,27 @@ class _Reading:
         for row in self.tables["measurement"]:
             word, unit = row["measurement_source_value"], self.concepts.get(row["unit_concept_id"])
             spelled = unit["concept_code"] if unit else "UNK"
-            code = self.code("OMOP_MEASUREMENT", row["measurement_concept_id"]) or (word and f"LAB//{word}//{spelled}")
+            code = self.code("OMOP_MEASUREMENT", row["measurement_concept_id"]) or (
+                word and f"LAB//{word}//{spelled}"
+            )
             if code:
-                yield Event(row["person_id"], self.at(row, "measurement"), code, single(row["value_as_number"]), 23)
+                yield Event(
+                    row["person_id"], self.at(row, "measurement"), code, single(row["value_as_number"]), 23
+                )
 
     def ends(self):
         for visit in self.visits.values():
-            yield Event(visit["person_id"], self.span(visit)[1], VISITS[visit["visit_concept_id"]][1], None, 30)
+            yield Event(
+                visit["person_id"], self.span(visit)[1], VISITS[visit["visit_concept_id"]][1], None, 30
+            )
 
     def last(self):
         for person in self.persons:
-            stated = [self.known(row, "observation_period_end") for row in self.tables["observation_period"]
-                      if row["person_id"] == person]  # fmt: skip
+            stated = [
+                self.known(row, "observation_period_end")
+                for row in self.tables["observation_period"]
+                if row["person_id"] == person
+            ]
             if person in self.deaths:
                 yield Event(person, self.deaths[person], "MEDS_DEATH", None, 40)
                 stated = [self.deaths[person]]

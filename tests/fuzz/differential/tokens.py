@@ -45,7 +45,7 @@ def parts_of(code: str, joint: bool) -> list[str]:
 
 def rank(code: str) -> int:
     """The order of events at one moment."""
-    head = code.split("/")[0]
+    head = code.split("/", maxsplit=1)[0]
     if head in ("MEDS_DEATH", "DEATH"):
         return 5
     if "DISCHARGE" in head or head == "ENCOUNTER_END":
@@ -88,8 +88,14 @@ class NaiveTokenizer:
         labs = sorted((c for c in known if c.startswith("LAB//")), key=lambda c: (-number[c], c))
         known -= set(labs[settings.labs :])
         codes = {parts_of(code, settings.joint)[0] for code in known}
-        codes |= {part for part, who in carriers.items() if part.split("//")[1:2] in (["2"], ["3"])
-                  and part.startswith("ICD10CM//") and not settings.joint and len(who) >= settings.min_patients}  # fmt: skip
+        codes |= {
+            part
+            for part, who in carriers.items()
+            if part.split("//")[1:2] in (["2"], ["3"])
+            and part.startswith("ICD10CM//")
+            and not settings.joint
+            and len(who) >= settings.min_patients
+        }
         values = defaultdict(list)
         for event in moving(events):
             if event.code in known and event.number is not None:
@@ -101,7 +107,9 @@ class NaiveTokenizer:
                 static[event.code] += 1
         frequent = {code for code, times in static.items() if times >= settings.min_patients}
         years = [event.time.year for event in moving(events)]
-        return NaiveTokenizer(settings, codes, known, cuts, frequent, (min(years), max(years)) if years else None)
+        return NaiveTokenizer(
+            settings, codes, known, cuts, frequent, (min(years), max(years)) if years else None
+        )
 
     def row(self, record: list[Event]) -> list[str]:
         """The names of one patient's tokens; empty if no event has one."""
@@ -162,7 +170,9 @@ class NaiveTokenizer:
         """The band of the completed years of life."""
         if born is None:
             return None
-        years = now.year - born.year - ((now.month, now.day, now.time()) < (born.month, born.day, born.time()))
+        years = (
+            now.year - born.year - ((now.month, now.day, now.time()) < (born.month, born.day, born.time()))
+        )
         width = self.settings.age_band_years
         low = min(max(years, 0), 119) // width * width
         return f"AGE//{low}-{low + width - 1}"

@@ -18,7 +18,6 @@ from sequela.record.ingest.run import IngestSettings, ingest
 from sequela.record.schema import SPLITS_FILE
 from sequela.record.timeline import timelines
 from sequela.task.label import labels
-from sequela.task.task import Task
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.ehr.tokenize import tokenize
 from tests.fuzz.differential import clinic, events, fhir, omop, tokens
@@ -91,7 +90,9 @@ class Trial:
             for rule in table["rules"]:
                 counted.update({(rule["rule"], reason): rows for reason, rows in rule["dropped"].items()})
         plain = self.unmade + self.naive[1]
-        return [f"dropped rows: ingest {counted - plain}, plainly {plain - counted}"] if counted != plain else []
+        return (
+            [f"dropped rows: ingest {counted - plain}, plainly {plain - counted}"] if counted != plain else []
+        )
 
     def of_labels(self, tasks: int = 6) -> list[str]:
         """Questions and answers of random tasks."""
@@ -125,12 +126,18 @@ class Trial:
             return [f"tokenize refuses: {error}"] if plain.codes else []
         out = []
         for split in sorted(set(self.split.values())):
-            rows = {p: plain.row([e for e in record if e.patient == p]) for p in self.split if self.split[p] == split}
+            rows = {
+                p: plain.row([e for e in record if e.patient == p])
+                for p in self.split
+                if self.split[p] == split
+            }
             rows = {patient: row for patient, row in rows.items() if row}
             real = _rows_of(corpus, split) if rows else {}
             for patient in sorted(rows.keys() | real.keys()):
                 if rows.get(patient) != real.get(patient):
-                    out.append(f"tokens of {patient} under {settings}:\n{real.get(patient)}\nplainly\n{rows.get(patient)}")
+                    out.append(
+                        f"tokens of {patient} under {settings}:\n{real.get(patient)}\nplainly\n{rows.get(patient)}"
+                    )
         return out
 
 
@@ -146,7 +153,7 @@ def _rows_of(corpus: Path, split: str) -> dict[int, list[str]]:
 def _same(first: tuple, second: tuple) -> bool:
     """Equal, but for the rounding of days."""
     for a, b in zip(first, second, strict=True):
-        if (a is None) != (b is None) or isinstance(a, str) and a != b:
+        if (a is None) != (b is None) or (isinstance(a, str) and a != b):
             return False
         if a is not None and not isinstance(a, str) and not np.isclose(a, b, rtol=1e-9, atol=1e-9):
             return False
