@@ -132,7 +132,22 @@ class Clinic:
             clinic._person(rng, patient, moments)
         for rows in clinic.tables.values():
             rng.shuffle(rows)
+        clinic._settle()
         return clinic
+
+    def _settle(self) -> None:
+        """Make true what a cell cannot know: what it means beside the others of its column."""
+        results = self.tables["results"]
+        if any(row["result"].text == "1,5" for row in results):  # then commas do not mean thousands
+            for row in results:
+                if row["result"].text == "1,234":
+                    row["result"] = Cell("1,234")
+        for name, rows in self.tables.items():
+            for column, kind in TYPES[name].items():
+                held = [row[column] for row in rows if row[column].text not in ("", "n/a")]
+                if kind == "time" and 2 * sum(cell.unreadable for cell in held) > len(held):  # would be an error
+                    for row in rows:
+                        row[column] = EMPTY if row[column].unreadable else row[column]
 
     def _person(self, rng: Random, patient: int, moments: list[dt.datetime]) -> None:
         def moment(missing: float = 0.1) -> dt.datetime | None:
@@ -151,7 +166,7 @@ class Clinic:
             "died": dated(died),
             "last_seen": dated(moment(0.4)),
         }
-        self.tables["people"] += [person] * rng.choice([1, 1, 1, 2])
+        self.tables["people"] += [dict(person) for _ in range(rng.choice([1, 1, 1, 2]))]
         at, stays = sorted(rng.sample(moments, rng.choice([0, 2, 4]))), []
         for opens, closes in zip(at[::2], at[1::2], strict=True):
             stays.append(
