@@ -37,7 +37,14 @@ KNOWN = {"HB": (2.0, 25.0), "CREA": (0.1, 30.0)}  # tests with plausible values
 DIAGNOSES = ("E11.65", "E1165", "E11", "I21.4", "J45", "Z00.00")
 KINDS = ("EMERGENCY", "ELECTIVE")
 TYPES = {
-    "people": {"id": "integer", "sex": "text", "born": "time", "died": "time", "last_seen": "time"},
+    "people": {
+        "id": "integer",
+        "sex": "text",
+        "ward": "text",
+        "born": "time",
+        "died": "time",
+        "last_seen": "time",
+    },
     "stays": {"id": "integer", "kind": "text", "opens": "time", "closes": "time"},
     "results": {"id": "integer", "taken": "time", "test": "text", "result": "quantity", "flag": "text"},
     "diagnoses": {"id": "integer", "noted": "time", "code": "text"},
@@ -85,7 +92,7 @@ missing_times = 1
 [[events]]
 table = "people"
 where = "died IS NOT NULL"
-code = "'MEDS_DEATH'"
+code = "'MEDS_DEATH' || coalesce('//' || ward, '')"
 time = "died"
 missing_times = 1
 
@@ -145,7 +152,9 @@ class Clinic:
         for name, rows in self.tables.items():
             for column, kind in TYPES[name].items():
                 held = [row[column] for row in rows if row[column].text not in ("", "n/a")]
-                if kind == "time" and 2 * sum(cell.unreadable for cell in held) > len(held):  # would be an error
+                if kind == "time" and 2 * sum(cell.unreadable for cell in held) > len(
+                    held
+                ):  # would be an error
                     for row in rows:
                         row[column] = EMPTY if row[column].unreadable else row[column]
 
@@ -161,7 +170,8 @@ class Clinic:
         died = rng.choice([None, None, moment(), max(moments)])
         person = {
             "id": number,
-            "sex": text_cell(rng, ("F", "M")),
+            "sex": text_cell(rng, ("F", "M", "female")),
+            "ward": text_cell(rng, ("A",), 0.7),
             "born": dated(born),
             "died": dated(died),
             "last_seen": dated(moment(0.4)),
@@ -297,7 +307,8 @@ def _result(row: Row) -> Made | str:
 
 
 def _death(row: Row) -> Made | str:
-    return "not selected" if row["died"].value is None else _dated(row, "died", "MEDS_DEATH")
+    code = "MEDS_DEATH" if row["ward"].value is None else f"MEDS_DEATH//{row['ward'].value}"
+    return "not selected" if row["died"].value is None else _dated(row, "died", code)
 
 
 def _discharge(row: Row) -> Made | str:

@@ -33,6 +33,14 @@ class Event:
         return self.code.split("/")[0]
 
 
+def plain(code: str) -> str:
+    """A code in the one spelling in which codes are compared: of ICD without dots, of sex in one letter."""
+    head, slashes, rest = code.partition("//")
+    if head.startswith("ICD"):
+        return head + slashes + rest.replace(".", "").upper()
+    return "GENDER//F" if code == "GENDER//female" else code
+
+
 def single(number: float | None) -> float | None:
     """In single precision; None if it does not fit or is no number."""
     if number is None or math.isnan(number) or abs(number) > 3.4028234e38:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from sequela.tokens.ehr.settings import COMET_EDGES, TokenSettings
-from tests.fuzz.differential.events import Event
+from tests.fuzz.differential.events import Event, plain
 
 MINUTE = dt.timedelta(minutes=1)
 SILENT = ("MEDS_BIRTH", "FOLLOW_UP//END")
@@ -75,6 +75,7 @@ class NaiveTokenizer:
     @staticmethod
     def fit(events: list[Event], settings: TokenSettings) -> NaiveTokenizer:
         """Count over the events of training patients."""
+        events = [replace(event, code=plain(event.code)) for event in events]
         carriers, number = defaultdict(set), defaultdict(int)
         for event in moving(events):
             number[event.code] += 1
@@ -113,6 +114,7 @@ class NaiveTokenizer:
 
     def row(self, record: list[Event]) -> list[str]:
         """The names of one patient's tokens; empty if no event has one."""
+        record = [replace(event, code=plain(event.code)) for event in record]
         dated = [e for e in moving(record) if self.known(e.code)]
         dated.sort(key=lambda e: (e.time, rank(e.code), e.code, -math.inf if e.number is None else e.number))
         if not dated:
@@ -144,7 +146,8 @@ class NaiveTokenizer:
             if part not in self.codes:
                 break
             out.append(part)
-        return out
+        rare = not out and code.startswith("MEDS_DEATH//") and "MEDS_DEATH" in self.codes
+        return ["MEDS_DEATH"] if rare else out
 
     def code(self, event: Event) -> list[str]:
         parts = self.known(event.code)
