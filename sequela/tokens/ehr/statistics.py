@@ -54,7 +54,8 @@ class CodeStatistics:
         parts, number = _parts_of(columns.names, settings.joint)
         part_carriers = np.zeros(len(parts), np.int64)
         carriers = np.bincount(code, minlength=codes)
-        whole = number[:, 1] < 0
+        # A code of one part that is the first of others (E11 of E11.65) is counted with them: a patient may have both.
+        whole = (number[:, 1] < 0) & ~np.isin(number[:, 0], number[number[:, 1] >= 0, 0])
         np.add.at(part_carriers, number[whole, 0], carriers[whole])
         split = ~whole[events.code] if len(events) else np.zeros(0, bool)
         held = number[events.code[split]]

@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from random import Random
 
+from sequela.record.duration import UNITS
 from sequela.task.task import Task
 from tests.fuzz.differential.events import Event, plain, single
 
@@ -45,7 +46,7 @@ def random_task(rng: Random, events: list[Event]) -> Task:
         "exclude": tuple(pattern() for _ in range(rng.choice([0, 0, 1]))),
         "outcome": tuple(pattern() for _ in range(rng.choice([1, 2]))),
         "ends": tuple(pattern() for _ in range(rng.choice([0, 1, 2]))),
-        "horizon": rng.choice([None, rng.choice(gaps), rng.choice(gaps)]),
+        "horizon": rng.choice([None, rng.choice(gaps), rng.choice(gaps), UNITS["year"]]),
         "at_least": at_least,
         "occurrence": rng.choice(["first", "all"]),
         "above": rng.choice([None, None, None, 1.0]),
@@ -105,9 +106,17 @@ def answer(task: Task, events: list[Event], question: Question) -> Answer:
     negative = {"binary": 0.0, "count": float(len(counted))}.get(task.kind)
     if closing is not None:
         return Answer(negative, "end", days(closing))
-    if horizon is not None and end >= horizon:
+    if horizon is not None and end >= min(horizon, over(task.horizon, at)):
         return Answer(negative, "horizon", days(horizon))
     return Answer(None, "censored", days(max(end, at)))
+
+
+def over(horizon: int, at: dt.datetime) -> dt.datetime:
+    """The calendar day on which a horizon of a year is over; never for any other horizon."""
+    if horizon != UNITS["year"]:
+        return dt.datetime.max
+    leap = (at.month, at.day) == (2, 29)
+    return dt.datetime(at.year + 1, at.month, 28 if leap else at.day)
 
 
 def admits(task: Task, number: float | None) -> bool:

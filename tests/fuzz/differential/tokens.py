@@ -97,6 +97,9 @@ class NaiveTokenizer:
             and not settings.joint
             and len(who) >= settings.min_patients
         }
+        codes |= heads_of_rare(
+            {c: len(carriers[c]) for c in number if c not in known}, codes, settings.min_patients
+        )
         values = defaultdict(list)
         for event in moving(events):
             if event.code in known and event.number is not None:
@@ -107,10 +110,7 @@ class NaiveTokenizer:
             if event.time is None:
                 static[event.code] += 1
         frequent = {code for code, times in static.items() if times >= settings.min_patients}
-        years = [event.time.year for event in moving(events)]
-        return NaiveTokenizer(
-            settings, codes, known, cuts, frequent, (min(years), max(years)) if years else None
-        )
+        return NaiveTokenizer(settings, codes, known, cuts, frequent, years_of(events, settings))
 
     def row(self, record: list[Event]) -> list[str]:
         """The names of one patient's tokens; empty if no event has one."""
@@ -146,8 +146,7 @@ class NaiveTokenizer:
             if part not in self.codes:
                 break
             out.append(part)
-        rare = not out and code.startswith("MEDS_DEATH//") and "MEDS_DEATH" in self.codes
-        return ["MEDS_DEATH"] if rare else out
+        return out or ([head_of(code)] if head_of(code) in self.codes else [])
 
     def code(self, event: Event) -> list[str]:
         parts = self.known(event.code)
@@ -186,6 +185,43 @@ class NaiveTokenizer:
             return None
         low = min(max(now.year, self.years[0]), self.years[1]) // width * width
         return f"YEAR//{low}-{low + width - 1}"
+
+
+def head_of(code: str) -> str | None:
+    """What a code of a stay or of a death is without the part that can make it rare; None for other codes."""
+    head, *rest = code.split("//")
+    return head if rest and rank(code) in (0, 4, 5) else None
+
+
+def heads_of_rare(rare: dict[str, int], codes: set[str], min_patients: int) -> set[str]:
+    """Tokens for rare codes of stays and deaths: enough of them together, or a kind of stay that has tokens already.
+
+    Args:
+        rare: such codes among others, and the patients of each.
+    """
+
+    def kinds(names: set[str]) -> set[str]:
+        stays = ("HOSPITAL", "ED", "ICU", "ENCOUNTER")
+        return {
+            stay for stay in stays for name in names if rank(name) in (0, 4) and name.startswith(f"{stay}_")
+        }
+
+    together: dict[str, int] = defaultdict(int)
+    for code, patients in rare.items():
+        if rank(code) in (0, 4, 5):
+            together[head_of(code) or code] += patients
+    out = {head for head in together if kinds({head}) & kinds(codes)}
+    out |= {head for head, patients in together.items() if patients >= min_patients}
+    return out | {head for head in together if kinds({head}) & kinds(codes | out)}
+
+
+def years_of(events: list[Event], settings: TokenSettings) -> tuple[int, int] | None:
+    """The first and the last year of the calendar periods that enough patients have an event in."""
+    width, patients = settings.calendar_years or 1, defaultdict(set)
+    for event in moving(events):
+        patients[event.time.year // width].add(event.patient)
+    held = [period for period, who in patients.items() if len(who) >= settings.min_patients]
+    return (min(held) * width, max(held) * width + width - 1) if held else None
 
 
 def quantiles(values: list[float], number: int) -> list[float]:

@@ -1,8 +1,11 @@
+import datetime as dt
 from collections import Counter
 
 import numpy as np
+import polars as pl
 from hypothesis import given, settings
 
+from sequela.record.events import Events
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.encode import MINUTE
 from sequela.tokens.ehr.settings import TokenSettings
@@ -54,6 +57,22 @@ def test_carriers_are_patients_and_events_are_events(population):
         else:
             assert got.events[row] == own.sum()
             assert got.carriers[row] == len(set(columns.patient[own].tolist()))
+
+
+def test_a_patient_with_a_code_and_a_longer_one_is_one_carrier_of_what_they_share():
+    record = pl.DataFrame({
+        "subject_id": [1, 1, 1, 2],
+        "time": [dt.datetime(2020, 1, day) for day in (1, 2, 3, 1)],
+        "code": ["ICD10CM//E11", "ICD10CM//E1165", "ICD10CM//E119", "ICD10CM//I10"],
+        "numeric_value": pl.Series([None] * 4, dtype=pl.Float32),
+    })  # fmt: skip
+    got = CodeStatistics.of(Events.of(record), PLAIN)
+    assert dict(zip(got.parts, got.part_carriers.tolist(), strict=True)) == {
+        "ICD10CM//1//E11": 1,
+        "ICD10CM//1//I10": 1,
+        "ICD10CM//2//65": 1,
+        "ICD10CM//2//9": 1,
+    }
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
