@@ -20,13 +20,14 @@ LATE = ("ICD9CM", "ICD10CM", "DRG", "DIAGNOSIS", "HOSPITAL_DISCHARGE")
 
 @dataclass(frozen=True)
 class Event:
-    """One event; `rule` is the number of the rule that made it."""
+    """One event; `rule` is the number of the rule that made it, `named` whether its row names its stay."""
 
     patient: int
     time: dt.datetime | None
     code: str
     number: float | None = None
     rule: int = 0
+    named: bool = False
 
     @property
     def head(self) -> str:
@@ -39,6 +40,11 @@ def plain(code: str) -> str:
     if head.startswith("ICD"):
         return head + slashes + rest.replace(".", "").upper()
     return "GENDER//F" if code == "GENDER//female" else code
+
+
+def is_a(code: str, what: str) -> bool:
+    """Whether a code is birth, death or the end of follow-up, perhaps with more behind it."""
+    return code == what or code.startswith(f"{what}//")
 
 
 def single(number: float | None) -> float | None:
@@ -56,7 +62,7 @@ def finish(events: list[Event], late: frozenset[int] = frozenset()) -> tuple[lis
     """
     kept, dropped = [], Counter()
     for patient in sorted({event.patient for event in events}):
-        row = move_leaks([event for event in events if event.patient == patient], late)
+        row = cap_days(move_leaks([event for event in events if event.patient == patient], late))
         row.sort(key=_order)
         births = [e.time for e in row if e.code == "MEDS_BIRTH" and e.time]
         ends = [e.time for e in row if e.code == "FOLLOW_UP//END" and e.time]
@@ -93,7 +99,7 @@ def move_leaks(events: list[Event], late: frozenset[int]) -> list[Event]:
     out = []
     for event in events:
         opened = [stay for stay in stays if stay.begin == event.time]
-        if event not in watched or not opened:
+        if event.named or event not in watched or not opened:
             out.append(event)
             continue
         if _closes(events, event.time):
@@ -127,10 +133,10 @@ def _walk(events: list[Event]) -> dict[str, list[tuple[dt.datetime, int, int, bo
     """For each kind of stay, its moments: when, how many open and close, and whether one is open before and after."""
     moments: dict[str, dict[dt.datetime, list[int]]] = {}
     for event in events:
-        found_kind = _kind(event.code)
-        if found_kind and event.time:
-            counts = moments.setdefault(found_kind[0], {}).setdefault(event.time, [0, 0])
-            counts[0 if found_kind[1] else 1] += 1
+        kind = _kind(event.code)
+        if kind and event.time:
+            counts = moments.setdefault(kind[0], {}).setdefault(event.time, [0, 0])
+            counts[0 if kind[1] else 1] += 1
     out: dict[str, list] = {}
     for kind, by_time in moments.items():
         state = False
@@ -143,12 +149,56 @@ def _walk(events: list[Event]) -> dict[str, list[tuple[dt.datetime, int, int, bo
 
 
 def _stays(events: list[Event]) -> list[Stay]:
-    """Every stay that opens and whose next moment closes it."""
+    """Every stay that opens, and when it closes: next, or with all others if several of its kind are open together."""
     out = []
     for steps in _walk(events).values():
-        for (time, opens, _, _, after), later in zip(steps, steps[1:], strict=False):
-            if opens and after and later[2]:
-                out.append(Stay(time, later[0]))
+        balances, level = [], 0
+        for _, opens, closes, _, _ in steps:
+            level += opens - closes
+            balances.append(level)
+        for place, (time, opens, closes, _, after) in enumerate(steps):
+            if not opens or not after:
+                continue
+            if steps[place + 1 :] and steps[place + 1][2] and opens - closes <= 1:
+                out.append(Stay(time, steps[place + 1][0]))
+                continue
+            none_left = [
+                later
+                for later in range(place, len(steps))
+                if balances[later] == min(0, *balances[: later + 1])
+            ]
+            if none_left:
+                out.append(Stay(time, steps[none_left[0]][0]))
+    return out
+
+
+def cap_days(events: list[Event]) -> list[Event]:
+    """One patient's events, with those at the last second of a day moved to what ended on that day.
+
+    That is the record, or a stay in hospital after which nothing opens or closes any more on that day.
+    """
+    deaths = [e.time for e in events if e.time and is_a(e.code, "MEDS_DEATH")]
+    ends = [e.time for e in events if e.time and is_a(e.code, "FOLLOW_UP//END")]
+    over = [time for time in (min(deaths, default=None), max(ends, default=None)) if time]
+    walk = _walk(events)
+    out = []
+    for event in events:
+        time = event.time
+        if not time or time.time() != dt.time(23, 59, 59) or is_a(event.code, "MEDS_BIRTH"):
+            out.append(event)
+            continue
+        moves = [end for end in [min(over, default=None)] if end and end.date() == time.date() and end < time]
+        bound = _kind(event.code) or is_a(event.code, "MEDS_DEATH") or is_a(event.code, "FOLLOW_UP//END")
+        last = {kind: [step for step in steps if step[0] <= time][-1:] for kind, steps in walk.items()}
+        states = {kind: steps[0] for kind, steps in last.items() if steps}
+        if states and not event.named and not bound and not any(step[4] for step in states.values()):
+            latest = max(step[0] for step in states.values())
+            closed = [
+                step[0] for kind, step in states.items() if step[2] and not kind.startswith("ENCOUNTER_START")
+            ]
+            if latest in closed and latest.date() == time.date() and latest < time:
+                moves.append(latest)
+        out.append(replace(event, time=min(moves)) if moves else event)
     return out
 
 

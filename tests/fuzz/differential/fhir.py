@@ -244,16 +244,33 @@ class _Reading:
         code = f"ICD10CM//{coding['code'].replace('.', '').upper()}"
         encounter = self.encounters.get(condition.get("encounter", {}).get("reference"))
         begin, end = self.span(encounter) if encounter else (None, None)
+        end = None if end and end < begin else end
         recorded, onset = known(condition.get("recordedDate")), known(condition.get("onsetDateTime"))
         category = condition.get("category", [{}])[0].get("coding", [{}])[0].get("code")
-        if category == "encounter-diagnosis" and end:
-            yield end, code, None, CONDITIONS
-        elif recorded:
-            yield recorded, code, None, CONDITIONS
-        elif end:
-            yield end, code, None, CONDITIONS
-        elif onset or begin:
-            yield max(time for time in (onset, begin) if time), code, None, CONDITIONS
+        if end is None:
+            time = recorded or max((time for time in (onset, begin if onset else None) if time), default=None)
+        elif category == "encounter-diagnosis":
+            time = end
+        elif (
+            category == "problem-list-item"
+            and recorded
+            and recorded > begin
+            and ("T" in condition["recordedDate"] or recorded.date() > begin.date())
+        ):
+            time = recorded
+        else:
+            time = max(end, recorded or end)
+        if time and end and end > begin and time == begin:
+            time = end
+        if (
+            time
+            and end
+            and time.time() == dt.time(23, 59, 59)
+            and begin <= end < time
+            and end.date() == time.date()
+        ):
+            time = end
+        yield time, code, None, CONDITIONS, begin is not None
 
     def Observation(self, observation: Resource, name: str):
         if observation["status"] == "preliminary":

@@ -190,7 +190,10 @@ class NaiveTokenizer:
 def head_of(code: str) -> str | None:
     """What a code of a stay or of a death is without the part that can make it rare; None for other codes."""
     head, *rest = code.split("//")
-    return head if rest and rank(code) in (0, 4, 5) else None
+    kept = (
+        [head, *rest[:1]] if head.startswith("ENCOUNTER_") else [head]
+    )  # visits are told apart by their class
+    return "//".join(kept) if len(rest) >= len(kept) and rank(code) in (0, 4, 5) else None
 
 
 def heads_of_rare(rare: dict[str, int], codes: set[str], min_patients: int) -> set[str]:
@@ -200,7 +203,7 @@ def heads_of_rare(rare: dict[str, int], codes: set[str], min_patients: int) -> s
         rare: such codes among others, and the patients of each.
     """
 
-    def kinds(names: set[str]) -> set[str]:
+    def kinds(names: set[str]) -> set[tuple[str, ...]]:
         stays = ("HOSPITAL", "ED", "ICU", "ENCOUNTER")
         return {
             stay for stay in stays for name in names if rank(name) in (0, 4) and name.startswith(f"{stay}_")
