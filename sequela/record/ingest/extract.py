@@ -186,7 +186,7 @@ def _load(
     if isinstance(table, RowTable):
         load_rows(con, name, table, place)
     else:
-        numbered = f"row_number() OVER () - 1 AS _row, {literal(name)} AS _file, false AS _unreadable"
+        numbered = f"row_number() OVER () - 1 AS _row, {literal(name)} AS _file, 0::BIGINT AS _unreadable"
         run_sql(con, f"CREATE TABLE {quoted(name)} AS SELECT {numbered}, * FROM ({table.sql})", place)
     return LoadedTable((), con.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0], {})
 

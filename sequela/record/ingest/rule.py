@@ -89,7 +89,7 @@ def find_events(
     made = (
         "_patient AS subject_id, _time AS time, _code AS code, _value::FLOAT AS numeric_value, _text AS text_value, "
         f"_media AS media, _unit AS unit, {number}::SMALLINT AS rule, 0::BIGINT AS position, _named AS named, "
-        f"{_reason(rule)} AS reason, _row AS row, _counted AS counted, _meaning AS meaning, _moved AS moved"
+        f"{_reason(rule, table)} AS reason, _row AS row, _counted AS counted, _meaning AS meaning, _moved AS moved"
     )
     candidates = f"SELECT *, {_placed(_late(leaks, number))} FROM ({_answered(rule)})"
     run_sql(con, spill.write(f"SELECT {made} FROM ({candidates})", name), place)
@@ -271,12 +271,13 @@ def _joined(table: str, joins: tuple[str, ...]) -> str:
     return quoted(table) + "".join(f" LEFT JOIN {join}" for join in joins)
 
 
-def _reason(rule: EventRule) -> str:
+def _reason(rule: EventRule, table: LoadedTable) -> str:
     """SQL for the first reason to drop a row; null if it makes an event."""
     cases = ["WHEN _asked IS NOT NULL THEN _asked", "WHEN _patient IS NULL THEN 'no patient'"]
     if rule.time:
         cases.append(
-            f"WHEN _time IS NULL AND _unreadable THEN '{UNREADABLE_TIME}' WHEN _time IS NULL THEN '{NO_TIME}' "
+            f"WHEN _time IS NULL AND {table.unreadable_in(rule.time)} THEN '{UNREADABLE_TIME}' "
+            f"WHEN _time IS NULL THEN '{NO_TIME}' "
             f"WHEN _sane(_time) IS NULL THEN '{OUTSIDE_YEARS}'"
         )
     cases.append("WHEN _code IS NULL THEN 'no code'")

@@ -142,6 +142,14 @@ def test_a_few_unreadable_times_are_dropped_and_the_first_is_named(clinic, rule_
     }
 
 
+def test_a_time_that_is_empty_is_not_unreadable_because_another_of_its_row_is(clinic, rule_of):
+    clinic.people += "".join(f"{patient},F,1970-01-01,2020-06-01\n" for patient in range(100, 400))
+    clinic.people += "4,F,,some day\n5,F,1970-31-31,2020-06-01\n"
+    report = clinic.ingest()
+    assert rule_of(report, "people", "'MEDS_BIRTH'")["dropped"] == {"no time": 1, "unreadable time": 1}
+    assert rule_of(report, "people", "'FOLLOW_UP//END'")["dropped"] == {"unreadable time": 1}
+
+
 def test_many_unreadable_times_are_an_error(clinic):
     clinic.visits = clinic.visits.replace("2020-", "SECRET 2020-")
     refused(clinic, "table 'visits'", "4 of 5 cells", "column 'seen'", "visits.csv, row 1", "missing_times")

@@ -2,7 +2,7 @@
 
 A loaded table has the declared columns (or, without any, the column `resource`) and six more: `_row` (from 0), `_file`
 (relative to the raw folder), `_line` (from 1), `_entry` (from 1, in a bundle or array, else null; nested bundles are
-counted through), `_url` (the entry's `fullUrl`) and `_unreadable` (False). An object is a bundle if any of its entries
+counted through), `_url` (the entry's `fullUrl`) and `_unreadable` (0). An object is a bundle if any of its entries
 has a `resource`; otherwise it is a row. What cannot be read is quarantined and counted, and reading goes on.
 """
 
@@ -150,7 +150,7 @@ def _kind(table: JsonTable) -> str:
 def _create(con: duckdb.DuckDBPyConnection, name: str, table: JsonTable, place: str) -> None:
     fixed = (
         "0::BIGINT AS _row, ''::VARCHAR AS _file, 0::BIGINT AS _line, 0::BIGINT AS _entry, ''::VARCHAR AS _url, "
-        "false AS _unreadable"
+        "0::BIGINT AS _unreadable"
     )
     empty = f"SELECT {fixed}, unnest(_object) FROM (SELECT {_object(table, literal('{}'))} AS _object)"
     try:
@@ -234,7 +234,7 @@ def _add(
     order = "ORDER BY _line, _entry" if mixed else ""
     added = con.execute(
         f"INSERT INTO {quoted(name)} SELECT {rows} - 1 + row_number() OVER ({order}), * FROM "
-        f"(SELECT {literal(file)} AS _file, line AS _line, entry AS _entry, url AS _url, false AS _unreadable, "
+        f"(SELECT {literal(file)} AS _file, line AS _line, entry AS _entry, url AS _url, 0::BIGINT AS _unreadable, "
         f"unnest(_object) FROM _read WHERE _reason IS NULL) WHERE {table.where or 'true'} {order}"
     )
     return added.fetchall()[0][0]

@@ -1,14 +1,17 @@
 """Loads raw tables into DuckDB, and checks every cell against the type declared in the mapping.
 
 A loaded table has the declared columns and three more: `_row` (the row's index in the table, from 0), `_file` (its
-file, relative to the raw folder, or its table in a database) and `_unreadable` (True if a cell that should hold a time
-does not).
+file, relative to the raw folder, or its table in a database) and `_unreadable` (bit i is set if the cell of the i-th
+column of times should hold a time and does not; see `LoadedTable.times`).
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ from sequela.record.ingest.tables.files import MixedLineEnds, open_files
 from sequela.record.ingest.tables.rows import RawRows
 from sequela.record.ingest.tables.sql import literal, quoted, run_sql
 
+LAST_BIT = 62  # of `_unreadable`, a BIGINT
+
 
 @dataclass(frozen=True)
 class LoadedTable:
@@ -48,6 +53,7 @@ class LoadedTable:
             "unit", a "decimal comma", or "no number"), "sentinels" (column -> number of cells that stand for no time),
             "two_spellings" (column of integers -> number of those written with leading zeros and without).
         filled: column with unreadable cells -> number of its cells that are not empty.
+        times: the columns of times, in the order of the bits of `_unreadable`.
     """
 
     files: tuple[str, ...]
@@ -55,6 +61,19 @@ class LoadedTable:
     unreadable: dict[str, tuple[int, str]]
     facts: dict[str, Any] = field(default_factory=dict)
     filled: dict[str, int] = field(default_factory=dict)
+    times: tuple[str, ...] = ()
+
+    def unreadable_in(self, expression: str) -> str:
+        """SQL for whether a cell that `expression` takes a time from holds something that is none."""
+        words = {word.casefold() for word in re.findall(r"\w+", expression)}
+        bits = [1 << bit_of(number) for number, column in enumerate(self.times) if column.casefold() in words]
+        # A macro may take a time from any column.
+        return f"(_unreadable & {reduce(or_, bits)}) <> 0" if bits else "_unreadable <> 0"
+
+
+def bit_of(number: int) -> int:
+    """The bit of `_unreadable` for the column of times of this number; the last is shared by all beyond it."""
+    return min(number, LAST_BIT)
 
 
 def load_rows(con: duckdb.DuckDBPyConnection, name: str, table: RowTable, place: str) -> None:
@@ -121,7 +140,7 @@ def _create_empty(con: duckdb.DuckDBPyConnection, name: str, table: FileTable) -
         f"{read_cell(kind, 'NULL::VARCHAR', table.timezone)} AS {quoted(c)}"
         for c, kind in table.columns.items()
     )
-    fixed = "0::BIGINT AS _row, ''::VARCHAR AS _file, false AS _unreadable"
+    fixed = "0::BIGINT AS _row, ''::VARCHAR AS _file, 0::BIGINT AS _unreadable"
     con.execute(f"CREATE TABLE {quoted(name)} AS SELECT {columns}, {fixed} WHERE false")
 
 
@@ -152,10 +171,11 @@ def _create_typed(
         if noted:
             bits = " + ".join(f"({sql})::INTEGER * {1 << bit}" for bit, sql in enumerate(_sure(noted)))
             made.append(f"({bits})::INTEGER AS _note_{number}")
-        times += [f"({noted[WRONG]})"] if is_time(kind) else []
+        if is_time(kind):
+            times.append(f"coalesce({noted[WRONG]}, false)::BIGINT * {1 << bit_of(len(times))}")
     con.execute(
         f"CREATE TABLE {quoted(name)} AS "
-        f"SELECT _row, _file, {' OR '.join(times) or 'false'} AS _unreadable, {', '.join(made)} FROM "
+        f"SELECT _row, _file, {' | '.join(times) or '0::BIGINT'} AS _unreadable, {', '.join(made)} FROM "
         f"(SELECT *, {', '.join(values)} FROM (SELECT *, {', '.join(read)} FROM "
         f"(SELECT row_number() OVER () - 1 AS _row, _file::VARCHAR AS _file, {', '.join(cells)} FROM ({rows.sql}))))"
     )
@@ -209,7 +229,8 @@ def _check_cells(
         con.execute(f"ALTER TABLE {quoted(name)} DROP COLUMN _note_{number}")
     facts["comparators"] = {column: counts for column, counts in facts["comparators"].items() if counts}
     facts = {name: fact for name, fact in facts.items() if fact}
-    return LoadedTable(rows.places, height, unreadable, facts, filled)
+    times = tuple(column for column, kind in table.columns.items() if is_time(kind))
+    return LoadedTable(rows.places, height, unreadable, facts, filled, times)
 
 
 def _comparators(

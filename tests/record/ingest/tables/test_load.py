@@ -10,7 +10,7 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.ingest.mapping import FileTable
-from sequela.record.ingest.tables.load import load_files, place_of
+from sequela.record.ingest.tables.load import LoadedTable, load_files, place_of
 
 COLUMNS = {"pid": "integer", "at": "time", "after": "duration", "value": "number", "word": "text"}
 HEADER = "pid,at,after,value,word,unused\n"
@@ -166,7 +166,15 @@ def test_unreadable_times_are_marked_and_counted(load, tmp_path):
     (tmp_path / "t.csv").write_text(HEADER + "".join(rows))
     loaded, read = load()
     assert loaded.unreadable == {"at": (1, "t.csv, row 2"), "after": (2, "t.csv, row 3")}
-    assert [row[2] for row in read] == [False, True, True, True]
+    assert [row[2] for row in read] == [0, 1 << loaded.times.index("at"), *[1 << loaded.times.index("after")] * 2]
+
+
+def test_which_unreadable_cells_an_expression_reads():
+    table = LoadedTable((), 1, {}, times=("born", "died", "last seen", *(f"t{n}" for n in range(80))))
+    assert table.unreadable_in("coalesce(DIED, born)") == "(_unreadable & 3) <> 0"
+    assert table.unreadable_in("born + INTERVAL 1 DAY") == "(_unreadable & 1) <> 0"
+    assert table.unreadable_in("borne") == "_unreadable <> 0"
+    assert table.unreadable_in("t70") == table.unreadable_in("t79") == f"(_unreadable & {1 << 62}) <> 0"
 
 
 def test_truncated_gzip(load, tmp_path):
