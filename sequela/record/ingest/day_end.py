@@ -4,6 +4,9 @@ What is dated by the day alone stands at the last second of that day, since it w
 day of a discharge this would put the last prescriptions behind the discharge, and on the day of death behind the death,
 where they are dropped. A patient who left the hospital at noon was not there in the evening, so the end of the stay, or
 of the record, is as late as such an event can have been known.
+
+A death of which only the day is known would stand behind the discharge too, and a death in hospital would be none.
+Where the stay that ends on that day says that the patient died, death is its end.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ CAPPED_AT_STAY = "date without a clock -> end of the stay on that day"
 CAPPED_AT_DEATH = "date without a clock -> end of the record on that day"
 LAST_SECOND = pl.duration(seconds=86_399)
 BOUNDS = (*STAYS, *STAYS.values())  # first parts of codes that open and close stays
+DIED = r"(?i)//(.*[^A-Z])?(DIED|EXPIRED|DECEASED|DEAD|DEATH)([^A-Z]|$)"
+NOT_DIED = r"(?i)[^A-Z](NOT|NO|ALIVE|BEFORE)([^A-Z]|$)"
 
 
 def cap_days(events: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
@@ -27,16 +32,17 @@ def cap_days(events: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
 
     An event moves to the end of a stay in hospital, intensive care or the emergency department if that stay is the last
     thing that opened or closed on its day, and no other stay is open. Events whose row named a stay (`named`) only move
-    to the end of the record, which is death or the last `FOLLOW_UP//END`.
+    to the end of the record, which is death or the last `FOLLOW_UP//END`. A death moves if the stay ends with it.
 
     Returns:
         The events, and how many moved to what.
     """
     time = pl.col("time")
+    events, died = _deaths_to_stay(events)
     numbered = events.with_row_index("row")
     late = numbered.filter((time == time.dt.truncate("1d") + LAST_SECOND) & ~meaning(BIRTH))
     if late.is_empty():
-        return events, Counter()
+        return events, died
     code = pl.col("code").cast(pl.String)
     columns = {"_bound": code.str.extract("^([^/]*)", 1).is_in(BOUNDS), "code": code}
     late = late.select("row", "subject_id", "time", "named", **columns) if "named" in late.columns else (
@@ -44,11 +50,32 @@ def cap_days(events: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
     ours = events.join(late.select("subject_id").unique(), on="subject_id", how="semi")
     free = late.filter(~pl.col("named") & ~pl.col("_bound") & ~meaning(DEATH) & ~meaning(FOLLOW_UP_END))
     moves = pl.concat([_to_record(late, ours), _to_stay(free, ours)]).sort("row", "to").unique("row", keep="first")
+    return _moved(numbered, moves, died)
+
+
+def _moved(numbered: pl.DataFrame, moves: pl.DataFrame, counts: Counter[str]) -> tuple[pl.DataFrame, Counter[str]]:
+    """The events without their row numbers, after the `moves`, and these counted besides what moved before."""
     if moves.is_empty():
-        return events, Counter()
+        return numbered.drop("row"), counts
     moved = numbered.join(moves, on="row", how="left", maintain_order="left")
-    counts = Counter(dict(moves.group_by("why").len().sort("why").rows()))
+    counts = counts + Counter(dict(moves.group_by("why").len().sort("why").rows()))
     return moved.with_columns(time=pl.coalesce("to", "time")).drop("row", "to", "why"), counts
+
+
+def _deaths_to_stay(events: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
+    """Deaths at the last second of a day, at the end of the stay on that day that says that the patient died."""
+    time, code = pl.col("time"), pl.col("code").cast(pl.String)
+    numbered = events.with_row_index("row")
+    deaths = numbered.filter(meaning(DEATH) & (time == time.dt.truncate("1d") + LAST_SECOND))
+    if deaths.is_empty():
+        return events, Counter()
+    deaths = deaths.select("row", "subject_id", "time")
+    ours = events.join(deaths.select("subject_id").unique(), on="subject_id", how="semi")
+    closes = code.str.extract("^([^/]*)", 1).is_in(list(STAYS.values()))
+    says_so = ours.filter(closes & code.str.contains(DIED) & ~code.str.contains(NOT_DIED))
+    moves = deaths.select("row", "subject_id").join(_to_stay(deaths, ours), on="row")
+    moves = moves.join(says_so.select("subject_id", to="time").unique(), on=["subject_id", "to"], how="semi")
+    return _moved(numbered, moves.drop("subject_id"), Counter())
 
 
 def _to_record(late: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

@@ -22,6 +22,7 @@ EXPECTED = (
     "test cancelled", "not given", "rate of zero", "diluent", "doses recorded in emar", "alarm setting",
 )  # fmt: skip
 COPY = "copy "  # begins reasons to drop what is there twice
+OUTSIDE = "outside the years "  # begins reasons to drop a time that no calendar has: never a habit of a source
 # What patients are counted with: what it means for them, and what to do about it. Others are named as they are counted.
 PATIENTS = {
     "no birth": (
@@ -97,7 +98,8 @@ def _of_table(name: str, table: dict, own_mapping: bool) -> Iterator[Finding]:
 def _of_rule(rule: dict, where: str, own_mapping: bool) -> Iterator[Finding]:
     selected = rule["rows_in"] - rule["dropped"].get("not selected", 0)
     for reason, rows in rule["dropped"].items():
-        if reason not in EXPECTED and not reason.startswith(COPY) and rows > MANY * selected:
+        many = rows > MANY * selected or reason.startswith(OUTSIDE)
+        if reason not in EXPECTED and not reason.startswith(COPY) and many:
             do = "Check the rule and a few of these rows."
             yield Finding(rows, "rows", f"dropped: {reason}", do, selected, where)
     for label, events in rule.get("counted", {}).items():

@@ -14,6 +14,7 @@ OLDEST_YEARS = 120
 TOO_OLD, ENDS, EARLY = f"older than {OLDEST_YEARS} years", "several ends of follow-up", "events before birth"
 OLDEST = pl.duration(days=round(OLDEST_YEARS * 365.25))
 AHEAD, BACK = 20, 50  # years
+LAST_YEAR = 2300  # no calendar has got there, nor those that were shifted to hide their dates
 NAMED = 5  # codes
 
 
@@ -59,7 +60,9 @@ def far_dates(years: pl.DataFrame) -> dict:
     """The events whose dates are far from those of most others: how many, their codes, and the years of most others.
 
     Far is more than `AHEAD` years after, or `BACK` years before, the years in which the middle nine tenths of all
-    events lie. A record may begin long before most of it, but what lies far ahead has not happened yet.
+    events lie. A record may begin long before most of it, but what lies far ahead has not happened yet. So the years to
+    come that stand apart from the fullest are not among these years, even if every record has a date there: those after
+    `LAST_YEAR`, and those behind a gap of more than `AHEAD` years with less than half the events.
 
     Args:
         years: rows (code, year, events).
@@ -67,12 +70,24 @@ def far_dates(years: pl.DataFrame) -> dict:
     by_year = years.group_by("year").agg(pl.col("events").sum()).sort("year")
     if by_year.is_empty():
         return {"events": 0, "codes": {}, "most": None}
-    before = by_year["events"].cum_sum()
+    held = _without_years_to_come(by_year)
+    before = held["events"].cum_sum()
     last = before[-1] - 1  # the events are numbered from 0, by year
-    first_year = by_year["year"][int((before > math.ceil(0.05 * last)).arg_max())]
-    last_year = by_year["year"][int((before > math.floor(0.95 * last)).arg_max())]
+    first_year = held["year"][int((before > math.ceil(0.05 * last)).arg_max())]
+    last_year = held["year"][int((before > math.floor(0.95 * last)).arg_max())]
     low, high = sorted((first_year, last_year))
     year = pl.col("year")
     far = years.filter((year > high + AHEAD) | (year < low - BACK))
     codes = far.group_by("code").agg(pl.col("events").sum()).sort("events", "code", descending=[True, False])
     return {"events": int(far["events"].sum()), "codes": dict(codes.head(NAMED).rows()), "most": [low, high]}
+
+
+def _without_years_to_come(by_year: pl.DataFrame) -> pl.DataFrame:
+    """The rows (year, events) but for those ahead that stand apart from the fullest stretch of years."""
+    shown = by_year.filter(pl.col("year") <= LAST_YEAR)
+    shown = by_year if shown.is_empty() else shown
+    shown = shown.with_columns(_stretch=(pl.col("year").diff() > AHEAD).fill_null(False).cum_sum())
+    sizes = shown.group_by("_stretch").agg(pl.col("events").sum()).sort("_stretch")["events"]
+    fullest = sizes.arg_max()
+    apart = [stretch for stretch, size in enumerate(sizes) if stretch > fullest and 2 * size < sizes[fullest]]
+    return shown.filter(~pl.col("_stretch").is_in(apart)).drop("_stretch")

@@ -172,11 +172,33 @@ def _stays(events: list[Event]) -> list[Stay]:
     return out
 
 
+def _last_end(walk: dict, time: dt.datetime) -> dt.datetime | None:
+    """When the stay ended that is the last thing that opened or closed on that day, if none is open."""
+    last = {kind: [step for step in steps if step[0] <= time][-1:] for kind, steps in walk.items()}
+    states = {kind: steps[0] for kind, steps in last.items() if steps}
+    if not states or any(step[4] for step in states.values()):
+        return None
+    latest = max(step[0] for step in states.values())
+    closed = [step[0] for kind, step in states.items() if step[2] and not kind.startswith("ENCOUNTER_START")]
+    return latest if latest in closed and latest.date() == time.date() and latest < time else None
+
+
+def _in_house(event: Event, events: list[Event]) -> Event:
+    """A death that is dated by the day alone, where a stay ends on that day whose code says DIED."""
+    if not event.time or event.time.time() != dt.time(23, 59, 59) or not is_a(event.code, "MEDS_DEATH"):
+        return event
+    end = _last_end(_walk(events), event.time)
+    died = [e for e in events if e.time == end and _kind(e.code) and e.code.partition("//")[2] == "DIED"]
+    return replace(event, time=end) if end and died else event
+
+
 def cap_days(events: list[Event]) -> list[Event]:
     """One patient's events, with those at the last second of a day moved to what ended on that day.
 
-    That is the record, or a stay in hospital after which nothing opens or closes any more on that day.
+    That is the record, or a stay in hospital after which nothing opens or closes any more on that day. A death moves
+    only if the stay says that the patient died, and moves first.
     """
+    events = [_in_house(event, events) for event in events]
     deaths = [e.time for e in events if e.time and is_a(e.code, "MEDS_DEATH")]
     ends = [e.time for e in events if e.time and is_a(e.code, "FOLLOW_UP//END")]
     over = [time for time in (min(deaths, default=None), max(ends, default=None)) if time]
@@ -189,15 +211,9 @@ def cap_days(events: list[Event]) -> list[Event]:
             continue
         moves = [end for end in [min(over, default=None)] if end and end.date() == time.date() and end < time]
         bound = _kind(event.code) or is_a(event.code, "MEDS_DEATH") or is_a(event.code, "FOLLOW_UP//END")
-        last = {kind: [step for step in steps if step[0] <= time][-1:] for kind, steps in walk.items()}
-        states = {kind: steps[0] for kind, steps in last.items() if steps}
-        if states and not event.named and not bound and not any(step[4] for step in states.values()):
-            latest = max(step[0] for step in states.values())
-            closed = [
-                step[0] for kind, step in states.items() if step[2] and not kind.startswith("ENCOUNTER_START")
-            ]
-            if latest in closed and latest.date() == time.date() and latest < time:
-                moves.append(latest)
+        end = _last_end(walk, time)
+        if end and not event.named and not bound:
+            moves.append(end)
         out.append(replace(event, time=min(moves)) if moves else event)
     return out
 

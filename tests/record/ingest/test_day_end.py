@@ -61,3 +61,25 @@ def test_what_opens_and_closes_stays_moves_to_death_alone():
     cells = [(1, DAY + dt.timedelta(hours=hour), code) for code, hour in rows]
     events, counts = cap_days(pl.DataFrame(cells, ["subject_id", "time", "code"], orient="row"))
     assert counts == {CAPPED_AT_DEATH: 1} and events["time"][2] == DAY + dt.timedelta(hours=15)
+
+
+def dated(*rows: tuple[str, float]) -> list[float]:
+    """The hours at which the rows stand afterwards."""
+    cells = [(1, DAY + dt.timedelta(hours=hour), code) for code, hour in rows]
+    events, _ = cap_days(pl.DataFrame(cells, ["subject_id", "time", "code"], orient="row"))
+    return [(time - DAY).total_seconds() / 3600 for time in events["time"]]
+
+
+@pytest.mark.parametrize("said", ["DIED", "EXPIRED", "Died in hospital", "20//DEATH"])
+def test_a_day_of_death_is_the_end_of_the_stay_that_ends_with_it(said):
+    stay = [("HOSPITAL_ADMISSION//X", -48), (f"HOSPITAL_DISCHARGE//{said}", 14)]
+    record = [("ORDER", LAST), ("MEDS_DEATH", LAST), ("FOLLOW_UP//END", LAST)]
+    assert dated(*stay, *record) == [-48, 14, 14, 14, 14]
+    assert dated(*stay, ("MEDS_DEATH", LAST + 24))[-1] == pytest.approx(LAST + 24), "another day"
+    assert dated(*stay, ("HOSPITAL_ADMISSION//X", 16), ("MEDS_DEATH", LAST))[-1] == LAST, "back, and still there"
+
+
+@pytest.mark.parametrize("said", ["HOME", "UNKNOWN", "ALIVE, NOT DEAD", "DEADWOOD CLINIC"])
+def test_who_left_alive_died_later_on_that_day(said):
+    stay = [("HOSPITAL_ADMISSION//X", -48), (f"HOSPITAL_DISCHARGE//{said}", 14)]
+    assert dated(*stay, ("MEDS_DEATH", LAST), ("FOLLOW_UP//END", LAST)) == [-48, 14, LAST, LAST]

@@ -57,6 +57,10 @@ def test_what_any_export_has_is_not_said():
             "Table labs, rule 1: 200 of 1,000 rows (20%): dropped: no code. ",
         ),
         (
+            labs({"dropped": {"not selected": 1000, "outside the years 1 to 9999": 1}}),
+            "Table labs, rule 1: 1 of 1,000 rows (0.1%): dropped: outside the years 1 to 9999. ",
+        ),
+        (
             labs({"counted": {"encounter not in the export": 9, "stands at its release": 99}}),
             "Table labs, rule 1: 9 of 900 events (1.0%): encounter not in the export. ",
         ),

@@ -40,6 +40,20 @@ def test_dates_far_from_most_are_named_by_their_codes():
     assert far_dates(pl.DataFrame(schema={"code": pl.String, "year": pl.Int32, "events": pl.UInt32}))["events"] == 0
 
 
+def test_a_date_in_every_record_may_be_far():
+    def most(**events: int) -> tuple[list[int], int]:
+        rows = [("A", int(year[1:]), count) for year, count in events.items()]
+        schema = {"code": pl.String, "year": pl.Int32, "events": pl.UInt32}
+        found = far_dates(pl.DataFrame(rows, schema, orient="row"))
+        return found["most"], found["events"]
+
+    assert most(y1950=60, y2001=60, y2002=60, y9999=120) == ([1950, 2002], 120)
+    assert most(y2010=500, y2015=500, y2099=200) == ([2010, 2015], 200)
+    assert most(y2010=500, y2099=400) == ([2010, 2099], 0), "too many to be none of the data"
+    assert most(y1930=100, y2010=1000) == ([1930, 2010], 0), "births"
+    assert most(y9999=10) == ([9999, 9999], 0)
+
+
 def test_plain_records_have_nothing_odd():
     assert odd(*PLAIN) == {}
 
