@@ -10,7 +10,7 @@ import polars as pl
 
 from sequela.errors import InputError
 from sequela.record.events import Events
-from sequela.record.schema import RACE_PREFIX, SEX_PREFIX
+from sequela.record.schema import DEATH, RACE_PREFIX, SEX_PREFIX, means
 from sequela.tokens.ehr.bins import Bins
 from sequela.tokens.ehr.clock import Intervals, age_names, bulk, period_names, period_width
 from sequela.tokens.ehr.code import PROCEDURE_UNKNOWN, families, family, part_place, split_code, stand_ins
@@ -129,7 +129,8 @@ def _of_stays(rare: Mapping[str, int], names: set[str], min_patients: int) -> se
     """The tokens that stand for codes of stays and deaths without one of their own, so that every stay can end.
 
     They are the codes without where from or where to (see `stand_ins`), of which there are enough patients together; or
-    fewer, if stays of that kind have a token that begins or ends them.
+    fewer, if stays of that kind have a token that begins or ends them, or other deaths have one: else the few would
+    live on.
 
     Args:
         rare: such codes among others, and how many patients have each.
@@ -143,8 +144,8 @@ def _of_stays(rare: Mapping[str, int], names: set[str], min_patients: int) -> se
         elif family(code) in ("encounter", "death"):
             left[(code, *stand_ins(code))[-1]] += patients
     out |= {head for head, patients in left.items() if patients >= min_patients}
-    kinds = _kinds(names | out)
-    return out | {head for head in left if _kinds({head}) & kinds}
+    kinds, died = _kinds(names | out), any(means(name, DEATH) for name in names | out)
+    return out | {head for head in left if _kinds({head}) & kinds or (died and means(head, DEATH))}
 
 
 def _kinds(codes: set[str]) -> set[str]:

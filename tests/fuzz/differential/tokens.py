@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from sequela.tokens.ehr.settings import COMET_EDGES, TokenSettings
-from tests.fuzz.differential.events import Event, plain
+from tests.fuzz.differential.events import Event, is_a, plain
 
 MINUTE = dt.timedelta(minutes=1)
 SILENT = ("MEDS_BIRTH", "FOLLOW_UP//END")
@@ -197,7 +197,7 @@ def head_of(code: str) -> str | None:
 
 
 def heads_of_rare(rare: dict[str, int], codes: set[str], min_patients: int) -> set[str]:
-    """Tokens for rare codes of stays and deaths: enough of them together, or a kind of stay that has tokens already.
+    """Tokens for rare codes of stays and deaths: enough of them together, or their kind has tokens already.
 
     Args:
         rare: such codes among others, and the patients of each.
@@ -215,7 +215,9 @@ def heads_of_rare(rare: dict[str, int], codes: set[str], min_patients: int) -> s
             together[head_of(code) or code] += patients
     out = {head for head in together if kinds({head}) & kinds(codes)}
     out |= {head for head, patients in together.items() if patients >= min_patients}
-    return out | {head for head in together if kinds({head}) & kinds(codes | out)}
+    out |= {head for head in together if kinds({head}) & kinds(codes | out)}
+    died = any(is_a(code, "MEDS_DEATH") for code in codes)
+    return out | {head for head in together if died and is_a(head, "MEDS_DEATH")}
 
 
 def years_of(events: list[Event], settings: TokenSettings) -> tuple[int, int] | None:

@@ -82,6 +82,9 @@ def names_of(carriers, min_patients=10):
          ["ENCOUNTER//END", "ENCOUNTER//START"]),
         ({"ED_REGISTRATION": 12, "ED_OUT": 4}, ["ED_OUT", "ED_REGISTRATION"]),
         ({"MEDS_DEATH//A": 6, "MEDS_DEATH//B": 5}, ["MEDS_DEATH"]),
+        # Whoever died a rare death must not live on beside those of a frequent one.
+        ({"MEDS_DEATH//A": 12, "MEDS_DEATH//B": 1}, ["MEDS_DEATH", "MEDS_DEATH//A"]),
+        ({"MEDS_DEATH//A": 12, "MEDS_DEATH": 2, "DEATH//I21": 3}, ["MEDS_DEATH", "MEDS_DEATH//A"]),
         ({"Visit/IP": 12, "Visit/SNF": 6, "Visit/X": 5}, ["Visit", "Visit/IP"]),
         # The neighbors: too rare altogether, and families without stays.
         ({"MEDS_DEATH//A": 3, "HOSPITAL_DISCHARGE//A": 5, "LAB//A": 5, "LAB//B": 5, "LAB//C": 10}, ["LAB//C"]),
