@@ -61,7 +61,7 @@ def predict(
     else:
         simulated = out.with_name(out.name + "-simulated")
         simulate(
-            model, meds, simulated, ask=ask, settings=settings, workers=run.workers, progress=run.progress
+            model, meds, simulated, ask=ask, settings=settings, workers=run.workers, progress=run.progress, say=run.say
         )
 
     def make(work: Path) -> dict:

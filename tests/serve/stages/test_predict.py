@@ -108,3 +108,15 @@ def test_predict_simulates_with_the_workers_that_it_is_given(
         processes=1,
     )
     assert seen == [Workers(processes=1)]
+
+
+def test_predict_says_what_its_simulation_has_to_say(small_demo: Path, tmp_path: Path, small) -> None:
+    task = tmp_path / "mistyped.yaml"
+    lines = (CATALOG / "death_5y.yaml").read_text().replace("name: death_5y", "name: mistyped").splitlines()
+    task.write_text("\n".join([*(line for line in lines if not line.startswith("exclude")), "exclude: [CANCR]"]))
+    heard: list[str] = []
+    sequela.predict(
+        small_demo / "model", small_demo / "meds", tmp_path / "predictions",
+        task=str(task), rollouts=2, baselines=False, patients=60, settings=small.simulate, say=heard.append,
+    )  # fmt: skip
+    assert any("`exclude` CANCR" in line for line in heard)
