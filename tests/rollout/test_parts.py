@@ -500,7 +500,7 @@ def test_edits_that_concern_nobody_leave_every_byte_and_others_are_counted(world
     found = {}
     for name, words in {
         "plain": {},
-        "nobody": {"remove": ["NO//SUCH"]},
+        "nobody": {"remove": ["RACE//WHITE"]},
         "high": {"set": ["LAB//CREATININE = 1.9"]},
     }.items():
         (tmp_path / name).mkdir()
@@ -512,7 +512,7 @@ def test_edits_that_concern_nobody_leave_every_byte_and_others_are_counted(world
     tables = [pl.read_parquet(folder / "rollouts.parquet") for folder in (plain, nobody, high)]
     assert tables[1].drop("changed").equals(tables[0]) and not tables[1]["changed"].any()
     assert (tables[2]["scope//death"] != tables[0]["scope//death"]).any()
-    assert "edits" not in found["plain"] and found["nobody"]["edits"] == {"remove NO//SUCH": 0}
+    assert "edits" not in found["plain"] and found["nobody"]["edits"] == {"remove RACE//WHITE": 0}
     same = tables[2].filter(~pl.col("changed")).drop("changed")
     assert 0 < len(same) < len(tables[2]) and same.equals(
         tables[0].join(same, on=same.columns[:3], how="semi")

@@ -43,7 +43,8 @@ def simulated(tmp_path_factory, cohort_folder):
 @pytest.fixture(scope="module")
 def predicted(tmp_path_factory, cohort_folder, simulated):
     out = tmp_path_factory.mktemp("predicted")
-    stay = make_task(name="stay", kind="time", outcome=("STROKE", "MEDS_DEATH"), ends=(), horizon=None)
+    # everybody is followed until one of these; of others a mean time is not identified
+    stay = make_task(name="stay", kind="time", outcome=("STROKE", "MEDS_DEATH", "FOLLOW_UP//*"), ends=(), horizon=None)
     seen = []
     report = predict(
         simulated[0],
