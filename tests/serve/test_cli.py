@@ -232,12 +232,16 @@ def test_a_stage_that_is_stopped_leaves_nothing(number: int, tmp_path: Path) -> 
         '[[events]]\ntable = "many"\npatient = "pid"\ncode = "\'A\'"\n'
     )
     command = [sys.executable, "-m", "sequela", "ingest", "slow.toml", "raw", "out/meds"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("out/.meds.unfinished-*/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # under nohup these tests inherit that it is ignored
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heard) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("out/.meds.unfinished-*/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1] == "sequela: stopped; run the same command again to continue."
     assert list((tmp_path / "out").iterdir()) == []
