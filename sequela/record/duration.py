@@ -12,6 +12,7 @@ import polars as pl
 
 from sequela.errors import InputError
 
+LAST_YEAR_OF_DATA = 2300  # no calendar has got there, nor those that were shifted to hide their dates
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE

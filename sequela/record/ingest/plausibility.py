@@ -6,6 +6,7 @@ import math
 
 import polars as pl
 
+from sequela.record.duration import LAST_YEAR_OF_DATA
 from sequela.record.ingest.leakage import boundaries
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
 from sequela.record.spelling import SEXES, among, is_sex, spelled
@@ -14,7 +15,6 @@ OLDEST_YEARS = 120
 TOO_OLD, ENDS, EARLY = f"older than {OLDEST_YEARS} years", "several ends of follow-up", "events before birth"
 OLDEST = pl.duration(days=round(OLDEST_YEARS * 365.25))
 AHEAD, BACK = 20, 50  # years
-LAST_YEAR = 2300  # no calendar has got there, nor those that were shifted to hide their dates
 NAMED = 5  # codes
 
 
@@ -62,7 +62,7 @@ def far_dates(years: pl.DataFrame) -> dict:
     Far is more than `AHEAD` years after, or `BACK` years before, the years in which the middle nine tenths of all
     events lie. A record may begin long before most of it, but what lies far ahead has not happened yet. So the years to
     come that stand apart from the fullest are not among these years, even if every record has a date there: those after
-    `LAST_YEAR`, and those behind a gap of more than `AHEAD` years with less than half the events.
+    `LAST_YEAR_OF_DATA`, and those behind a gap of more than `AHEAD` years with less than half the events.
 
     Args:
         years: rows (code, year, events).
@@ -84,7 +84,7 @@ def far_dates(years: pl.DataFrame) -> dict:
 
 def _without_years_to_come(by_year: pl.DataFrame) -> pl.DataFrame:
     """The rows (year, events) but for those ahead that stand apart from the fullest stretch of years."""
-    shown = by_year.filter(pl.col("year") <= LAST_YEAR)
+    shown = by_year.filter(pl.col("year") <= LAST_YEAR_OF_DATA)
     shown = by_year if shown.is_empty() else shown
     shown = shown.with_columns(_stretch=(pl.col("year").diff() > AHEAD).fill_null(False).cum_sum())
     sizes = shown.group_by("_stretch").agg(pl.col("events").sum()).sort("_stretch")["events"]

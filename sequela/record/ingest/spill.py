@@ -80,8 +80,9 @@ def database_in(scratch: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnectio
     Raises:
         InputError: if `memory` is no size, or too small for what is done in the block.
     """
-    if "\\" in str(scratch):
-        raise InputError("the result's path has a backslash, which DuckDB cannot write to: choose another folder.")
+    for sign, name in (("\\", "a backslash"), ("?", "a question mark")):
+        if sign in str(scratch):
+            raise InputError(f"the result's path has {name}, which DuckDB cannot write to: choose another folder.")
     config = {
         "memory_limit": memory,
         "temp_directory": str(scratch / "overflow"),

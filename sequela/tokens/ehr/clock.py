@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sequela.record.duration import LAST_YEAR_OF_DATA
+
 TIME_PREFIX = "TIME//"
 UNITS = (("mo", 43200), ("w", 10080), ("d", 1440), ("h", 60), ("min", 1))
 
@@ -132,7 +134,7 @@ def bulk(periods: np.ndarray, width: int, least: int) -> tuple[int, int] | None:
 
     A period belongs to the data if `least` patients, and one in a thousand of the fullest period, have an event in it.
     Stretches with more than `FAR` years between them stand apart: an unknown date is often written as 1900 or 9999.
-    Those with less than half the patients of the fullest are none of the data.
+    Those with less than half the patients of the fullest are none of the data, nor are years after 2300, beside others.
 
     Args:
         periods: int64 [P], patients with an event in each period of `width` years since the year 0.
@@ -145,6 +147,7 @@ def bulk(periods: np.ndarray, width: int, least: int) -> tuple[int, int] | None:
     held = np.flatnonzero(periods >= max(least, periods.max(initial=0) / 1000, 1))
     if not len(held):
         return None
+    held = held[held * width <= max(LAST_YEAR_OF_DATA, held[0] * width)]
     apart = np.flatnonzero(np.diff(held) * width > FAR) + 1
     stretches = np.split(held, apart)
     sizes = [int(periods[stretch].sum()) for stretch in stretches]

@@ -223,5 +223,6 @@ def test_folders_whose_names_are_patterns(clinic, tmp_path):
 
 def test_a_result_that_duckdb_cannot_write_to_is_refused(clinic, tmp_path):
     clinic.write()
-    with pytest.raises(InputError, match="backslash"):
-        ingest(clinic.folder / "clinic.toml", clinic.raw, tmp_path / "a\\b")
+    for name, sign in (("a\\b", "backslash"), ("a?b", "question mark")):
+        with pytest.raises(InputError, match=sign):
+            ingest(clinic.folder / "clinic.toml", clinic.raw, tmp_path / name)

@@ -111,6 +111,8 @@ def counted(**years):
         (counted(y1995=9, y2004=400, y2023=9), (2004, 2004)),  # too few patients
         (counted(y2112=30, y2130=50, y2149=20, y9999=2), (2112, 2149)),  # shifted
         (counted(y1971=300, y1998=200, y9999=100), (1971, 1998)),  # a survey, and what became of its people
+        (counted(y2004=300, y9999=300), (2004, 2004)),  # a date that everybody has, of no calendar
+        (counted(y4100=30, y4120=20), (4100, 4100)),
         (counted(y2004=5), None),
         (counted(), None),
     ],
