@@ -19,6 +19,14 @@ SAME = 1.0  # seconds in which a signal is sent more than once: `timeout` and jo
 KILLED = 128  # plus the number of the signal: the exit code of a command that it ended
 
 
+class Stopped(KeyboardInterrupt):
+    """A command is to end.
+
+    A class of its own: where a KeyboardInterrupt itself passes through `exec`, as in the making of every dataclass,
+    `python -m` remembers it and ends by SIGINT, although it was caught.
+    """
+
+
 class Stop:
     """Which signal came first, as its handler: a library in the middle of its import may turn it into another error."""
 
@@ -29,7 +37,7 @@ class Stop:
         """Handle a signal."""
         if not self.number:
             self.number = number
-            raise KeyboardInterrupt
+            raise Stopped
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Signals stop a command once, and kill it when they come again."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -74,3 +75,23 @@ def test_a_second_signal_kills_unless_it_is_the_same_wish(same, code):
     finally:
         process.kill()
         process.communicate()
+
+
+# As with `python -m sequela`: where the interrupt passes through text that is run, as in the making of a dataclass
+RUN_AS_MODULE = """
+import signal, sys
+from sequela.serve.signals import heeding
+with heeding() as stop:
+    try:
+        exec("signal.raise_signal(signal.SIGTERM)")
+    except KeyboardInterrupt:
+        pass
+sys.exit(128 + stop.number)
+"""
+
+
+def test_the_exit_code_is_ours_wherever_the_signal_interrupts(tmp_path):
+    (tmp_path / "interrupted.py").write_text(RUN_AS_MODULE)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "interrupted"]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=60).returncode == 143
