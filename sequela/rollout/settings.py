@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 ESTIMATORS = ("scope", "mc", "reach", "auto")
 ENGINES = ("own", "vllm")
+COLDEST = 0.001  # the likeliest token is as good as certain; far below, logits overflow
 RULES = 2
 """How rollouts are counted. 1: an end closed a question at its token; 2: once the clock has passed its moment."""
 NO_AVOIDING = (
@@ -55,8 +56,8 @@ class SimulateSettings:
             raise ValueError(
                 f"auto needs `rollouts` of 4 or more to see how they differ, not {self.rollouts}"
             )
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, not {self.temperature}")
+        if not self.temperature >= COLDEST:
+            raise ValueError(f"temperature must be {COLDEST} or more, not {self.temperature}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
         if self.engine not in ENGINES:

@@ -12,7 +12,7 @@ def test_the_default_samples_from_the_model_as_it_is():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"rollouts": 0}, {"limit": 0}, {"rows": 0}, {"temperature": 0.0}, {"seed": -1},
+        {"rollouts": 0}, {"limit": 0}, {"rows": 0}, {"temperature": 0.0}, {"temperature": 1e-9}, {"seed": -1},
         {"precision": "fp16"},
         {"target_error": 0.0, "estimator": "auto"}, {"target_error": -1.0, "estimator": "auto"},
         {"threshold": 0.0, "estimator": "auto"}, {"threshold": 1.0, "estimator": "auto"},

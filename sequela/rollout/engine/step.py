@@ -55,12 +55,26 @@ class TokenStep:
         """The mass [R, V] of what may come next, in the place of `logits`, as the tracker wants it sampled."""
         if self.sampling.temperature != 1:
             logits.div_(self.sampling.temperature)
-        mass = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+        logits.sub_(logits.amax(-1, keepdim=True))
+        cold = logits.clone() if self.sampling.temperature < 1 else None
+        mass = logits.exp_()
         if first is not None:
             mass *= first
         if self.constraint is not None and self.constraint.masks:
             state.removed = state.removed + self.constraint.mask(mass, state.node, state.bits)
+        if cold is not None:
+            mass = self._weigh_cold(cold, state, first)
         return self.tracker.weigh(mass, state)
+
+    def _weigh_cold(self, logits: Tensor, state: DecodingState, first: Tensor | None) -> Tensor:
+        """The mass [R, V] of what may come, beside the likeliest that may: beside what may not, it could vanish."""
+        allowed = torch.ones_like(logits)
+        if first is not None:
+            allowed *= first
+        if self.constraint is not None and self.constraint.masks:
+            self.constraint.mask(allowed, state.node, state.bits)
+        logits.masked_fill_(allowed == 0, -torch.inf)
+        return logits.sub_(logits.amax(-1, keepdim=True)).exp_()
 
     def take(self, token: Tensor, state: DecodingState, mass: Tensor | None) -> Tensor:
         """Account for these tokens [R] in `state`; int8 [R]: why each row ends, index into REASONS, or -1."""

@@ -153,6 +153,19 @@ def test_one_pass_over_the_tokens_gives_the_engines_hazards(
             assert again.tokens[one].tolist() == out.tokens[row].tolist()
 
 
+def test_what_may_come_is_weighed_when_what_may_not_is_far_likelier(case):
+    """At a low temperature, all that may come underflowed beside it, and a token behind the last one was drawn."""
+    step = case.step(case.engine(), temperature=0.02)
+    state = step.start(case.prompts, np.arange(FEW), torch.zeros(FEW, dtype=torch.int64))
+    may = torch.ones(FEW, len(case.grammar.base))
+    step.constraint.mask(may, state.node, state.bits)
+    logits = torch.where(may > 0, torch.linspace(0, 1, may.shape[1]), 5.0)
+    mass = step.weigh(logits.clone(), state, None)
+    assert (may == 0).any(1).all() and (mass[may == 0] == 0).all()
+    wanted = (logits / 0.02).masked_fill(may == 0, -torch.inf).softmax(-1)
+    torch.testing.assert_close(mass / mass.sum(-1, keepdim=True), wanted)
+
+
 def test_another_model_or_other_windows_are_seen(case):
     """Negative controls of the test above."""
     engine = case.engine()
