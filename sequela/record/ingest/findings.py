@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sequela.record.finding import Finding
 from sequela.record.ingest.leakage import AT_BEGIN, KEPT, KEPT_OPEN, PROCEDURES
-from sequela.record.ingest.plausibility import EARLY, ENDS, TOO_OLD
+from sequela.record.ingest.plausibility import AFTER_DISCHARGE, EARLY, ENDS, TOO_OLD
 
 MANY = 0.1  # share of the rows that a rule selects, or of a table, that deserves a look
 MANY_KEPT = 0.001  # share of all events
@@ -48,6 +48,10 @@ PATIENTS = {
     ENDS: (
         f"{ENDS}, of which the last counts",
         "Give each patient one, if the record does not go on until the last.",
+    ),
+    AFTER_DISCHARGE: (
+        f"{AFTER_DISCHARGE}, so it does not count as a death in hospital",
+        "Let the code of the discharge say that the patient died (`HOSPITAL_DISCHARGE//DIED`), or give deaths a clock.",
     ),
 }
 COMMON = ("events after death",)  # any hospital's last results; on the page only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 
 import polars as pl
@@ -14,8 +15,10 @@ from sequela.record.spelling import SEXES, among, is_sex, spelled
 OLDEST_YEARS = 120
 TOO_OLD, ENDS, EARLY = f"older than {OLDEST_YEARS} years", "several ends of follow-up", "events before birth"
 OLDEST = pl.duration(days=round(OLDEST_YEARS * 365.25))
+AFTER_DISCHARGE = "a death known by its day alone, behind a discharge of that day"
 AHEAD, BACK = 20, 50  # years
 NAMED = 5  # codes
+LAST_SECOND = dt.time(23, 59, 59)  # where a date without a clock stands
 
 
 def count_implausible(events: pl.DataFrame) -> dict[str, int]:
@@ -53,7 +56,17 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
         "discharge before admission": turned["subject_id"].n_unique(),
         TOO_OLD: old["subject_id"].n_unique(),
         ENDS: ends.filter(pl.col("time") > 1).height,
+        AFTER_DISCHARGE: _died_on_day_of_discharge(events, deaths),
     }
+
+
+def _died_on_day_of_discharge(events: pl.DataFrame, deaths: pl.DataFrame) -> int:
+    """Patients of whom nobody knows whether they died before they left: the death stands at the end of its day."""
+    time, death = pl.col("time"), pl.col("death")
+    late = deaths.filter(death.dt.time() == LAST_SECOND)
+    left = among(events["code"].unique(), lambda code: code.split("/")[0] == "HOSPITAL_DISCHARGE")
+    behind = events.filter(left).join(late, on="subject_id")
+    return behind.filter((time < death) & (time.dt.date() == death.dt.date()))["subject_id"].n_unique()
 
 
 def far_dates(years: pl.DataFrame) -> dict:

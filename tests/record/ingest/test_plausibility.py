@@ -5,7 +5,7 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from sequela.record.ingest.plausibility import count_implausible, far_dates
+from sequela.record.ingest.plausibility import AFTER_DISCHARGE, count_implausible, far_dates
 
 DAY = dt.datetime(2020, 1, 1)
 SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String}
@@ -29,6 +29,16 @@ def far(*years: int) -> dict:
     """Of one event in each of these years, and a thousand in each from 2001 to 2020."""
     rows = [("A", year, 1000) for year in range(2001, 2021)] + [(f"Y{year}", year, 1) for year in years]
     return far_dates(pl.DataFrame(rows, {"code": pl.String, "year": pl.Int32, "events": pl.UInt32}, orient="row"))
+
+
+def test_a_death_at_the_end_of_a_day_of_discharge_is_counted():
+    second = 1 / 86400
+    stay = [(1, None, "GENDER//F"), (1, -9000, "MEDS_BIRTH"), (1, 0, "HOSPITAL_ADMISSION//X")]
+    left = (1, 3.4, "HOSPITAL_DISCHARGE//UNKNOWN")
+    assert odd(*stay, left, (1, 4 - second, "MEDS_DEATH")) == {AFTER_DISCHARGE: 1}
+    assert odd(*stay, left, (1, 3.9, "MEDS_DEATH")) == {}, "a clock says that it was later"
+    assert odd(*stay, left, (1, 5 - second, "MEDS_DEATH")) == {}, "another day"
+    assert odd(*stay, (1, 4 - second, "HOSPITAL_DISCHARGE//DIED"), (1, 4 - second, "MEDS_DEATH")) == {}
 
 
 def test_dates_far_from_most_are_named_by_their_codes():
