@@ -69,7 +69,7 @@ def whole_years(born: np.ndarray, time: np.ndarray) -> np.ndarray:
     has it on March 1 in other years. A birth that was computed from an age in whole years, as so many times 365.25
     days, gives back that age.
 
-    >>> moments = np.array(["2000-03-01T12", "2025-02-28", "2025-03-01"], "datetime64[us]").astype(np.int64)
+    >>> moments = np.array(["2000-03-01T12", "2025-02-28", "2025-03-01T01"], "datetime64[us]").astype(np.int64)
     >>> whole_years(moments[[0, 0]], moments[1:]).tolist()
     [24, 25]
     """

@@ -144,7 +144,6 @@ def _attribute(
 
     Of several at one time the first by name counts.
     """
-    starts = events.starts
     rows = np.flatnonzero(columns.called(lambda code: code.startswith(prefix)))
     time = np.full(len(rows), STATIC) if prefix == SEX_PREFIX else columns.time[rows]
     patient = np.searchsorted(columns.starts, rows, side="right") - 1
@@ -160,8 +159,8 @@ def _attribute(
     last = np.append((row[1:] != row[:-1]), True)[: len(row)] & known  # before one event, the latest
     token, number, row = token[last], number[last], row[last]
     new = np.append(True, (number[1:] != number[:-1]) | (token[1:] != token[:-1]))[: len(row)]
-    token, row = token[new], row[new]
-    opens = np.isin(row, starts)
+    token, number, row = token[new], number[new], row[new]
+    opens = row == events.starts[number]
     return TokenColumn(token[opens], row[opens]), TokenColumn(token[~opens], row[~opens])
 
 

@@ -55,7 +55,9 @@ class CodeStatistics:
         part_carriers = np.zeros(len(parts), np.int64)
         carriers = np.bincount(code, minlength=codes)
         # A code of one part that is the first of others (E11 of E11.65) is counted with them: a patient may have both.
-        whole = (number[:, 1] < 0) & ~np.isin(number[:, 0], number[number[:, 1] >= 0, 0])
+        longer = np.zeros(len(parts), bool)
+        longer[number[number[:, 1] >= 0, 0]] = True
+        whole = (number[:, 1] < 0) & ~longer[number[:, 0]]
         np.add.at(part_carriers, number[whole, 0], carriers[whole])
         split = ~whole[events.code] if len(events) else np.zeros(0, bool)
         held = number[events.code[split]]

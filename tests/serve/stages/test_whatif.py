@@ -34,9 +34,9 @@ def test_a_what_if_goes_on_where_it_stopped_and_its_edits_are_part_of_what_it_is
     assert "not the effect" in told["meaning"]
     assert 0 < told["tasks"]["death_5y"]["changed"] <= told["edits"]["set LAB//HDL = 20"] <= 40
     before = written("as-recorded"), written("what-if")
-    assert not run(set="LAB//HDL = 80", remove=["NO//SUCH"])["skipped"]
+    assert not run(set="LAB//HDL = 80", remove=["RACE//WHITE"])["skipped"]
     assert written("as-recorded") == before[0] and written("what-if") != before[1]
-    assert not run(set=(), remove="NO//SUCH", everyone=True)["skipped"]
+    assert not run(set=(), remove="RACE//WHITE", everyone=True)["skipped"]
     nothing = json.loads((out / "whatif.json").read_text())["tasks"]["death_5y"]
     assert nothing["changed"] == 0 and nothing["compared"] == nothing["patients"] > 0
     assert nothing["difference"] == {"value": 0, "low": 0, "high": 0}
