@@ -38,6 +38,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{similar[0]}'?)" if similar else ""
 
 
+def coming_near(similar: Iterable[str]) -> str:
+    """The hint " (near it: A, B)" at words that come near to one; empty if there are none."""
+    listed = ", ".join(similar)
+    return f" (near it: {listed})" if listed else ""
+
+
 def refuse_uri(path: str | Path) -> None:
     """Refuse a URI in place of a path.
 

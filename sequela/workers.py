@@ -94,9 +94,14 @@ def worker_pool(workers: Workers | None, most: int) -> Iterator[WorkerPool]:
         yield run_all
 
 
+def cores() -> int:
+    """The cores that this process may use; where the system does not tell, as macOS does not, all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def _processes(workers: Workers, most: int) -> Iterator[Callable[..., Iterator]]:
-    processes = min(workers.processes or len(os.sched_getaffinity(0)), most)
+    processes = min(workers.processes or cores(), most)
     if processes < 2:
         yield map
         return

@@ -11,7 +11,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record import shards
 from sequela.tokens.ehr import tokenize
-from sequela.workers import Workers, run
+from sequela.workers import Workers, cores, run
 
 ENCODE = tokenize.encode_job  # before a test puts another in its place
 
@@ -138,7 +138,7 @@ def test_a_cluster_that_is_not_there_is_named():
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from sequela.workers import Workers, run
+from sequela.workers import Workers, cores, run
 
 def work(seconds):
     Path(f"pid-{os.getpid()}").touch()
@@ -174,3 +174,9 @@ def alive(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+def test_cores_are_counted_where_the_system_does_not_tell_which_may_be_used(monkeypatch):
+    assert cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()

@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 
 from sequela.errors import InputError
 from sequela.record.schema import CODES_FILE, DATA, FACTS_FILE, FRACTIONS, SPLITS, SPLITS_FILE
-from sequela.record.shards import patients_of, read_frame, shards_of
+from sequela.record.shards import codes_in, patients_of, read_frame, shards_of
 from sequela.record.splits import check_patients_once, patients_in_split
-from sequela.record.validate import read_parquet
 
 EVENTS = {
     "subject_id": pl.Int64,
@@ -189,7 +188,4 @@ def codes_of(meds_folder: Path) -> list[str]:
     Raises:
         InputError: if the folder is not a MEDS dataset.
     """
-    found: set[str] = set()
-    for path in sorted({shard.path for shard in shards_of(Path(meds_folder))}):
-        found.update(read_parquet(path, ["code"])["code"].unique().drop_nulls().cast(pl.String))
-    return sorted(found)
+    return sorted(set().union(*(codes_in(shard) for shard in shards_of(Path(meds_folder)))))

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+ENOUGH = 20  # patients of whom one should have died
+NO_SEX = (
+    "no sex that can be read",
+    "Give them GENDER//M or GENDER//F without a time if the source knows it; GENDER//1 is not guessed.",
+)
 FINDINGS = "findings"  # the key under which a stage's result keeps them
 
 

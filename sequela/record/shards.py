@@ -105,6 +105,15 @@ def patients_of(shard: Shard) -> np.ndarray:
     return np.unique(_numbers(_rows(shard, COLUMNS[:1])[0], "subject_id", pl.Int64))
 
 
+def codes_in(shard: Shard) -> pl.Series:
+    """The shard's codes, distinct.
+
+    Raises:
+        InputError: if a row has no code.
+    """
+    return cells(_rows(shard, ("subject_id", "code"))[0]["code"]).cast(pl.String).unique()
+
+
 def _rows(shard: Shard, names: tuple[str, ...]) -> tuple[pa.Table, int]:
     """Those of the columns `names` that exist, for the shard's patients, and the number of rows before them."""
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from sequela.errors import InputError, closest
+from sequela.errors import InputError, closest, coming_near
 from sequela.record.dataset import read_frames
 from sequela.record.edit import Edits, Removal, edited
 from sequela.record.questions import QUESTION
@@ -68,8 +68,8 @@ def _near(tokenizer: EhrTokenizer, code: str) -> str:
     if targets:
         return f", which knows it as {' and '.join(targets)}: use that"
     names = [*tokenizer.bins.codes, *tokenizer.codes]
-    near = closest(code, names, SHOWN, cutoff=0.5)
-    return f" (near it: {', '.join(near)}): use a code of the training data" if near else ": use one it knows"
+    hint = coming_near(closest(code, names, SHOWN, cutoff=0.5))
+    return f"{hint}: use {'a code of the training data' if hint else 'one it knows'}"
 
 
 def survey(tokenizer: EhrTokenizer, meds: Path, times: pl.DataFrame, edits: Edits) -> dict[str, int]:

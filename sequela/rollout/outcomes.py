@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sequela.errors import InputError, closest
+from sequela.errors import InputError, closest, coming_near
 from sequela.record.spelling import canonical, matches_code
 from sequela.rollout.request import Request
 from sequela.rollout.tracker import StopRule, WatchedOutcomes
@@ -52,8 +52,7 @@ class Outcomes:
         known = [target for target in targets if any(matches_code(name, (target,)) for name in self.code.values())]
         if known and not matches_code(targets[0], (pattern,)):
             return f", which the model knows as {' and '.join(known)}"
-        similar = closest(canonical(bare), self.code.values(), NEAR, cutoff=0.5)
-        return f" (near it: {', '.join(similar)})" if similar else ""
+        return coming_near(closest(canonical(bare), self.code.values(), NEAR, cutoff=0.5))
 
     def of(self, pattern: str, task: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """What decides that an event's code matches `pattern`, in which a trailing * stands for any rest.

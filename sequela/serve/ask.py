@@ -45,13 +45,13 @@ class AskSettings:
         return load_tasks(self.task)
 
     def requests(
-        self, model: Path, meds: Path, say: Callable[[str], None] = lambda line: None
+        self, model: Path, meds: Path, say: Callable[[str], None] | None = None
     ) -> list[Request]:
         """What the checkpoint `model` is asked about the patients of `meds`, one request per task.
 
         Args:
             say: hears how many questions of a label file are left out, because their patients are in another split, and
-                which codes that a task names the dataset does not hold.
+                which codes that a task names the dataset does not hold. None: nothing is looked for.
         """
         from sequela.record.questions import read_questions
         from sequela.task.requests import left_out, requests
@@ -62,10 +62,11 @@ class AskSettings:
         questions = None if self.labels is None else read_questions(self.labels)
         tasks = self.tasks()
         asked = requests(tasks, meds, self.split, self.patients, maps, questions)
-        if questions is not None and (missing := left_out(questions, asked)):
-            say(missing)
-        for line in unmatched(tasks, meds, maps):
-            say(line)
+        if say is not None:
+            if questions is not None and (missing := left_out(questions, asked)):
+                say(missing)
+            for line in unmatched(tasks, meds, maps):
+                say(line)
         return asked
 
     def identity(self) -> dict:

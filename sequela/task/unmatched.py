@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sequela.errors import closest
+from sequela.errors import closest, coming_near
 from sequela.record.dataset import codes_of
 from sequela.record.spelling import canonical, matches_code
 from sequela.task.task import Task
@@ -58,4 +58,4 @@ def near(pattern: str, codes: Iterable[str]) -> str:
         by_head.setdefault(code.partition("/")[0], []).append(code)
     heads = closest(wanted.partition("/")[0], by_head, 2, cutoff=0.7)
     similar = closest(wanted, [code for head in heads for code in by_head[head]][:MOST], SHOWN, cutoff=0.5)
-    return f" (near it: {', '.join(similar)})" if similar else ""
+    return coming_near(similar)

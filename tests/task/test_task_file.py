@@ -3,15 +3,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.duration import DAY
 from sequela.task.catalog import load_task
-
-YAML = """
-name: mine
-title: Mine
-dataset: made
-kind: binary
-at: {after: "ENTRY", offset: 1 day}
-outcome: [MEDS_DEATH]
-"""
+from tests.task.test_catalog import YAML
 
 
 @pytest.mark.parametrize(

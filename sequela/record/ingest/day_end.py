@@ -21,7 +21,8 @@ from sequela.record.spelling import meaning
 
 CAPPED_AT_STAY = "date without a clock -> end of the stay on that day"
 CAPPED_AT_DEATH = "date without a clock -> end of the record on that day"
-LAST_SECOND = pl.duration(seconds=86_399)
+SECONDS = 86_399  # from the beginning of a day to its last second
+LAST_SECOND = pl.duration(seconds=SECONDS)
 BOUNDS = (*STAYS, *STAYS.values())  # first parts of codes that open and close stays
 DIED = r"(?i)//(.*[^A-Z])?(DIED|EXPIRED|DECEASED|DEAD|DEATH)([^A-Z]|$)"
 NOT_DIED = r"(?i)[^A-Z](NOT|NO|ALIVE|BEFORE)([^A-Z]|$)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sequela.record.finding import Finding
+from sequela.record.finding import ENOUGH, NO_SEX, Finding
 from sequela.record.ingest.leakage import AT_BEGIN, KEPT, KEPT_OPEN, PROCEDURES
 from sequela.record.ingest.plausibility import AFTER_DISCHARGE, EARLY, ENDS, TOO_OLD
 
@@ -29,10 +29,7 @@ PATIENTS = {
         "no birth, so no age",
         "Give the mapping their birth (code MEDS_BIRTH) if the source knows it.",
     ),
-    "no sex": (
-        "no sex that can be read",
-        "Give them GENDER//M or GENDER//F without a time if the source knows it; GENDER//1 is not guessed.",
-    ),
+    "no sex": NO_SEX,
     "no split": (
         "no split in the source, although others have one; a hash of the patient's number decided",
         "Add them to the source's table of splits if that is not what you want.",
@@ -55,7 +52,6 @@ PATIENTS = {
     ),
 }
 COMMON = ("events after death",)  # any hospital's last results; on the page only
-ENOUGH = 20  # patients of whom one should have died
 LOOK = "Check these patients in the source."
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 
 import polars as pl
 
 from sequela.record.duration import LAST_YEAR_OF_DATA
+from sequela.record.ingest.day_end import LAST_SECOND
 from sequela.record.ingest.leakage import boundaries
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, means
 from sequela.record.spelling import SEXES, among, is_sex, spelled
@@ -18,7 +18,6 @@ OLDEST = pl.duration(days=round(OLDEST_YEARS * 365.25))
 AFTER_DISCHARGE = "a death known by its day alone, behind a discharge of that day"
 AHEAD, BACK = 20, 50  # years
 NAMED = 5  # codes
-LAST_SECOND = dt.time(23, 59, 59)  # where a date without a clock stands
 
 
 def count_implausible(events: pl.DataFrame) -> dict[str, int]:
@@ -63,7 +62,7 @@ def count_implausible(events: pl.DataFrame) -> dict[str, int]:
 def _died_on_day_of_discharge(events: pl.DataFrame, deaths: pl.DataFrame) -> int:
     """Patients of whom nobody knows whether they died before they left: the death stands at the end of its day."""
     time, death = pl.col("time"), pl.col("death")
-    late = deaths.filter(death.dt.time() == LAST_SECOND)
+    late = deaths.filter(death == death.dt.truncate("1d") + LAST_SECOND)
     left = among(events["code"].unique(), lambda code: code.split("/")[0] == "HOSPITAL_DISCHARGE")
     behind = events.filter(left).join(late, on="subject_id")
     return behind.filter((time < death) & (time.dt.date() == death.dt.date()))["subject_id"].n_unique()

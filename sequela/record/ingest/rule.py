@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from sequela.errors import InputError
-from sequela.record.ingest.day_end import CAPPED_AT_STAY
+from sequela.record.ingest.day_end import CAPPED_AT_STAY, SECONDS
 from sequela.record.ingest.leakage import KEPT_OPEN, MOVED, LeakageRules
 from sequela.record.ingest.mapping import EventRule
 from sequela.record.ingest.spill import Spill
@@ -225,7 +225,7 @@ def _placed(late: str) -> str:
         "_named": "_opens IS NOT NULL",
         "_moved": f"CASE WHEN {at_start} AND _closes > _opens THEN {literal(MOVED)} "
                   f"WHEN {at_start} AND coalesce(_closes < _opens, true) THEN {literal(KEPT_OPEN)} "
-                  "WHEN _dated = date_trunc('day', _dated) + INTERVAL 86399 SECOND AND _closes < _dated "
+                  f"WHEN _dated = date_trunc('day', _dated) + INTERVAL {SECONDS} SECOND AND _closes < _dated "
                   "AND _closes >= greatest(_opens, date_trunc('day', _dated)) "
                   f"THEN {literal(CAPPED_AT_STAY)} END",
         "_time": f"CASE WHEN _moved IN ({literal(MOVED)}, {literal(CAPPED_AT_STAY)}) THEN _closes ELSE _dated END",

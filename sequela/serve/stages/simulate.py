@@ -44,10 +44,6 @@ def simulate(
     return simulate_edited(model, meds, out, ask, settings, run, None)
 
 
-def _nothing(line: str) -> None:
-    """Say it once: the same questions are asked of the histories as recorded."""
-
-
 def simulate_edited(
     model: Path,
     meds: Path,
@@ -70,7 +66,8 @@ def simulate_edited(
             model,
             meds,
             work,
-            ask.requests(model, meds, run.say if edits is None else _nothing),
+            # said once: the same questions are asked of the histories as recorded
+            ask.requests(model, meds, run.say if edits is None else None),
             settings,
             edits or NO_EDITS,
             Execution(run.workers, run.group, run.progress),

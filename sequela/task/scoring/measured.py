@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ from sequela.task.scoring.bootstrap import resamples
 from sequela.task.scoring.censoring import UNSEEN, Censoring, in_time
 from sequela.task.scoring.metric import Measure, ModelAnswers, Prepare, Weights
 from sequela.task.scoring.sums import many
+from sequela.workers import cores
 
 Key = tuple[str, str]
 """A model and a metric."""
 OBSERVED: Key = ("", "observed")
-THREADS = min(4, len(os.sched_getaffinity(0)))  # resamples measured at once; they share all but their weights
+THREADS = min(4, cores())  # resamples measured at once; they share all but their weights
 
 
 @dataclass(frozen=True, eq=False)

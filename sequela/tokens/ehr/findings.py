@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from sequela.record.events import NEVER, Events, births
-from sequela.record.finding import Finding
+from sequela.record.finding import ENOUGH, NO_SEX, Finding
 from sequela.record.schema import DEATH, TRAIN, means
 from sequela.record.spelling import SEXES, spelled
 from sequela.tokens.ehr.settings import TokenSettings
@@ -16,7 +16,6 @@ from sequela.tokens.maps.code_map import CodeMap
 MANY = 0.1  # share of the events of a code system that deserves a look
 MANY_RARE = 0.2  # share of the training patients' events; a hundred patients lose 15 % with good reason
 EXAMPLES = 3  # codes named in a finding
-ENOUGH = 20  # patients of whom one should have died
 
 
 def persons(events: Events) -> dict[str, int]:
@@ -69,10 +68,7 @@ def _of_patients(index: Mapping, counts: Mapping[str, int]) -> Iterator[Finding]
             f"a date far from the years of the data, {_span(index['years'])}",
             "Such a date often means that it is not known: leave it out where the data are made.",
         ),
-        "no sex": (
-            "no sex that can be read",
-            "Give them GENDER//M or GENDER//F without a time if the source knows it; GENDER//1 is not guessed.",
-        ),
+        "no sex": NO_SEX,
         "no death": ("no death", "If the source knows who died, give the dead an event MEDS_DEATH."),
     }
     amounts = {
