@@ -7,6 +7,7 @@ import torch
 from torch.optim import Optimizer
 
 from sequela.model.decoder import Decoder
+from sequela.training.muon import Muon
 from sequela.training.objectives.objective import Group
 from sequela.training.settings import TrainSettings
 
@@ -36,7 +37,7 @@ def _optimizer(group: Group, settings: TrainSettings) -> Optimizer:
         return torch.optim.AdamW(group.weights, rate, betas, weight_decay=0.0, fused=True)
     rate = group.rate * settings.matrix_rate
     if settings.optimizer == "muon":
-        return torch.optim.Muon(group.weights, rate, decay, adjust_lr_fn="match_rms_adamw")
+        return Muon(group.weights, rate, decay, adjust_lr_fn="match_rms_adamw")
     rate = group.rate * settings.learning_rate
     return torch.optim.AdamW(group.weights, rate, betas, weight_decay=decay, fused=True)
 

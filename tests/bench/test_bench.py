@@ -17,7 +17,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work
 WITH_HELP = [
     "tokenization.py", "memory.py", "ingest.py", "dial.py", "training.py", "choices.py", "rollouts.py", "cohort.py",
-    "schemes.py", "evaluate.py",
+    "schemes.py", "evaluate.py", "muon.py",
 ]  # fmt: skip
 
 
@@ -190,3 +190,8 @@ def test_the_reason_of_a_failure_is_its_telling_line(measure):
         "killed by the system, most likely for memory: RuntimeError: stage"
     )
     assert process.Failed("exit code 1 of x:\nonly this").reason == "only this"
+
+
+def test_muon():
+    found = last_line("muon.py", "--quick")
+    assert found["name"] == "muon" and found["ok"] == (found["ratio"] >= 1) and found["ms"] > 0
