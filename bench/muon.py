@@ -47,9 +47,8 @@ def main(pairs: int, steps: int) -> None:
     )
     theirs, ours = found[len(found) // 2]
     ratio = statistics.median(a / b for a, b in found)
-    print(
-        f"{len(made[1].param_groups[0]['params'])} matrices, a step: PyTorch {1000 * theirs:.1f} ms, ours {1000 * ours:.1f} ms"
-    )
+    count = len(made[1].param_groups[0]["params"])
+    print(f"{count} matrices, a step: PyTorch {1000 * theirs:.1f} ms, ours {1000 * ours:.1f} ms")
     print(json.dumps({"name": "muon", "ratio": ratio, "target": 1.0, "ok": ratio >= 1, "ms": 1000 * ours}))
 
 
