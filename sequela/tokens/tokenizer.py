@@ -8,7 +8,7 @@ kind is a new class and one line in the registry.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -37,7 +37,6 @@ class Encoded:
         last: int64 [P], microsecond of each patient's last event with a token.
         events: number of events with tokens.
         dropped: number of events without a token, by code.
-        sums: what the tokenizer's fit adds up over shards, by name.
     """
 
     patients: np.ndarray
@@ -46,7 +45,6 @@ class Encoded:
     last: np.ndarray
     events: int
     dropped: Mapping[str, int]
-    sums: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Tokenizer(Protocol):

@@ -13,9 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from sequela.record.duration import LAST_YEAR_OF_DATA
+from sequela.tokens.ehr.gaps import GapCounts
 
 TIME_PREFIX = "TIME//"
 UNITS = (("mo", 43200), ("w", 10080), ("d", 1440), ("h", 60), ("min", 1))
+
+
+def _middles(many: int) -> np.ndarray:
+    """The middles of so many equal parts of the stretch from 0 to 1."""
+    return (np.arange(many) + 0.5) / many
 
 
 def spoken(minutes: int) -> str:
@@ -28,41 +34,72 @@ def spoken(minutes: int) -> str:
     return f"{minutes // size}{name}"
 
 
+QUANTILES = 256  # of the gaps of a class: a risk is off by less than one in so many of the gaps of one class
+
+
 @dataclass(frozen=True)
 class Intervals:
     """I classes of time intervals.
 
     Attributes:
         edges: int64 [I], lower edges in minutes.
-        means: int64 [I], the minutes that a token of each class stands for: the mean training gap of the class in whole
-            minutes, and exactly the edge for the longest class. Whole minutes keep clocks exact, so that "at the
-            horizon" and "past the horizon" never blur.
+        means: int64 [I], the one number of minutes that stands for each class where there can be only one: the mean
+            training gap of the class in whole minutes, and exactly the edge for the longest class. Whole minutes keep
+            clocks exact, so that "at the horizon" and "past the horizon" never blur.
+        quantiles: int64 [I, Q], evenly spaced quantiles of the training gaps of each class, rising; exactly the edge
+            for the longest class. Means alone would make a risk over time a staircase.
     """
 
     edges: np.ndarray
     means: np.ndarray
+    quantiles: np.ndarray
 
     @staticmethod
     def guess(edges: tuple[int, ...]) -> Intervals:
-        """Classes that stand for their midpoints, before there are training gaps."""
+        """Classes in which all gaps are equally likely, before there are training gaps."""
         lower = np.asarray(edges, np.int64)
-        return Intervals(lower, (lower + np.append(lower[1:], lower[-1])) // 2)
+        upper = np.append(lower[1:], lower[-1])
+        within = np.floor((upper - lower)[:, None] * _middles(QUANTILES))
+        return Intervals(lower, (lower + upper) // 2, lower[:, None] + within.astype(np.int64))
 
-    def counted(self, interval: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """Classes [N] (-1: none) and remainders [N] in minutes -> int64 [I, 2]: sum and number of each class."""
-        known = interval >= 0
-        number = np.bincount(interval[known], minlength=len(self.edges))
-        total = np.bincount(
-            interval[known], weights=rest[known], minlength=len(self.edges)
-        )  # exact below 2 ** 53
-        return np.stack([total.astype(np.int64), number], 1)
+    @staticmethod
+    def constant(edges: np.ndarray, means: np.ndarray) -> Intervals:
+        """Classes of which each stands for one number of minutes, as in version 0.1."""
+        return Intervals(edges, means, means[:, None])
 
-    def timed(self, gaps: np.ndarray) -> Intervals:
-        """The same classes with the means of the training gaps (see `counted`), where there are any."""
-        total, number = gaps.T
-        means = np.where(number > 0, np.rint(total / np.maximum(number, 1)).astype(np.int64), self.means)
+    def timed(self, gaps: GapCounts) -> Intervals:
+        """The same classes with the means and quantiles of the training gaps, where there are any."""
+        number = gaps.number
+        means = np.where(
+            number > 0, np.rint(gaps.total / np.maximum(number, 1)).astype(np.int64), self.means
+        )
         means[-1] = self.edges[-1]
-        return Intervals(self.edges, means)
+        seen = gaps.quantiles(_middles(self.quantiles.shape[1]))
+        quantiles = np.where(np.isnan(seen), self.quantiles, np.rint(seen)).astype(np.int64)
+        # A cell of `ValueCounts` can reach beyond an edge
+        upper = np.append(self.edges[1:] - 1, self.edges[-1])
+        quantiles = np.clip(quantiles, self.edges[:, None], upper[:, None])
+        quantiles[-1] = self.edges[-1]
+        return Intervals(self.edges, means, quantiles)
+
+    def survival(self, rest: np.ndarray) -> np.ndarray:
+        """The share of the gaps of each class that are longer than `rest` [N] minutes, float64 [N, I].
+
+        >>> Intervals.guess((10, 20)).survival(np.array([0, 15, 19, 20])).tolist()
+        [[1.0, 1.0], [0.3984375, 1.0], [0.0, 1.0], [0.0, 0.0]]
+        """
+        shorter = [np.searchsorted(row, rest, side="right") for row in self.quantiles]
+        return 1 - np.stack(shorter, 1) / self.quantiles.shape[1]
+
+    def minutes(self, interval: np.ndarray, uniform: np.ndarray, rest: np.ndarray | int = 0) -> np.ndarray:
+        """Gaps [N] of the classes `interval` [N], drawn by uniform numbers [N] in [0, 1), int64 [N] minutes.
+
+        Each is longer than `rest` minutes, [N] or one for all, unless no gap of its class is: then it is the longest.
+        """
+        many = self.quantiles.shape[1]
+        shorter = (self.quantiles[interval] <= np.reshape(rest, (-1, 1))).sum(1)
+        shorter = np.minimum(shorter, many - 1)
+        return self.quantiles[interval, shorter + (uniform * (many - shorter)).astype(np.int64)]
 
     @property
     def names(self) -> list[str]:

@@ -11,6 +11,7 @@ from sequela.record.events import NEVER, Events, births
 from sequela.record.schema import FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.clock import age_band, period_edges
+from sequela.tokens.ehr.gaps import GapCounts
 from sequela.tokens.ehr.order import in_token_order, moving
 from sequela.tokens.ehr.scheme import EhrScheme
 from sequela.tokens.ragged import Ragged, TokenColumn, interleave
@@ -28,7 +29,14 @@ class _KnownCodes:
     bins: np.ndarray
 
 
-def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> Encoded:
+@dataclass(frozen=True)
+class EncodedRecords(Encoded):
+    """Token rows of P patients, and the gaps between the events behind them, which a fit adds up over shards."""
+
+    gaps: GapCounts
+
+
+def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> EncodedRecords:
     """Token rows of all patients who have an event with a token.
 
     Sex stands in the head of a patient, even if a record dates it: it is known from birth. So does race if it is known
@@ -38,9 +46,6 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
 
     Args:
         translated: whether the code maps have been applied to the events already.
-
-    Returns:
-        With `sums["gaps"]`, int64 [I, 2]: total minutes and number of the gaps of each interval class.
     """
     if not translated:
         columns = scheme.translated(columns)
@@ -87,14 +92,14 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
         minutes = np.minimum(minutes, np.iinfo(np.int32).max).astype(np.int32)
         clock = Ragged(np.repeat(minutes, np.diff(laid.offsets)), offsets)
     dropped = {columns.names[row]: int(lost[row]) for row in np.flatnonzero(lost)}
-    return Encoded(
+    return EncodedRecords(
         events.patient[starts],
         Ragged(laid.flat, offsets),
         clock,
         events.time[last],
         len(events),
         dropped,
-        {"gaps": gaps},
+        gaps,
     )
 
 
@@ -108,13 +113,13 @@ def _look_up(scheme: EhrScheme, names: tuple[str, ...]) -> _KnownCodes:
     return _KnownCodes(parts, bins)
 
 
-def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn], np.ndarray]:
-    """The time tokens before each event, from the microseconds since the event before, and `sums["gaps"]`."""
+def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn], GapCounts]:
+    """The time tokens before each event, from the microseconds since the event before; and those gaps."""
     intervals = scheme.intervals
     rows = np.flatnonzero(passed >= intervals.edges[0] * MINUTE)
     minutes = passed[rows] // MINUTE
     repeats, interval = intervals.encode(minutes)
-    gaps = intervals.counted(interval, minutes % intervals.edges[-1])
+    gaps = GapCounts.of(interval, minutes % intervals.edges[-1], len(intervals.edges))
     if scheme.positions_from_clock:
         return [], gaps
     first = scheme.vocabulary.index[intervals.names[0]]

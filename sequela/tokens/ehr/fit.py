@@ -39,13 +39,13 @@ def fit(
     """
     settings = settings or TokenSettings()
     bare = fit_statistics(CodeStatistics.of(recoded(columns, maps), settings), settings, maps, dated=dated)
-    return bare.timed(encode(bare, columns).sums["gaps"])
+    return bare.timed(encode(bare, columns).gaps)
 
 
 def fit_statistics(
     statistics: CodeStatistics, settings: TokenSettings, maps: tuple[CodeMap, ...] = (), *, dated: bool = True
 ) -> EhrTokenizer:
-    """Fit on the counts over training patients; interval means are midpoints until `EhrTokenizer.timed` sets them.
+    """Fit on the counts over training patients; intervals are guessed until `EhrTokenizer.timed` sets them.
 
     Args:
         maps: the code maps that were applied before counting.

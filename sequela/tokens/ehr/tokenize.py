@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from sequela.tokens.ehr.clock import FAR, MAX_AGE
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.findings import findings_of, persons
 from sequela.tokens.ehr.fit import fit_statistics, years_of_data
+from sequela.tokens.ehr.gaps import GapCounts
 from sequela.tokens.ehr.grammar.fit import fit_grammar
 from sequela.tokens.ehr.settings import MAPS, TokenSettings
 from sequela.tokens.ehr.statistics import CodeStatistics, extremes
@@ -41,7 +43,9 @@ from sequela.workers import Workers, worker_pool
 
 WORK = "work"
 COUNTED, ENCODED = "counted.json", "encoded.json"  # the notes of the two passes
+COUNTS, GAPS = "counts.npz", "gaps.npz"
 MERGED_AT_ONCE = 8
+Counts = TypeVar("Counts", CodeStatistics, GapCounts)
 SMALL = 2 << 20  # events; each takes 24 bytes in memory
 
 
@@ -126,7 +130,7 @@ def tokenize(
         check_patients_once([np.load(job.file("patients.npy")) for job in jobs], shards)
         if not any(note["train"] for note in _notes(jobs, COUNTED)):
             raise no_training_patients(dataset)
-        statistics = _merged(jobs)
+        statistics = _merged((job.file(COUNTS) for job in jobs), CodeStatistics)
         tokenizer = fit_statistics(statistics, settings, code_maps, dated=_dated(dataset))
         if cache is None:
             tokenizer.save(out)
@@ -139,12 +143,9 @@ def tokenize(
 
 
 def _finish(jobs: list[ShardJob], tokenizer: EhrTokenizer, out: Path, years: tuple[int, int] | None) -> dict:
-    """Everything that takes all shards: interval means, grammar, `corpus.json`; returns what the last says."""
-    gaps = np.zeros((len(tokenizer.settings.interval_edges), 2), np.int64)
-    for note in _notes(jobs, ENCODED):
-        if TRAIN in note:
-            gaps += np.array(note[TRAIN]["gaps"], np.int64)
-    tokenizer = tokenizer.timed(gaps)
+    """Everything that takes all shards: intervals, grammar, `corpus.json`; returns what the last says."""
+    counted = (job.file(GAPS) for job in jobs)
+    tokenizer = tokenizer.timed(_merged((path for path in counted if path.exists()), GapCounts))
     tokenizer.save(out)
     trained = (note[TRAIN]["shard"]["shard"] for note in _notes(jobs, ENCODED) if TRAIN in note)
     fit_grammar(tokenizer, (rows_of(out / TRAIN, shard) for shard in trained)).save(out)
@@ -188,14 +189,14 @@ def _sized(
     return workers, None
 
 
-def _merged(jobs: list[ShardJob]) -> CodeStatistics:
+def _merged(paths: Iterable[Path], counts: type[Counts]) -> Counts:
     """The counts over all shards, merged a few at a time, so that memory does not grow with their number."""
-    merged: list[CodeStatistics] = []
-    for job in jobs:
-        merged.append(CodeStatistics.load(job.file("counts.npz")))
+    merged: list[Counts] = []
+    for path in paths:
+        merged.append(counts.load(path))
         if len(merged) == MERGED_AT_ONCE:
-            merged = [CodeStatistics.merge(merged)]
-    return CodeStatistics.merge(merged)
+            merged = [counts.merge(merged)]
+    return counts.merge(merged)
 
 
 def _dated(dataset: Path) -> bool:
@@ -215,7 +216,7 @@ def count_job(job: ShardJob) -> None:
     times = np.bincount(columns.code, minlength=len(columns.names))
     events = recoded(columns, maps)
     train = _of(events, split, SPLITS.index(TRAIN))
-    CodeStatistics.of(train, job.settings).save(job.file("counts.npz"))
+    CodeStatistics.of(train, job.settings).save(job.file(COUNTS))
     if job.cache:
         job.cache.events[job.number] = events, split
     first, last = extremes(columns)
@@ -245,7 +246,9 @@ def encode_job(job: ShardJob) -> None:
         encoded = encode(tokenizer, _of(events, split, number), translated=True)
         name = SPLITS[number]
         written = write_shard(encoded, job.out / name, f"{job.number:05d}")
-        note[name] = {"shard": written, "dropped": encoded.dropped, "gaps": encoded.sums["gaps"].tolist()}
+        note[name] = {"shard": written, "dropped": encoded.dropped}
+        if name == TRAIN:
+            encoded.gaps.save(job.file(GAPS))
     _leave_note(job.file(ENCODED), note)
 
 

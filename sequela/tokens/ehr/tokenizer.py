@@ -14,6 +14,7 @@ from sequela.tokens.ehr.bins import Bins
 from sequela.tokens.ehr.clock import Intervals
 from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import encode
+from sequela.tokens.ehr.gaps import GapCounts
 from sequela.tokens.ehr.grammar import grammar
 from sequela.tokens.ehr.grammar.fit import fit_grammar, load_grammar
 from sequela.tokens.ehr.scheme import EhrScheme
@@ -33,8 +34,8 @@ class EhrTokenizer(EhrScheme):
 
     kind = "ehr"
 
-    def timed(self, gaps: np.ndarray) -> EhrTokenizer:
-        """This tokenizer with the mean durations of training gaps (see `Intervals.timed`)."""
+    def timed(self, gaps: GapCounts) -> EhrTokenizer:
+        """This tokenizer with the durations of training gaps (see `Intervals.timed`)."""
         return replace(self, intervals=self.intervals.timed(gaps))
 
     def encode(self, events: Events) -> Encoded:
@@ -46,13 +47,14 @@ class EhrTokenizer(EhrScheme):
         return decode(self, rows, start)
 
     def save(self, folder: Path) -> None:
-        """Write `vocabulary.json` (settings, tokens, interval means, cut points, bin centers) and the code maps."""
+        """Write `vocabulary.json` (settings, tokens, intervals, cut points, bin centers) and the code maps."""
         bins = zip(self.bins.codes, self.bins.cuts, self.bins.centers, strict=True)
         body = {  # spelled as in version 0.1
             "edition": self.edition,
             "settings": asdict(self.settings),
             "maps": save_maps(self.maps, folder),
             "interval_means_minutes": self.intervals.means.tolist(),
+            "interval_quantiles_minutes": self.intervals.quantiles.tolist(),
             "bins": {
                 code: {"cuts": cuts.tolist(), "centres": centers.tolist()} for code, cuts, centers in bins
             },
@@ -71,9 +73,7 @@ class EhrTokenizer(EhrScheme):
         try:
             edges = tuple(body["settings"]["interval_edges"])
             settings = TokenSettings(**{**IN_VERSION_0_1, **body["settings"], "interval_edges": edges})
-            intervals = Intervals(
-                np.array(edges, np.int64), np.array(body["interval_means_minutes"], np.int64)
-            )
+            intervals = _intervals(edges, body["interval_means_minutes"], body.get("interval_quantiles_minutes"))
             codes = tuple(body["bins"])
             cuts = [body["bins"][code]["cuts"] for code in codes]
             centers = [body["bins"][code]["centres"] for code in codes]
@@ -96,3 +96,11 @@ class EhrTokenizer(EhrScheme):
         self.save(folder)
         known = (Path(corpus) / grammar.FILE).exists()
         (load_grammar(corpus, self) if known else fit_grammar(self, rows)).save(folder)
+
+
+def _intervals(edges: tuple[int, ...], means: list, quantiles: list | None) -> Intervals:
+    """The classes of intervals that a file describes; one of version 0.1 names no quantiles."""
+    lower, middle = np.array(edges, np.int64), np.array(means, np.int64)
+    if quantiles is None:
+        return Intervals.constant(lower, middle)
+    return Intervals(lower, middle, np.array(quantiles, np.int64).reshape(len(lower), -1))

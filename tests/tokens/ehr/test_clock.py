@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sequela.tokens.ehr.clock import (
+    QUANTILES,
     YEARS,
     Intervals,
     age_band,
@@ -13,15 +14,17 @@ from sequela.tokens.ehr.clock import (
     period_names,
     years_of,
 )
+from sequela.tokens.ehr.gaps import GapCounts
 from sequela.tokens.ehr.settings import COMET_EDGES
 
+DAY = 1440
 gaps = st.lists(st.integers(0, 5_000_000), min_size=1, max_size=50).map(np.array)
 
 
 def fitted(edges, minutes):
     intervals = Intervals.guess(edges)
     _, kind = intervals.encode(minutes)
-    return intervals.timed(intervals.counted(kind, minutes % edges[-1]))
+    return intervals.timed(GapCounts.of(kind, minutes % edges[-1], len(edges)))
 
 
 @given(gaps)
@@ -37,6 +40,55 @@ def test_the_mean_of_the_training_gaps_stands_for_a_class():
     intervals = fitted((1, 100, 1000), np.array([100, 300, 1100, 2500]))
     # remainders in [100, 1000): 100, 300, 100, 500
     assert intervals.means.tolist() == [50, 250, 1000]
+
+
+@given(gaps)
+def test_every_quantile_of_a_class_lies_in_it_and_the_longest_is_its_edge(minutes):
+    intervals = fitted(COMET_EDGES, minutes)
+    upper = np.append(intervals.edges[1:], intervals.edges[-1] + 1)
+    assert (np.diff(intervals.quantiles) >= 0).all()
+    assert (intervals.quantiles >= intervals.edges[:, None]).all()
+    assert (intervals.quantiles < upper[:, None]).all()
+
+
+def test_drawn_gaps_are_as_long_as_training_gaps_and_so_is_their_survival():
+    """Gaps of whole days, as registers have them, with a peak on one of them."""
+    random = np.random.default_rng(0)
+    days = np.append(np.floor(30 + 150 * random.beta(1, 3, 20_000)), np.full(5_000, 91))
+    intervals, minutes = fitted(COMET_EDGES, (days * DAY).astype(int)), days * DAY
+    row = intervals.names.index("TIME//1mo-6mo")
+    drawn = intervals.minutes(np.full(200_000, row), random.random(200_000))
+    assert np.isin(drawn / DAY, days).all()  # nothing in between
+    mean = np.full(len(drawn), intervals.means[row])
+    for day in (30, 45, 60, 90, 91, 120, 150, 179):
+        true = (minutes > day * DAY).mean()
+        assert abs((drawn > day * DAY).mean() - true) < 0.006
+        assert abs(intervals.survival(np.array([day * DAY]))[0, row] - true) < 0.004
+    assert max(abs((mean > day * DAY).mean() - (minutes > day * DAY).mean()) for day in (60, 90)) > 0.3  # planted
+
+
+def test_a_gap_is_drawn_given_that_it_is_longer():
+    random = np.random.default_rng(0)
+    days = np.floor(30 + 150 * random.beta(1, 3, 20_000))
+    intervals = fitted(COMET_EDGES, (days * DAY).astype(int))
+    row = np.full(100_000, intervals.names.index("TIME//1mo-6mo"))
+    rest = np.repeat([0, 60 * DAY], len(row) // 2)
+    drawn = intervals.minutes(row, random.random(len(row)), rest)
+    assert (drawn > rest).all()
+    for number, after in enumerate((0, 60)):
+        chosen = drawn[number * len(row) // 2 :][: len(row) // 2]
+        assert abs((chosen > 90 * DAY).mean() - (days[days > after] > 90).mean()) < 0.015
+    beyond = intervals.minutes(row[:1], np.array([0.5]), 179 * DAY)  # no training gap is so long
+    assert beyond.tolist() == [intervals.quantiles[row[0], -1]]
+
+
+def test_classes_without_training_gaps_are_evenly_filled_and_few_gaps_make_a_whole_table():
+    intervals = fitted((10, 100, 1000), np.array([20, 30]))
+    assert intervals.quantiles.shape == (3, QUANTILES)
+    assert np.unique(intervals.quantiles[0], return_counts=True)[1].tolist() == [QUANTILES / 2] * 2
+    assert np.abs(intervals.quantiles[1] - np.linspace(100, 1000, QUANTILES)).max() < 4
+    assert (intervals.quantiles[2] == 1000).all()
+    assert intervals.survival(np.array([0, 999, 1000]))[:, 2].tolist() == [1, 1, 0]
 
 
 @pytest.mark.parametrize(

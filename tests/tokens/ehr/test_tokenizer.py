@@ -216,6 +216,7 @@ def test_saving_and_loading_gives_the_same_tokenizer(tmp_path):
     tokenizer.save(tmp_path)
     again = EhrTokenizer.load(tmp_path)
     assert again.vocabulary == tokenizer.vocabulary and again.settings == tokenizer.settings
+    assert again.intervals.quantiles.tolist() == tokenizer.intervals.quantiles.tolist()
     assert (encoded_of(again, frame).tokens.flat == encoded_of(tokenizer, frame).tokens.flat).all()
 
 
@@ -225,10 +226,12 @@ def test_a_folder_of_version_0_1_means_what_it_meant(tmp_path):
     body = read_vocabulary(tmp_path)
     assert EhrTokenizer.load(tmp_path).edition == 2 and EhrTokenizer.load(tmp_path).settings.gap_years == 120
     old = {key: value for key, value in body.items() if key not in ("kind", "edition", "hash", "tokens")}
-    del old["settings"]["gap_years"]
+    del old["settings"]["gap_years"], old["interval_quantiles_minutes"]
     write_vocabulary(tmp_path, "ehr", Vocabulary(tuple(body["tokens"])), old)
     again = EhrTokenizer.load(tmp_path)
     assert again.edition == 1 and again.settings.gap_years == 0
+    drawn = again.intervals.minutes(np.arange(13), np.full(13, 0.9))
+    assert drawn.tolist() == again.intervals.means.tolist()  # a class stands for its mean
     again.save(tmp_path)  # as training does, beside its model
     assert EhrTokenizer.load(tmp_path).edition == 1
 
