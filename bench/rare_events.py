@@ -1,6 +1,6 @@
 """Do trained models give rare events their true probability? On the known world, for several optimizer settings.
 
-    python bench/rare_events.py            all settings, four minutes on two cores
+    python bench/rare_events.py            all settings, five minutes on two cores
     python bench/rare_events.py --quick    the default alone, under a minute
 
 Prints, per setting, the mean hazard of death that the model gives over the training steps, and the share of those steps
@@ -35,6 +35,7 @@ VARIANTS = {
     "second_moment=0.95": replace(DEFAULT, second_moment=0.95),
     "final_rate=0.1": replace(DEFAULT, final_rate=0.1),
     "final_rate=0.1 second_moment=0.95": replace(DEFAULT, final_rate=0.1, second_moment=0.95),
+    "outcome_weight=10": replace(DEFAULT, outcome_weight=10.0),
     "adamw final_rate=0.1 second_moment=0.95": replace(
         DEFAULT, optimizer="adamw", learning_rate=3e-3, final_rate=0.1, second_moment=0.95
     ),

@@ -43,14 +43,21 @@ def closing_tokens(data: Corpus) -> np.ndarray:
     moves = tokenizer.minutes_V > 0
     if not moves.any():
         return np.zeros(size, bool)
-    ends, every = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    ends, every = np.zeros(size, np.int64), token_counts(data)
     for rows in data.tokens.parts:
         ends += np.bincount(rows.flat[rows.offsets[1:][rows.lengths > 0] - 1], minlength=size)
-        for start in range(0, len(rows.flat), BLOCK):
-            every += np.bincount(rows.flat[start : start + BLOCK], minlength=size)
     closing = (ends > 0) & (ends >= OFTEN_LAST * every) & ~moves
     closing[tokenizer.final] = False
     return closing
+
+
+def token_counts(data: Corpus) -> np.ndarray:
+    """How often each token occurs in a split, int64 [V]."""
+    counts = np.zeros(len(data.tokenizer.vocabulary), np.int64)
+    for rows in data.tokens.parts:
+        for start in range(0, len(rows.flat), BLOCK):
+            counts += np.bincount(rows.flat[start : start + BLOCK], minlength=len(counts))
+    return counts
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sequela.errors import InputError
@@ -184,6 +184,7 @@ def _take_steps(run: Run, saved: Path, reporter: _Reporter, shutdown: Shutdown, 
             loss, requested, due, *sums = group.sum(result.loss, shutdown.requested, due, *result.parts.values())
             run.seconds += time.perf_counter() - started
             loss, parts = shown(loss), dict(zip(result.parts, map(shown, sums), strict=True))
+            loss = parts.pop(run.objective.unit, loss)
             why = run.alarm.check(loss / result.weight, result.gradient, result.weight)
             can_pass = math.isfinite(loss) and math.isfinite(result.gradient)
             if why and not (settings.ignore_spikes and can_pass):
@@ -211,7 +212,7 @@ def _diverged(run: Run, step: Step, why: str, folder: Path, can_pass: bool) -> I
         rows = [[plan.windows[window] for window in row] for row in step.rows]
         patients = [plan.data.patients[plan.windows.patient[row]] for row in step.rows]
         meta = {"why": why, "step": run.steps, "tokens": run.tokens, "losses_before": run.alarm.losses}
-        keep_batch(folder, rows, patients, meta | {"settings": asdict(plan.settings)})
+        keep_batch(folder, rows, patients, meta | {"settings": plan.settings.as_dict})
     return InputError(
         f"At step {run.steps} {why}. Its batch is in {folder}: check whether its patients are what they should be; "
         f"then lower learning_rate and matrix_rate (now {plan.settings.learning_rate:.3g} and "
@@ -227,7 +228,7 @@ def _finish(run: Run, out: Path, reporter: _Reporter) -> dict:
         if validation is not None:
             reporter.validated(validation)
         report = {
-            "settings": asdict(plan.settings),
+            "settings": plan.settings.as_dict,
             "same": plan.identity(),
             "dial": plan.resolved.as_dict(),
             "precision": run.precision,

@@ -35,6 +35,7 @@ from sequela.training.objectives.objective import (
     named,
 )
 from sequela.training.optimizer import optimizers, schedule
+from sequela.training.outcomes.weight import class_weights, outcome_tokens
 from sequela.training.parallel import ProcessGroup, accumulating, clip, is_parallel, parallelize, whole
 from sequela.training.settings import TrainSettings
 
@@ -65,7 +66,7 @@ class RunPlan:
         """The plan for `objective`, the default one unless given.
 
         Raises:
-            InputError: for a corpus without training patients.
+            InputError: for a corpus without training patients, and for outcomes of an unknown kind.
         """
         data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
         windows = windows_of(data, context_of(settings))
@@ -74,6 +75,7 @@ class RunPlan:
                 f"{corpus} has no training patient: tokenize a larger dataset or change the split."
             )
         tokenizer = data.tokenizer
+        outcome_tokens(tokenizer, settings.outcomes)
         resolved = resolve(settings, len(tokenizer.vocabulary), int(windows.lengths.sum()))
         time = "rotary" if tokenizer.positions_from_clock else "intervals"
         config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=time)
@@ -112,6 +114,11 @@ class RunPlan:
         """See `Setup`."""
         return closing_tokens(self.data)
 
+    @cached_property
+    def class_weights(self) -> np.ndarray | None:
+        """See `Setup`."""
+        return class_weights(self.data, self.settings)
+
     def sample(self) -> np.ndarray:
         """Rows of tuning patients to check with on the way: one, or as many as fit `CHECK_SHARE` of the run's work."""
         lengths = self.tuning.tokens.lengths
@@ -124,7 +131,9 @@ class RunPlan:
         """The objective around a decoder; its other weights follow from the seed too."""
         settings = self.settings
         multiple = padded_to(settings.row_tokens, device)
-        setup = Setup(precision, multiple, settings, self.data.tokenizer, self.events_per_token, self.closing)
+        setup = Setup(
+            precision, multiple, settings, self.data.tokenizer, self.events_per_token, self.closing, self.class_weights
+        )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             return self.objective(decoder, setup)

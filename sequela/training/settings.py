@@ -27,6 +27,7 @@ ABOVE_ZERO = (
     "tokens_per_parameter",
     "learning_rate",
     "matrix_rate",
+    "outcome_weight",
     "clip",
     "rope_theta",
 )
@@ -88,6 +89,10 @@ class TrainSettings:
     """AdamW's beta 2. A shorter memory, such as 0.95, lowers the hazards of rare events slightly."""
     warmup: float = 0.05
     """Share of the tokens over which the learning rate warms up."""
+    outcome_weight: float = 1.0
+    """How many times as much the outcomes count in the loss; hazards stay calibrated."""
+    outcomes: tuple[str, ...] = ("diagnosis", "death")
+    """The kinds of events that are outcomes."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices inside the blocks."""
     clip: float = 1.0
@@ -110,7 +115,14 @@ class TrainSettings:
     @property
     def of_result(self) -> dict[str, object]:
         """The settings that determine the result, without those that only determine how it is reached."""
-        return {name: value for name, value in asdict(self).items() if name not in HOW}
+        return {name: value for name, value in self.as_dict.items() if name not in HOW}
+
+    @property
+    def as_dict(self) -> dict[str, object]:
+        """Every setting, as JSON gives it back."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
 
     def __post_init__(self) -> None:
         for name, known in ONE_OF.items():

@@ -29,13 +29,26 @@ def last_moments(windows: Windows, row: np.ndarray, closing: np.ndarray) -> np.n
     return last[whole][closing[ids]]
 
 
-def time_passes(hidden: Tensor, weight: Tensor, moving: Tensor) -> Tensor:
+def time_passes(
+    hidden: Tensor, weight: Tensor, moving: Tensor, offset: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sum of -ln p(any time token), in nats, fp32.
 
     Args:
         hidden: [M, C]; the products are computed in its type, the rest in fp32.
         weight: [V, C].
-        moving: int64 [I], the time tokens.
+        moving: int64 [I], the time tokens, all of one weight.
+        offset: float32 [V], the logarithms of class weights.
+
+    Returns:
+        As `cross_entropy` does, the weighted sum and the plain one.
     """
     scores = (hidden @ weight.to(hidden.dtype).t()).float()
+    plain = _any_of(moving, scores)
+    if offset is None:
+        return plain, plain.detach()
+    return offset[moving[0]].exp() * _any_of(moving, scores + offset), plain.detach()
+
+
+def _any_of(moving: Tensor, scores: Tensor) -> Tensor:
     return (torch.logsumexp(scores, -1) - torch.logsumexp(scores[:, moving], -1)).sum()

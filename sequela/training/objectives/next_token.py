@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,15 @@ CHUNK = 2**22
 """Most logits held at a time: tokens times vocabulary."""
 
 
+WEIGHTED = "weighted_bits_per_token"
+
+
 class NextToken(nn.Module):
-    """The sum of -ln p(token), divided by the number of predicted tokens; shown in bits."""
+    """The sum of -ln p(token), divided by the number of predicted tokens; shown in bits.
+
+    With class weights (see `sequela.training.outcomes.weight`) a weighted loss is minimized, and the plain one is still
+    what is shown.
+    """
 
     name = "next_token"
     unit = "bits_per_token"
@@ -41,6 +49,9 @@ class NextToken(nn.Module):
         minutes = np.zeros(0) if self.setup.tokenizer is None else self.setup.tokenizer.minutes_V
         moving = torch.from_numpy(np.flatnonzero(minutes > 0))
         self.register_buffer("moving", moving, persistent=False)
+        weights = self.setup.class_weights
+        offset = None if weights is None else torch.from_numpy(np.log(weights))
+        self.register_buffer("offset", offset, persistent=False)
 
     def collate(self, windows: Windows, row: np.ndarray) -> Inputs:
         """A packed row on the decoder's device; its weight is the number of predicted tokens."""
@@ -54,10 +65,11 @@ class NextToken(nn.Module):
         with computed_in(self.setup.precision, batch.ids.device):
             hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
             flat, weight = hidden.flatten(0, 1), self.decoder.head.weight
-            nats = cross_entropy(flat[batch.places], weight, batch.targets)
+            nats, plain = cross_entropy(flat[batch.places], weight, batch.targets, self.offset)
             if len(batch.ended):
-                nats = nats + time_passes(flat[batch.ended], weight, self.moving)
-        return Loss(nats, {})
+                more, plain_more = time_passes(flat[batch.ended], weight, self.moving, self.offset)
+                nats, plain = nats + more, plain + plain_more
+        return Loss(nats, {} if self.offset is None else {self.unit: plain, WEIGHTED: nats.detach()})
 
     def groups(self) -> list[Group]:
         """The decoder's."""
@@ -92,40 +104,61 @@ class NextToken(nn.Module):
         checkpoint.save(self.decoder, folder)
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
+def cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, offset: Tensor | None = None, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
     """Sum over N tokens of -ln softmax(hidden weight')[target], in nats, fp32; holds at most `chunk` logits at a time.
 
     Args:
         hidden: [N, C]; the products are computed in its type, the rest in fp32.
         weight: [V, C].
         targets: int64 [N].
+        offset: float32 [V], the logarithms ln w of class weights.
+
+    Returns:
+        The sum of w[target] (-ln softmax(hidden weight' + ln w)[target]), which has a gradient; and the plain sum,
+        which has none. The same without weights.
     """
-    return _CrossEntropy.apply(hidden, weight, targets, max(1, chunk // len(weight)))
+    return _CrossEntropy.apply(hidden, weight, targets, offset, max(1, chunk // len(weight)))
 
 
 class _CrossEntropy(torch.autograd.Function):
     """Computes the gradients together with the loss, so that no logits outlive their chunk."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
-        nats = hidden.new_zeros((), dtype=torch.float32)
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, offset: Tensor | None, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        nats, plain = (hidden.new_zeros((), dtype=torch.float32) for _ in range(2))
         of_hidden, of_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         low = weight.to(hidden.dtype)
         for begin in range(0, len(targets), rows):
             part = slice(begin, begin + rows)
             scores = (hidden[part] @ low.t()).float()
             target = targets[part, None]
+            if offset is not None:
+                scores += offset
             whole = scores.logsumexp(-1, keepdim=True)
-            nats += (whole - scores.gather(1, target)).sum()
+            lost = whole - scores.gather(1, target)
             # softmax minus one at the target: the gradient of the scores
-            slope = scores.sub_(whole).exp_().scatter_add_(1, target, torch.full_like(whole, -1.0))
+            slope = scores.sub_(whole).exp_()
+            if offset is not None:
+                # by the sum of exp(scores) without the offset, and the target's
+                plain += (lost + (slope @ (-offset).exp()).log()[:, None] + offset[target]).sum()
+                lost *= offset[target].exp()
+            nats += lost.sum()
+            slope.scatter_add_(1, target, torch.full_like(whole, -1.0))
+            if offset is not None:
+                slope *= offset[target].exp()
             slope = slope.to(hidden.dtype)
             of_hidden[part] = slope @ low
             of_weight += slope.t() @ hidden[part]
         ctx.save_for_backward(of_hidden, of_weight.to(weight.dtype))
-        return nats
+        plain = nats.clone() if offset is None else plain
+        ctx.mark_non_differentiable(plain)
+        return nats, plain
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden * gradient, of_weight * gradient, None, None
+        return of_hidden * gradient, of_weight * gradient, None, None, None

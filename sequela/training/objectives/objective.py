@@ -41,7 +41,9 @@ class Loss(NamedTuple):
 
     Attributes:
         total: scalar, summed over the row and not yet divided by its weight.
-        parts: detached scalars for the log, summed in the same way; every row has the same names.
+        parts: detached scalars for the log, summed in the same way; every row has the same names. One that is named as
+            the objective's `unit` is shown, logged and kept in place of the total: what runs are compared by, where
+            they minimize different things.
     """
 
     total: Tensor
@@ -76,6 +78,7 @@ class Setup:
         tokenizer: of the corpus.
         events_per_token: events of the training patients per predicted token.
         closing: bool [V], tokens behind which time is learned to pass where they end a record; None: none of them.
+        class_weights: float32 [V], what each token counts in the loss; None: all alike.
     """
 
     precision: str = "fp32"
@@ -84,6 +87,7 @@ class Setup:
     tokenizer: Tokenizer | None = None
     events_per_token: float = 1.0
     closing: np.ndarray | None = None
+    class_weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

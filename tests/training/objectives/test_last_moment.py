@@ -73,8 +73,20 @@ def test_the_loss_is_that_of_any_time_token():
     hidden, weight = (torch.randn(n, 8, generator=random, requires_grad=True) for n in (4, SIZE))
     moving = torch.tensor([HOUR, DAY])
     expected = -(hidden @ weight.t()).softmax(-1)[:, moving].sum(-1).log().sum()
-    assert torch.allclose(time_passes(hidden, weight, moving), expected)
-    assert torch.autograd.grad(expected, weight)[0].abs().sum() > 0
+    ours, plain = time_passes(hidden, weight, moving)
+    assert torch.allclose(ours, expected) and torch.equal(plain, ours) and not plain.requires_grad
+    assert torch.autograd.grad(ours, weight)[0].abs().sum() > 0
+
+
+def test_the_loss_of_any_time_token_is_weighted_as_every_other():
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=random, requires_grad=True) for n in (4, SIZE))
+    classes = torch.ones(SIZE) / 2
+    classes[DEATH] = 5
+    weighted, plain = time_passes(hidden, weight, torch.tensor([HOUR, DAY]), classes.log())
+    share = (hidden @ weight.t() + classes.log()).softmax(-1)[:, [HOUR, DAY]].sum(-1)
+    assert torch.allclose(weighted, -share.log().sum() / 2) and weighted.requires_grad
+    assert torch.allclose(plain, time_passes(hidden, weight, torch.tensor([HOUR, DAY]))[0])
 
 
 def test_a_record_that_ends_so_adds_its_last_moment_to_the_loss():

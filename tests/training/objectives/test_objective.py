@@ -67,7 +67,7 @@ class AnswerOnly(nn.Module):
     def forward(self, batch: Inputs) -> Loss:
         hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
         chosen = hidden.flatten(0, 1)[batch.places]
-        answer = cross_entropy(chosen, self.decoder.head.weight, batch.targets)
+        answer, _ = cross_entropy(chosen, self.decoder.head.weight, batch.targets)
         error = self.head(chosen[:, :1])[:, 0] - (batch.targets % 2).float()
         head = error.square().sum()
         return Loss(answer + head, {"head": head.detach()})
