@@ -6,7 +6,7 @@
 
 All schemes see the same events equally often, with the same decoder and optimizer, in the same number of steps: a batch
 holds as many events, so the fewer tokens a scheme needs, the fewer a batch has ("same events"). With "same FLOPs" a
-scheme that needs less goes on until it has spent what the default spends.
+scheme that needs less goes on until it has spent what CoMET's spends.
 
 Bits are those of everything that is predicted of a held-out patient, over the patient's events, in parts:
 * time: the time tokens. Finer intervals cost more bits and say more, so "to the minute" adds what tells the minute once
@@ -17,9 +17,9 @@ A rotary model tells no time and pays nothing for it. Neither does it know, when
 event before that is; the others do. Only its code and value bits are compared.
 
 Every finished run stays in --work and is not run again. `--codes`: another MEDS dataset of which only vocabulary and
-length are shown, with joint codes too. Intervals: 95 %, patients drawn with replacement, of the difference to the
-default, mean over the seeds. `ratio`: the bits (to the minute) of the best other scheme with time tokens over those of
-the default; `ok`: none is better by more than chance.
+length are shown, with joint codes too. Intervals: 95 %, patients drawn with replacement, of the difference to
+CoMET's scheme, mean over the seeds. `ratio`: the bits (to the minute) of the best other scheme with time tokens over
+those of CoMET's; `ok`: none is better by more than chance.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from sequela.training.score import score
 from sequela.training.settings import TrainSettings
 from sequela.workers import Workers
 
-DEFAULT, ROTARY = "default", "rotary"
+COMET, ROTARY = "CoMET", "rotary"
 SCHEMES = {
-    DEFAULT: TokenSettings(),
+    COMET: TokenSettings(fused=False),
     "fused": TokenSettings(fused=True),
-    ROTARY: TokenSettings(time="rotary"),
-    "ETHOS edges": TokenSettings(interval_edges=ETHOS_EDGES),
+    ROTARY: TokenSettings(fused=False, time="rotary"),
+    "ETHOS edges": TokenSettings(fused=False, interval_edges=ETHOS_EDGES),
     "fused, ETHOS edges": TokenSettings(fused=True, interval_edges=ETHOS_EDGES),
     "fused, rotary": TokenSettings(fused=True, time="rotary"),
 }
-JOINT = {"joint": TokenSettings(joint=True), "fused, joint": TokenSettings(fused=True, joint=True)}
+JOINT = {"joint": TokenSettings(fused=False, joint=True), "fused, joint": TokenSettings(fused=True, joint=True)}
 SAME_EVENTS, SAME_FLOPS = "same events", "same FLOPs"
-CLOSE = 0.1  # a scheme that spends within a tenth of what the default spends has the same FLOPs anyway
+CLOSE = 0.1  # a scheme that spends within a tenth of what CoMET's spends has the same FLOPs anyway
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class Study:
         return about(self.corpus(scheme))["splits"]["train"]["tokens"]
 
     def of(self, scheme: str, seed: int, budget: str) -> TrainSettings:
-        """The settings of one run: as many events a step as the default has, or as many FLOPs in all."""
-        ratio = self.tokens(scheme) / self.tokens(DEFAULT)
+        """The settings of one run: as many events a step as CoMET's has, or as many FLOPs in all."""
+        ratio = self.tokens(scheme) / self.tokens(COMET)
         batch_tokens = round(ratio * self.settings.batch_tokens)
         epochs = self.settings.epochs
         if budget == SAME_FLOPS:
-            own, default = (self.run(one, seed, SAME_EVENTS)["flops"] for one in (scheme, DEFAULT))
-            epochs *= default / own
+            own, theirs = (self.run(one, seed, SAME_EVENTS)["flops"] for one in (scheme, COMET))
+            epochs *= theirs / own
         return replace(self.settings, batch_tokens=batch_tokens, epochs=epochs, seed=seed)
 
     def run(self, scheme: str, seed: int, budget: str) -> dict:
@@ -121,9 +121,9 @@ class Study:
         return json.loads(kept.read_text())
 
     def differs(self, scheme: str, seed: int) -> bool:
-        """Whether a scheme spends so much less or more than the default that "same FLOPs" is another run."""
-        own, default = (self.run(one, seed, SAME_EVENTS)["flops"] for one in (scheme, DEFAULT))
-        return abs(own / default - 1) > CLOSE
+        """Whether a scheme spends so much less or more than CoMET's that "same FLOPs" is another run."""
+        own, theirs = (self.run(one, seed, SAME_EVENTS)["flops"] for one in (scheme, COMET))
+        return abs(own / theirs - 1) > CLOSE
 
     def done(self, scheme: str, budget: str) -> list[dict]:
         """The runs of a scheme that are finished, one for each seed."""
@@ -186,23 +186,23 @@ def in_parts(corpus: Corpus) -> tuple[int, int]:
 
 
 def results(study: Study, budget: str) -> dict[str, dict]:
-    """Print the table of the finished runs; scheme -> its total and its difference to the default."""
-    first = study.bits(DEFAULT, SAME_EVENTS)
+    """Print the table of the finished runs; scheme -> its total and its difference to CoMET's."""
+    first = study.bits(COMET, SAME_EVENTS)
     if first is None:
         return {}
     base, events = first
     print(f"\n{budget}, bits per event of {len(events):,} held-out patients ({events.sum():,} events):\n")
     print(
-        "| scheme | seeds | steps | TFLOP | time | to the minute | code | value | code + value | less default | "
-        "total, to the minute | less default | between seeds |"
+        "| scheme | seeds | steps | TFLOP | time | to the minute | code | value | code + value | less CoMET | "
+        "total, to the minute | less CoMET | between seeds |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|---|--:|")
     found = {}
     for scheme in study.schemes:
-        own = first if scheme == DEFAULT else study.bits(scheme, budget)
+        own = first if scheme == COMET else study.bits(scheme, budget)
         if own is not None:
             assert (own[1] == events).all(), "the schemes must speak of the same events"
-            runs = study.done(scheme, SAME_EVENTS if scheme == DEFAULT else budget)
+            runs = study.done(scheme, SAME_EVENTS if scheme == COMET else budget)
             found[scheme] = row(study, scheme, runs, own[0], base, events)
     return found
 
@@ -225,20 +225,20 @@ def row(
         return float(by_patient(kinds, own).mean(0).sum() / events.sum())
 
     def told(difference: tuple[float, float, float]) -> str:
-        if scheme == DEFAULT:
+        if scheme == COMET:
             return ""
         return "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference)
 
     coded = less([CODE, VALUE], np.zeros(len(events)))
     spread = by_patient([TIME, CODE, VALUE], own).sum(1) / events.sum()
-    out = {"code_and_value": mean([CODE, VALUE]), "code_and_value_less_default": coded}
+    out = {"code_and_value": mean([CODE, VALUE]), "code_and_value_less_comet": coded}
     time = ["", "", "", ""]
     if timed:
         rest = study.left_open(settings.interval_edges)
         minute = mean([TIME]) + float(rest.sum() / events.sum())
-        extra = rest - study.left_open(SCHEMES[DEFAULT].interval_edges)
+        extra = rest - study.left_open(SCHEMES[COMET].interval_edges)
         total = less([TIME, CODE, VALUE], extra)
-        out |= {"total": minute + out["code_and_value"], "total_less_default": total}
+        out |= {"total": minute + out["code_and_value"], "total_less_comet": total}
         time = [f"{mean([TIME]):.3f}", f"{minute:.3f}", f"{out['total']:.3f}", told(total)]
     flops = np.mean([one["flops"] for one in runs]) / 1e12
     print(
@@ -253,10 +253,10 @@ def row(
 def summary(found: dict[str, dict[str, dict]]) -> dict:
     """The JSON object."""
     first = found[SAME_EVENTS]
-    others = {name: one for name, one in first.items() if name != DEFAULT and "total" in one}
+    others = {name: one for name, one in first.items() if name != COMET and "total" in one}
     best = min(others, key=lambda name: others[name]["total"], default=None)
-    ratio = others[best]["total"] / first[DEFAULT]["total"] if best else None
-    better = [name for name, one in others.items() if one["total_less_default"][2] < 0]
+    ratio = others[best]["total"] / first[COMET]["total"] if best else None
+    better = [name for name, one in others.items() if one["total_less_comet"][2] < 0]
     return {
         "name": "schemes",
         "ratio": ratio,
@@ -290,7 +290,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=2, help="of the decoder (default: 2)")
     parser.add_argument("--epochs", type=float, default=1.0, help="passes of 'same events' (default: 1)")
     parser.add_argument(
-        "--batch-tokens", type=int, default=2048, help="of the default scheme (default: 2048)"
+        "--batch-tokens", type=int, default=2048, help="of CoMET's scheme (default: 2048)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES), metavar="SCHEME")
@@ -315,7 +315,7 @@ def studied(given: argparse.Namespace, work: Path) -> Study:
         matrix_rate=6e-3,
     )
     seeds = tuple(given.seeds[:1] if given.quick else given.seeds)
-    schemes = tuple(dict.fromkeys([DEFAULT, *given.schemes]))
+    schemes = tuple(dict.fromkeys([COMET, *given.schemes]))
     return Study(data.resolve(), work, given.thin, settings, schemes, seeds)
 
 

@@ -28,10 +28,10 @@ def measured(monkeypatch):
 def corpora(world_meds, tmp_path_factory) -> dict[str, Corpus]:
     folder, found = tmp_path_factory.mktemp("corpora"), {}
     schemes = {
-        "default": TokenSettings(),
+        "CoMET": TokenSettings(fused=False),
         "fused": TokenSettings(fused=True),
-        "rotary": TokenSettings(time="rotary"),
-        "ethos": TokenSettings(interval_edges=ETHOS_EDGES),
+        "rotary": TokenSettings(fused=False, time="rotary"),
+        "ethos": TokenSettings(fused=False, interval_edges=ETHOS_EDGES),
     }
     for name, settings in schemes.items():
         (folder / name).mkdir()
@@ -42,22 +42,22 @@ def corpora(world_meds, tmp_path_factory) -> dict[str, Corpus]:
 
 def test_every_scheme_tells_the_same_events(measured, corpora):
     events = {name: measured.events_of(corpus).tolist() for name, corpus in corpora.items()}
-    assert events["default"] == events["fused"] == events["rotary"] == events["ethos"]
-    assert sum(events["default"]) == corpora["default"].events
+    assert events["CoMET"] == events["fused"] == events["rotary"] == events["ethos"]
+    assert sum(events["CoMET"]) == corpora["CoMET"].events
 
 
 def test_gaps_are_those_that_the_time_tokens_tell(measured, corpora):
     gaps = measured.gaps_of(corpora["rotary"])
-    edges = np.array(corpora["default"].tokenizer.settings.interval_edges)
-    told = corpora["default"].tokenizer.vocabulary.matching("TIME//")
+    edges = np.array(corpora["CoMET"].tokenizer.settings.interval_edges)
+    told = corpora["CoMET"].tokenizer.vocabulary.matching("TIME//")
     for row in range(20):
-        ids = np.asarray(corpora["default"].tokens[row], np.int64)
-        last = np.flatnonzero(np.isin(corpora["default"].tokenizer.place[ids], (0, 1)))[-1]
+        ids = np.asarray(corpora["CoMET"].tokens[row], np.int64)
+        last = np.flatnonzero(np.isin(corpora["CoMET"].tokenizer.place[ids], (0, 1)))[-1]
         own = ids[:last][np.isin(ids[:last], told[:-1])] - told[0]  # without the longest, and the tail
         rest = gaps[row] % edges[-1]
         assert own.tolist() == (np.searchsorted(edges, rest[rest > 0], side="right") - 1).tolist()
     with pytest.raises(ValueError, match="rotary"):
-        measured.gaps_of(corpora["default"])
+        measured.gaps_of(corpora["CoMET"])
 
 
 def test_what_an_interval_leaves_open_is_found_by_hand(measured):
@@ -77,7 +77,7 @@ def test_what_an_interval_leaves_open_is_found_by_hand(measured):
 
 def test_finer_intervals_leave_less_open(measured, corpora):
     gaps = measured.gaps_of(corpora["rotary"])
-    default = tuple(corpora["default"].tokenizer.settings.interval_edges)
+    default = tuple(corpora["CoMET"].tokenizer.settings.interval_edges)
     finer = tuple(sorted({*default, *ETHOS_EDGES}))
     assert measured.left_open(finer, gaps, gaps).sum() < measured.left_open(default, gaps, gaps).sum()
 
@@ -93,8 +93,8 @@ def test_kinds_of_fused_tokens(measured, corpora):
         for row in fused
         for other in fused
     )
-    plain = measured.types_of(corpora["default"].tokenizer)
-    types_of = dict(zip(corpora["default"].tokenizer.vocabulary.tokens, plain.token, strict=True))
+    plain = measured.types_of(corpora["CoMET"].tokenizer)
+    types_of = dict(zip(corpora["CoMET"].tokenizer.vocabulary.tokens, plain.token, strict=True))
     assert types_of["Q//1"] == measured.VALUE and types_of["BOS"] == measured.CODE and plain.group is None
 
 
@@ -120,8 +120,8 @@ def test_a_tiny_run_is_kept_and_not_run_again(tmp_path):
     assert told.count("same events") == 3
     assert (found["name"], found["target"], found["best"]) == ("schemes", 1, "fused")
     table = found["bits"]["same events"]
-    assert set(table) == {"default", "fused", "rotary"} and "total" not in table["rotary"]
-    assert found["ratio"] == pytest.approx(table["fused"]["total"] / table["default"]["total"])
+    assert set(table) == {"CoMET", "fused", "rotary"} and "total" not in table["rotary"]
+    assert found["ratio"] == pytest.approx(table["fused"]["total"] / table["CoMET"]["total"])
     again, told = run()
     assert again == found and told == ""
     kept = tmp_path / "run fused 0 same events.json"

@@ -58,7 +58,7 @@ def made_tokenizer():
     time = np.arange(len(codes)) * MINUTE
     columns = Events(np.zeros(len(codes), np.int64), time, code, np.array(value, np.float32), CODES)
     edges = np.array([1, 4, 20])
-    fitted = fit(columns, TokenSettings(min_patients=1, interval_edges=(1, 4, 20), quantiles=2))
+    fitted = fit(columns, TokenSettings(min_patients=1, interval_edges=(1, 4, 20), quantiles=2, fused=False))
     fitted = replace(fitted, intervals=Intervals.constant(edges, edges))
     return fitted, fit_grammar(fitted, [encode(fitted, columns).tokens])
 

@@ -28,8 +28,8 @@ class TokenSettings:
     """intervals: elapsed time is told by tokens; rotary: by their positions, so that it is known, not predicted."""
     quantiles: int = 10
     """Number of quantile tokens for numeric values, shared by all codes."""
-    fused: bool = False
-    """One token for a code and its quantile together, instead of two."""
+    fused: bool = True
+    """One token for a code and its quantile together; with --no-fused two, as CoMET has them."""
     joint: bool = False
     """Hierarchical codes as one token each, instead of in parts."""
     min_patients: int = 10

@@ -54,7 +54,7 @@ def test_a_code_that_holds_the_mark_of_fused_tokens_comes_back_whole():
         np.ones(2, np.float32),
         names,
     )
-    tokenizer = fit(columns, TokenSettings(min_patients=1))
+    tokenizer = fit(columns, TokenSettings(min_patients=1, fused=False))
     encoded = encode(tokenizer, columns)
     back = decode(tokenizer, encoded.tokens, np.zeros(1, np.int64)).frame()
     assert back["code"].to_list() == list(names) and back["numeric_value"].to_list() == [1.0, 1.0]

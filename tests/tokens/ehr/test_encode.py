@@ -84,7 +84,7 @@ def test_the_encoder_agrees_with_the_naive_one(scheme, train, others):
 def test_the_clock_of_rotary_time_counts_minutes_from_the_first_event():
     lab = CODES.index("LAB//A")
     columns = columns_of([([], [(10, lab, 1.0), (70, lab, 2.0), (3010, lab, np.nan)], True)] * 2)
-    tokenizer = fit(columns, TokenSettings(min_patients=1, time="rotary", calendar_years=0))
+    tokenizer = fit(columns, TokenSettings(min_patients=1, fused=False, time="rotary", calendar_years=0))
     encoded = encode(tokenizer, columns)
     assert encoded.clock[1].tolist() == [0, 0, 0, 0, 60, 60, 3000]  # BOS, age, lab and quantile twice, lab
 

@@ -39,7 +39,7 @@ def events(rows):
 
 
 def fit(frame, **settings):
-    chosen = TokenSettings(**{"min_patients": 1, "calendar_years": 0, **settings})
+    chosen = TokenSettings(**{"min_patients": 1, "calendar_years": 0, "fused": False, **settings})
     return fitting.fit(Events.of(frame), chosen)
 
 

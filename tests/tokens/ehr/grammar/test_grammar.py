@@ -48,7 +48,7 @@ def columns_of(population):
 def encoded(population, scheme, known=()):
     """A tokenizer that knows all codes of `population` and `known`, and the token rows of `population`."""
     every = columns_of([*population, *known])
-    tokenizer = fit(every, TokenSettings(**{"min_patients": 1, "age_band_years": 5, **scheme}))
+    tokenizer = fit(every, TokenSettings(**{"min_patients": 1, "age_band_years": 5, "fused": False, **scheme}))
     return tokenizer, encode(tokenizer, columns_of(population)).tokens
 
 
@@ -293,7 +293,7 @@ def test_a_quantile_that_decode_would_not_read_may_not_come():
     rows = [(n, n % 2, 1.0) for n in range(patients)] + [(n, 2, 1.0) for n in range(patients)]
     patient, code, value = (np.array(column) for column in zip(*sorted(rows), strict=True))
     columns = Events(patient, np.arange(6) * MINUTE, code.astype(np.int32), value.astype(np.float32), names)
-    tokenizer = fit(columns, TokenSettings(min_patients=3))
+    tokenizer = fit(columns, TokenSettings(min_patients=3, fused=False))
     tokens = encode(tokenizer, columns).tokens
     grammar = fit_grammar(tokenizer, [tokens])
     after = ["CHIEF_COMPLAINT//1//PAIN", "Q//1", "LAB//A", "Q//1"]
