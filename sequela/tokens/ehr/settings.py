@@ -29,7 +29,7 @@ class TokenSettings:
     quantiles: int = 10
     """Number of quantile tokens for numeric values, shared by all codes."""
     fused: bool = True
-    """One token for a code and its quantile together; with --no-fused two, as CoMET has them."""
+    """One token for a code and its quantile together, instead of two as in CoMET."""
     joint: bool = False
     """Hierarchical codes as one token each, instead of in parts."""
     min_patients: int = 10
