@@ -51,9 +51,9 @@ from sequela.record.dataset import read_events, write_dataset
 from sequela.record.questions import QUESTION
 from sequela.record.worlds.markov import MarkovWorld
 from sequela.rollout.estimators import answers as answers_of
-from sequela.rollout.estimators import interval
 from sequela.rollout.folder import SimulatedFolder, score_column
 from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.spread import interval, spread_of
 from sequela.task.answers.estimate import answers, estimate
 from sequela.task.catalog import load_task
 from sequela.task.label import labels
@@ -363,7 +363,8 @@ def coverage(pools: dict[str, Pool], study: Study) -> dict[str, dict[int, list[f
             sides = []
             for batch in range(min(size // n, 10)):
                 own = slice(n * batch, n * (batch + 1))
-                low, high = interval(answers_of(scores[:, own]), name)
+                answer = answers_of(scores[:, own])
+                low, high = interval(answer, spread_of(answer, name))
                 rest = share(np.delete(risks, own, 1))
                 sides.append(
                     [np.mean((low <= rest) & (rest <= high)), np.mean(high < rest), np.mean(rest < low)]
@@ -405,7 +406,8 @@ def automatic(
         both = np.isfinite(risk) & np.isfinite(variance)
         n = float(said["tokens"].sum()) / len(said) / pool.length
         square = ((risk - own) ** 2 - variance / pool.scores.shape[1])[both]
-        evenly = interval(answers_of(pool.scores[:, : max(round(n), 1)]), REACH)
+        same = answers_of(pool.scores[:, : max(round(n), 1)])
+        evenly = interval(same, spread_of(same, REACH))
         ends = [said[end].fill_null(np.nan).to_numpy() for end in ("low", "high")]
         metrics = {key: float(x) for key, x in truth.measure(risk, np.ones(len(risk))).items()}
         one = {

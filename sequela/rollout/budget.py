@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from sequela.rollout.estimators import Moments, bounds, check_estimator, equal_weights, normal_quantile
+from sequela.rollout.estimators import check_estimator, equal_weights, normal_quantile
+from sequela.rollout.spread import Spread, limits, prior
 
 
 class RolloutBudget(Protocol):
@@ -65,13 +66,13 @@ class AdaptiveBudget:
     decide how many the other has, and through them its own size: the bias is back (the tests show it). The size of a
     half may only depend on rollouts of the other that are run in any case, and those are the pilot.
 
-    The size is the smallest at which, if the pilot's mean, spread and skewness were those of the question and the other
-    half were as large, `interval` would be narrow enough: a 95 % half-width of at most 1.96 `target`, or entirely on
-    one side of `threshold`. It lies between `pilot` and `cap` / 2. Student's quantile has the pilot's degrees of
-    freedom, which accounts for the error of its spread (Stein, Ann. Math. Stat. 1945). So that no half stops because it
-    saw nothing, equal scores are treated as in "mc", and the `target` of "mc" itself adds half a case to each side
-    (Jeffreys). Fewer than two answers in the pilot ask for the largest size. The target is aimed at, not promised: the
-    interval says what was reached.
+    The size is the smallest at which, if the pilot's mean and variance were those of the question and the other half
+    were as large, the interval would be narrow enough: a 95 % half-width of at most 1.96 `target`, or entirely on one
+    side of `threshold`. It lies between `pilot` and `cap` / 2. A pilot that missed a rare state has too small a
+    variance, so it is shrunk as in `sequela.rollout.spread`: not towards that of the run, which a question may not look
+    at, but towards the `overdispersion` given in advance. So that no half stops because it saw nothing, the `target`
+    takes half a case added to each side (Jeffreys), of as many votes as the scores are worth. Fewer than two answers in
+    the pilot ask for the largest size. The target is aimed at, not promised: the interval says what was reached.
 
     Rollouts without an answer do not count. A half whose pilot has no answer is left out, unless that is true of both;
     this depends on which scores are known, not on their values.
@@ -90,6 +91,8 @@ class AdaptiveBudget:
     """Rollouts of each half that are run in any case."""
     cap: int = 256
     """Maximum number of rollouts per question."""
+    overdispersion: float | None = None
+    """How much scores vary (see `sequela.rollout.spread`), known from other patients; None: what is assumed of any."""
 
     def __post_init__(self) -> None:
         check_estimator(self.estimator)
@@ -101,6 +104,8 @@ class AdaptiveBudget:
             share = getattr(self, name)
             if share is not None and not 0 < share < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {share}")
+        if self.overdispersion is not None and not self.overdispersion > 0:
+            raise ValueError(f"overdispersion must be above 0, not {self.overdispersion}")
         if self.pilot < 2 or self.cap < 2 * self.pilot:
             raise ValueError(
                 f"pilot must be 2 or more and cap at least twice that, not {self.pilot} and {self.cap}"
@@ -137,16 +142,18 @@ class AdaptiveBudget:
         if known < 2:
             return int(sizes[-1])
         counts = 2.0 * sizes * known / self.pilot  # answers of both halves
-        mean, deviation = pilot.mean(), pilot.std(ddof=1)
-        skewness = ((pilot - mean) ** 3).mean() / deviation**3 if deviation > 0 else 0.0
+        mean, variance = pilot.mean(), pilot.var(ddof=1)
         settled = np.ones(len(sizes), bool)
         if self.threshold is not None:
-            seen = Moments(mean, deviation, skewness)
-            low, high = bounds(self.estimator, seen, counts, known - 1, self.confidence)
+            low, high = limits(mean, variance, counts, known - 1, self._spread, self.confidence)
             settled &= (low > self.threshold) | (high < self.threshold)
         if self.target is not None:
-            shrunk = (pilot.sum() + 0.5) / (known + 1) if self.estimator == "mc" else mean
-            seen = Moments(shrunk, deviation, skewness)
-            low, high = bounds(self.estimator, seen, counts, known - 1, 0.95)
+            votes = known / self._spread.overdispersion
+            shrunk = (votes * mean + 0.5) / (votes + 1)
+            low, high = limits(shrunk, variance, counts, known - 1, self._spread, 0.95)
             settled &= high - low <= 2 * normal_quantile(0.95) * self.target
         return int(sizes[settled.argmax()] if settled.any() else sizes[-1])
+
+    @property
+    def _spread(self) -> Spread:
+        return prior(self.estimator) if self.overdispersion is None else Spread(self.overdispersion)

@@ -161,7 +161,7 @@ def forecast(
         changed = changed_histories(
             kept, prompts, *as_recorded, lambda ids: model.window(ids, settings.limit)
         )
-    sampling = Sampling(settings.temperature, rows=settings.rows)
+    sampling = Sampling(settings.temperature, rows=settings.rows, stratified=True)
     pools = pools_of(settings, requests)
     turns = ProgressOfParts(progress, len(kept))
     result = []

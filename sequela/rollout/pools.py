@@ -45,7 +45,7 @@ def adaptive_budget(settings: SimulateSettings, requests: Sequence[Request]) -> 
         target = TARGET_ERROR
     return AdaptiveBudget(
         "reach" if avoids(settings, requests) else "scope", target, settings.threshold,
-        pilot=min(PILOT, settings.rollouts // 2), cap=settings.rollouts,
+        pilot=min(PILOT, settings.rollouts // 2), cap=settings.rollouts, overdispersion=settings.overdispersion,
     )  # fmt: skip
 
 

@@ -29,6 +29,9 @@ class SimulateSettings:
     """With auto: the standard error to reach for each risk; 0.02 if neither this nor a threshold is given."""
     threshold: float | None = None
     """With auto: roll out until it is clear on which side of this risk a patient is."""
+    overdispersion: float | None = None
+    """With auto: how much scores vary, as known from other patients: their variance over that of votes; .3 unless
+    given."""
     limit: int = 256
     """Maximum tokens per rollout; a truncated rollout does not count."""
     temperature: float = 1.0
@@ -66,11 +69,13 @@ class SimulateSettings:
             raise ValueError(NO_AVOIDING)
         if self.engine == "vllm" and self.well_formed:
             raise ValueError(NO_GRAMMAR)
-        if self.estimator != "auto" and (self.target_error is not None or self.threshold is not None):
+        if self.estimator != "auto" and {self.target_error, self.threshold, self.overdispersion} != {None}:
             raise ValueError(
-                "`target_error` and `threshold` are for the estimator auto: set `estimator` to auto"
+                "`target_error`, `threshold` and `overdispersion` are for the estimator auto: set `estimator` to auto"
             )
         if self.target_error is not None and not self.target_error > 0:
             raise ValueError(f"target_error must be above 0, not {self.target_error}")
+        if self.overdispersion is not None and not self.overdispersion > 0:
+            raise ValueError(f"overdispersion must be above 0, not {self.overdispersion}")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(f"`threshold` must lie between 0 and 1, not {self.threshold}")

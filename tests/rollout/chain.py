@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 
 from sequela.record.worlds.markov import MarkovWorld
-from sequela.rollout.estimators import ESTIMATORS, RiskEstimates, interval
+from sequela.rollout.estimators import ESTIMATORS, RiskEstimates
+from sequela.rollout.spread import interval, spread_of
 
 TOKEN_MINUTES = np.array([1, 6, 0, 0, 0])
 
@@ -127,7 +128,7 @@ def off(values: np.ndarray, truth: float) -> float:
 
 
 def covered(answer: RiskEstimates, estimator: str, truth: float, width: float = 1.0) -> float:
-    low, high = interval(answer, estimator)
+    low, high = interval(answer, spread_of(answer, estimator))
     middle, half = (low + high) / 2, (high - low) / 2 * width
     return float((np.abs(truth - middle) <= half).mean())
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget
-from sequela.rollout.estimators import ESTIMATORS, answers, interval
+from sequela.rollout.estimators import ESTIMATORS, answers
+from sequela.rollout.spread import interval, spread_of
 from tests.rollout.chain import covered, off, risk, scores, within
 
 
@@ -65,6 +66,18 @@ def test_nothing_seen_is_not_nothing_there():
         assert len(AdaptiveBudget(estimator, target=0.01).more(0, np.arange(16), pilot)) > 16
         assert len(AdaptiveBudget(estimator, threshold=0.05).more(0, np.arange(16), pilot)) > 16 or score == 1
     assert len(AdaptiveBudget("scope", target=0.5).more(0, np.arange(16), np.full((16, 1), np.nan))) == 240
+
+
+def test_what_other_patients_tell_decides_what_a_pilot_asks_for():
+    """A pilot that saw nothing rare asks for few where others vary little, and for many where they vary much."""
+    pilot = np.full((16, 1), 0.02)
+    sizes = [
+        len(AdaptiveBudget("scope", target=0.01, overdispersion=phi).more(0, np.arange(16), pilot))
+        for phi in (0.01, 0.1, 0.3)
+    ]
+    assert sizes[0] < sizes[1] < sizes[2]
+    unknown = AdaptiveBudget("scope", target=0.01).more(0, np.arange(16), pilot)
+    assert len(unknown) == sizes[2]
 
 
 def expected(
@@ -142,7 +155,7 @@ def spent(estimator: str, aim: str) -> tuple[float, float, float]:
     for case in MIXED:
         asked = carry_out(plan, scores(case, estimator, 200, 500))
         answer = answers(asked, plan.weights(asked))
-        low, high = interval(answer, estimator)
+        low, high = interval(answer, spread_of(answer, estimator))
         assert abs(off(answer.value, risk(case))) < 4
         assert within(covered(answer, estimator, risk(case)), len(asked))
         assert not within(covered(answer, estimator, risk(case), 0.5), len(asked))
@@ -169,7 +182,8 @@ def test_auto_spends_less_than_a_fixed_number(estimator: str):
     rollouts_at_threshold, settled, _ = spent(estimator, "threshold")
     same = []
     for case in MIXED:
-        low, high = interval(answers(scores(case, estimator, round(rollouts_at_threshold), 1000)), estimator)
+        evenly = answers(scores(case, estimator, round(rollouts_at_threshold), 1000))
+        low, high = interval(evenly, spread_of(evenly, estimator))
         same.append(((low > THRESHOLD) | (high < THRESHOLD)).mean())
     print(f"{estimator}: {rollouts:.0f} instead of {fixed:.0f} for an error of {error:.4f}")
     print(
@@ -188,6 +202,7 @@ def test_settings_are_checked():
         {"estimator": "mc", "threshold": 0.1, "confidence": 1.0},
         {"estimator": "mc", "target": 0.1, "pilot": 1},
         {"estimator": "mc", "target": 0.1, "cap": 15},
+        {"estimator": "mc", "target": 0.1, "overdispersion": 0.0},
     ):
         with pytest.raises(ValueError):
             AdaptiveBudget(**wrong)

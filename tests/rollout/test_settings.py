@@ -15,6 +15,7 @@ def test_the_default_samples_from_the_model_as_it_is():
         {"rollouts": 0}, {"limit": 0}, {"rows": 0}, {"temperature": 0.0}, {"temperature": 1e-9}, {"seed": -1},
         {"precision": "fp16"},
         {"target_error": 0.0, "estimator": "auto"}, {"target_error": -1.0, "estimator": "auto"},
+        {"overdispersion": 0.0, "estimator": "auto"},
         {"threshold": 0.0, "estimator": "auto"}, {"threshold": 1.0, "estimator": "auto"},
         {"estimator": "best"},
     ],
@@ -26,7 +27,7 @@ def test_what_cannot_be_simulated_is_refused(wrong):
 
 
 @pytest.mark.parametrize("estimator", [one for one in ESTIMATORS if one != "auto"])
-@pytest.mark.parametrize("aim", ["target_error", "threshold"])
+@pytest.mark.parametrize("aim", ["target_error", "threshold", "overdispersion"])
 def test_an_aim_is_for_auto_alone(estimator, aim):
     with pytest.raises(ValueError, match="for the estimator auto"):
         SimulateSettings(estimator=estimator, **{aim: 0.1})

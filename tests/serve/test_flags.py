@@ -32,7 +32,7 @@ def test_names_become_flags(message: str, result: str) -> None:
         (
             "simulate",
             {"threshold": 0.1},
-            "--target-error and --threshold are for the estimator auto: set --estimator",
+            "--target-error, --threshold and --overdispersion are for the estimator auto: set --estimator",
         ),
         ("simulate", {"estimator": "auto", "rollouts": 3}, "auto needs --rollouts of 4 or more"),
         ("simulate", {"engine": "vllm"}, "set --well-formed to false, or --engine to own"),

@@ -18,7 +18,7 @@ from sequela.rollout.engine.cache import FEWEST, Branch, Branches, Prefill
 from sequela.rollout.engine.prefix import Prefix, WholePrefixes
 from sequela.rollout.engine.queue import PromptAssignment, Source
 from sequela.rollout.engine.rollouts import Rollouts
-from sequela.rollout.engine.sampling import seeds
+from sequela.rollout.engine.sampling import openings, seeds
 from sequela.rollout.engine.step import TokenStep
 from sequela.rollout.engine.tracker import DecodingState
 from sequela.tokens.ragged import Ragged
@@ -87,8 +87,9 @@ class DecodingBatch:
         if assignment is None:
             return False
         prompt, number = assignment.prompt, torch.from_numpy(assignment.numbers).to(self.device)
-        seed = seeds(torch.full_like(number, int(prompt.key[0])), number)
-        state = self.token_step.start(prompt, np.zeros(len(number), np.int64), seed)
+        key = torch.full_like(number, int(prompt.key[0]))
+        opening = openings(key, number) if self.token_step.sampling.stratified else None
+        state = self.token_step.start(prompt, np.zeros(len(number), np.int64), seeds(key, number), opening)
         rows = [DecodingRow(assignment, int(number)) for number in assignment.numbers]
         self._begin(self.cut(prompt.ids.flat), rows, state)
         return True

@@ -20,11 +20,15 @@ class Sampling:
         temperature: 1 samples from the model as it is.
         greedy: always the likeliest token.
         rows: about how many rollouts are computed at once, in each process.
+        stratified: the first tokens of a prompt's rollouts are spread evenly (see `openings`). Each rollout alone is a
+            fair sample, so means over rollouts stay unbiased and vary less; but the rollouts of one prompt are no
+            longer independent, on which some uses of samples rely.
     """
 
     temperature: float = 1.0
     greedy: bool = False
     rows: int = 128
+    stratified: bool = False
 
 
 def mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
@@ -54,7 +58,27 @@ def seeds(key: Int[Tensor, "R"], number: Int[Tensor, "R"]) -> Int[Tensor, "R"]:
 
 def uniform(seeds: Int[Tensor, "R"], step: Int[Tensor, "R"]) -> Float[Tensor, "R"]:
     """Number `step` of each seed's stream, in [0, 1), a multiple of 2**-23."""
-    return _shifted(mixed(seeds + (step + 1) * _GAMMA), 41).float() * 2.0**-23
+    return _unit(mixed(seeds + (step + 1) * _GAMMA))
+
+
+def openings(key: Int[Tensor, "R"], number: Int[Tensor, "R"]) -> Float[Tensor, "R"]:
+    """Uniform numbers in [0, 1) for the first tokens of rollouts, spread evenly over those of one prompt.
+
+    frac(shift + (number // 2 + 1) x 0.618...): the golden-ratio sequence (Kronecker's), whose beginnings of any length
+    are even, with a random shift for the even numbers of a key and another for the odd ones. So a rollout still depends
+    on the key and its own number alone, is uniform over the keys, and the two halves by parity are independent.
+
+    >>> one = torch.zeros(4, dtype=torch.int64)
+    >>> (openings(one, 2 * torch.arange(4)).diff() % 1).round(decimals=3).tolist()
+    [0.618, 0.618, 0.618]
+    """
+    shift = mixed(mixed(key * _GAMMA) + (number & 1) + _MIX_1)
+    return _unit(shift + (number // 2 + 1) * _GAMMA)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """int64 as a fraction of 2**64, in [0, 1), a multiple of 2**-23."""
+    return _shifted(x, 41).float() * 2.0**-23
 
 
 def sample(mass: Float[Tensor, "R V"], uniform: Float[Tensor, "R"]) -> Int[Tensor, "R"]:

@@ -33,12 +33,19 @@ class TokenStep:
     sampling: Sampling
     device: torch.device | str = "cpu"
 
-    def start(self, prompts: Prompts, rows: np.ndarray, seed: Tensor) -> DecodingState:
-        """New rollouts of the prompts at these indices, int64 [R], with these seeds, int64 [R]."""
+    def start(
+        self, prompts: Prompts, rows: np.ndarray, seed: Tensor, opening: Tensor | None = None
+    ) -> DecodingState:
+        """New rollouts of the prompts at these indices, int64 [R], with these seeds, int64 [R].
+
+        `opening`: float32 [R], the uniform numbers of their first tokens; None: the first of each seed's stream.
+        """
+        if opening is None:
+            opening = uniform(seed, torch.zeros_like(seed))
         bits = np.zeros((len(rows), 0), bool) if prompts.bits is None else prompts.bits[rows]
         zeros = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
         return DecodingState(
-            seed, zeros, zeros, torch.from_numpy(bits).to(self.device),
+            seed, opening, zeros, zeros, torch.from_numpy(bits).to(self.device),
             torch.zeros(len(rows), device=self.device), self.tracker.start(prompts, rows),
         )  # fmt: skip
 
@@ -48,8 +55,10 @@ class TokenStep:
         `logits` [R, V] are overwritten; `first`: bool [R, V], what may come at all, or None.
         """
         mass = self.weigh(logits, state, first)
-        token = mass.argmax(-1) if self.sampling.greedy else sample(mass, uniform(state.seed, state.step))
-        return token, mass
+        if self.sampling.greedy:
+            return mass.argmax(-1), mass
+        drawn = torch.where(state.step == 0, state.opening, uniform(state.seed, state.step))
+        return sample(mass, drawn), mass
 
     def weigh(self, logits: Tensor, state: DecodingState, first: Tensor | None) -> Tensor:
         """The mass [R, V] of what may come next, in the place of `logits`, as the tracker wants it sampled."""

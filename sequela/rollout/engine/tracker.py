@@ -25,12 +25,14 @@ class DecodingState:
 
     Attributes:
         seed, step, node: int64. `step` counts the tokens sampled; `node` and `bits` are the constraint's.
+        opening: float32, the uniform number of the first token.
         bits: bool [R, B].
         removed: float32, the share of probability that the constraint took away, summed over positions.
         columns: the tracker's own, by name, each [R, ...].
     """
 
     seed: Tensor
+    opening: Tensor
     step: Tensor
     node: Tensor
     bits: Tensor
@@ -113,7 +115,8 @@ def no_rollouts(tracker: Tracker, prompts: Prompts) -> Rollouts:
     none = np.zeros(0, np.int64)
     columns = tracker.start(prompts, none)
     zero = torch.zeros(0, dtype=torch.int64)
-    state = DecodingState(zero, zero, zero, torch.zeros(0, 0, dtype=torch.bool), torch.zeros(0), columns)
+    number = torch.zeros(0)
+    state = DecodingState(zero, number, zero, zero, torch.zeros(0, 0, dtype=torch.bool), number, columns)
     return Rollouts(none, none, prompts.ids.take(none), none.astype(np.int8), none, tracker.account(state))
 
 

@@ -4,8 +4,9 @@
     forecaster.risk(events, questions, "death_5y")     # one row per question: risk, standard error, interval
 
 No file is written. Calls from several threads share one decoding batch, and each gets the answer that it would get
-alone: a rollout depends on the model, its history and its seed only. `sequela simulate` and `sequela predict` compute
-the same numbers by the same functions, for cohorts and on disk.
+alone: a rollout depends on the model, its history and its seed only. The questions of one call share what their scores
+say of how much scores vary, so `low` and `high` depend on which questions a call asks. `sequela simulate` and `sequela
+predict` compute the same numbers by the same functions, for cohorts and on disk.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from sequela.task.answers.incidence import order_statistics
 
 if TYPE_CHECKING:
     from sequela.rollout.budget import RolloutBudget
+    from sequela.rollout.spread import Spread
 
 Summarize = Callable[[pl.DataFrame, "RolloutBudget", float], pl.DataFrame]
 
@@ -33,14 +34,17 @@ class Statistic:
     summarize: Summarize
 
 
-def risk(scored: pl.DataFrame, estimator: str, budget: RolloutBudget) -> pl.DataFrame:
+def risk(
+    scored: pl.DataFrame, estimator: str, budget: RolloutBudget, before: Spread | None = None
+) -> pl.DataFrame:
     """The mean score of each question, as the budget weighs it, clipped to 1; with the 95 % interval of sampling.
 
     Args:
         scored: see `Statistic`; `known` is not needed.
         estimator: "mc", "scope" or "reach".
+        before: how much scores vary, known from other patients; None: what is assumed of any.
     """
-    from sequela.rollout import estimators  # here: who only lists tasks need not load it
+    from sequela.rollout import estimators, spread  # here: who only lists tasks need not load them
 
     questions = scored.select(QUESTION).unique().sort(QUESTION).with_row_index("question")
     placed = scored.select(*QUESTION, "rollout", "tokens", "score").join(questions, on=QUESTION)
@@ -50,7 +54,7 @@ def risk(scored: pl.DataFrame, estimator: str, budget: RolloutBudget) -> pl.Data
     scores_QN[cell] = placed["score"].fill_null(np.nan).to_numpy()
     tokens_QN[cell] = placed["tokens"].fill_null(1).to_numpy()
     estimates = estimators.answers(scores_QN, budget.weights(scores_QN), tokens_QN)
-    low, high = estimators.interval(estimates, estimator)
+    low, high = spread.interval(estimates, spread.spread_of(estimates, estimator, before))
     columns = {
         "prediction": estimates.risk,
         "standard_error": estimates.standard_error,

@@ -17,7 +17,7 @@ from sequela.rollout.budget import FixedBudget
 from sequela.rollout.engine import engine as module
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rollouts import REASONS, Prompts
-from sequela.rollout.engine.sampling import Sampling, keys, sample, seeds, uniform
+from sequela.rollout.engine.sampling import Sampling, keys, openings, sample, seeds, uniform
 from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
 from sequela.tokens.ragged import Ragged
 
@@ -73,7 +73,7 @@ def seed_of(asked, prompt, number):
     return seeds(torch.tensor(asked.key[[prompt]]), torch.tensor([number]))
 
 
-def naive(decoder, ids, clock, first, seed, stop, watch, greedy=False, avoid=False):
+def naive(decoder, ids, clock, first, seed, stop, watch, greedy=False, avoid=False, opening=None):
     """One rollout, the whole window through the model for every token; the oracle."""
     whole, new, hazard, spared, watching = list(ids), [], 0.0, 1.0, True
     context = decoder.config.context
@@ -94,9 +94,8 @@ def naive(decoder, ids, clock, first, seed, stop, watch, greedy=False, avoid=Fal
         spared *= 1 - h * watching
         if avoid and watching:
             probability = probability.masked_fill(outcome, 0)
-        token = int(
-            probability.argmax(-1) if greedy else sample(probability, uniform(seed, torch.tensor([step])))
-        )
+        drawn = opening if step == 0 and opening is not None else uniform(seed, torch.tensor([step]))
+        token = int(probability.argmax(-1) if greedy else sample(probability, drawn))
         whole.append(token)
         window = [*window, token]
         new.append(token)
@@ -117,10 +116,12 @@ def naive(decoder, ids, clock, first, seed, stop, watch, greedy=False, avoid=Fal
     return new, clock, reason, hazard, 1 - spared, happened
 
 
-def same_as_naive(decoder, asked, out, stop, n, watch=WATCH, **options):
+def same_as_naive(decoder, asked, out, stop, n, watch=WATCH, stratified=False, **options):
     """The reasons that were seen, after every rollout was compared with the naive loop."""
     seen = set()
     for row, (p, r) in enumerate(itertools.product(range(len(asked.ids)), range(n))):
+        if stratified:
+            options["opening"] = openings(torch.tensor(asked.key[[p]]), torch.tensor([r]))
         tokens, clock, reason, hazard, reached, happened = naive(
             decoder,
             asked.ids[p],
@@ -144,8 +145,8 @@ def same_as_naive(decoder, asked, out, stop, n, watch=WATCH, **options):
 @pytest.mark.parametrize("rows", [1, 12, 128])
 @pytest.mark.parametrize(
     "options",
-    [{"greedy": True}, {}, {"watch": ALONE}, {"watch": ALONE, "avoid": True}],
-    ids=["greedy", "", "alone", "avoid"],
+    [{"greedy": True}, {}, {"watch": ALONE}, {"watch": ALONE, "avoid": True}, {"stratified": True}],
+    ids=["greedy", "", "alone", "avoid", "stratified"],
 )
 def test_every_rollout_equals_the_naive_loop(options, rows):
     decoder, asked = model(), prompts()

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from sequela.rollout.engine.sampling import keys, mixed, sample, seeds, uniform
+from sequela.rollout.engine.sampling import keys, mixed, openings, sample, seeds, uniform
 
 LEAST = 2.0**-23
 
@@ -89,3 +89,33 @@ def test_no_token_without_mass_is_drawn_from_any_sum():
     for edge in (0.0, LEAST, 0.5, 1 - LEAST):
         drawn = sample(mass, torch.full((64,), edge))
         assert (mass[torch.arange(64), drawn] > 0).all()
+
+
+def opened(questions: int, n: int) -> torch.Tensor:
+    """The first uniform numbers of n rollouts of each question, [P, n]."""
+    key = torch.from_numpy(keys(3, np.arange(questions), np.zeros(questions, np.int64)))
+    return torch.stack([openings(key, torch.full_like(key, number)) for number in range(n)], 1)
+
+
+def test_openings_are_uniform_over_the_questions_and_the_halves_independent():
+    u = opened(4000, 12)
+    assert (u >= 0).all() and (u < 1).all() and torch.equal(u / LEAST, (u / LEAST).round())
+    for column in u.T:
+        counts = torch.histc(column, 20, 0, 1)
+        assert ((counts - 200) ** 2 / 200).sum() < 45
+    assert torch.corrcoef(torch.stack([u[:, 0], u[:, 1]]))[0, 1].abs() < 0.06
+    joint = torch.histogram(u[:, :1] - u[:, 1:2], 10, range=(-1, 1)).hist  # of independent ones: a triangle
+    wanted = 4000 * (torch.arange(1, 20, 2).sub(10).abs().neg().add(10)) / 50
+    assert ((joint - wanted) ** 2 / wanted).sum() < 28
+    negative = torch.histogram(u[:, :1] - u[:, 2:3], 10, range=(-1, 1)).hist  # of one half they are tied
+    assert ((negative - wanted) ** 2 / wanted).sum() > 280
+
+
+def test_openings_of_one_question_are_spread_evenly():
+    """Shares of an event of probability .3 among 10: less than a third of the variance of independent draws."""
+    u = opened(2000, 10)
+    variance = (u < 0.3).float().mean(1).var()
+    seed = of_run(0, np.arange(2000), np.zeros(2000, np.int64), 10)
+    free = (uniform(seed.flatten(), torch.zeros(20_000, dtype=torch.int64)).view(2000, 10) < 0.3).float().mean(1).var()
+    assert variance < 0.35 * 0.3 * 0.7 / 10
+    assert free > 0.85 * 0.3 * 0.7 / 10
