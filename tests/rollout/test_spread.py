@@ -89,14 +89,15 @@ def test_without_answers_there_is_no_interval():
 
 
 def stratified(questions: int, n: int, *, evenly: bool, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores that the first token decides, and the true means: a uniform number below a threshold scores high."""
+    """Scores and their true means. The first token decides most of a score: below a threshold it is high."""
     random = np.random.default_rng(seed)
-    threshold = random.uniform(0.02, 0.3, questions)[:, None]
+    threshold = random.uniform(0.1, 0.5, questions)[:, None]
     number = np.arange(n)
     u = random.random((questions, n))
     if evenly:
         u = (np.take(random.random((questions, 2)), number % 2, 1) + (number // 2) * (5**0.5 - 1) / 2) % 1
-    return np.where(u < threshold, 0.5, 0.01), (0.01 + 0.49 * threshold)[:, 0]
+    rest = random.uniform(0, 0.4, (questions, n))
+    return np.where(u < threshold, 0.4, 0.0) + rest, (0.2 + 0.4 * threshold)[:, 0]
 
 
 @pytest.mark.parametrize("n", [5, 10, 20, 50])

@@ -92,7 +92,10 @@ def test_threads_get_what_each_would_get_alone(events, questions, forecaster):
             threads.map(lambda row: forecaster.risk(events, questions[row : row + 1], DEATH), range(PATIENTS))
         )
     assert all(one.equals(other) for one, other in zip(alone, together, strict=True))
-    assert pl.concat(alone).equals(forecaster.risk(events, questions, DEATH))
+    whole = forecaster.risk(events, questions, DEATH)
+    shared = ["low", "high"]  # they take the spread of scores from all questions of a call
+    assert pl.concat(alone).drop(shared).equals(whole.drop(shared))
+    assert not pl.concat(alone).select(shared).equals(whole.select(shared))
     assert not alone[0].equals(alone[1])  # the control
 
 
