@@ -29,7 +29,7 @@ from sequela.record.validate import read_parquet
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget, RolloutBudget
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.request import Request
-from sequela.tokens.ehr.decode import decode, ends
+from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import MINUTE
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import CodeMap
@@ -182,23 +182,19 @@ def _read(path: Path, what: str, columns: Sequence[str] | None = None) -> pl.Dat
 
 
 def events_of(
-    tokenizer: EhrTokenizer, questions: pl.DataFrame, prompts: Prompts, rollouts: Rollouts
+    tokenizer: EhrTokenizer, questions: pl.DataFrame, prompts: Prompts, rollouts: Rollouts, minutes: np.ndarray
 ) -> pl.DataFrame:
     """The simulated events of R rollouts, in their order: MEDS columns, `prediction_time` and `rollout`.
 
     Args:
         questions: those of the prompts, in their order.
+        minutes: by how many minutes each token moved the clock, int64 [tokens].
     """
     keys = questions[rollouts.prompt].with_columns(rollout=pl.Series(rollouts.number.astype(np.int32)))
     at = keys["prediction_time"].to_physical().to_numpy()
     clock = rollouts.account["clock"]
     start = at + prompts.clock[rollouts.prompt] * MINUTE
-    events = decode(tokenizer, rollouts.tokens, start).frame().rename({"subject_id": "row"})
-    # As on the tracker's clock: a first interval shorter than the time known to have passed without an event is "now".
-    late = at + clock * MINUTE - ends(tokenizer, rollouts.tokens, start)
-    events = events.with_columns(
-        time=(pl.col("time").to_physical() + pl.Series(late)[events["row"]]).cast(pl.Datetime("us"))
-    )
+    events = decode(tokenizer, rollouts.tokens, start, minutes).frame().rename({"subject_id": "row"})
     last = pl.DataFrame({
         "row": pl.Series(np.arange(len(keys)), dtype=events.schema["row"]),
         "time": pl.Series(at + clock * MINUTE).cast(pl.Datetime("us")),

@@ -27,6 +27,7 @@ from sequela.progress import Progress, silent
 from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.questions import questions_of
 from sequela.record.schema import DEATH
+from sequela.rollout.clock import Calendar, TokenClock
 from sequela.rollout.edits import changed_histories
 from sequela.rollout.engine.engine import Engine, Extender, Window
 from sequela.rollout.engine.rollouts import Prompts, Rollouts
@@ -111,7 +112,8 @@ class Forecast:
         """
         for pool in self.pools:
             if pool.avoids == avoids:
-                return events_of(self.tokenizer, self.questions, pool.prompts, pool.rollouts)
+                minutes = TokenClock.of(self.tokenizer).moves_of(pool.prompts, pool.rollouts)
+                return events_of(self.tokenizer, self.questions, pool.prompts, pool.rollouts, minutes)
         raise KeyError(avoids)
 
     def table(self, pool: RolloutPool) -> pl.DataFrame:
@@ -162,6 +164,7 @@ def forecast(
             kept, prompts, *as_recorded, lambda ids: model.window(ids, settings.limit)
         )
     sampling = Sampling(settings.temperature, rows=settings.rows, stratified=True)
+    calendar = Calendar.of(tokenizer, grammar) if settings.well_formed else None
     pools = pools_of(settings, requests)
     turns = ProgressOfParts(progress, len(kept))
     result = []
@@ -169,8 +172,8 @@ def forecast(
         watch = watched_outcomes(tokenizer, grammar, served)
         asking = replace(prompts, watched=asked_by(kept, served))
         tracker = OutcomeTracker(
-            stop_rule(tokenizer, watch, settings.limit), watch, tokenizer.minutes_V,
-            avoid=avoids is not None, device=model.device,
+            stop_rule(tokenizer, watch, settings.limit), watch, TokenClock.of(tokenizer),
+            avoid=avoids is not None, calendar=calendar, device=model.device,
         )  # fmt: skip
         budget = budget_of(settings, requests, served, asking.watched)
         rollouts = model.extender.extend(

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from sequela.record.edit import NO_EDITS, Edits, edited
-from sequela.record.events import Events
+from sequela.record.events import Events, births
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.record.spelling import among, is_sex, meaning
+from sequela.rollout.clock import begin_minutes
 from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.engine.sampling import keys
 from sequela.tokens.ehr.clock import TIME_PREFIX
@@ -30,7 +31,8 @@ def prompts_of(
 
     Only events strictly before the prediction time are in a history. That nothing happened between the last event and
     the prediction time is known too: the prompt ends with as many of the longest time interval as fit in between, and
-    the first new token must carry the clock to the prediction time or beyond.
+    the first new token must carry the clock to the prediction time or beyond. An interval's probability counts with the
+    share of its gaps that are as long (for how long the gap then is, see `sequela.rollout.clock.TokenClock.moves`).
 
     Args:
         events: MEDS columns, sorted, with the patients of the questions.
@@ -52,15 +54,17 @@ def prompts_of(
     repeats, _ = tokenizer.intervals.encode(idle)
     known = [np.append(encoded.tokens[i], [longest_token] * int(repeats[i])) for i in range(len(times))]
     rest = idle - repeats * tokenizer.intervals.edges[-1]
-    first = np.ones((len(times), len(tokenizer.vocabulary)), bool)
-    waiting = rest >= tokenizer.intervals.edges[0]
-    first[waiting] = False
+    first = np.ones((len(times), len(tokenizer.vocabulary)), np.float16)  # shares of 256 gaps are exact
+    first[rest >= tokenizer.intervals.edges[0]] = 0
     classes = tokenizer.vocabulary.matching(TIME_PREFIX)
-    first[:, classes] = tokenizer.intervals.upper() > rest[:, None]
+    first[:, classes] = tokenizer.intervals.survival(rest - 1)  # the gap is as long as the rest, or longer
+    born = births(columns)[np.searchsorted(columns.patient[columns.starts], encoded.patients)]
     ids = Ragged.of(known)
     _, bits = grammar.states(ids)
     key = keys(seed, times["subject_id"].to_numpy(), at)
-    return times, Prompts(ids, key, first=first, bits=bits, clock=-rest)
+    return times, Prompts(
+        ids, key, first=first, bits=bits, clock=-rest, begins=begin_minutes(tokenizer, born, at)
+    )
 
 
 def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Events:

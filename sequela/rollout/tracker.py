@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sequela.rollout.clock import Calendar, TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.engine.tracker import DecodingState
 
@@ -70,9 +71,11 @@ class OutcomeTracker:
     - `removed` float32 [R]: the share of probability that the grammar took away, summed over positions.
 
     Args:
-        minutes: int64 [V], how far each token moves the clock.
+        time: how far tokens move the clock.
         avoid: sample only rollouts without the watched outcomes, while they are watched. Budgets then get the scores
             `reached`, otherwise `hazard`.
+        calendar: sees to it that rollouts say their age band and calendar period at the right time, judging by the bits
+            of a grammar. None: they are sampled like any other token.
         device: of the model.
     """
 
@@ -80,18 +83,21 @@ class OutcomeTracker:
         self,
         stop: StopRule,
         watch: WatchedOutcomes,
-        minutes: np.ndarray,
+        time: TokenClock,
         *,
         avoid: bool = False,
+        calendar: Calendar | None = None,
         device: torch.device | str = "cpu",
     ):
-        self.stop, self.watch, self.device, self.steers = stop, watch, device, avoid
+        self.stop, self.watch, self.device = stop, watch, device
+        self.time, self.avoid, self.calendar = time, avoid, calendar
+        self.steers = avoid or calendar is not None
         self.limit, self.stop_tokens = stop.limit, stop.tokens
 
         def at(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(x)).to(device)
 
-        self.minutes, self.stops = at(minutes), at(stop.tokens)
+        self.stops = at(stop.tokens)
         self.outcomes, size = watch.outcome.shape
         self.outcome, self.horizons = at(watch.outcome), at(watch.horizon)
         repeats = np.zeros(self.outcomes, bool) if watch.repeats is None else watch.repeats
@@ -111,25 +117,28 @@ class OutcomeTracker:
             self.table, self.nodes = at(table), at(nodes)
 
     def __reduce__(self) -> tuple:
-        return _outcome_tracker, (self.stop, self.watch, self.minutes.cpu().numpy(), self.steers, self.device)
+        return _outcome_tracker, (self.stop, self.watch, self.time, self.avoid, self.calendar, self.device)
 
     @cached_property
     def key(self) -> Hashable:
         """See `Tracker`."""
         watch = self.watch
-        arrays = (self.stop.tokens, self.minutes.cpu().numpy(), watch.outcome, watch.ends, watch.horizon, watch.after)
+        arrays = (self.stop.tokens, watch.outcome, watch.ends, watch.horizon, watch.after)
         digest = sha256()
         for array in (*arrays, ~self.once.cpu().numpy()):
             digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-        return self.stop.horizon, self.limit, self.steers, str(self.device), digest.hexdigest()
+        calendar = None if self.calendar is None else self.calendar.key
+        return self.stop.horizon, self.limit, self.avoid, str(self.device), digest.hexdigest(), self.time.key, calendar
 
     def start(self, prompts: Prompts, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Tracker`."""
         clock = np.zeros(len(rows), np.int64) if prompts.clock is None else prompts.clock[rows]
         watched = torch.from_numpy(prompts.watched_in(rows, self.outcomes)).to(self.device)
         zeros = torch.zeros(watched.shape, device=self.device)
+        begins = np.zeros((len(rows), 0), np.int64) if self.calendar is None else prompts.begins[rows]
         return {
             "clock": torch.from_numpy(clock).to(self.device),
+            "begins": torch.from_numpy(begins).to(self.device),
             "watched": watched,
             "ending": torch.zeros_like(watched),  # an end came at this very moment
             "hazard": zeros,
@@ -138,8 +147,13 @@ class OutcomeTracker:
         }
 
     def weigh(self, mass: Tensor, state: DecodingState) -> Tensor:
-        """Add the hazards of this position; take away the mass of outcomes that are to be avoided."""
+        """Add the hazards of this position; take away the mass of outcomes that are to be avoided.
+
+        What the calendar knows is settled before.
+        """
         columns = state.columns
+        if self.calendar is not None:
+            mass = self.calendar.force(mass, columns["clock"], columns["begins"], state.bits)
         hit = self._at_node(state.node)
         share = (mass @ self.weight)[:, : self.outcomes]
         if hit is not None:
@@ -147,7 +161,7 @@ class OutcomeTracker:
         hazard = (share / mass.sum(-1, keepdim=True)).clamp(max=1) * columns["watched"]
         columns["hazard"] = columns["hazard"] + hazard
         columns["spared"] = columns["spared"] * (1 - hazard)
-        if not self.steers:
+        if not self.avoid:
             return mass
         avoided = self.outcome if hit is None else self.outcome | hit
         rest = mass.masked_fill((avoided & columns["watched"][..., None]).any(1), 0)
@@ -171,8 +185,7 @@ class OutcomeTracker:
             came = came | hit[torch.arange(len(token), device=token.device), :, token]
         came = came & columns["watched"]
         columns["happened"] = columns["happened"] + came
-        clock = columns["clock"] + self.minutes[token]
-        clock = torch.where(state.step == 0, clock.clamp(min=0), clock)
+        clock = columns["clock"] + self.time.moves(token, state.seed, state.step, columns["clock"])
         passed = columns["ending"] & (clock > columns["clock"])[:, None]
         over = (came & self.once) | passed | (clock[:, None] > self.horizons)
         watched = columns["watched"] & ~over
@@ -199,12 +212,17 @@ class OutcomeTracker:
 
     def scores(self, rollouts: Rollouts) -> np.ndarray:
         """`reached` or `hazard`, [R, K]; NaN where a rollout was truncated before the outcome was settled."""
-        score = rollouts.account["reached" if self.steers else "hazard"]
+        score = rollouts.account["reached" if self.avoid else "hazard"]
         unsettled = rollouts.account["watched"] & rollouts.truncated[:, None]
         return np.where(unsettled, np.nan, score)
 
 
 def _outcome_tracker(
-    stop: StopRule, watch: WatchedOutcomes, minutes: np.ndarray, avoid: bool, device: torch.device | str
+    stop: StopRule,
+    watch: WatchedOutcomes,
+    time: TokenClock,
+    avoid: bool,
+    calendar: Calendar | None,
+    device: torch.device | str,
 ) -> OutcomeTracker:
-    return OutcomeTracker(stop, watch, minutes, avoid=avoid, device=device)
+    return OutcomeTracker(stop, watch, time, avoid=avoid, calendar=calendar, device=device)

@@ -19,8 +19,9 @@ from sequela.record.duration import MINUTE, SECOND
 from sequela.record.events import Events
 from sequela.record.timeline import Timeline
 from sequela.rollout.budget import FixedBudget
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
-from sequela.rollout.engine.sampling import Sampling
+from sequela.rollout.engine.sampling import Sampling, seeds
 from sequela.rollout.engine.step import TokenStep
 from sequela.rollout.engine.tracker import DecodingState
 from sequela.rollout.forecast import Forecast, RolloutPool
@@ -175,13 +176,13 @@ def drawn(seed, tasks, questions, avoid=False, tracker=OutcomeTracker, sooner=0)
     watch = replace(watch, horizon=watch.horizon - sooner)
     stop = stop_rule(TOKENIZER, watch, int(random.integers(2, LIMIT)))
     constraint = GrammarConstraint(GRAMMAR)
-    step = TokenStep(tracker(stop, watch, TOKENIZER.minutes_V, avoid=avoid), constraint, Sampling())
+    step = TokenStep(tracker(stop, watch, TokenClock.of(TOKENIZER), avoid=avoid), constraint, Sampling())
     count = PATIENTS * EACH
     clock = -random.integers(0, 4, PATIENTS)
     bits = np.zeros((PATIENTS, GRAMMAR.sets.shape[1]), bool)
     prompts = Prompts(Ragged.of([[1]] * PATIENTS), np.arange(PATIENTS), bits=bits, clock=clock)
-    prompt = np.repeat(np.arange(PATIENTS), EACH)
-    state = step.start(prompts, prompt, torch.from_numpy(random.integers(0, 2**40, count)))
+    prompt, number = np.divmod(np.arange(count), EACH)
+    state = step.start(prompts, prompt, seeds(torch.from_numpy(prompt), torch.from_numpy(number)))
     tokens, shares = [[] for _ in range(count)], [[] for _ in range(count)]
     reasons, done, live = np.zeros(count, np.int8), {}, np.arange(count)
     while len(live):
@@ -191,8 +192,8 @@ def drawn(seed, tasks, questions, avoid=False, tracker=OutcomeTracker, sooner=0)
         constraint.mask(likely, state.node, state.bits)
         likely = (likely / likely.sum(-1, keepdim=True)).double().numpy()
         token, mass = step.choose(torch.from_numpy(logits), state, None)
-        for row, number, share in zip(live, token.tolist(), likely, strict=True):
-            tokens[row].append(number)
+        for row, chosen, share in zip(live, token.tolist(), likely, strict=True):
+            tokens[row].append(chosen)
             shares[row].append(share)
         reason = step.take(token, state, mass)
         over = (reason >= 0).numpy()
@@ -201,7 +202,6 @@ def drawn(seed, tasks, questions, avoid=False, tracker=OutcomeTracker, sooner=0)
             done[int(live[place])] = state.take(slice(place, place + 1))
         live, state = live[~over], state.take(torch.from_numpy(~over))
     account = step.tracker.account(DecodingState.joined([done[row] for row in range(count)]))
-    number = np.tile(np.arange(EACH), PATIENTS)
     rollouts = Rollouts(prompt, number, Ragged.of(tokens), reasons, np.zeros(count, np.int64), account)
     return Drawn(prompts, rollouts, shares)
 

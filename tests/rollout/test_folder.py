@@ -15,6 +15,7 @@ from meds import DataSchema
 from sequela.errors import InputError
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.folder import (
     COUNTS,
@@ -55,6 +56,11 @@ def prompts_of(clock):
     return Prompts(Ragged.of([[1]] * count), np.arange(count), clock=np.array(clock))
 
 
+def told_events(times, prompts, rollouts):
+    moves = TokenClock.constant(TOKENIZER.minutes_V).moves_of(prompts, rollouts)
+    return events_of(TOKENIZER, times, prompts, rollouts, moves)
+
+
 def rollouts_of(rows, outcomes=1, **fields):
     """Rollouts of (prompt, number, clock at the end, names of tokens)."""
     prompt, number, clock, names = zip(*rows, strict=True)
@@ -77,7 +83,7 @@ def rollouts_of(rows, outcomes=1, **fields):
 def test_events_lie_on_the_engines_clock_and_end():
     names = [HOURS, "LAB//A", "Q//1", WEEK, "ICD10CM//1//E11", "ICD10CM//2//65"]
     rows = [(0, 0, minutes(HOURS, WEEK), names), (1, 2, minutes(WEEK), [WEEK]), (1, 0, 0, ["MEDS_DEATH"])]
-    events = events_of(TOKENIZER, times_of(5, 7), prompts_of([0, 0]), rollouts_of(rows))
+    events = told_events( times_of(5, 7), prompts_of([0, 0]), rollouts_of(rows))
     assert events.columns == [
         "subject_id",
         "time",
@@ -106,7 +112,7 @@ def test_a_first_interval_that_ends_before_now_is_now():
         (0, 1, minutes(HOURS), [HOURS, "LAB//A", HOURS, "LAB//A"]),
         (0, 2, minutes(WEEK) - 10_000, [WEEK, "LAB//A"]),
     ]
-    events = events_of(TOKENIZER, times_of(1), prompts_of([-10_000]), rollouts_of(rows))
+    events = told_events( times_of(1), prompts_of([-10_000]), rollouts_of(rows))
     later = [0, 0, 0, minutes(HOURS), minutes(HOURS), minutes(WEEK) - 10_000, minutes(WEEK) - 10_000]
     assert events["time"].to_list() == [AT + timedelta(minutes=one) for one in later]
 
@@ -155,7 +161,7 @@ def part(patients, numbers, avoids=None, name="death"):
     times = times_of(*patients)
     return (
         avoids,
-        events_of(TOKENIZER, times, prompts_of([0] * len(patients)), rollouts),
+        told_events( times, prompts_of([0] * len(patients)), rollouts),
         table_of(times, prompts_of([0] * len(patients)), rollouts, {name: 0}, avoids),
     )
 
@@ -242,7 +248,7 @@ def test_parts_without_futures_are_joined_too(tmp_path):
         empty.prompt[:0], empty.number[:0], Ragged.of([]), empty.reason[:0], empty.windows[:0],
         {name: x[:0] for name, x in empty.account.items()},
     )  # fmt: skip
-    events = events_of(TOKENIZER, times_of(1), prompts_of([0]), nothing)
+    events = told_events( times_of(1), prompts_of([0]), nothing)
     table = table_of(times_of(1), prompts_of([0]), nothing, {"death": 0}, None)
     write_part(part_folder(tmp_path, 0, 1), [(None, events, table)], {"n": 0})
     assert join_parts(tmp_path, 1, []) == [{"n": 0}]

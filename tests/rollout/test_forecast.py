@@ -12,11 +12,15 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
+from sequela.record.duration import MINUTE
 from sequela.record.edit import Edits
+from sequela.record.events import Events, births
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.processes import EngineProcesses
 from sequela.rollout.engine.shared import SharedDecoding
 from sequela.rollout.forecast import forecast, load, load_words, make_engine, questions_in
 from sequela.rollout.parts import simulate
+from sequela.tokens.ragged import Ragged
 from tests.rollout.test_parts import PATIENTS, SMALL, few
 
 BOTH = {"scope": ["data"], "reach": ["data", "avoiding/death"]}
@@ -92,6 +96,51 @@ def test_other_processes_forecast_the_same(rough, world_meds, events):
     with EngineProcesses(partial(make_engine, rough, "fp32", True), 2) as processes:
         result = forecast(replace(model, extender=processes), of(events, asked), [asked], SMALL)
     assert result.rollouts().equals(forecast(model, of(events, asked), [asked], SMALL).rollouts())
+
+
+def told_and_true(result, events):
+    """The age band that each imagined event stands under, and that of its patient at its time; [N, 2]."""
+    tokenizer, (pool,) = result.tokenizer, result.pools
+    columns = Events.of(events)
+    born = dict(zip(columns.patient[columns.starts].tolist(), births(columns).tolist(), strict=True))
+    tokens = pool.rollouts.tokens
+    moves = Ragged(TokenClock.of(tokenizer).moves_of(pool.prompts, pool.rollouts), tokens.offsets)
+    at = result.questions["prediction_time"].to_physical().to_numpy()
+    first, last = tokenizer.age_tokens[[0, -1]]
+    out = []
+    for row, prompt in enumerate(pool.rollouts.prompt):
+        ids, clock = pool.prompts.ids[prompt], pool.prompts.clock[prompt]
+        band = ids[(ids >= first) & (ids <= last)][-1] - first
+        subject = result.questions["subject_id"][int(prompt)]
+        for token, minutes in zip(tokens[row], moves[row], strict=True):
+            clock += minutes
+            band = token - first if first <= token <= last else band
+            if tokenizer.place[token] in (0, 1):
+                true = tokenizer.age_bands(np.array([born[subject]]), at[[prompt]] + clock * MINUTE)
+                out.append((band, true[0]))
+        assert clock == pool.rollouts.account["clock"][row]
+    return np.array(out)
+
+
+def test_imagined_ages_are_those_of_birth_and_clock(rough, world_meds, events):
+    asked = replace(few(world_meds, patients=8), horizon_minutes=10**8)
+    chosen = replace(SMALL, limit=200)
+    result = forecast(load(rough, chosen), of(events, asked), [asked], chosen)
+    told, true = told_and_true(result, events).T
+    assert (told == true).all()
+    assert np.isin(result.pools[0].rollouts.tokens.flat, result.tokenizer.age_tokens).sum() > 5
+    free = replace(chosen, well_formed=False)
+    told, true = told_and_true(forecast(load(rough, free), of(events, asked), [asked], free), events).T
+    assert (told != true).mean() > 0.1  # planted: ages are sampled
+
+
+def test_events_lie_where_the_tracker_counted(rough, world_meds, events):
+    """Every future ends, in its events, at the minute of the clock that decided what counts."""
+    asked = few(world_meds, patients=8)
+    result = forecast(load(rough, SMALL), of(events, asked), [asked], SMALL)
+    last = result.events().group_by("subject_id", "rollout").agg(pl.col("time").max())
+    table = result.rollouts().join(last, on=["subject_id", "rollout"], validate="1:1")
+    assert (table["end"] == table["time"]).all()
 
 
 def test_a_loaded_model_is_kept_until_its_files_change(rough, tmp_path):

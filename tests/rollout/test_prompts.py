@@ -94,20 +94,42 @@ def test_edits_are_made_before_the_prediction_time_and_no_edits_make_the_same_pr
     assert index["LAB//B"] in plain.ids[1] and index["LAB//B"] not in prompts.ids.flat
 
 
-def test_an_interval_that_ends_exactly_now_is_too_short():
+def test_an_interval_counts_with_the_share_of_its_gaps_that_are_as_long():
     """Nothing at the prediction time itself is in a history, so the gap is known to be as long, or longer."""
     events, day = small()
-    tokenizer, grammar = fitted(events)
+    more = [(4, day(0), "LAB//A"), (4, day(0, 4319), "LAB//A"), (4, day(0, 4319 + 5760), "LAB//A")]
+    more = pl.DataFrame([(*row, None) for row in more], schema=events.schema, orient="row")
+    tokenizer, grammar = fitted(pl.concat([events, more]))  # gaps of 1 to 3 days: 2 days, and a minute less than 3
     names = tokenizer.vocabulary.tokens
-    for minutes, shortest in (
-        (4319, "TIME//1d-3d"),
-        (4320, "TIME//3d-1w"),
-        (4321, "TIME//3d-1w"),
-        (1, "TIME//1min-5min"),
+    for minutes, shortest, share in (
+        (2880, "TIME//1d-3d", 1),
+        (2881, "TIME//1d-3d", 0.5),
+        (4319, "TIME//1d-3d", 0.5),
+        (4320, "TIME//3d-1w", 1),
+        (4321, "TIME//3d-1w", 1),
+        (5761, "TIME//1w-2w", 1),
+        (1, "TIME//1min-5min", 1),
     ):
         times = pl.DataFrame({"subject_id": [2], "prediction_time": [day(1, minutes)]})
         _, prompts = prompts_of(
             tokenizer, grammar, events, times.cast({"prediction_time": pl.Datetime("us")}), 0
         )
-        allowed = [names[i] for i in np.flatnonzero(prompts.first[0])]
-        assert prompts.clock.tolist() == [-minutes] and allowed[0] == shortest
+        weighed = {names[i]: prompts.first[0, i] for i in np.flatnonzero(prompts.first[0])}
+        assert prompts.clock.tolist() == [-minutes]
+        assert next(iter(weighed.items())) == (shortest, share)
+        assert weighed["TIME//6mo"] == 1 and "LAB//A" not in weighed
+
+
+def test_a_prompt_says_when_ages_and_periods_begin():
+    events, day = small()
+    born = pl.DataFrame([(1, datetime(1970, 6, 1), "MEDS_BIRTH", None)], schema=events.schema, orient="row")
+    events = pl.concat([events, born]).sort("subject_id", "time")
+    tokenizer, grammar = fitted(events)
+    times = pl.DataFrame({"subject_id": [1, 2], "prediction_time": [day(9), day(9)]})
+    _, prompts = prompts_of(tokenizer, grammar, events, times.cast({"prediction_time": pl.Datetime("us")}), 0)
+    names = [tokenizer.vocabulary.tokens[token] for token in (*tokenizer.age_tokens, *tokenizer.period_tokens)]
+    assert prompts.begins.shape == (2, len(names))
+    thirty = prompts.begins[:, names.index("AGE//30-34")]
+    birthday = (datetime(2000, 6, 1) - day(9)) // timedelta(minutes=1)
+    assert abs(thirty[0] - birthday) <= 1440 and thirty[1] > 10**12
+    assert (prompts.begins[:, names.index("YEAR//2000-2004")] < 0).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts
 from sequela.rollout.engine.sampling import Sampling
 from sequela.rollout.engine.step import TokenStep
@@ -40,7 +41,7 @@ def rules_of(
 ):
     stops = np.zeros(len(minutes), bool)
     stops[list(death)] = True
-    tracker = OutcomeTracker(StopRule(stops, horizon, limit), watch, minutes, avoid=avoid)
+    tracker = OutcomeTracker(StopRule(stops, horizon, limit), watch, TokenClock.constant(minutes), avoid=avoid)
     return TokenStep(tracker, constraint, Sampling(**options))
 
 
@@ -212,14 +213,13 @@ def test_repeats_are_counted_up_to_an_end_or_the_horizon():
 
 
 def test_the_clock_is_clamped_at_the_first_token_only():
-    minutes = MINUTES.copy()
-    minutes[NOTE] = -50  # no such token exists; it shows where the clock is not held
-    rules = rules_of(STROKE_OR_DEATH, minutes=minutes)
+    rules = rules_of(STROKE_OR_DEATH)
     state = fresh(rules, rows=3, clock=-100)
     take(rules, state, HOUR, DAY, LAB)
     assert state.columns["clock"].tolist() == [0, 1340, 0]  # 40 minutes before now is now
-    take(rules, state, HOUR, HOUR, NOTE)
-    assert state.columns["clock"].tolist() == [60, 1400, -50]
+    state.columns["clock"][2] = -1000  # nothing leads there; it shows where the clock is not held
+    take(rules, state, HOUR, HOUR, HOUR)
+    assert state.columns["clock"].tolist() == [60, 1400, -940]
 
 
 def test_what_is_avoided_is_not_sampled_while_it_is_watched():

@@ -135,7 +135,7 @@ class DecodingBatch:
         self.branches.advance()
 
     def _first(self) -> Tensor | None:
-        """Which tokens may come now, bool [R, V]; None if no row that is at its first token minds."""
+        """By what what may come now is multiplied, float32 [R, V]; None if no row that is at its first token minds."""
         first = {
             index: row.assignment.prompt.first[0]
             for index, row in enumerate(self.rows)
@@ -143,10 +143,10 @@ class DecodingBatch:
         }
         if not first:
             return None
-        allowed = torch.ones(len(self.rows), self.model.config.vocab_size, dtype=torch.bool)
-        for index, tokens in first.items():
-            allowed[index] = torch.from_numpy(tokens)
-        return allowed.to(self.device)
+        weights = torch.ones(len(self.rows), self.model.config.vocab_size)
+        for index, of_tokens in first.items():
+            weights[index] = torch.from_numpy(of_tokens)
+        return weights.to(self.device)
 
     def _sort_out(self, reason: list[int]) -> list[int]:
         """Bring back the rows that ended; set aside those whose window is full; the others, in their new order."""

@@ -20,6 +20,7 @@ from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.rollout.engine.cache import Prefill
 from sequela.rollout.engine.rollouts import Prompts, Rollouts
+from sequela.rollout.engine.sampling import seeds
 from sequela.rollout.engine.step import TokenStep
 from sequela.rollout.engine.tracker import DecodingState
 from sequela.tokens.ragged import Ragged, within
@@ -30,12 +31,17 @@ AT_ONCE = 1 << 16  # tokens, where the prompt's count for each rollout
 
 
 def replay(
-    step: TokenStep, prompts: Prompts, prompt: np.ndarray, tokens: Ragged, logits: Logits | None = None
+    step: TokenStep,
+    prompts: Prompts,
+    prompt: np.ndarray,
+    numbers: np.ndarray,
+    tokens: Ragged,
+    logits: Logits | None = None,
 ) -> tuple[DecodingState, np.ndarray]:
     """Where rollouts stand after their tokens, or after the first token that ends them.
 
     Args:
-        prompt: int64 [R], whose rollout each one is.
+        prompt, numbers: int64 [R], whose rollout each one is, and which one of that prompt.
         tokens: ragged [R, length], one token or more each; those after the end do not count.
         logits: needed for whatever depends on probabilities; without it the tracker does not weigh anything.
 
@@ -49,7 +55,8 @@ def replay(
     padded[np.repeat(np.arange(len(tokens)), lengths), within(lengths)] = tokens.flat
     token, length = (torch.from_numpy(x).to(device) for x in (padded, lengths))
     row = torch.arange(len(tokens), device=device)
-    state = step.start(prompts, prompt, torch.zeros_like(row))
+    seed = seeds(torch.from_numpy(prompts.key[prompt]), torch.from_numpy(numbers)).to(device)
+    state = step.start(prompts, prompt, seed)
     ended: list[tuple[Tensor, DecodingState, Tensor]] = [
         (row[:0], state.take(row[:0]), row[:0].to(torch.int8))
     ]
@@ -58,7 +65,7 @@ def replay(
         if logits is not None:
             first = None
             if number == 0 and prompts.first is not None:
-                first = torch.from_numpy(prompts.first[prompt]).to(device)
+                first = torch.from_numpy(prompts.first[prompt]).float().to(device)
             mass = step.weigh(logits(row, number), state, first)
         reason = step.take(token[row, number], state, mass)
         over = (reason >= 0) | (length[row] == number + 1)
@@ -100,11 +107,19 @@ class Rescorer:
             def logits(rows: Tensor, number: int) -> Tensor:
                 return self.model.head(hidden[rows, number]).float()
 
-            state, reason = replay(step, prompts, prompt, tokens, logits)
+            state, reason = replay(step, prompts, prompt, np.array(numbers, np.int64), tokens, logits)
         assert (reason >= 0).all() and (state.step.cpu().numpy() == tokens.lengths).all()
         return Rollouts(
             prompt, np.array(numbers, np.int64), tokens, reason, windows, step.tracker.account(state)
         )
+
+    def first_logits(self, ids: np.ndarray) -> Tensor:
+        """What the model says of the first new token of a prompt, float32 [V]."""
+        device = self.model.embedding.weight.device
+        with torch.inference_mode():
+            with computed_in(self.precision, device):
+                last = self.model.hidden(torch.from_numpy(self.cut(ids)).to(device)[None], None, Prefill())[0, -1]
+            return self.model.head(last.float()[None])[0].float()
 
     def hidden(self, ids: np.ndarray, tokens: Ragged) -> tuple[Tensor, np.ndarray]:
         """Before each new token of one prompt, float32 [R, S, C]; and int64 [R], how many new windows were begun."""

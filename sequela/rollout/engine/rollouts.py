@@ -24,10 +24,13 @@ class Prompts:
     Attributes:
         ids: ragged [P, length], whole; the engine's `cut` leaves out what does not fit the context.
         key: int64 [P], what the seeds of its rollouts are made from (see `sequela.rollout.engine.sampling.keys`).
-        first: bool [P, V], which tokens may come first; None: any.
+        first: [P, V], by what the probability of each token as the first one is multiplied, 0 for one that cannot come;
+            None: by 1.
         bits: bool [P, B], the constraint's state at the end of the prompt; None: no bit is set.
         clock: int64 [P], minutes at the end of the prompt, for trackers that keep time; 0 is now, never later. None: 0.
         watched: bool [P, K], which outcomes are watched, for trackers that watch any; None: all, for every prompt.
+        begins: int64 [P, S], the minute of that clock at which each age band and calendar period begins, for trackers
+            with a calendar.
     """
 
     ids: Ragged
@@ -36,6 +39,7 @@ class Prompts:
     bits: np.ndarray | None = None
     clock: np.ndarray | None = None
     watched: np.ndarray | None = None
+    begins: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -52,7 +52,7 @@ class TokenStep:
     def choose(self, logits: Tensor, state: DecodingState, first: Tensor | None) -> tuple[Tensor, Tensor]:
         """The next tokens [R], and the mass [R, V] that they were drawn from.
 
-        `logits` [R, V] are overwritten; `first`: bool [R, V], what may come at all, or None.
+        `logits` [R, V] are overwritten; `first`: float32 [R, V], by what each is multiplied, or None.
         """
         mass = self.weigh(logits, state, first)
         if self.sampling.greedy:
@@ -77,13 +77,11 @@ class TokenStep:
 
     def _weigh_cold(self, logits: Tensor, state: DecodingState, first: Tensor | None) -> Tensor:
         """The mass [R, V] of what may come, beside the likeliest that may: beside what may not, it could vanish."""
-        allowed = torch.ones_like(logits)
-        if first is not None:
-            allowed *= first
+        allowed = torch.ones_like(logits) if first is None else first.clone()
         if self.constraint is not None and self.constraint.masks:
             self.constraint.mask(allowed, state.node, state.bits)
         logits.masked_fill_(allowed == 0, -torch.inf)
-        return logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+        return logits.sub_(logits.amax(-1, keepdim=True)).exp_().mul_(allowed)
 
     def take(self, token: Tensor, state: DecodingState, mass: Tensor | None) -> Tensor:
         """Account for these tokens [R] in `state`; int8 [R]: why each row ends, index into REASONS, or -1."""

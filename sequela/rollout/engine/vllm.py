@@ -1,8 +1,9 @@
 """vLLM in the place of our own engine, for those who already run it: our checkpoints load there unchanged.
 
 vLLM only samples, because no hook into its steps is stable from version to version. So nothing can be taken away from
-what it samples (no constraint, no tracker that steers, except at the first token), and the tracker reads the tokens
-afterwards, with probabilities from one pass of our own decoder (`sequela.rollout.engine.rescore`).
+what it samples (no constraint, no tracker that steers), and the tracker reads the tokens afterwards, with probabilities
+from one pass of our own decoder (`sequela.rollout.engine.rescore`). Where a prompt weighs its first token, that decoder
+samples it.
 
 Of vLLM only `LLM.generate` and `SamplingParams` are used, as they are in 0.32 and 0.33.
 """
@@ -25,7 +26,7 @@ from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.queue import PromptBudget
 from sequela.rollout.engine.rescore import Rescorer, replay
 from sequela.rollout.engine.rollouts import Prompts, Rollouts
-from sequela.rollout.engine.sampling import Sampling, seeds
+from sequela.rollout.engine.sampling import Sampling, openings, seeds
 from sequela.rollout.engine.step import TokenStep
 from sequela.rollout.engine.tracker import Tracker, no_rollouts
 from sequela.tokens.ragged import Ragged
@@ -37,12 +38,11 @@ MEMORY = 0.8  # share of the GPU that vLLM may take; the rest is for our decoder
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What vLLM is asked for one rollout: at most so many tokens after `ids`, each out of `allowed` (None: any)."""
+    """What vLLM is asked for one rollout: at most so many tokens after `ids`."""
 
     ids: list[int]
     most: int
     seed: int
-    allowed: list[int] | None
 
 
 Generate = Callable[[list[SampleRequest], float, list[int]], list[list[int]]]
@@ -155,16 +155,13 @@ class _SamplingRounds:
         rows = {prompt: self._begin(prompt, numbers) for prompt, numbers in wanted.items()}
         live = [row for of_prompt in rows.values() for row in of_prompt]
         sampling = self.step.sampling
+        live = self._going_on([row for row in live if row.tokens]) + [row for row in live if not row.tokens]
         while live:
             requests = [self._request(row) for row in live]
             new = self.generate(requests, 0.0 if sampling.greedy else sampling.temperature, self.stops)
             for row, tokens in zip(live, new, strict=True):
                 row.tokens.extend(tokens)
-            prompt = np.array([row.prompt for row in live])
-            state, reason = replay(self.step, self.prompts, prompt, Ragged.of([row.tokens for row in live]))
-            for row, length in zip(live, state.step.tolist(), strict=True):
-                del row.tokens[length:]
-            live = [row for row, why in zip(live, reason, strict=True) if why < 0]
+            live = self._going_on(live)
         return {
             prompt: self.rescorer.rollouts(
                 self.step, self.prompts, prompt, wanted[prompt], Ragged.of([row.tokens for row in of_prompt])
@@ -173,12 +170,39 @@ class _SamplingRounds:
         }
 
     def _begin(self, prompt: int, numbers: np.ndarray) -> list[_Row]:
-        key = torch.full((len(numbers),), int(self.prompts.key[prompt]))
+        number = torch.from_numpy(numbers)
+        key = torch.full_like(number, int(self.prompts.key[prompt]))
         window = self.rescorer.cut(self.prompts.ids[prompt])
         return [
-            _Row(prompt, int(number), seed, window)
-            for number, seed in zip(numbers, seeds(key, torch.from_numpy(numbers)).tolist(), strict=True)
+            _Row(prompt, int(own), seed, window, tokens=tokens)
+            for own, seed, tokens in zip(
+                numbers, seeds(key, number).tolist(), self._first(prompt, key, number), strict=True
+            )
         ]
+
+    def _first(self, prompt: int, key: torch.Tensor, number: torch.Tensor) -> list[list[int]]:
+        """The first token of the rollouts of these numbers [R], if the prompt weighs it; else none."""
+        weights = None if self.prompts.first is None else self.prompts.first[prompt]
+        if weights is None or (weights == 1).all():
+            return [[] for _ in number]
+        device = self.step.device
+        opening = openings(key, number).to(device) if self.step.sampling.stratified else None
+        rows = np.full(len(number), prompt)
+        state = self.step.start(self.prompts, rows, seeds(key, number).to(device), opening)
+        logits = self.rescorer.first_logits(self.prompts.ids[prompt]).repeat(len(number), 1)
+        token, _ = self.step.choose(logits, state, torch.from_numpy(weights).float().to(device).expand_as(logits))
+        return [[one] for one in token.tolist()]
+
+    def _going_on(self, rows: list[_Row]) -> list[_Row]:
+        """Those that have not ended; tokens behind the end are cut off."""
+        if not rows:
+            return []
+        prompt, number = (np.array([getattr(row, name) for row in rows]) for name in ("prompt", "number"))
+        tokens = Ragged.of([row.tokens for row in rows])
+        state, reason = replay(self.step, self.prompts, prompt, number, tokens)
+        for row, length in zip(rows, state.step.tolist(), strict=True):
+            del row.tokens[length:]
+        return [row for row, why in zip(rows, reason, strict=True) if why < 0]
 
     def _request(self, row: _Row) -> SampleRequest:
         """The next tokens of a row, in a new window if the old one is full."""
@@ -189,10 +213,7 @@ class _SamplingRounds:
         ids = [*row.window.tolist(), *row.tokens[row.start :]]
         most = min(CHUNK, self.step.tracker.limit - count, reach - len(ids))
         seed = int(seeds(torch.tensor([row.seed]), torch.tensor([count]))) & (1 << 63) - 1
-        first = None if self.prompts.first is None else self.prompts.first[row.prompt]
-        if count or first is None or first.all():
-            return SampleRequest(ids, most, seed, None)
-        return SampleRequest(ids, 1, seed, np.flatnonzero(first).tolist())
+        return SampleRequest(ids, most, seed)
 
 
 def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
@@ -224,7 +245,7 @@ def vllm_sampler(folder: Path, precision: str, context: int) -> Generate:
             parameters = [
                 vllm.SamplingParams(
                     temperature=temperature, seed=request.seed, max_tokens=request.most,
-                    allowed_token_ids=request.allowed, stop_token_ids=stops, ignore_eos=True, detokenize=False,
+                    stop_token_ids=stops, ignore_eos=True, detokenize=False,
                 )
                 for request in requests
             ]  # fmt: skip

@@ -91,13 +91,16 @@ class Intervals:
         shorter = [np.searchsorted(row, rest, side="right") for row in self.quantiles]
         return 1 - np.stack(shorter, 1) / self.quantiles.shape[1]
 
-    def minutes(self, interval: np.ndarray, uniform: np.ndarray, rest: np.ndarray | int = 0) -> np.ndarray:
+    def minutes(self, interval: np.ndarray, uniform: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """Gaps [N] of the classes `interval` [N], drawn by uniform numbers [N] in [0, 1), int64 [N] minutes.
 
-        Each is longer than `rest` minutes, [N] or one for all, unless no gap of its class is: then it is the longest.
+        Each is longer than its `rest` [N] minutes, unless no gap of its class is: then it is the longest.
         """
-        many = self.quantiles.shape[1]
-        shorter = (self.quantiles[interval] <= np.reshape(rest, (-1, 1))).sum(1)
+        classes, many = self.quantiles.shape
+        apart = np.maximum(self.quantiles.max(), rest.max(initial=0)) + 1  # all classes in one rising row
+        row = (self.quantiles + apart * np.arange(classes)[:, None]).ravel()
+        known = np.maximum(rest, 0)
+        shorter = np.searchsorted(row, known + apart * interval, side="right") - many * interval
         shorter = np.minimum(shorter, many - 1)
         return self.quantiles[interval, shorter + (uniform * (many - shorter)).astype(np.int64)]
 

@@ -11,15 +11,21 @@ from sequela.tokens.ehr.scheme import QUANTILE, EhrScheme
 from sequela.tokens.ragged import Ragged
 
 
-def decode(scheme: EhrScheme, rows: Ragged, start: np.ndarray) -> Events:
+def decode(
+    scheme: EhrScheme, rows: Ragged, start: np.ndarray, minutes: np.ndarray | None = None
+) -> Events:
     """Token rows [R] that begin at microseconds `start` [R] -> their events; `patient` is the number of the row.
 
     Only what binning must lose is lost: a time within its interval, a value within its quantile (it becomes the center
     of the bin). Tokens that form no event (a quantile after a code without values, a later part without its first) are
     skipped.
+
+    Args:
+        minutes: by how many minutes each token moves the clock, int64 [tokens]. None: as every token of its kind does
+            (`EhrScheme.minutes_V`).
     """
     token, row = rows.flat, np.repeat(np.arange(len(rows)), rows.lengths)
-    passed = _passed(scheme, rows)
+    passed = np.append(0, np.cumsum(scheme.minutes_V[token] if minutes is None else minutes))
     clock = passed[1:] - passed[rows.offsets[:-1]][row]
     place = scheme.place[token]
     opens = (place == 0) | (place == 1)
@@ -44,17 +50,6 @@ def decode(scheme: EhrScheme, rows: Ragged, start: np.ndarray) -> Events:
     known = np.flatnonzero((quantile >= 0) & (bins >= 0))
     number[known] = scheme.bins.centers[bins[known], quantile[known]]
     return Events(row[starts], start[row[starts]] + clock[starts] * MINUTE, code, number, names)
-
-
-def ends(scheme: EhrScheme, rows: Ragged, start: np.ndarray) -> np.ndarray:
-    """Token rows [R] that begin at microseconds `start` [R] -> the microsecond at which each row's clock stops [R]."""
-    passed = _passed(scheme, rows)
-    return start + (passed[rows.offsets[1:]] - passed[rows.offsets[:-1]]) * MINUTE
-
-
-def _passed(scheme: EhrScheme, rows: Ragged) -> np.ndarray:
-    """Minutes passed before each token, and after the last one, over all rows, int64 [tokens + 1]."""
-    return np.append(0, np.cumsum(scheme.minutes_V[rows.flat]))
 
 
 def _codes(scheme: EhrScheme, parts: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

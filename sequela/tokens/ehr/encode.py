@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sequela.record.duration import UNITS, whole_years
-from sequela.record.events import NEVER, Events, births
+from sequela.record.events import Events, births
 from sequela.record.schema import FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.timeline import STATIC
-from sequela.tokens.ehr.clock import age_band, period_edges
+from sequela.tokens.ehr.clock import period_edges
 from sequela.tokens.ehr.gaps import GapCounts
 from sequela.tokens.ehr.order import in_token_order, moving
 from sequela.tokens.ehr.scheme import EhrScheme
@@ -188,11 +187,8 @@ def _carried(
     row = np.searchsorted(events.starts, moved, side="right") - 1
     opens = np.append(True, row[1:] != row[:-1])[: len(row)]
     time = events.time[moved]
-    born = births(columns)[owner[row]]
-    since = np.where(born == NEVER, time, born)
-    years = whole_years(since, time) if scheme.edition > 1 else (time - since) // UNITS["year"]
-    band = age_band(years, scheme.settings.age_band_years)
-    out = [_changes(np.where(born == NEVER, -1, scheme.age_tokens[0] + band), opens, moved)]
+    band = scheme.age_bands(births(columns)[owner[row]], time)
+    out = [_changes(np.where(band < 0, -1, scheme.age_tokens[0] + band), opens, moved)]
     if len(scheme.period_tokens):
         names = [scheme.vocabulary.tokens[token] for token in scheme.period_tokens]
         period = np.searchsorted(period_edges(names), time, side="right")

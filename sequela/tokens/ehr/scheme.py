@@ -12,11 +12,19 @@ from functools import cached_property
 
 import numpy as np
 
-from sequela.record.events import Events
+from sequela.record.duration import UNITS, whole_years
+from sequela.record.events import NEVER, Events
 from sequela.record.schema import DEATH, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.spelling import canonical
 from sequela.tokens.ehr.bins import Bins
-from sequela.tokens.ehr.clock import AGE_PREFIX, PERIOD_PREFIX, TIME_PREFIX, YEAR_MINUTES, Intervals
+from sequela.tokens.ehr.clock import (
+    AGE_PREFIX,
+    PERIOD_PREFIX,
+    TIME_PREFIX,
+    YEAR_MINUTES,
+    Intervals,
+    age_band,
+)
 from sequela.tokens.ehr.code import COMPLAINT, FAMILIES, family, part_place, split_code, stand_ins
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.maps.code_map import CodeMap
@@ -141,6 +149,12 @@ class EhrScheme:
     def age_tokens(self) -> np.ndarray:
         """Ids of the age bands, youngest first."""
         return self.vocabulary.matching(AGE_PREFIX)
+
+    def age_bands(self, born: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """The rows [N] of `age_tokens` at `time` [N] of people born at `born` [N], microseconds; -1: birth unknown."""
+        since = np.where(born == NEVER, time, born)
+        years = whole_years(since, time) if self.edition > 1 else (time - since) // UNITS["year"]
+        return np.where(born == NEVER, -1, age_band(years, self.settings.age_band_years))
 
     @cached_property
     def period_tokens(self) -> np.ndarray:

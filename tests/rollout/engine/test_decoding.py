@@ -7,6 +7,7 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.rollout.budget import FixedBudget
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.decoding import DecodingBatch, _filled, _padded
 from sequela.rollout.engine.queue import Queue
 from sequela.rollout.engine.rollouts import Prompts
@@ -89,7 +90,7 @@ def batch_of(count=5, n=4, rows=8, context=64, limit=20, length=7, ends=True):
     tracker = OutcomeTracker(
         StopRule(stops, 10**9, limit),
         WatchedOutcomes(none, none, np.zeros(0, np.int64)),
-        np.zeros(V, np.int64),
+        TokenClock.constant(np.zeros(V, np.int64)),
     )
     room = min(limit, context // 2)
     queue = Queue(asked, FixedBudget(n), lambda rollouts: np.zeros((len(rollouts), 1)))

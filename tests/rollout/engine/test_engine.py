@@ -14,6 +14,7 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
 from sequela.rollout.budget import FixedBudget
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine import engine as module
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rollouts import REASONS, Prompts
@@ -61,7 +62,7 @@ ALONE = WatchedOutcomes(flags(OUTCOME)[None], flags(DEATH)[None], np.array([60])
 
 
 def tracked(stop=STOP, watch=WATCH, avoid=False):
-    return OutcomeTracker(stop, watch, MINUTES, avoid=avoid)
+    return OutcomeTracker(stop, watch, TokenClock.constant(MINUTES), avoid=avoid)
 
 
 def run(decoder, asked, n=6, stop=STOP, watch=WATCH, precision="fp32", avoid=False, **options):

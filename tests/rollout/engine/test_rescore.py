@@ -9,6 +9,7 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.rollout.budget import FixedBudget
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.decoding import DecodingBatch
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rescore import Rescorer, replay
@@ -30,7 +31,7 @@ class Case:
     def __init__(self, corpus):
         tokenizer = EhrTokenizer.load(corpus)
         self.grammar = load_grammar(corpus, tokenizer)
-        self.minutes = tokenizer.minutes_V
+        self.time = TokenClock.of(tokenizer)
         size = len(tokenizer.vocabulary)
         config = ModelConfig(
             size, hidden_size=32, heads=4, kv_heads=2, head_dim=8, intermediate_size=64, context=CONTEXT
@@ -63,7 +64,7 @@ class Case:
         return Engine(self.model, constraint=GrammarConstraint(self.grammar, masks=well_formed))
 
     def tracker(self, avoid=False):
-        return OutcomeTracker(self.stop, self.watch, self.minutes, avoid=avoid)
+        return OutcomeTracker(self.stop, self.watch, self.time, avoid=avoid)
 
     def extend(self, engine, n, avoid=False, **options):
         return engine.extend(self.prompts, FixedBudget(n), self.tracker(avoid), Sampling(**options))
@@ -100,7 +101,7 @@ def test_the_engines_own_tokens_give_its_own_account(case, well_formed, avoid, m
         len(set(out.reason)) > 1 and out.windows.max() > 1 and (avoid or out.account["happened"].any(0).all())
     )
 
-    state, reason = replay(case.step(engine), case.prompts, out.prompt, out.tokens)
+    state, reason = replay(case.step(engine), case.prompts, out.prompt, out.number, out.tokens)
     assert reason.tolist() == out.reason.tolist()
     for name in ("clock", "happened", "watched"):
         assert (state.columns[name].numpy() == out.account[name]).all(), name
@@ -113,10 +114,10 @@ def test_what_comes_after_the_end_does_not_count_and_what_is_cut_goes_on(case):
     engine = case.engine()
     out = case.extend(engine, 6)
     longer = Ragged.of([[*row, *range(5)] for row in map(out.tokens.__getitem__, range(len(out.prompt)))])
-    state, reason = replay(case.step(engine), case.prompts, out.prompt, longer)
+    state, reason = replay(case.step(engine), case.prompts, out.prompt, out.number, longer)
     assert (state.step.numpy() == out.tokens.lengths).all() and (reason == out.reason).all()
     shorter = Ragged.of([out.tokens[row][: max(1, n - 1)] for row, n in enumerate(out.tokens.lengths)])
-    state, reason = replay(case.step(engine), case.prompts, out.prompt, shorter)
+    state, reason = replay(case.step(engine), case.prompts, out.prompt, out.number, shorter)
     assert ((reason == -1) == (out.tokens.lengths > 1)).all()
     assert (state.step.numpy() == shorter.lengths).all()
 
@@ -126,7 +127,7 @@ def test_another_clock_is_seen(case):
     engine = case.engine()
     out = case.extend(engine, 6)
     wrong = replace(case.prompts, clock=case.prompts.clock + 700)
-    state, _ = replay(case.step(engine), wrong, out.prompt, out.tokens)
+    state, _ = replay(case.step(engine), wrong, out.prompt, out.number, out.tokens)
     assert (state.columns["clock"].numpy() != out.account["clock"]).any()
 
 

@@ -16,6 +16,7 @@ from sequela.model.decoder import Decoder
 from sequela.record.dataset import read_events
 from sequela.record.schema import DEATH as DEATH_CODE
 from sequela.rollout.budget import FixedBudget
+from sequela.rollout.clock import TokenClock
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rollouts import REASONS, Prompts
 from sequela.rollout.engine.sampling import Sampling, keys
@@ -37,7 +38,7 @@ N = 300
 
 
 def tracked(stop, watch, avoid=False):
-    return OutcomeTracker(stop, watch, MINUTES, avoid=avoid)
+    return OutcomeTracker(stop, watch, TokenClock.constant(MINUTES), avoid=avoid)
 
 
 def flags(*tokens):
@@ -90,7 +91,7 @@ class Sampler:
             with torch.inference_mode():
                 logits = self.decoder.logits(ids)
             for own, row in zip(logits, live, strict=True):
-                rows[row].append(self.drawn(own[len(rows[row]) - 1], asks[row], temperature, random[row]))
+                rows[row].append(self.drawn(own[len(rows[row]) - 1], temperature, random[row]))
             live = [
                 row
                 for row in live
@@ -98,10 +99,8 @@ class Sampler:
             ]
         return [row[len(ask.ids) :] for row, ask in zip(rows, asks, strict=True)]
 
-    def drawn(self, logits, ask, temperature, random):
+    def drawn(self, logits, temperature, random):
         mass = (logits / (temperature or 1)).softmax(-1)
-        if ask.allowed is not None:
-            mass = torch.zeros_like(mass).index_copy(0, torch.tensor(ask.allowed), mass[ask.allowed])
         return int(mass.argmax() if temperature == 0 else torch.multinomial(mass, 1, generator=random))
 
 

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 
 from sequela.errors import InputError
 from sequela.record.events import Events
-from sequela.record.timeline import STATIC
-from sequela.tokens.ehr.decode import decode, ends
+from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.fit import fit
 from sequela.tokens.ehr.order import in_token_order, moving
@@ -36,13 +35,19 @@ def test_the_clock_moves_by_the_mean_of_each_interval():
     columns = columns_of([([], [(0, lab, 1.0), (70, lab, 2.0), (180, lab, np.nan)], False)])
     tokenizer = fit(columns, TokenSettings(min_patients=1))
     tokens, start = encode(tokenizer, columns).tokens, np.array([7 * MINUTE])
-    back, end = decode(tokenizer, tokens, start).frame(), ends(tokenizer, tokens, start)
+    back = decode(tokenizer, tokens, start).frame()
     assert back["time"].to_physical().to_list() == [
         7 * MINUTE,
         (7 + 90) * MINUTE,
         (7 + 180) * MINUTE,
     ]  # mean of 70, 110
-    assert end.tolist() == [(7 + 180) * MINUTE] and STATIC not in end
+    told = np.where(tokenizer.minutes_V[tokens.flat] > 0, 65, 0)  # as rollouts tell how far each of their tokens moved
+    told[np.flatnonzero(told)[-1]] = 100
+    assert decode(tokenizer, tokens, start, told).frame()["time"].to_physical().to_list() == [
+        7 * MINUTE,
+        (7 + 65) * MINUTE,
+        (7 + 165) * MINUTE,
+    ]
 
 
 def test_a_code_that_holds_the_mark_of_fused_tokens_comes_back_whole():
