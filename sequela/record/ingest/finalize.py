@@ -6,9 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from sequela.record.dataset import split_of, write_shard
+from sequela.record.events import Events
+from sequela.record.follow_up import follow_up
 from sequela.record.ingest.day_end import cap_days
 from sequela.record.ingest.leakage import LeakageRules, count_at_opening, move_leaks
 from sequela.record.ingest.plausibility import EARLY, count_implausible
@@ -16,6 +19,7 @@ from sequela.record.ingest.report import IngestCounts
 from sequela.record.ingest.spill import EVENT
 from sequela.record.schema import BIRTH, FOLLOW_UP_END, PAYLOAD, means
 from sequela.record.spelling import among, meaning
+from sequela.record.timeline import STATIC
 from sequela.record.validate import AS_NAMED
 
 ORDER = ("subject_id", "time", "rule", "position", "_code", "numeric_value", *PAYLOAD, "unit")
@@ -64,6 +68,7 @@ def finalize(part: Partition) -> IngestCounts:
     splits, unassigned = _splits(events["subject_id"].unique().sort(), part)
     _write_counts(events, splits, part)
     implausible = count_implausible(events) | {EARLY: early}
+    followed = Counter(follow_up(_columns(events)))
     at_opening, with_time = count_at_opening(events, part.leaks)
     columns = [column for column in EVENT if column not in PAYLOAD or column in part.payload]
     write_shard(events.select(columns), splits, part.out, part.number)
@@ -79,6 +84,18 @@ def finalize(part: Partition) -> IngestCounts:
         moved=moved,
         at_opening=at_opening,
         with_time=with_time,
+        followed=followed,
+    )
+
+
+def _columns(events: pl.DataFrame) -> Events:
+    """Sorted events with codes of an Enum, without their numbers."""
+    return Events(
+        events["subject_id"].to_numpy(),
+        events["time"].cast(pl.Datetime("us")).to_physical().fill_null(STATIC).to_numpy(),
+        events["code"].to_physical().to_numpy(),
+        np.full(len(events), np.nan, np.float32),
+        tuple(events["code"].cat.get_categories()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sequela.record.finding import ENOUGH, NO_SEX, Finding
+from sequela.record.follow_up import follow_up_findings
 from sequela.record.ingest.leakage import AT_BEGIN, KEPT, KEPT_OPEN, PROCEDURES
 from sequela.record.ingest.plausibility import AFTER_DISCHARGE, EARLY, ENDS, TOO_OLD
 
@@ -64,6 +65,8 @@ def findings_of(report: dict) -> list[Finding]:
     found += _of_admissions(report)
     found += _of_dates(report)
     found += _of_patients(report)
+    if "follow_up" in report:
+        found += follow_up_findings(report["follow_up"], "patients")
     found += _of_units(report)
     return found
 

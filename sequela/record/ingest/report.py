@@ -29,6 +29,7 @@ class IngestCounts:
         patients: split -> number of patients.
         patients_with: implausible finding -> number of patients with it.
         moved: kind of leak -> number of events moved to another time.
+        followed: how far the records of the patients go (see `sequela.record.follow_up`).
         at_opening, with_time: first part of a code -> number of its events where a stay opens, and with any time.
     """
 
@@ -41,6 +42,7 @@ class IngestCounts:
     moved: Counter[str] = field(default_factory=Counter)
     at_opening: Counter[str] = field(default_factory=Counter)
     with_time: Counter[str] = field(default_factory=Counter)
+    followed: Counter[str] = field(default_factory=Counter)
 
     def plus(self, other: IngestCounts) -> IngestCounts:
         """The sum of both, which have no patient in common."""
@@ -54,6 +56,7 @@ class IngestCounts:
             _sum(self.moved, other.moved),
             _sum(self.at_opening, other.at_opening),
             _sum(self.with_time, other.with_time),
+            _sum(self.followed, other.followed),
         )
 
 
@@ -97,6 +100,7 @@ def report_of(
         "patients_with": dict(counts.patients_with),
         "far_dates": far_dates(years),
         "deaths": codes.filter(meaning(DEATH))["patients"].sum(),
+        "follow_up": dict(counts.followed),
         "moved": dict(_sum(counts.moved, extraction.moved)),
         "at_admission": {head: [counts.at_opening[head], counts.with_time[head]] for head in sorted(counts.at_opening)},
         "quarantined": sum(aside["rows"] for read in extraction.tables.values()

@@ -22,6 +22,7 @@ import numpy as np
 from sequela.progress import Progress, silent
 from sequela.record.events import Events
 from sequela.record.finding import FINDINGS, as_values
+from sequela.record.follow_up import follow_up, follow_up_findings
 from sequela.record.schema import FACTS_FILE, SPLITS, TRAIN
 from sequela.record.shards import Shard, read_shard, shards_of
 from sequela.record.spelling import spelled
@@ -157,9 +158,12 @@ def _finish(jobs: list[ShardJob], tokenizer: EhrTokenizer, out: Path, years: tup
         "patients_with_far_dates": _far(jobs, years),
     }
     counts: Counter[str] = Counter()
+    followed: Counter[str] = Counter()
     for note in _notes(jobs, COUNTED):
         counts.update(note["persons"])
+        followed.update(note["follow_up"])
     findings = findings_of({**account, "splits": splits}, counts, tokenizer.settings, tokenizer.maps)
+    findings += follow_up_findings(followed, "training patients")
     return write_index(out, tokenizer.vocabulary, splits, **account, **{FINDINGS: as_values(findings)})
 
 
@@ -224,6 +228,7 @@ def count_job(job: ShardJob) -> None:
         "train": int((split == SPLITS.index(TRAIN)).sum()),
         "without_split": int((split == NONE).sum()),
         "persons": persons(events),
+        "follow_up": follow_up(train),
         "first_years": first,
         "last_years": last,
         "mapped": {

@@ -199,6 +199,21 @@ def test_the_record_ends_with_death(server):
     assert server.dropped("observations") == {"after follow-up end": 1}
 
 
+def test_an_extension_may_say_until_when_the_living_were_followed(server, tmp_path):
+    server.mapping = tmp_path / "ours.toml"
+    server.mapping.write_text(
+        'name = "ours"\nextends = "fhir"\n[macros]\n"complete_until()" = "TIMESTAMP \'2020-02-10\'"\n'
+    )
+    said = {"status": "final", "code": concept((LOINC, "1-1")), "effectiveDateTime": "2020-02-01T10:00:00Z"}
+    first, late = (day(2020, 2, 1, 10), "LOINC//1-1"), day(2020, 2, 10)
+    for died, end in ((None, late), ("2020-02-02T10:00:00Z", day(2020, 2, 2, 10)), ("2020-03-01T10:00:00Z", late)):
+        dead = {} if died is None else {"deceasedDateTime": died}
+        rows = server.codes(of("Observation", **said), people=(ANN | dead,))
+        assert rows == [first, (end, "FOLLOW_UP//END")], died
+    server.codes(of("Observation", **said), people=(ANN | {"deceasedBoolean": True},))
+    assert server.dropped("people")["death without a date"] == 2, "nobody knows until when"
+
+
 def test_death_ends_the_stay_that_was_closed_later(server):
     found = of(
         "Condition",

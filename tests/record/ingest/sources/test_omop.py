@@ -431,6 +431,33 @@ def test_deaths_and_the_end_of_observation(made):
     assert starts["dropped"] == {"not selected": 1, "after follow-up end": 1}
 
 
+def test_a_death_after_the_observation_is_one_that_nobody_would_have_known_of_in_others(made):
+    death = "person_id,death_date\n1,2021-06-01\n2,2010-12-31\n3,2021-06-01\n"
+    periods = (
+        "person_id,observation_period_start_date,observation_period_end_date\n"
+        "1,2015-01-01,2020-12-31\n2,2001-01-01,2010-12-31\n"
+    )
+    assert told(made(death=death, observation_period=periods)) == [
+        (1, "2020-12-31", "FOLLOW_UP//END"),
+        (2, "2010-12-31", "MEDS_DEATH"),
+        (2, "2010-12-31", "FOLLOW_UP//END"),
+        (3, "2021-06-01", "MEDS_DEATH"),
+        (3, "2021-06-01", "FOLLOW_UP//END"),
+    ], "of the third nothing is said but the death"
+    assert dropped(made.report, "deaths") == {"after the last observation period": 1}
+
+
+def test_an_extension_may_say_until_when_the_data_are_complete(made, tmp_path):
+    ours = tmp_path / "ours.toml"
+    said = '"complete_until()" = "TIMESTAMP \'2021-12-31\'"'
+    ours.write_text(f'name = "ours"\nextends = "omop"\n[macros]\n{said}\n')
+    periods = "person_id,observation_period_start_date,observation_period_end_date\n1,2015-01-01,2020-12-31\n"
+    events = made(ours, death="person_id,death_date\n2,2022-06-01\n", observation_period=periods)
+    assert [row[:2] for row in told(events)] == [
+        (1, "2020-12-31"), (2, "2021-12-31 00:00:00"), (3, "2021-12-31 00:00:00"),
+    ]  # fmt: skip
+
+
 def test_what_the_model_demands_must_be_there(made):
     with pytest.raises(InputError, match=r"person\.csv has no column 'year_of_birth'"):
         made(person=PERSON.replace("year_of_birth", "born"))

@@ -75,6 +75,20 @@ def test_physionet_outcomes_come_after_the_recording(stays, physionet):
     )
 
 
+def test_physionet_ends_with_the_stay_for_everyone(stays, physionet):
+    """Who died later is told, until when others lived is not: with such deaths everybody would die after discharge."""
+    _, events = stays
+    outcomes = pl.read_csv(physionet / "Outcomes-a.txt").rename({"RecordID": "subject_id"})
+    told = events.select(pl.col("subject_id").unique()).join(outcomes, on="subject_id")
+    later = told.filter((pl.col("Survival") >= 0) & (pl.col("In-hospital_death") == 0))
+    assert later.height > 50
+    dead = events.filter(pl.col("code") == "MEDS_DEATH")["subject_id"]
+    assert dead.n_unique() == told["In-hospital_death"].sum() and not set(dead) & set(later["subject_id"])
+    last = events.filter(pl.col("code") != "FOLLOW_UP//END").group_by("subject_id").agg(pl.col("time").max())
+    ends = events.filter(pl.col("code") == "FOLLOW_UP//END").join(last, on="subject_id", suffix="_last")
+    assert (ends["time"] == ends["time_last"]).all()
+
+
 def test_physionet_values_are_plausible(stays, rule_of):
     report, events = stays
     assert rule_of(report, "readings", "code")["dropped"]["missing (-1)"] > 0
