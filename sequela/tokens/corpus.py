@@ -3,8 +3,8 @@
 `vocabulary.json` and the tokenizer's other files (of EHR: `grammar.json` and `map-<name>.parquet`, its code maps) lie
 at the top, with `corpus.json`: events, patients, tokens, and hashes of the shards, by split, and what deserves a look
 in the data. A shard is `<split>/<number>.tokens.npy`, the tokens of its patients one after the other; `.offsets.npy`,
-where each patient begins; `.patients.npy`, their ids; and `.clock.npy`, minutes since the first event, if positions
-come from the clock.
+where each patient begins; `.patients.npy`, their ids; `.rest.npy`, how long each record goes on beyond its last token,
+where tokens tell time; and `.clock.npy`, minutes since the first event, if positions come from the clock.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Corpus:
         clock: [P, length], minutes since the patient's first event at each token; None unless positions come from it
             (`Tokenizer.positions_from_clock`).
         events: number of events in the rows.
+        rest: int32 [P], as `Encoded.rest`; None where tokens tell no time.
     """
 
     tokenizer: Tokenizer
@@ -46,6 +47,7 @@ class Corpus:
     tokens: StackedRows
     clock: StackedRows | None
     events: int
+    rest: np.ndarray | None = None
 
     @staticmethod
     def load(folder: Path, split: str) -> Corpus:
@@ -80,7 +82,11 @@ class Corpus:
 
         patients = np.concatenate([np.zeros(0, np.int64), *(held["patients"] for held in arrays)])
         clock = rows("clock") if tokenizer.positions_from_clock else None
-        return Corpus(tokenizer, patients, rows("tokens"), clock, summary["events"])
+        rest = None
+        if tokenizer.minutes_V.any():
+            known = [held["rest"] if "rest" in held else _only_stops(held, tokenizer) for held in arrays]
+            rest = np.concatenate([np.zeros(0, np.int32), *known])
+        return Corpus(tokenizer, patients, rows("tokens"), clock, summary["events"], rest)
 
 
 def write_corpus(tokenizer: Tokenizer, splits: Mapping[str, Iterable[Events]], out: Path) -> dict:
@@ -114,7 +120,11 @@ def write_shard(encoded: Encoded, folder: Path, shard: str) -> dict:
         "patients": encoded.patients,
         "offsets": encoded.tokens.offsets,
         "tokens": encoded.tokens.flat,
-    } | ({"clock": encoded.clock.flat} if encoded.clock else {})
+    }
+    if encoded.clock is not None:
+        arrays["clock"] = encoded.clock.flat
+    if encoded.rest is not None:
+        arrays["rest"] = encoded.rest
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(files.path(name), array)
@@ -163,8 +173,16 @@ class _ShardFiles:
 
     def load(self, *, clock: bool) -> dict[str, np.ndarray]:
         large = ("tokens", "clock") if clock else ("tokens",)
-        small = {name: np.load(self.path(name)) for name in ("patients", "offsets")}
+        kept = self.path("rest").exists()
+        small = {name: np.load(self.path(name)) for name in ("patients", "offsets", *["rest"] * kept)}
         return small | {name: np.load(self.path(name), mmap_mode="r") for name in large}
+
+
+def _only_stops(held: dict[str, np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
+    """`Encoded.rest` of a shard of version 0.1, which does not tell: every record simply stops, unless with its last
+    token nothing can follow."""
+    final = np.isin(held["tokens"][held["offsets"][1:] - 1], tokenizer.final)
+    return np.where(final, -1, 0).astype(np.int32)
 
 
 def _allow_files(number: int) -> None:

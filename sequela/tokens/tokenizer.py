@@ -37,6 +37,8 @@ class Encoded:
         last: int64 [P], microsecond of each patient's last event with a token.
         events: number of events with tokens.
         dropped: number of events without a token, by code.
+        rest: int32 [P], how many minutes beyond its last token each record is known to go on without an event; 0 where
+            it simply stops, and -1 where nothing can follow, as after death. None where tokens tell no time.
     """
 
     patients: np.ndarray
@@ -45,6 +47,7 @@ class Encoded:
     last: np.ndarray
     events: int
     dropped: Mapping[str, int]
+    rest: np.ndarray | None
 
 
 class Tokenizer(Protocol):
@@ -61,6 +64,9 @@ class Tokenizer(Protocol):
     @property
     def minutes_V(self) -> np.ndarray:
         """Minutes by which each token moves the clock, int64 [V]; zeros where tokens tell no time."""
+
+    def survival(self, rest: np.ndarray) -> np.ndarray:
+        """How likely each token that moves the clock stands for more than `rest` [N] minutes, float64 [N, I], by id."""
 
     @property
     def head(self) -> np.ndarray:

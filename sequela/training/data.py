@@ -22,10 +22,7 @@ ROWS_PER_STRETCH = 256
 """Rows packed at a time: enough for best-fit to fill them, few enough to keep the order random."""
 AHEAD = 2
 """Steps collated in advance."""
-NOWHERE = np.zeros(0, np.int64)
 BLOCK = 1 << 22  # tokens counted at a time
-OFTEN_LAST = 1 / 20
-"""A token that ends fewer rows than this share of its occurrences is left alone: the others show what follows it."""
 
 Row = TypeVar("Row")
 
@@ -34,21 +31,6 @@ def windows_of(data: Corpus, context: int) -> Windows:
     """The patients of a split in windows of at most `context` tokens."""
     tokenizer = data.tokenizer
     return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock)
-
-
-def closing_tokens(data: Corpus) -> np.ndarray:
-    """Tokens that often end the row of a patient who goes on, bool [V]; none where tokens tell no time."""
-    tokenizer = data.tokenizer
-    size = len(tokenizer.vocabulary)
-    moves = tokenizer.minutes_V > 0
-    if not moves.any():
-        return np.zeros(size, bool)
-    ends, every = np.zeros(size, np.int64), token_counts(data)
-    for rows in data.tokens.parts:
-        ends += np.bincount(rows.flat[rows.offsets[1:][rows.lengths > 0] - 1], minlength=size)
-    closing = (ends > 0) & (ends >= OFTEN_LAST * every) & ~moves
-    closing[tokenizer.final] = False
-    return closing
 
 
 def token_counts(data: Corpus) -> np.ndarray:
@@ -179,6 +161,22 @@ def spread(order: np.ndarray, patient: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """Where records end in a packed row, M of them, and how long each is known to go on without an event.
+
+    Attributes:
+        places: int64 [M], the last token of each.
+        survival: float32 [M, I], how likely each of the I time tokens is to stand for a longer time than that.
+    """
+
+    places: np.ndarray
+    survival: np.ndarray
+
+
+NO_ENDS = Ends(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+
+
+@dataclass(frozen=True)
 class Inputs:
     """One packed row on the device of the model.
 
@@ -187,7 +185,8 @@ class Inputs:
         attention: who sees whom.
         places: int64 [N], ascending: where in the flattened row a token is predicted.
         targets: int64 [N], these tokens.
-        ended: int64 [M], where a record ends and time passes next (see `sequela.training.objectives.last_moment`).
+        ended: int64 [M], where a record ends and time passes next, see `Ends`.
+        survival: float32 [M, I], see `Ends`.
     """
 
     ids: Tensor
@@ -196,6 +195,7 @@ class Inputs:
     places: Tensor
     targets: Tensor
     ended: Tensor
+    survival: Tensor
 
     @property
     def weight(self) -> int:
@@ -203,13 +203,15 @@ class Inputs:
         return len(self.targets) + len(self.ended)
 
 
-def inputs(batch: Batch, device: torch.device | str = "cpu", ended: np.ndarray = NOWHERE) -> Inputs:
-    """A batch as a model on `device` reads it; `ended` as in `Inputs`."""
+def inputs(batch: Batch, device: torch.device | str = "cpu", ends: Ends = NO_ENDS) -> Inputs:
+    """A batch as a model on `device` reads it."""
     targets = batch.targets.ravel()
     places = np.flatnonzero(targets >= 0)
-    arrays = batch.ids, batch.positions, places, targets[places], ended
-    ids, positions, where, what, last = (_moved(torch.from_numpy(array), device) for array in arrays)
-    return Inputs(ids, positions, packed(batch.segments, device), where, what, last)
+    arrays = batch.ids, batch.positions, places, targets[places], ends.places, ends.survival
+    ids, positions, where, what, last, longer = (
+        _moved(torch.from_numpy(array), device) for array in arrays
+    )
+    return Inputs(ids, positions, packed(batch.segments, device), where, what, last, longer)
 
 
 def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -22,7 +22,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
 from sequela.training import checkpoint
 from sequela.training.cpu_threads import ParallelRows
-from sequela.training.data import Sampler, Step, closing_tokens, feed, padded_to, windows_of
+from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
 from sequela.training.derive import Resolved, context_of, evenly, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.objective import (
@@ -110,11 +110,6 @@ class RunPlan:
         return self.data.events / max(1, int(self.windows.lengths.sum()) - len(self.windows))
 
     @cached_property
-    def closing(self) -> np.ndarray:
-        """See `Setup`."""
-        return closing_tokens(self.data)
-
-    @cached_property
     def class_weights(self) -> np.ndarray | None:
         """See `Setup`."""
         return class_weights(self.data, self.settings)
@@ -132,7 +127,8 @@ class RunPlan:
         settings = self.settings
         multiple = padded_to(settings.row_tokens, device)
         setup = Setup(
-            precision, multiple, settings, self.data.tokenizer, self.events_per_token, self.closing, self.class_weights
+            precision, multiple, settings, self.data.tokenizer, self.events_per_token,
+            self.data.rest, self.class_weights,
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)

@@ -36,6 +36,10 @@ class ByteTokenizer:
     types = None
     positions_from_clock = False
 
+    def survival(self, rest: np.ndarray) -> np.ndarray:
+        """No token tells time."""
+        return np.zeros((len(rest), 0))
+
     def encode(self, events: Events) -> Encoded:
         """Events without a text are dropped and counted."""
         texts = [None] * len(events) if events.text is None else events.text.to_list()
@@ -49,7 +53,7 @@ class ByteTokenizer:
         ]
         every, known = (Counter(np.array(each.names)[each.code].tolist()) for each in (events, kept))
         return Encoded(
-            kept.patient[starts], Ragged.of(rows), None, kept.time[stops - 1], len(kept), dict(every - known)
+            kept.patient[starts], Ragged.of(rows), None, kept.time[stops - 1], len(kept), dict(every - known), None
         )
 
     def decode(self, rows: Ragged, start: np.ndarray) -> Events:

@@ -9,7 +9,7 @@ from sequela.errors import InputError
 from sequela.record.dataset import read_events, write_dataset
 from sequela.record.events import Events
 from sequela.record.worlds.markov import MarkovWorld
-from sequela.tokens.corpus import Corpus, rows_of
+from sequela.tokens.corpus import Corpus, _hash, rows_of
 from sequela.tokens.ehr.encode import encode
 from sequela.tokens.ehr.tokenize import tokenize
 
@@ -24,6 +24,32 @@ def test_every_patient_of_a_split_has_its_row(world_meds, world_corpus):
         about = json.loads((world_corpus / "corpus.json").read_text())["splits"][split]["shards"]
         of_shards = [rows_of(world_corpus / split, one["shard"]).flat for one in about]
         assert np.concatenate(of_shards).tolist() == again.flat.tolist()
+
+
+def test_how_long_records_go_on_is_kept_beside_their_tokens(world_meds, world_corpus):
+    corpus = Corpus.load(world_corpus, "train")
+    encoded = encode(corpus.tokenizer, Events.of(read_events(world_meds, "train")))
+    assert corpus.rest.dtype == np.int32 and corpus.rest.tolist() == encoded.rest.tolist()
+    last = np.array([corpus.tokens[row][-1] for row in range(len(corpus.rest))])
+    dead = np.isin(last, corpus.tokenizer.final)
+    assert ((corpus.rest == -1) == dead).all() and 0 < dead.sum() < len(dead)
+    assert (corpus.rest[~dead] > 0).any()
+
+
+def test_of_a_corpus_of_version_0_1_only_the_ends_of_records_are_known(world_corpus, tmp_path):
+    shutil.copytree(world_corpus, tmp_path / "old")
+    summary = json.loads((tmp_path / "old" / "corpus.json").read_text())
+    with pytest.raises(InputError, match="damaged"):
+        for path in (tmp_path / "old" / "train").glob("*.rest.npy"):
+            path.unlink()
+        Corpus.load(tmp_path / "old", "train")
+    for shard in summary["splits"]["train"]["shards"]:
+        held = {name: np.load(tmp_path / "old" / "train" / f"{shard['shard']}.{name}.npy")
+                for name in ("offsets", "patients", "tokens")}  # fmt: skip
+        shard["sha256"] = _hash(held)
+    (tmp_path / "old" / "corpus.json").write_text(json.dumps(summary))
+    now, then = Corpus.load(world_corpus, "train"), Corpus.load(tmp_path / "old", "train")
+    assert then.rest.tolist() == np.minimum(now.rest, 0).tolist()
 
 
 def test_nothing_of_held_out_patients_enters_the_tokenizer(world_meds, world_corpus, tmp_path):

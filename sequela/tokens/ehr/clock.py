@@ -2,8 +2,7 @@
 
 A gap of g minutes becomes floor(g / longest) tokens of the longest interval, each saying that nothing happened for that
 long, and one token for the class of the remainder. The censored end of a record becomes longest-interval tokens only,
-rounded to the nearest whole number: a patient lost within an interval counts as half at risk in it, the actuarial
-assumption of the life table. Rounding down would inflate every simulated risk.
+and the minutes that remain have no token: which class would have held them is not known (see `Encoded.rest`).
 """
 
 from __future__ import annotations
@@ -124,14 +123,6 @@ class Intervals:
         """
         repeats, rest = np.divmod(minutes, self.edges[-1])
         return repeats.astype(np.int64), np.searchsorted(self.edges, rest, side="right") - 1
-
-    def tail(self, minutes: np.ndarray) -> np.ndarray:
-        """Censored time [N] in minutes -> number of longest tokens [N], to the nearest.
-
-        >>> Intervals.guess((5, 100)).tail(np.array([49, 50, 149, 151])).tolist()
-        [0, 1, 1, 2]
-        """
-        return np.floor(minutes / self.edges[-1] + 0.5).astype(np.int64)
 
     def upper(self) -> np.ndarray:
         """Upper edges [I] in minutes; infinite for the longest class, which stands for at least its edge."""

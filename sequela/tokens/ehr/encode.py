@@ -67,7 +67,9 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
     moved = np.flatnonzero((passed != 0) | first)  # age and period change only when time does
 
     times, gaps = _intervals(scheme, passed)
-    tail = _tails(scheme, columns, owner, events.time[last])
+    tail, rest = np.zeros(len(starts), np.int64), None
+    if not scheme.positions_from_clock:
+        tail, rest = _tails(scheme, columns, owner, events.time[last], _dead(scheme, codes, events))
     attributes = [_attribute(scheme, columns, events, owner, prefix) for prefix in (SEX_PREFIX, RACE_PREFIX)]
     heads, later = zip(*attributes, strict=True)
     laid = interleave(
@@ -98,6 +100,7 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
         events.time[last],
         len(events),
         dropped,
+        rest,
         gaps,
     )
 
@@ -129,16 +132,27 @@ def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn]
     ], gaps
 
 
-def _tails(scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """For how many longest intervals each patient was followed up after the last event [P]."""
+def _tails(
+    scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarray, dead: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How each patient's record goes on after the last event that has a token [P]: for how many whole longest
+    intervals, and what `Encoded.rest` then says. Without `FOLLOW_UP//END` it ends with the last event of any code."""
+    end = columns.time[np.append(columns.starts[1:], len(columns)) - 1] if len(columns) else last
     stated = columns.called(lambda code: means(code, FOLLOW_UP_END))
-    if scheme.positions_from_clock or not stated.any():
-        return np.zeros(len(last), np.int64)
-    end = np.full(len(columns.starts), STATIC)
-    rows = np.flatnonzero(stated)
-    np.maximum.at(end, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
-    minutes = (np.maximum(end[owner], last) - last) // MINUTE
-    return scheme.intervals.tail(np.minimum(minutes, scheme.longest_gap))
+    if stated.any():
+        told = np.full(len(end), STATIC)
+        rows = np.flatnonzero(stated)
+        np.maximum.at(told, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
+        end = np.where(told == STATIC, end, told)
+    minutes = np.minimum((np.maximum(end[owner], last) - last) // MINUTE, scheme.longest_gap)
+    whole, rest = np.divmod(minutes, scheme.intervals.edges[-1])
+    return np.where(dead, 0, whole), np.where(dead, -1, rest).astype(np.int32)
+
+
+def _dead(scheme: EhrScheme, codes: _KnownCodes, events: Events) -> np.ndarray:
+    """Of whom there is an event after which nothing comes [P]."""
+    final = np.isin(codes.parts[:, 0], scheme.final)[events.code]
+    return np.logical_or.reduceat(final, events.starts) if len(events) else np.zeros(0, bool)
 
 
 def _attribute(

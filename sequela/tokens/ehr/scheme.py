@@ -126,6 +126,10 @@ class EhrScheme:
             out[self.vocabulary.matching(TIME_PREFIX)] = self.intervals.means
         return out
 
+    def survival(self, rest: np.ndarray) -> np.ndarray:
+        """How likely each time token stands for more than `rest` [N] minutes, float64 [N, I], by id."""
+        return self.intervals.survival(rest)
+
     @cached_property
     def head(self) -> np.ndarray:
         """Ids of the tokens that open a patient: the start, and the demographics that do not change."""

@@ -1,54 +1,95 @@
-"""The last moment of a record: nothing else came at it, and only a time token can come next.
+"""The end of a record: nothing else came at its last moment, nor until the end of follow-up.
 
-No token says so, because the row stops with the record. Where records mostly end with some token (a discharge), the
-model would therefore learn what follows one only from those for whom something did: death in the same minute, for
-example, would follow every discharge. So behind such a token, where it ends a row, the model learns that time passes.
+No token says so, because the row stops with the record. A model that learned from the tokens alone would learn what
+follows an event only from those for whom something did: death, for example, would follow every discharge of a record
+that mostly ends with one. So at the last token of each record the loss is that of what is known: that a time token
+comes, and that it stands for a longer time than is left of the record,
 
-Shape letters: M rows that end so, C hidden width, V vocabulary, I time tokens.
+    -ln sum over time tokens c of p(c) S_c(rest)
+
+with the survival S_c of the training gaps of a class. This is the likelihood of a censored observation, and exact but
+for the distribution of gaps within a class. Time that is left beyond whole longest intervals is in tokens already.
+
+Shape letters: M records that end, C hidden width, V vocabulary, I time tokens.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sequela.tokens.packing import Windows
+from sequela.tokens.tokenizer import Tokenizer
+from sequela.training.data import NO_ENDS, Ends
 
 
-def last_moments(windows: Windows, row: np.ndarray, closing: np.ndarray) -> np.ndarray:
-    """Where in a packed row of these windows a patient's tokens end with a closing one, int64 [M].
+def ends_of(windows: Windows, row: np.ndarray, rest: np.ndarray | None, tokenizer: Tokenizer) -> Ends:
+    """The ends of records in a packed row of these windows.
 
     Args:
-        closing: bool [V], see `sequela.training.data.closing_tokens`.
+        rest: of each patient, see `sequela.tokens.tokenizer.Encoded`; None: nothing is known of any.
     """
+    if rest is None:
+        return NO_ENDS
     patient = windows.patient[row]
+    known = (windows.stop[row] == windows.tokens.lengths[patient]) & (rest[patient] >= 0)
     last = np.cumsum(windows.lengths[row]) - 1
-    whole = windows.stop[row] == windows.tokens.lengths[patient]
-    ids = np.array([windows.tokens[number][-1] for number in patient[whole]], np.int64)
-    return last[whole][closing[ids]]
+    return Ends(last[known], tokenizer.survival(rest[patient[known]]).astype(np.float32))
 
 
 def time_passes(
-    hidden: Tensor, weight: Tensor, moving: Tensor, offset: Tensor | None = None
+    hidden: Tensor, weight: Tensor, moving: Tensor, survival: Tensor, offset: Tensor | None, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """Sum of -ln p(any time token), in nats, fp32.
+    """Sum of -ln p(a time token that stands for long enough), in nats, fp32; holds at most `chunk` logits at a time.
 
     Args:
         hidden: [M, C]; the products are computed in its type, the rest in fp32.
         weight: [V, C].
-        moving: int64 [I], the time tokens, all of one weight.
-        offset: float32 [V], the logarithms of class weights.
+        moving: int64 [I], the time tokens, all of one class weight.
+        survival: float32 [M, I], how likely each is to stand for long enough; above 0 for one at least.
+        offset: float32 [V], the logarithms of class weights; None: all alike.
 
     Returns:
-        As `cross_entropy` does, the weighted sum and the plain one.
+        As `cross_entropy` does, the weighted sum, which has a gradient, and the plain one, which has none.
     """
-    scores = (hidden @ weight.to(hidden.dtype).t()).float()
-    plain = _any_of(moving, scores)
-    if offset is None:
-        return plain, plain.detach()
-    return offset[moving[0]].exp() * _any_of(moving, scores + offset), plain.detach()
+    return _TimePasses.apply(hidden, weight, moving, survival, offset, max(1, chunk // len(weight)))
 
 
-def _any_of(moving: Tensor, scores: Tensor) -> Tensor:
-    return (torch.logsumexp(scores, -1) - torch.logsumexp(scores[:, moving], -1)).sum()
+class _TimePasses(torch.autograd.Function):
+    """Computes the gradients together with the loss, so that no logits outlive their chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, moving: Tensor, survival: Tensor, offset: Tensor | None, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        nats, plain = (hidden.new_zeros((), dtype=torch.float32) for _ in range(2))
+        of_hidden, of_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        low = weight.to(hidden.dtype)
+        counts = 1.0 if offset is None else offset[moving[0]].exp()
+        for begin in range(0, len(hidden), rows):
+            part = slice(begin, begin + rows)
+            scores = (hidden[part] @ low.t()).float()
+            likely = scores[:, moving] + survival[part].log()
+            known = likely.logsumexp(-1, keepdim=True)
+            plain += (scores.logsumexp(-1, keepdim=True) - known).sum()
+            if offset is not None:
+                scores += offset
+                known += offset[moving[0]]
+            whole = scores.logsumexp(-1, keepdim=True)
+            nats += counts * (whole - known).sum()
+            # softmax minus the share of each time token in what is known: the gradient of the scores
+            slope = scores.sub_(whole).exp_().index_add_(1, moving, -likely.softmax(-1))
+            slope = (counts * slope).to(hidden.dtype)
+            of_hidden[part] = slope @ low
+            of_weight += slope.t() @ hidden[part]
+        ctx.save_for_backward(of_hidden, of_weight.to(weight.dtype))
+        ctx.mark_non_differentiable(plain)
+        return nats, plain
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        of_hidden, of_weight = ctx.saved_tensors
+        return of_hidden * gradient, of_weight * gradient, None, None, None, None

@@ -18,8 +18,8 @@ from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, collate
-from sequela.training.data import NOWHERE, Inputs, inputs
-from sequela.training.objectives.last_moment import last_moments, time_passes
+from sequela.training.data import Inputs, inputs
+from sequela.training.objectives.last_moment import ends_of, time_passes
 from sequela.training.objectives.objective import Group, Loss, Setup, Validation
 from sequela.training.optimizer import decoder_groups
 from sequela.training.score import losses
@@ -56,18 +56,19 @@ class NextToken(nn.Module):
     def collate(self, windows: Windows, row: np.ndarray) -> Inputs:
         """A packed row on the decoder's device; its weight is the number of predicted tokens."""
         batch = collate(windows, row, self.setup.row_multiple)
-        closing = self.setup.closing
-        ended = NOWHERE if closing is None else last_moments(windows, row, closing)
-        return inputs(batch, self.decoder.embedding.weight.device, ended)
+        ends = ends_of(windows, row, self.setup.rest, self.setup.tokenizer)
+        return inputs(batch, self.decoder.embedding.weight.device, ends)
 
     def forward(self, batch: Inputs) -> Loss:
-        """Sum of -ln p(token) over the predicted tokens, and of -ln p(any time token) behind records, in nats."""
+        """Sum of -ln p(token) over the predicted tokens, and of -ln p(what is known) behind records, in nats."""
         with computed_in(self.setup.precision, batch.ids.device):
             hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
             flat, weight = hidden.flatten(0, 1), self.decoder.head.weight
             nats, plain = cross_entropy(flat[batch.places], weight, batch.targets, self.offset)
             if len(batch.ended):
-                more, plain_more = time_passes(flat[batch.ended], weight, self.moving, self.offset)
+                more, plain_more = time_passes(
+                    flat[batch.ended], weight, self.moving, batch.survival, self.offset, CHUNK
+                )
                 nats, plain = nats + more, plain + plain_more
         return Loss(nats, {} if self.offset is None else {self.unit: plain, WEIGHTED: nats.detach()})
 

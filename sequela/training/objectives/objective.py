@@ -77,7 +77,8 @@ class Setup:
         settings: of the run, every one filled in.
         tokenizer: of the corpus.
         events_per_token: events of the training patients per predicted token.
-        closing: bool [V], tokens behind which time is learned to pass where they end a record; None: none of them.
+        rest: int32 [P], how long the record of each training patient goes on beyond its tokens, see
+            `sequela.tokens.tokenizer.Encoded`; None where tokens tell no time.
         class_weights: float32 [V], what each token counts in the loss; None: all alike.
     """
 
@@ -86,7 +87,7 @@ class Setup:
     settings: TrainSettings = field(default_factory=TrainSettings)
     tokenizer: Tokenizer | None = None
     events_per_token: float = 1.0
-    closing: np.ndarray | None = None
+    rest: np.ndarray | None = None
     class_weights: np.ndarray | None = None
 
 

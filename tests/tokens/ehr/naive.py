@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from sequela.record.schema import BIRTH, FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX
+from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.code import order_rank
 
@@ -13,7 +13,7 @@ MINUTE = 60_000_000
 
 
 def rows_of(tokenizer, columns):
-    """Patient -> names of the tokens."""
+    """Patient -> names of the tokens, and the minutes that follow them without an event."""
     patients = {}
     for patient, time, code, number in zip(
         columns.patient.tolist(),
@@ -25,9 +25,9 @@ def rows_of(tokenizer, columns):
         patients.setdefault(patient, []).append((time, columns.names[code], number))
     out = {}
     for patient, events in patients.items():
-        names = _one(tokenizer, events)
+        names, rest = _one(tokenizer, events)
         if names:
-            out[patient] = names
+            out[patient] = names, rest
     return out
 
 
@@ -44,12 +44,12 @@ def _one(tokenizer, events):
     ]
     dated.sort(key=lambda e: (e[0], order_rank(e[1]), e[1], -math.inf if math.isnan(e[2]) else e[2]))
     if not dated:
-        return []
+        return [], None
     sexes = sorted(code for _, code, _ in events if code.startswith(SEX_PREFIX))
     races = sorted((time, code) for time, code, _ in events if code.startswith(RACE_PREFIX))
     races = [(time, code) for row, (time, code) in enumerate(races) if row == 0 or races[row - 1][0] != time]
     born = min((time for time, code, _ in events if code == BIRTH and time != STATIC), default=None)
-    end = max((time for time, code, _ in events if code == FOLLOW_UP_END), default=STATIC)
+    end = max((time for time, code, _ in events if code == FOLLOW_UP_END), default=max(e[0] for e in events))
     row = ["BOS"]
     row += [sexes[0]] if sexes and sexes[0] in index else []
     before, age, period, race = dated[0][0], None, None, None
@@ -82,11 +82,13 @@ def _one(tokenizer, events):
             race = known[-1]
             row.append(race)
         row += _code(tokenizer, code, number)
-    if settings.time == "intervals" and end > before:
-        longest = int(tokenizer.intervals.edges[-1])
-        minutes = min((end - before) // MINUTE, most)
-        row += [tokenizer.intervals.names[-1]] * math.floor(minutes / longest + 0.5)
-    return row
+    if settings.time != "intervals":
+        return row, None
+    if any(code == DEATH for _, code, _ in dated):
+        return row, -1
+    longest = int(tokenizer.intervals.edges[-1])
+    whole, rest = divmod(min(max(end - before, 0) // MINUTE, most), longest)
+    return row + [tokenizer.intervals.names[-1]] * whole, rest
 
 
 def _age(born, time):

@@ -91,31 +91,6 @@ def test_classes_without_training_gaps_are_evenly_filled_and_few_gaps_make_a_who
     assert intervals.survival(np.array([0, 999, 1000]))[:, 2].tolist() == [1, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("minutes", "tokens"), [(0, 0), (129_599, 0), (129_600, 1), (259_200, 1), (388_800, 2)]
-)
-def test_censored_time_is_rounded_to_the_nearest_longest_interval(minutes, tokens):
-    intervals = Intervals.guess(COMET_EDGES)
-    assert intervals.tail(np.array([minutes])).tolist() == [tokens]
-
-
-def test_rounding_the_censored_tail_keeps_the_hazard_and_rounding_down_inflates_it():
-    """Constant hazard, uniform censoring: events per interval at risk must be the true probability per interval."""
-    random = np.random.default_rng(0)
-    block, per_block = 259_200, 0.1
-    event = random.exponential(block / -np.log1p(-per_block), 200_000)
-    censored = random.uniform(0, 8 * block, 200_000)
-    happened = event < censored
-    whole = (np.minimum(event, censored) // block).astype(int)
-    survived = {
-        "nearest": np.where(happened, whole, Intervals.guess(COMET_EDGES).tail(censored)),
-        "down": whole,
-    }
-    rate = {how: happened.sum() / (n.sum() + happened.sum()) for how, n in survived.items()}
-    assert abs(rate["nearest"] - per_block) < 0.001
-    assert rate["down"] > per_block + 0.005  # negative control
-
-
 def test_names_speak_of_both_edges():
     assert Intervals.guess((1, 60, 1440)).names == ["TIME//1min-1h", "TIME//1h-1d", "TIME//1d"]
 

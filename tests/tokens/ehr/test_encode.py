@@ -73,12 +73,32 @@ def test_the_encoder_agrees_with_the_naive_one(scheme, train, others):
     columns = columns_of(others)
     encoded = encode(tokenizer, columns)
     names = tokenizer.vocabulary.tokens
+    rest = [None] * len(encoded.patients) if encoded.rest is None else encoded.rest.tolist()
     got = {
-        int(patient): [names[token] for token in encoded.tokens[row]]
+        int(patient): ([names[token] for token in encoded.tokens[row]], rest[row])
         for row, patient in enumerate(encoded.patients)
     }
     assert got == naive.rows_of(tokenizer, columns)
     assert (encoded.clock is None) == (chosen.time == "intervals")
+
+
+def test_a_record_goes_on_as_long_as_it_is_known_to_and_after_death_not_at_all():
+    lab, end, rare, dies = (CODES.index(code) for code in ("LAB//A", FOLLOW_UP_END, "LAB//B", DEATH))
+    start, half_year = (0, lab, 1.0), 259_200
+    stated = (3 * half_year - 1, end, np.nan)
+    people = [
+        [start], [start, (100, end, np.nan)], [start, stated], [start, (5, dies, np.nan), stated],
+        [start, (5, dies, np.nan), (70, lab, 2.0)], [start, (300, rare, 1.0)],
+        [start, (300, rare, 1.0), (90, end, np.nan)],
+        [start, (half_year, end, np.nan)],
+    ]  # fmt: skip
+    columns = columns_of([([], sorted(events), False) for events in people])
+    tokenizer = fit(columns, TokenSettings(min_patients=1, labs=1, calendar_years=0))
+    encoded = encode(tokenizer, columns)
+    assert encoded.dropped == {"LAB//B": 2}
+    assert encoded.rest.tolist() == [0, 100, half_year - 1, -1, -1, 300, 90, 0]
+    longest = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
+    assert [(encoded.tokens[row] == longest).sum() for row in range(8)] == [0, 0, 2, 0, 0, 0, 0, 1]
 
 
 def test_the_clock_of_rotary_time_counts_minutes_from_the_first_event():
