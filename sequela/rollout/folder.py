@@ -137,6 +137,10 @@ class SimulatedFolder:
         """The estimator that the rollouts were made for; None if the folder does not say."""
         return self.summary().get("settings", {}).get("estimator")
 
+    def seed(self) -> int | None:
+        """Of the random numbers that drove the rollouts; None if the folder does not say."""
+        return self.summary().get("settings", {}).get("seed")
+
     def budget(self) -> RolloutBudget:
         """How many rollouts each question got, which decides how they are weighted."""
         plan = self.summary().get("plan")

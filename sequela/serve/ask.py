@@ -77,3 +77,14 @@ class AskSettings:
     def inputs(self) -> dict[str, Path]:
         """The files that decide a result, for the manifest."""
         return {} if self.labels is None else {"labels": self.labels}
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """What else answers, beside the model."""
+
+    also: tuple[Path, ...] = ()
+    """A model like the first but trained with another seed, or its simulated folder; repeat for several. Their answers
+    are averaged."""
+    baselines: bool = True
+    """Also fit the baselines on the training patients."""

@@ -7,27 +7,40 @@ from pathlib import Path
 
 from sequela.serve.folder import manifest
 
+ADDED = ("seconds", "tokens", "flops", "steps", "rollouts")  # over the runs of a stage
+
 
 def stage_costs(folders: Iterable[Path]) -> dict[str, dict]:
     """By stage, the first stage first: seconds, peak_rss_mb and what it counted (events, tokens, FLOPs).
 
-    Starts at `folders` and follows the inputs in their manifests; a folder without a manifest ends the search.
+    Starts at `folders` and follows the inputs in their manifests; a folder without a manifest ends the search. A stage
+    that was run more than once, as for several training seeds, has the sums over its `runs`, the highest peak, and
+    otherwise the numbers of the first.
     """
     costs: dict[str, dict] = {}
+    seen: set[Path] = set()
 
     def visit(folder: Path) -> None:
         record = manifest.read(folder) if folder.is_dir() else None
-        if record is None or record["stage"] in costs:
+        if record is None or folder.resolve() in seen:
             return
+        seen.add(folder.resolve())
         for role in record["inputs"]:
             before = manifest.source(folder, role)
             if before is not None:
                 visit(before)
-        costs[record["stage"]] = counted(record)
+        stage, mine = record["stage"], counted(record)
+        costs[stage] = _together(costs[stage], mine) if stage in costs else mine
 
     for folder in folders:
         visit(folder)
     return costs
+
+
+def _together(before: dict[str, float], more: dict[str, float]) -> dict[str, float]:
+    both = before | {name: before[name] + more.get(name, 0) for name in ADDED if name in before}
+    peak = max(before["peak_rss_mb"], more["peak_rss_mb"])
+    return both | {"peak_rss_mb": peak, "runs": before.get("runs", 1) + 1}
 
 
 def counted(record: dict) -> dict[str, float]:

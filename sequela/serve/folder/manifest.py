@@ -76,6 +76,22 @@ def source(folder: Path, role: str) -> Path | None:
     return path if path.exists() else None
 
 
+def roles(role: str, count: int) -> list[str]:
+    """The roles of several inputs of one kind.
+
+    >>> roles("predictions", 3)
+    ['predictions', 'predictions_2', 'predictions_3']
+    """
+    return [role if number == 1 else f"{role}_{number}" for number in range(1, count + 1)]
+
+
+def sources(folder: Path, role: str) -> list[Path]:
+    """The folders that `folder` was made from in the `roles` of that name; without those that are unknown or gone."""
+    inputs = (read(folder) or {"inputs": {}})["inputs"]
+    known = (source(folder, name) for name in roles(role, len(inputs)))
+    return [path for path in known if path is not None]
+
+
 def fingerprint(path: Path) -> str:
     """A hash of a file, or of a folder.
 

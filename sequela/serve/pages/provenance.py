@@ -46,8 +46,7 @@ def simulation(folders: Iterable[Path]) -> dict:
             path = folder / task / f"{SIMULATION}.parquet"
             if isinstance(told, dict) and "estimator" in told and path.exists():
                 answers[task] = {"estimator": told["estimator"], **_cost(path)}
-        simulated = manifest.source(folder, "simulated") if folder.is_dir() else None
-        if simulated is not None:
+        for simulated in manifest.sources(folder, "simulated") if folder.is_dir() else []:
             about = SimulatedFolder(simulated).summary()
             if all(name in about for name in FACTS):
                 kept = {"well_formed": about["settings"]["well_formed"]}

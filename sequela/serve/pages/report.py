@@ -71,6 +71,7 @@ def write_report(
         "report.html",
         headline=_headline(metrics, tasks),
         note=metrics.get("note", ""),
+        compared=metrics.get("comparisons", {}).get("words", ""),
         sections=sections,
         futures=[" ".join(sentences(part)) for part in provenance["futures"]],
         examples=[(example.words, Markup(example.picture)) for example in shown],
@@ -195,9 +196,9 @@ def _stage_rows(stages: dict[str, dict]) -> list[tuple[str, str, str, str]]:
             for key in ("patients", "events", "tokens", "parameters")
             if key in facts
         ]
-        rows.append(
-            (name, duration(facts["seconds"]), f"{facts.get('peak_rss_mb', 0):,.0f} MB", ", ".join(counts))
-        )
+        named = f"{name} ({facts['runs']} runs)" if "runs" in facts else name
+        memory = f"{facts.get('peak_rss_mb', 0):,.0f} MB"
+        rows.append((named, duration(facts["seconds"]), memory, ", ".join(counts)))
     return rows
 
 

@@ -30,6 +30,8 @@ def print_summary(metrics: dict) -> None:
             console.print(table(tasks, kind))
     for name, task in metrics["tasks"].items():
         console.print(f"{name}: {task['verdict']}", highlight=False)
+    if words := metrics.get("comparisons", {}).get("words"):
+        console.print(words, highlight=False)
     told = metrics.get("simulation", {"answers": {}, "futures": []})
     for estimator in dict.fromkeys(answer["estimator"] for answer in told["answers"].values()):
         same = {name: one for name, one in told["answers"].items() if one["estimator"] == estimator}

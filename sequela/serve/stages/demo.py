@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sequela.serve.stages import presets
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
 from sequela.serve.stages.predict import predict
-from sequela.serve.stages.presets import preset, with_file
+from sequela.serve.stages.presets import SeedSettings, preset, with_file
 from sequela.serve.stages.simulate import simulate
 from sequela.serve.stages.tokenize import tokenize
 from sequela.serve.stages.train import train
@@ -51,8 +51,8 @@ def demo(
     raw: Path | None = None,
     out: Path | None = None,
     quick: bool = False,
-    seed: int = 0,
     config: Path | None = None,
+    random: SeedSettings = SeedSettings(),
     run: StageRun,
 ) -> dict:
     """Real patients in, risks with intervals out: every stage, one after the other.
@@ -69,7 +69,6 @@ def demo(
         out: The folder to write; report.html in it is the result for people. demo-output unless given, or
             demo-output-quick.
         quick: Finish in about a minute, with numbers that mean little.
-        seed: Seed of training, simulation and bootstrap.
         config: A TOML file with sections [tokenize], [train] and [simulate] that change the demo's settings.
 
     Returns:
@@ -81,30 +80,32 @@ def demo(
     chosen = presets.quick(preset(source)) if quick else preset(source)
     if config is not None:
         chosen = with_file(chosen, config)
-    chosen = replace(
-        chosen, train=replace(chosen.train, seed=seed), simulate=replace(chosen.simulate, seed=seed)
-    )
+    every = random.each(chosen)
+    chosen = every[0]
     _check_raw(source, raw)
     out = _folder(out, quick)
-    _mark(out, {"source": source, "seed": seed, "quick": quick, **asdict(chosen)})
-    meds, corpus, model = out / "meds", out / "corpus", out / "model"
-    simulated, predictions, evaluation = out / "simulated", out / "predictions", out / "evaluation"
+    _mark(out, {"source": source, **asdict(random), "quick": quick, **asdict(chosen)})
+    meds, corpus, predictions, evaluation = (out / name for name in ("meds", "corpus", "predictions", "evaluation"))
 
     def step(name: str, work: Callable[..., dict], *folders: Path, **settings: Any) -> None:
         with run.display.stage(name) as progress:
             done = work(*folders, **settings, progress=progress)
         took = "up to date" if done["skipped"] else duration(done["seconds"])
-        run.say(f"{name:<9} {took:>12}   {in_words(done)}")
+        run.say(f"{name:<10} {took:>11}   {in_words(done)}")
         if look := look_line(done, folders[-1]):
             run.say(look)
 
     step("ingest", _ingest, meds, source=source, raw=raw)
     step("tokenize", tokenize, meds, corpus, settings=chosen.tokenize)
-    step("train", train, corpus, model, settings=chosen.train)
-    asked = {"task": chosen.tasks, "settings": chosen.simulate}
-    step("simulate", simulate, model, meds, simulated, patients=chosen.patients, **asked)
-    step("predict", predict, simulated, meds, predictions, **asked)
-    step("evaluate", evaluate, predictions, evaluation, seed=seed, note=QUICK if quick else "")
+    simulated = []
+    for number, one in enumerate(every):
+        mark, asked = (f"-{number + 1}" if number else ""), {"task": one.tasks, "patients": one.patients}
+        simulated.append(out / f"simulated{mark}")
+        step(f"train{mark}", train, corpus, out / f"model{mark}", settings=one.train)
+        step(f"simulate{mark}", simulate, out / f"model{mark}", meds, simulated[-1], settings=one.simulate, **asked)
+    asked = {"task": chosen.tasks, "also": simulated[1:], "settings": chosen.simulate}
+    step("predict", predict, simulated[0], meds, predictions, **asked)
+    step("evaluate", evaluate, predictions, evaluation, seed=random.seed, note=QUICK if quick else "")
     for name in ("metrics.json", "report.html"):
         copy_whole(evaluation / name, out / name)
     return json.loads((out / "metrics.json").read_text(encoding="utf-8"))

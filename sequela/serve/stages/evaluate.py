@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import stage_costs
 from sequela.serve.stage import Finished, StageRun, stage
 
@@ -23,6 +24,7 @@ def evaluate(
     *,
     also: tuple[Path, ...] = (),
     seed: int = 0,
+    margin: float = 0.02,
     note: str = "",
     run: StageRun,
 ) -> dict:
@@ -35,21 +37,23 @@ def evaluate(
         out: The folder to write: metrics.json and report.html.
         also: Another folder of predictions to score side by side; repeat for several.
         seed: Seed of the bootstrap.
+        margin: Models match if the 95 % interval of their difference lies within so much of AUROC, or within that share
+            of the other model's error.
         note: A sentence to show above the scores, on the page and on the terminal.
 
     Raises:
-        InputError: where a file is not in the meds-evaluation schema.
+        InputError: where a file is not in the meds-evaluation schema, or the margin is not above 0.
     """
     folders = [predictions, *also]
-    settings = {"seed": seed, **({"note": note} if note else {})}
-    roles = ["predictions", *(f"predictions_{number}" for number in range(2, len(folders) + 1))]
+    settings = {"seed": seed, "margin": margin, **({"note": note} if note else {})}
+    roles = manifest.roles("predictions", len(folders))
 
     def make(work: Path) -> dict:
         from sequela.serve.pages.provenance import simulation
         from sequela.serve.pages.report import write_report
         from sequela.task.scoring.evaluate import evaluate
 
-        metrics: dict[str, Any] = evaluate(folders, work, seed=seed) | {
+        metrics: dict[str, Any] = evaluate(folders, work, seed=seed, margin=margin) | {
             "simulation": simulation(folders),
             "stages": stage_costs(folders),
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sequela.errors import InputError
 from sequela.rollout.settings import SimulateSettings
-from sequela.serve.ask import AskSettings
+from sequela.serve.ask import AnswerSettings, AskSettings
 from sequela.serve.folder import manifest
 from sequela.serve.stage import StageRun, stage
 from sequela.serve.stages.simulate import simulate
@@ -24,7 +24,7 @@ def predict(
     out: Path = Path("predictions"),
     *,
     ask: AskSettings = AskSettings(),
-    baselines: bool = True,
+    answer: AnswerSettings = AnswerSettings(),
     settings: SimulateSettings = SimulateSettings(),
     run: StageRun,
 ) -> dict:
@@ -36,52 +36,85 @@ def predict(
     --estimator replaces the estimator it was simulated for, and the other
     simulation settings have no effect. --seed also seeds the baselines.
 
+    Models trained on one corpus with several seeds are averaged: give the
+    others with --also. The answers of each stand beside their mean, as the
+    models sequela_1, sequela_2, and so on.
+
     Example: sequela predict model/ meds/ predictions/ --task death_5y
 
     Args:
         model: A checkpoint, which is simulated into OUT-simulated first; or a folder of sequela simulate.
         meds: The MEDS dataset with the true answers.
         out: The folder to write: one file per task and model, in the meds-evaluation schema.
-        baselines: Also fit the baselines on the training patients.
 
     Raises:
         InputError: for an unknown task or estimator, or a folder of another kind.
     """
     from sequela.rollout.folder import SimulatedFolder
 
-    simulated, first = model, None
-    tasks = ask.tasks()
+    first, tasks = None, ask.tasks()
     folder = SimulatedFolder(model)
     if folder.exists:
-        _refuse_other_patients(model, ask, run.given)
-        _refuse_other_tasks(model, tasks)
         first = settings.rollouts if "rollouts" in run.given else None
         if not run.given & {"estimator", "settings"}:
             settings = replace(settings, estimator=folder.estimator() or settings.estimator)
-    else:
-        simulated = out.with_name(out.name + "-simulated")
-        simulate(
-            model, meds, simulated, ask=ask, settings=settings, workers=run.workers, progress=run.progress, say=run.say
-        )
+    models = [model, *answer.also]
+    _refuse_one_model_twice(models)
+    roles = manifest.roles("simulated", len(models))
+    simulated = [
+        _futures(one, meds, out.with_name(f"{out.name}-{role.replace('_', '-')}"), number, ask, settings, run)
+        for number, (one, role) in enumerate(zip(models, roles, strict=True))
+    ]
 
     def make(work: Path) -> dict:
         from sequela.task.answers.predict import PredictSettings, predict
         from sequela.task.unmatched import unmatched
 
-        if simulated is model:  # else the simulation has said it
+        if simulated[0] is model:  # else the simulation has said it
             for line in unmatched(tasks, meds, folder.maps()):
                 run.say(line)
-        chosen = PredictSettings(settings.estimator, first, baselines, settings.seed)
+        chosen = PredictSettings(settings.estimator, first, answer.baselines, settings.seed)
         return predict(simulated, meds, work, tasks, chosen, run.progress, run.say)
 
     identity = {
         "tasks": [task.as_dict() for task in tasks],
         "estimator": settings.estimator,
         "rollouts": first,
-        "baselines": baselines,
+        "baselines": answer.baselines,
         "seed": settings.seed,
     }
-    return run.folder(out, "predict", identity, {"simulated": simulated, "meds": meds}, make)
+    return run.folder(out, "predict", identity, {**dict(zip(roles, simulated, strict=True)), "meds": meds}, make)
+
+
+def _futures(
+    model: Path, meds: Path, out: Path, number: int, ask: AskSettings, settings: SimulateSettings, run: StageRun
+) -> Path:
+    """The simulated folder `model`, or that of a checkpoint, simulated into `out`: the one of that `number`.
+
+    Each of several is simulated with random numbers of its own, so that their errors of sampling are independent.
+    """
+    from sequela.rollout.folder import SimulatedFolder
+
+    if SimulatedFolder(model).exists:
+        _refuse_other_patients(model, ask, run.given)
+        _refuse_other_tasks(model, ask.tasks())
+        return model
+    own = replace(settings, seed=settings.seed + number)
+    simulate(model, meds, out, ask=ask, settings=own, workers=run.workers, progress=run.progress, say=run.say)
+    return out
+
+
+def _refuse_one_model_twice(models: list[Path]) -> None:
+    """One model is no other seed, whose training moves its answers."""
+    known: dict[str, Path] = {}
+    for model in models if len(models) > 1 else []:
+        made = manifest.read(model) if model.is_dir() else None
+        mark = (made or {"inputs": {}})["inputs"].get("model", {}).get("sha256") or manifest.fingerprint(model)
+        if mark in known:
+            raise InputError(
+                f"{known[mark]} and {model} are one model, not two of different seeds: leave out one of them."
+            )
+        known[mark] = model
 
 
 def _refuse_other_patients(folder: Path, ask: AskSettings, given: frozenset[str]) -> None:

@@ -33,6 +33,29 @@ class Preset:
     patients: int | None = None
 
 
+@dataclass(frozen=True)
+class SeedSettings:
+    """The random numbers of a demo."""
+
+    seed: int = 0
+    """Seed of training, simulation and bootstrap."""
+    seeds: int = 1
+    """Train so many models, with this seed and the next ones, and average their answers; each stays visible."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("seeds", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be {least} or more, not {getattr(self, name)}")
+
+    def each(self, chosen: Preset) -> list[Preset]:
+        """`chosen` with each seed."""
+        seeds = range(self.seed, self.seed + self.seeds)
+        return [
+            replace(chosen, train=replace(chosen.train, seed=seed), simulate=replace(chosen.simulate, seed=seed))
+            for seed in seeds
+        ]
+
+
 # Two layers, 128 wide: enough to learn these data in a few minutes on two cores. The rates are tuned (docs/records).
 SMALL = TrainSettings(
     depth=2, context=1024, batch_tokens=4096, epochs=3.0, learning_rate=6e-3, matrix_rate=6e-3

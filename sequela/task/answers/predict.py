@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from sequela.progress import Progress, silent
 from sequela.record.dataset import read_events
 from sequela.record.questions import QUESTION
 from sequela.rollout.folder import SimulatedFolder
+from sequela.task.answers.average import averaged
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import LEVEL
-from sequela.task.answers.prediction import SIMULATION, write_predictions
+from sequela.task.answers.prediction import SIMULATION, seed_name, write_predictions
 from sequela.task.baselines.features import Features, build_features
 from sequela.task.label import labels
 from sequela.task.task import Task
@@ -45,7 +46,7 @@ class PredictSettings:
 
 
 def predict(
-    simulated: Path,
+    simulated: Path | Sequence[Path],
     meds: Path,
     out: Path,
     tasks: list[Task],
@@ -56,8 +57,10 @@ def predict(
     """Answer `tasks` from simulated futures, and by the baselines, in `out/<task>/<model>.parquet`.
 
     Args:
-        simulated: a simulated folder. A task's cohort is the patients simulated for it. Everything read from `meds` is
-            translated by the folder's code maps, so that truth and simulation use the same codes.
+        simulated: a simulated folder, or one for each of several training seeds: then their mean is the simulation's
+            answer (see `averaged`), and that of each is written beside it, as the model `seed_name`. A task's cohort is
+            the patients simulated for it. Everything read from `meds` is translated by the folder's code maps, so that
+            truth and simulation use the same codes.
         meds: the MEDS dataset with the true answers and with the training patients, to whom baselines are fitted.
         progress: counts tasks.
         say: hears if the baselines know the sex of hardly anybody.
@@ -70,17 +73,14 @@ def predict(
     Raises:
         InputError: if the folder holds no rollouts for a task, or those of edited histories.
     """
-    folder = SimulatedFolder(Path(simulated))
-    rollouts, maps = folder.rollouts(), folder.maps()
-    if folder.edits():
-        raise InputError(
-            f"{folder} holds futures of edited histories, which cannot be compared with what happened: simulate the "
-            "histories as recorded."
-        )
-    if settings.first is not None:
-        rollouts = _first(rollouts, settings.first, folder)
+    paths = [simulated] if isinstance(simulated, str | Path) else simulated
+    futures = [_Futures.read(Path(path), settings.first) for path in paths]
+    folder, rollouts = futures[0].folder, futures[0].rollouts
+    maps = folder.maps()
     events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)
-    truths = {task.name: _truth(task, events, rollouts, folder) for task in tasks}
+    truths = {task.name: futures[0].truth(task, events) for task in tasks}
+    for other in futures[1:]:
+        other.check_same(futures[0], truths, events, tasks)
     training = _Training.read(meds, events, maps, tasks, truths) if settings.baselines else None
     if training is not None and (without := training.features.without_sex()):
         say(without)
@@ -88,9 +88,10 @@ def predict(
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
         truth = truths[task.name]
-        of_cohort = rollouts.join(truth, on=QUESTION, how="semi")
-        estimates = estimate(task, folder, of_cohort, settings.estimator, settings.level)
-        answers = {SIMULATION: truth.join(estimates, on=QUESTION, how="left", maintain_order="left")}
+        estimates = _estimates(task, truth, futures, settings)
+        answers = {
+            model: truth.join(one, on=QUESTION, how="left", maintain_order="left") for model, one in estimates.items()
+        }
         if training is not None:
             answers |= training.answers(task, truth, settings.seed)
         for model, answer in answers.items():
@@ -100,25 +101,86 @@ def predict(
     return report
 
 
-def _first(rollouts: pl.DataFrame, count: int, folder: SimulatedFolder) -> pl.DataFrame:
-    simulated = rollouts["rollout"].n_unique()
-    if not 1 <= count <= simulated:
-        raise InputError(f"{folder} has {simulated} rollouts a patient, not {count}: ask for 1 to {simulated}.")
-    return rollouts.filter(pl.col("rollout") < count)
-
-
-def _truth(task: Task, events: pl.DataFrame, rollouts: pl.DataFrame, folder: SimulatedFolder) -> pl.DataFrame:
-    """The questions that were simulated for this task, with their `labels`."""
-    questions = folder.questions(task.name)
-    if questions is None:
-        questions = task.prediction_times(events)
-    asked = questions.join(rollouts, on=QUESTION, how="semi", maintain_order="left")
-    if asked.is_empty():
-        raise InputError(
-            f"{folder} has no rollouts at the prediction times of '{task.name}': "
-            f"simulate the task {task.name}, from the same MEDS dataset."
+def _estimates(
+    task: Task, truth: pl.DataFrame, futures: list[_Futures], settings: PredictSettings
+) -> dict[str, pl.DataFrame]:
+    """The answers of the simulation; of several training seeds their mean and, beside it, those of each."""
+    each = [
+        estimate(
+            task,
+            one.folder,
+            one.rollouts.join(truth, on=QUESTION, how="semi"),
+            settings.estimator,
+            settings.level,
         )
-    return labels(task, events, asked)
+        for one in futures
+    ]
+    if len(each) == 1:
+        return {SIMULATION: each[0]}
+    apart = len({one.folder.seed() for one in futures}) == len(futures)
+    mean = averaged(task.asks, each, apart=apart)
+    return {SIMULATION: mean} | {seed_name(number): one for number, one in enumerate(each)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Futures:
+    """A simulated folder and those of its rollouts that are used."""
+
+    folder: SimulatedFolder
+    rollouts: pl.DataFrame
+
+    @classmethod
+    def read(cls, path: Path, first: int | None) -> _Futures:
+        """`first`: so many rollouts of each question, the first by number; None for all."""
+        folder = SimulatedFolder(path)
+        rollouts = folder.rollouts()
+        if folder.edits():
+            raise InputError(
+                f"{folder} holds futures of edited histories, which cannot be compared with what happened: simulate "
+                "the histories as recorded."
+            )
+        if first is not None:
+            simulated = rollouts["rollout"].n_unique()
+            if not 1 <= first <= simulated:
+                raise InputError(
+                    f"{folder} has {simulated} rollouts a patient, not {first}: ask for 1 to {simulated}."
+                )
+            rollouts = rollouts.filter(pl.col("rollout") < first)
+        return cls(folder, rollouts)
+
+    def asked(self, task: Task, events: pl.DataFrame) -> pl.DataFrame:
+        """The questions that were simulated for this task."""
+        questions = self.folder.questions(task.name)
+        if questions is None:
+            questions = task.prediction_times(events)
+        return questions.join(self.rollouts, on=QUESTION, how="semi", maintain_order="left")
+
+    def truth(self, task: Task, events: pl.DataFrame) -> pl.DataFrame:
+        """The same with their `labels`."""
+        asked = self.asked(task, events)
+        if asked.is_empty():
+            raise InputError(
+                f"{self.folder} has no rollouts at the prediction times of '{task.name}': "
+                f"simulate the task {task.name}, from the same MEDS dataset."
+            )
+        return labels(task, events, asked)
+
+    def check_same(
+        self, first: _Futures, truths: dict[str, pl.DataFrame], events: pl.DataFrame, tasks: list[Task]
+    ) -> None:
+        """Refuse what cannot be averaged with `first`: other codes, or other questions than those of the `truths`."""
+        if self.folder.maps() != first.folder.maps():
+            raise InputError(
+                f"{first.folder} and {self.folder} were simulated with other code maps, so their codes differ: "
+                "train all models on one corpus."
+            )
+        for task in tasks:
+            asked, mine = truths[task.name].select(QUESTION), self.asked(task, events)
+            if not mine.sort(QUESTION).equals(asked.sort(QUESTION)):
+                raise InputError(
+                    f"{first.folder} and {self.folder} hold other questions of '{task.name}' ({asked.height} and "
+                    f"{mine.height}): simulate all models for the same patients and times."
+                )
 
 
 @dataclass(frozen=True, eq=False)

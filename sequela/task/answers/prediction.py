@@ -4,11 +4,14 @@ The first columns are those of the meds-evaluation schema. That schema allows no
 `for_meds_evaluation` selects the rows and columns that it accepts. Then come `until_days` (until the truth was known,
 or the record ended), `lost` (whether the record ended first), and, from a simulation, `standard_error` (Monte Carlo),
 `low` and `high` (the 95 % interval of a risk from sampling alone; of a number, the range of most rollouts), `rollouts`
-that gave an answer, `undecidable_rollouts` that gave none, and the `tokens` that they cost.
+that gave an answer, `undecidable_rollouts` that gave none, and the `tokens` that they cost. A mean over models of
+several training seeds says how many `seeds` they were and how far their answers lie apart, `between_seeds`; the answers
+of each stand beside it (`seed_name`).
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +21,7 @@ from sequela.record.questions import QUESTION
 from sequela.record.validate import read_parquet
 from sequela.task.kinds import KINDS, kind_of_numbers, kind_of_probabilities
 
-SIMULATION = "sequela"  # the name of the simulation among the models
+SIMULATION = "sequela"  # the name of the simulation among the models; of several seeds, of their mean
 BINARY = {
     "subject_id": pl.Int64,
     "prediction_time": pl.Datetime("us"),
@@ -42,8 +45,24 @@ EXTRA = {
     "rollouts": pl.Int32,  # that gave an answer
     "undecidable_rollouts": pl.Int32,
     "tokens": pl.Int64,  # what the rollouts cost
+    "seeds": pl.Int32,  # models whose answers are averaged; null for one
+    "between_seeds": pl.Float32,  # standard deviation of their answers
 }
 KIND = "kind"  # left out for binary tasks; files of others lack it, too, and their numbers are days
+
+
+def seed_name(number: int) -> str:
+    """What the model of one of several training seeds is called, `number` from 0.
+
+    >>> seed_name(0), is_seed(seed_name(0)), is_seed("sequela"), is_seed("trees")
+    ('sequela_1', True, False, False)
+    """
+    return f"{SIMULATION}_{number + 1}"
+
+
+def is_seed(model: str) -> bool:
+    """Whether that is the name of one of several seeds, whose mean is called `SIMULATION`."""
+    return re.fullmatch(rf"{SIMULATION}_[1-9]\d*", model) is not None
 
 
 def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
@@ -52,7 +71,7 @@ def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:
     Args:
         answers: `subject_id`, `prediction_time`, `label`, `until_days` and `decided` (see `labels`; without the last,
             patients without a label count as lost), `prediction`; from a simulation also `standard_error`, `low`,
-            `high`, `rollouts`, `undecidable_rollouts`, `tokens`.
+            `high`, `rollouts`, `undecidable_rollouts`, `tokens`; from a mean of several `seeds` and `between_seeds`.
     """
     spec = KINDS[kind]
     if spec.numeric:

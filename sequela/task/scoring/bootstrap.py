@@ -10,6 +10,7 @@ import numpy as np
 from sequela.task.scoring.sums import many
 
 RESAMPLES = 1000
+LEVEL = 0.95  # of an interval
 CELLS = 1 << 18  # patients x resamples worked on at once: 2 MB of float64, so that a batch stays in the cache
 
 

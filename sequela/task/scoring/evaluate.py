@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +12,61 @@ import polars as pl
 from sequela.errors import InputError
 from sequela.files import files_below
 from sequela.record.questions import QUESTION
-from sequela.task.answers.prediction import SIMULATION, read_predictions
+from sequela.task.answers.prediction import SIMULATION, is_seed, read_predictions
 from sequela.task.kinds import KINDS, Kind
-from sequela.task.scoring.bootstrap import RESAMPLES, Estimate, interval
+from sequela.task.scoring.bootstrap import LEVEL, RESAMPLES
 from sequela.task.scoring.censoring import UNSEEN
-from sequela.task.scoring.measured import OBSERVED, Key, Measured, SharedAnswers, measure_all
-from sequela.task.scoring.verdict import verdict
+from sequela.task.scoring.comparison import MARGIN, Comparison, corrected
+from sequela.task.scoring.measured import OBSERVED, Measured, SharedAnswers, measure_all
+from sequela.task.scoring.seeds import SeedSpread, pooled, seeds_of
+from sequela.task.scoring.verdict import in_words, verdict
 
 
 def evaluate(
-    predictions: Path | list[Path], out: Path, seed: int = 0, resample_count: int = RESAMPLES
+    predictions: Path | list[Path],
+    out: Path,
+    seed: int = 0,
+    resample_count: int = RESAMPLES,
+    margin: float = MARGIN,
 ) -> dict[str, dict]:
     """Score every model of every task in the folders `predictions`; write `out/metrics.json` and return what it holds.
 
-    By task: `kind`; `n` questions, `positives`, `decidable` (label known), `undecidable` (censored), `without` (not
-    censored, but there is no number to score: the outcome did not come in time, or without a value); `evaluated`, those
-    that every model answered; `unpredicted` by model; `rollouts` by simulating model; `observed`, the incidence (or
-    mean number) corrected for censoring; `models`: each metric as `value`, `low`, `high` (percentile bootstrap by
-    patient), empty if it is not defined; `difference`: simulation minus each other model in the headline metric, on the
-    same resamples; `verdict`: that in words.
+    `tasks`, by task: `kind`; `n` questions, `positives`, `decidable` (label known), `undecidable` (censored), `without`
+    (not censored, but there is no number to score: the outcome did not come in time, or without a value); `evaluated`,
+    those that every model answered; `unpredicted` by model; `rollouts` by simulating model; `observed`, the incidence
+    (or mean number) corrected for censoring; `models`: each metric as `value`, `low`, `high` (percentile bootstrap by
+    patient; of a mean of several training seeds by patient and seed), empty if it is not defined; `difference`:
+    simulation minus each other model in the headline metric, on the same resamples, with what `Comparison.as_dict`
+    says; `seeds` of the simulation, and `between_seeds`, the standard deviation of each metric over them; `verdict`:
+    the differences in words.
+
+    `comparisons`: how many differences there are in all tasks, for which Holm's method corrects each `p`; the
+    `confidence` and the `margin`, and all that in `words`.
+
+    Args:
+        margin: models are as good as each other if the interval of their difference lies within it: of AUROC, or of an
+            error as a share of the other model's.
 
     Raises:
-        InputError: if there are no predictions, or the files of a task contradict each other.
+        InputError: if there are no predictions, or the files of a task contradict each other; for a margin that is not
+            above 0.
     """
+    if not margin > 0:
+        raise InputError(f"`margin` must be above 0, not {margin}.")
     given = [predictions] if isinstance(predictions, str | Path) else predictions
     folders = [Path(folder) for folder in given]
-    tasks = {name: _task(name, files, seed, resample_count) for name, files in _files(folders).items()}
-    metrics = {"tasks": tasks}
+    scored = _pooled(
+        {name: _Scored.of(files, seed, resample_count) for name, files in _files(folders).items()}
+    )
+    differences = [(name, model, one) for name, task in scored.items() for model, one in task.compared(margin).items()]
+    by_task: dict[str, dict[str, Comparison]] = {name: {} for name in scored}
+    for (name, model, _), one in zip(differences, corrected([one for *_, one in differences]), strict=True):
+        by_task[name][model] = one
+    tasks = {name: task.report(by_task[name]) for name, task in scored.items()}
+    trained = {task["seeds"] for task in tasks.values() if task["difference"]}
+    words = in_words(len(differences), margin, trained)
+    comparisons = {"count": len(differences), "confidence": LEVEL, "margin": margin, "words": words}
+    metrics = {"tasks": tasks, "comparisons": comparisons}
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
@@ -72,44 +101,91 @@ def _files(folders: list[Path]) -> dict[str, dict[str, Path]]:
     }
 
 
-def _task(name: str, files: dict[str, Path], seed: int, resample_count: int) -> dict[str, object]:
-    read = {model: read_predictions(path) for model, path in files.items()}
-    kinds = {kind for kind, _ in read.values()}
-    if len(kinds) > 1:
-        raise InputError(
-            f"{files[min(files)].parent}: there are files of the kinds {', '.join(sorted(kinds))}; keep one kind."
-        )
-    kind = KINDS[kinds.pop()]
-    answers = {model: frame for model, (_, frame) in read.items()}
-    truth = _truth(answers, files)
-    cohort = _cohort(kind, truth, answers, files)
-    measured = measure_all(cohort, seed, resample_count)
-    points, draws = measured.points, measured.draws
-    estimates = {key: interval(points[key], draws[key]) for key in points}
-    nothing = Estimate(np.nan, np.nan, np.nan)
-    names = [metric.name for metric in kind.metrics]
-    models = {model: {name: estimates.get((model, name), nothing) for name in names} for model in answers}
-    reason = _why_not(cohort, measured)
-    difference = _differences(points, draws, kind.headline.name)
-    unpredicted = {model: truth.height - frame["prediction"].count() for model, frame in answers.items()}
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A task, measured.
+
+    Attributes:
+        truth: see `_truth`.
+        answers: by model, as read.
+        cohort: the questions that all models answered.
+    """
+
+    kind: Kind
+    truth: pl.DataFrame
+    answers: dict[str, pl.DataFrame]
+    cohort: SharedAnswers
+    measured: Measured
+
+    @staticmethod
+    def of(files: dict[str, Path], seed: int, resample_count: int) -> _Scored:
+        read = {model: read_predictions(path) for model, path in files.items()}
+        kinds = {kind for kind, _ in read.values()}
+        if len(kinds) > 1:
+            raise InputError(
+                f"{files[min(files)].parent}: there are files of the kinds {', '.join(sorted(kinds))}; keep one kind."
+            )
+        kind = KINDS[kinds.pop()]
+        answers = {model: frame for model, (_, frame) in read.items()}
+        truth = _truth(answers, files)
+        cohort = _cohort(kind, truth, answers, files)
+        return _Scored(kind, truth, answers, cohort, measure_all(cohort, seed, resample_count))
+
+    def compared(self, margin: float) -> dict[str, Comparison]:
+        """The simulation with each other model in the headline metric; not with single seeds of its own."""
+        headline, points = self.kind.headline, self.measured.points
+        if (SIMULATION, headline.name) not in points:
+            return {}
+        others = [name for name, key in points if key == headline.name and name != SIMULATION and not is_seed(name)]
+        return {
+            model: self.measured.comparison(model, headline, margin) for model in others
+        }
+
+    def report(self, comparisons: dict[str, Comparison]) -> dict[str, object]:
+        """What metrics.json says of this task (see `evaluate`)."""
+        kind, truth, answers = self.kind, self.truth, self.answers
+        names, estimate = [metric.name for metric in kind.metrics], self.measured.estimate
+        models = {model: {name: estimate(model, name) for name in names} for model in answers}
+        reason, each = _why_not(self.cohort, self.measured), seeds_of(self.cohort.predictions)
+        unpredicted = {model: truth.height - frame["prediction"].count() for model, frame in answers.items()}
+        return {
+            "kind": kind.name,
+            "n": truth.height,
+            "positives": int((truth["label"] == 1).sum()) if not kind.numeric else None,
+            "decidable": truth["label"].count(),
+            "undecidable": int(truth["lost"].sum()),
+            "without": truth.filter(pl.col("label").is_null() & ~pl.col("lost")).height,
+            "evaluated": len(self.cohort.patient),
+            "unpredicted": unpredicted,
+            "rollouts": {
+                model: _rollouts(frame) for model, frame in answers.items() if frame["rollouts"].count()
+            },
+            "observed": estimate(*OBSERVED).as_dict(reason),
+            "models": {
+                model: {key: x.as_dict(reason) for key, x in scores.items()} for model, scores in models.items()
+            },
+            "difference": {model: one.as_dict() for model, one in comparisons.items()},
+            "seeds": len(each) or 1,
+            "between_seeds": {} if not each else {
+                name: float(np.std(values, ddof=1))
+                for name in names
+                if np.isfinite(values := [models[model][name].value for model in each]).all()
+            },
+            "verdict": verdict(kind.name, models, comparisons, unpredicted.get(SIMULATION, 0), reason),
+        }
+
+
+def _pooled(scored: dict[str, _Scored]) -> dict[str, _Scored]:
+    """The same, where tasks tell each other how far training seeds lie apart, in metrics without a unit."""
+    shared: dict[str, dict[str, SeedSpread]] = {name: {} for name in scored}
+    for metric in {metric for task in scored.values() for metric in task.kind.metrics if not metric.in_units}:
+        spreads = {name: task.measured.seeds.get(metric.name) for name, task in scored.items()}
+        known = {name: spread for name, spread in spreads.items() if spread is not None}
+        for name, spread in zip(known, pooled(list(known.values())), strict=True):
+            shared[name][metric.name] = spread
     return {
-        "kind": kind.name,
-        "n": truth.height,
-        "positives": int((truth["label"] == 1).sum()) if not kind.numeric else None,
-        "decidable": truth["label"].count(),
-        "undecidable": int(truth["lost"].sum()),
-        "without": truth.filter(pl.col("label").is_null() & ~pl.col("lost")).height,
-        "evaluated": len(cohort.patient),
-        "unpredicted": unpredicted,
-        "rollouts": {
-            model: _rollouts(frame) for model, frame in answers.items() if frame["rollouts"].count()
-        },
-        "observed": estimates.get(OBSERVED, nothing).as_dict(reason),
-        "models": {
-            model: {key: x.as_dict(reason) for key, x in scores.items()} for model, scores in models.items()
-        },
-        "difference": {model: x.as_dict() for model, x in difference.items()},
-        "verdict": verdict(kind.name, models, difference, unpredicted.get(SIMULATION, 0), reason),
+        name: replace(task, measured=replace(task.measured, seeds=task.measured.seeds | shared[name]))
+        for name, task in scored.items()
     }
 
 
@@ -175,19 +251,6 @@ def _why_not(cohort: SharedAnswers, measured: Measured) -> str:
     if not cohort.kind.numeric and (known == known[0]).all():
         return "everybody had the outcome" if known[0] else "nobody had the outcome"
     return ""
-
-
-def _differences(points: dict[Key, float], draws: dict[Key, np.ndarray], name: str) -> dict[str, Estimate]:
-    """Simulation minus each other model in the metric `name`, with the interval of the paired difference."""
-    if (SIMULATION, name) not in points:
-        return {}
-    others = [model for model, key in points if key == name and model != SIMULATION]
-    return {
-        model: interval(
-            points[SIMULATION, name] - points[model, name], draws[SIMULATION, name] - draws[model, name]
-        )
-        for model in others
-    }
 
 
 def _rollouts(answers: pl.DataFrame) -> dict[str, float | None]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from sequela.task.answers.prediction import SIMULATION
 from sequela.task.kinds import Kind
 from sequela.task.scoring.areas import ratio
-from sequela.task.scoring.bootstrap import resamples
+from sequela.task.scoring.bootstrap import Estimate, interval, resamples
 from sequela.task.scoring.censoring import UNSEEN, Censoring, in_time
-from sequela.task.scoring.metric import Measure, ModelAnswers, Prepare, Weights
+from sequela.task.scoring.comparison import Comparison
+from sequela.task.scoring.metric import Measure, Metric, ModelAnswers, Prepare, Weights
+from sequela.task.scoring.seeds import SeedSpread, left_out
 from sequela.task.scoring.sums import many
 from sequela.workers import cores
 
@@ -62,13 +65,40 @@ class Measured:
 
     Attributes:
         points: by model and metric.
-        draws: the same on R resamples, float64 [R].
+        draws: the same on R resamples of the patients, float64 [R].
+        seeds: by metric, how far the simulation moves with its training seeds; empty unless it is a mean of several.
         unseen: the share of patients for whom nobody stands (see `Censoring.unseen`).
+        seed: of the resamples.
     """
 
     points: dict[Key, float]
     draws: dict[Key, np.ndarray]
+    seeds: dict[str, SeedSpread] = field(default_factory=dict)
     unseen: float = 0.0
+    seed: int = 0
+
+    def estimate(self, model: str, metric: str) -> Estimate:
+        """A metric with its interval, NaN if it was not measured."""
+        key = model, metric
+        if key not in self.points:
+            return Estimate(np.nan, np.nan, np.nan)
+        return interval(self.points[key], self._moved(self.draws[key], self._spread(*key)))
+
+    def comparison(self, other: str, metric: Metric, margin: float) -> Comparison:
+        """The simulation against another model, `margin` as for `Metric.margin`; not yet corrected."""
+        mine, theirs = (SIMULATION, metric.name), (other, metric.name)
+        value, draws = self.points[mine] - self.points[theirs], self.draws[mine] - self.draws[theirs]
+        spread, known = self._spread(*mine), draws[np.isfinite(draws)]
+        difference = interval(value, self._moved(draws, spread))
+        p = float(spread.chance(value, float(np.std(known)))) if np.isfinite(difference.low) else 1.0
+        gain = value if metric.higher_is_better else -value
+        return Comparison(difference, gain, p, metric.margin(margin, self.points[theirs]))
+
+    def _spread(self, model: str, metric: str) -> SeedSpread:
+        return self.seeds.get(metric, SeedSpread()) if model == SIMULATION else SeedSpread()
+
+    def _moved(self, draws_R: np.ndarray, spread: SeedSpread) -> np.ndarray:
+        return draws_R + spread.draws(len(draws_R), self.seed)
 
 
 # many small products: threads of each would spend more time waiting for each other than working
@@ -83,9 +113,10 @@ def measure_all(cohort: SharedAnswers, seed: int, resample_count: int) -> Measur
     weigh = _weighing(cohort)
     weights, unseen = weigh(np.ones(len(cohort.patient)))
     if unseen > UNSEEN:
-        return Measured({}, {}, float(unseen))
+        return Measured({}, {}, unseen=float(unseen))
     models = [_Model.of(cohort, model) for model in cohort.predictions]
     points = _measure(cohort.kind, models, weights)
+    seeds = _seeds(cohort, points, weights)
 
     def measured(copies: np.ndarray) -> dict[Key, np.ndarray]:
         # of many rows resamples come one by one, and a column is slower than a row
@@ -99,7 +130,21 @@ def measure_all(cohort: SharedAnswers, seed: int, resample_count: int) -> Measur
     if len(np.unique(cohort.patient)) < 2:  # a resample of one patient is that patient: it tells nothing
         batches = [dict.fromkeys(points, np.nan)]
     draws = {key: np.concatenate([np.atleast_1d(batch[key]) for batch in batches]) for key in points}
-    return Measured({key: float(value) for key, value in points.items()}, draws)
+    return Measured({key: float(value) for key, value in points.items()}, draws, seeds, seed=seed)
+
+
+def _seeds(cohort: SharedAnswers, points: dict[Key, np.ndarray], weights: Weights) -> dict[str, SeedSpread]:
+    """By metric, how far the mean of several seeds moves with them; empty for one."""
+    without = replace(cohort, predictions=left_out(cohort.predictions))
+    models = [_Model.of(without, name) for name in without.predictions]
+    measured = _measure(cohort.kind, models, weights)
+    return {
+        metric.name: SeedSpread.of(
+            float(points[SIMULATION, metric.name]),
+            np.array([measured[model.name, metric.name] for model in models], np.float64),
+        )
+        for metric in (cohort.kind.metrics if models else ())
+    }
 
 
 def _weighing(cohort: SharedAnswers) -> Callable[[np.ndarray], tuple[Weights, np.ndarray]]:

@@ -86,6 +86,10 @@ class Metric:
     higher_is_better: bool = False
     in_units: bool = False
 
+    def margin(self, share: float, other: float) -> float:
+        """Which difference from a model that scores `other` is none: `share`, or of an error that share of it."""
+        return share if self.higher_is_better else share * abs(other)
+
     def __call__(
         self,
         outcome_N: np.ndarray,

@@ -21,6 +21,18 @@ def test_stages_are_found_first_stage_first(tmp_path: Path) -> None:
     assert in_words(last) == ""
 
 
+def test_what_ran_more_than_once_is_added_up(tmp_path: Path) -> None:
+    make_folder(tmp_path / "corpus", "tokenize", {}, {}, lambda work: {"tokens": 3})
+    for name, tokens in (("model", 10), ("model-2", 20), ("model-3", 30)):
+        inputs = {"corpus": tmp_path / "corpus"}
+        make_folder(tmp_path / name, "train", {"seed": tokens}, inputs, lambda work, tokens=tokens: {"tokens": tokens})
+    folders = [tmp_path / name for name in ("model", "model-2", "model-3", "model")]
+    found = stage_costs(folders)
+    assert (found["train"]["tokens"], found["train"]["runs"]) == (60, 3)
+    assert found["tokenize"]["tokens"] == 3 and "runs" not in found["tokenize"]
+    assert found["train"]["peak_rss_mb"] < 3 * found["tokenize"]["peak_rss_mb"]
+
+
 def test_foreign_folders_end_the_way(tmp_path: Path) -> None:
     assert stage_costs([tmp_path]) == {}
 

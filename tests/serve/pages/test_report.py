@@ -57,6 +57,7 @@ def test_report_of_the_small_demo(small_demo: Path) -> None:
             assert interval(scores["auroc"]) in words
         assert f"{task['undecidable']:,} censored" in words
         assert task["verdict"] in words
+    assert metrics["comparisons"]["words"] in words and "There is one training run" in words
     for sentence in preset("nafld").limits:
         assert sentence in words
     assert "For research only" in words

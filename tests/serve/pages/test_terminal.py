@@ -80,7 +80,9 @@ def test_summary_shows_counts_scores_and_verdict(capsys: pytest.CaptureFixture) 
     assert "1.04 [.900, 1.20]" in shown
     assert "6.44 [6.10, 6.80]" in shown
     assert "death_5y: trees beat it by .02 [.01, .03]." in shown
-    assert "Simulation of" not in shown
+    assert "Simulation of" not in shown and "comparisons" not in shown
+    print_summary(METRICS | {"comparisons": {"words": "Over all 9 comparisons, and so on."}})
+    assert "Over all 9 comparisons, and so on." in capsys.readouterr().out
 
 
 def test_counts_and_values_have_their_own_columns(capsys: pytest.CaptureFixture) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -73,6 +75,34 @@ def test_a_second_run_skips_every_stage(
     assert again == json.loads((small_demo / "metrics.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert capsys.readouterr().err.count("up to date") == 6
+
+
+def test_seeds_are_averaged_and_a_demo_of_several_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    death = replace(preset("nafld"), tasks=("death_5y",))
+    monkeypatch.setattr("sequela.serve.stages.demo.preset", lambda source: death)
+    out, tiny = tmp_path / "demo", tmp_path / "tiny.toml"
+    tiny.write_text("[train]\ndepth = 1\ncontext = 256\nepochs = 0.05\n[simulate]\nrollouts = 2\nlimit = 8\n")
+    metrics = demo(out=out, config=tiny, seeds=2)
+    made = [json.loads((out / name / "manifest.json").read_text())["settings"] for name in ("model-2", "simulated-2")]
+    assert [settings["seed"] for settings in made] == [1, 1]
+    task = metrics["tasks"]["death_5y"]
+    assert {"sequela", "sequela_1", "sequela_2", "trees"} <= set(task["models"]) and task["seeds"] == 2
+    mean, one, two = (
+        pl.read_parquet(out / "predictions" / "death_5y" / f"{model}.parquet")["predicted_boolean_probability"]
+        for model in ("sequela", "sequela_1", "sequela_2")
+    )
+    assert np.allclose((one + two) / 2, mean, atol=1e-6, equal_nan=True) and not one.equals(two)
+    assert metrics["stages"]["train"]["runs"] == metrics["stages"]["simulate"]["runs"] == 2
+    assert len(metrics["simulation"]["futures"]) == 2
+    demo(out=out, config=tiny, seeds=2, quiet=False)
+    assert capsys.readouterr().err.count("up to date") == 8
+
+
+def test_there_is_at_least_one_seed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`seeds` must be 1 or more, not 0"):
+        demo(out=tmp_path / "out", seeds=0)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import sequela
+from sequela.task.scoring.comparison import MARGIN
 
 
 def test_predictions_of_others_are_evaluated_beside_ours(small_demo: Path, tmp_path: Path) -> None:
@@ -17,3 +20,9 @@ def test_predictions_of_others_are_evaluated_beside_ours(small_demo: Path, tmp_p
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     models = metrics["tasks"]["death_5y"]["models"]
     assert models["theirs"] == models["trees"]
+
+
+def test_the_margin_is_a_setting(small_demo: Path, tmp_path: Path) -> None:
+    assert sequela.evaluate.stage.options["margin"].default == MARGIN
+    with pytest.raises(sequela.InputError, match="`margin` must be above 0"):
+        sequela.evaluate(small_demo / "predictions", tmp_path / "evaluation", margin=0)

@@ -120,3 +120,13 @@ def test_predict_says_what_its_simulation_has_to_say(small_demo: Path, tmp_path:
         task=str(task), rollouts=2, baselines=False, patients=60, settings=small.simulate, say=heard.append,
     )  # fmt: skip
     assert any("`exclude` CANCR" in line for line in heard)
+
+
+def test_one_model_is_no_two_seeds(small_demo: Path, tmp_path: Path) -> None:
+    for first, second in (("simulated", "simulated"), ("simulated", "model"), ("model", "model")):
+        with pytest.raises(sequela.InputError, match="are one model, not two of different seeds"):
+            sequela.predict(
+                small_demo / first, small_demo / "meds", tmp_path / "out",
+                task="death_5y", also=[small_demo / second],
+            )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []

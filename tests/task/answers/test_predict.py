@@ -235,3 +235,47 @@ def test_without_the_maps_old_codes_are_other_codes(old_and_new):
     """The negative control: nobody is kept out of the cohort, and nobody has the outcome."""
     bare, new = old_and_new["old", ()]["sequela"], old_and_new["new", ("gem",)]["sequela"]
     assert len(bare) > len(new) and bare["boolean_value"].sum() == 0
+
+
+def seed_like(path, simulated, seed, factor):
+    """A copy of a simulated folder as of another training seed, with other hazards."""
+    shutil.copytree(simulated, path)
+    rollouts = pl.read_parquet(path / "rollouts.parquet")
+    column = "scope//stroke_10d"
+    rollouts.with_columns(pl.col(column) * factor).write_parquet(path / "rollouts.parquet")
+    about = json.loads((path / "simulate.json").read_text()) if (path / "simulate.json").exists() else {}
+    about["settings"] = about.get("settings", {}) | {"seed": seed}
+    (path / "simulate.json").write_text(json.dumps(about))
+    return path
+
+
+def test_seeds_are_averaged_and_each_stays_visible(tmp_path, cohort_folder, simulated):
+    folders = [seed_like(tmp_path / str(seed), simulated[0], seed, 1 + seed) for seed in range(2)]
+    settings = PredictSettings(baselines=False)
+    report = predict(folders, cohort_folder, tmp_path / "out", [TASK], settings)
+    assert report["stroke_10d"]["models"] == ["sequela", "sequela_1", "sequela_2"]
+    assert report["stroke_10d"]["unpredicted"] == 1
+    mean, one, two = (
+        pl.read_parquet(tmp_path / "out" / "stroke_10d" / f"{model}.parquet").drop_nulls(
+            "predicted_boolean_probability"
+        )
+        for model in report["stroke_10d"]["models"]
+    )
+    risk = one["predicted_boolean_probability"].to_numpy()
+    assert np.allclose(two["predicted_boolean_probability"], 2 * risk, atol=1e-6)
+    assert np.allclose(mean["predicted_boolean_probability"], 1.5 * risk, atol=1e-6)
+    assert np.allclose(mean["between_seeds"], risk / np.sqrt(2), atol=1e-6)
+    assert mean["seeds"].to_list() == [2] * len(mean)
+    assert one["seeds"].null_count() == one["between_seeds"].null_count() == len(one)
+    assert (mean["standard_error"] < two["standard_error"]).all()
+    alone = predict(folders[0], cohort_folder, tmp_path / "alone", [TASK], settings)
+    assert alone["stroke_10d"]["models"] == ["sequela"]
+
+
+def test_only_the_same_questions_are_averaged(tmp_path, cohort_folder, simulated):
+    fewer = seed_like(tmp_path / "fewer", simulated[0], 1, 1)
+    rollouts = pl.read_parquet(fewer / "rollouts.parquet")
+    rollouts.filter(pl.col("subject_id") != simulated[1][0]).write_parquet(fewer / "rollouts.parquet")
+    count = len(simulated[1])
+    with pytest.raises(InputError, match=rf"other questions of 'stroke_10d' \({count} and {count - 1}\)"):
+        predict([simulated[0], fewer], cohort_folder, tmp_path / "out", [TASK])

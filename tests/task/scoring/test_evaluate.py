@@ -45,8 +45,8 @@ def write(folder, truth: pl.DataFrame, models: dict, kind: str = "binary", task:
     return folder
 
 
-def noisy(truth: pl.DataFrame, scale: float = 3.0) -> np.ndarray:
-    logit = np.log(truth["risk"] / (1 - truth["risk"])) + np.random.default_rng(9).normal(0, scale, COUNT)
+def noisy(truth: pl.DataFrame, scale: float = 3.0, seed: int = 9) -> np.ndarray:
+    logit = np.log(truth["risk"] / (1 - truth["risk"])) + np.random.default_rng(seed).normal(0, scale, COUNT)
     return 1 / (1 + np.exp(-logit.to_numpy()))
 
 
@@ -127,8 +127,9 @@ def test_equal_models_do_not_differ(tmp_path):
     task = evaluate(
         write(tmp_path / "p", truth, {"sequela": truth["risk"], "twin": truth["risk"]}), tmp_path
     )["tasks"]["made"]
-    assert task["difference"]["twin"] == {"value": 0, "low": 0, "high": 0}
-    assert "cannot be told from twin" in task["verdict"]
+    twin = task["difference"]["twin"]
+    assert (twin["value"], twin["low"], twin["high"], twin["p"], twin["word"]) == (0, 0, 0, 1, "matches")
+    assert "It matches twin" in task["verdict"]
 
 
 def test_the_file_is_strict_json_of_what_is_returned(scored):
@@ -136,7 +137,10 @@ def test_the_file_is_strict_json_of_what_is_returned(scored):
         raise AssertionError(f"{text} is not JSON")
 
     found = json.loads((scored[3] / "metrics.json").read_text(), parse_constant=refuse)
-    assert found == {"tasks": {"made": scored[2]}}
+    assert found["tasks"] == {"made": scored[2]}
+    words = found["comparisons"].pop("words")
+    assert found["comparisons"] == {"count": 2, "confidence": 0.95, "margin": 0.02}
+    assert words.startswith("Over all 2 comparisons") and "There is one training run" in words
 
 
 def test_the_seed_decides(tmp_path):
@@ -205,6 +209,52 @@ def test_days_are_scored_by_their_mean_error(tmp_path):
     assert task["difference"]["near"]["value"] == pytest.approx(0.75, rel=1e-5)
     assert "beaten by near" in task["verdict"]
     assert task["observed"]["value"] == pytest.approx(days.mean(), rel=1e-5)
+
+
+def test_seeds_are_rows_of_their_own_and_their_mean_is_compared(tmp_path):
+    truth = cohort()
+    each = {f"sequela_{seed}": noisy(truth, 1.0, seed) for seed in (1, 2, 3)}
+    models = {"sequela": np.mean(list(each.values()), axis=0), **each, "prevalence": np.full(COUNT, 0.25)}
+    two = {name: each[name] for name in ("sequela_1", "sequela_2")}
+    folder = write(tmp_path / "p", truth, models)
+    mean = (two["sequela_1"] + two["sequela_2"]) / 2
+    write(folder, truth, {"sequela": mean, **two, "cox": truth["risk"]}, task="two")
+    found = evaluate(folder, tmp_path)
+    task = found["tasks"]["made"]
+    assert list(task["models"]) == ["sequela", "prevalence", "sequela_1", "sequela_2", "sequela_3"]
+    assert list(task["difference"]) == ["prevalence"] and found["comparisons"]["count"] == 2
+    assert (task["seeds"], found["tasks"]["two"]["seeds"]) == (3, 2)
+    single = [task["models"][name]["auroc"]["value"] for name in each]
+    assert task["between_seeds"]["auroc"] == pytest.approx(np.std(single, ddof=1))
+    assert "training runs" in found["comparisons"]["words"]
+    alone = evaluate(write(tmp_path / "q", truth, {"sequela": models["sequela"]}), tmp_path)["tasks"]["made"]
+    wide, narrow = (one["models"]["sequela"]["auroc"] for one in (task, alone))
+    assert wide["value"] == narrow["value"] and wide["high"] - wide["low"] > narrow["high"] - narrow["low"]
+    assert (alone["seeds"], alone["between_seeds"]) == (1, {})
+
+
+def test_a_difference_counts_less_the_more_is_compared(tmp_path):
+    """Holm over all tasks of a run: the p of one comparison grows with their number."""
+    truth = cohort()
+    models = {"sequela": noisy(truth, 1.0, 1), "other": noisy(truth, 1.2, 2)}
+    write(tmp_path / "p", truth, models)
+    one = evaluate(tmp_path / "p", tmp_path, resample_count=100)["tasks"]["made"]["difference"]["other"]
+    for task in ("b", "c"):
+        write(tmp_path / "p", truth, models, task=task)
+    many = evaluate(tmp_path / "p", tmp_path, resample_count=100)["tasks"]["made"]["difference"]["other"]
+    assert 0 < one["p"] < 0.33 and many["p"] == pytest.approx(min(1, 3 * one["p"]))
+
+
+def test_a_margin_is_stated(tmp_path):
+    truth = cohort()
+    folder = write(tmp_path / "p", truth, {"sequela": noisy(truth, 0.3, 1), "other": noisy(truth, 0.3, 2)})
+    words = [
+        evaluate(folder, tmp_path, resample_count=100, margin=margin)["tasks"]["made"]["difference"]["other"]["word"]
+        for margin in (0.0001, 0.4)
+    ]
+    assert words == ["not decided", "matches"]
+    with pytest.raises(InputError, match="`margin` must be above 0, not 0"):
+        evaluate(folder, tmp_path, margin=0)
 
 
 @pytest.mark.parametrize(("kind", "names"), [("count", ["mae", "rmsle"]), ("value", ["mae"])])
