@@ -27,7 +27,8 @@ from sequela.progress import Progress, silent
 from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.questions import questions_of
 from sequela.record.schema import DEATH
-from sequela.rollout.clock import Calendar, TokenClock
+from sequela.rollout.clock.calendar import Calendar
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.edits import changed_histories
 from sequela.rollout.engine.engine import Engine, Extender, Window
 from sequela.rollout.engine.rollouts import Prompts, Rollouts

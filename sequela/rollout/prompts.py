@@ -9,7 +9,7 @@ from sequela.record.edit import NO_EDITS, Edits, edited
 from sequela.record.events import Events, births
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.record.spelling import among, is_sex, meaning
-from sequela.rollout.clock import begin_minutes
+from sequela.rollout.clock.calendar import begin_minutes
 from sequela.rollout.engine.rollouts import Prompts
 from sequela.rollout.engine.sampling import keys
 from sequela.tokens.ehr.clock import TIME_PREFIX
@@ -32,7 +32,7 @@ def prompts_of(
     Only events strictly before the prediction time are in a history. That nothing happened between the last event and
     the prediction time is known too: the prompt ends with as many of the longest time interval as fit in between, and
     the first new token must carry the clock to the prediction time or beyond. An interval's probability counts with the
-    share of its gaps that are as long (for how long the gap then is, see `sequela.rollout.clock.TokenClock.moves`).
+    share of its gaps that are as long; how long the gap then is, see `sequela.rollout.clock.minutes`.
 
     Args:
         events: MEDS columns, sorted, with the patients of the questions.

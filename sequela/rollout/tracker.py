@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sequela.rollout.clock import Calendar, TokenClock
+from sequela.rollout.clock.calendar import Calendar
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.engine.tracker import DecodingState
 

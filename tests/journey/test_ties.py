@@ -19,7 +19,7 @@ from sequela.record.duration import MINUTE, SECOND
 from sequela.record.events import Events
 from sequela.record.timeline import Timeline
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.engine.sampling import Sampling, seeds
 from sequela.rollout.engine.step import TokenStep

@@ -15,7 +15,7 @@ from meds import DataSchema
 from sequela.errors import InputError
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.rollout.budget import AdaptiveBudget, FixedBudget
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.folder import (
     COUNTS,

@@ -15,7 +15,7 @@ from sequela.record.dataset import read_events
 from sequela.record.duration import MINUTE
 from sequela.record.edit import Edits
 from sequela.record.events import Events, births
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.processes import EngineProcesses
 from sequela.rollout.engine.shared import SharedDecoding
 from sequela.rollout.forecast import forecast, load, load_words, make_engine, questions_in

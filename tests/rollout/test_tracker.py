@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts
 from sequela.rollout.engine.sampling import Sampling
 from sequela.rollout.engine.step import TokenStep

@@ -7,7 +7,7 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.decoding import DecodingBatch, _filled, _padded
 from sequela.rollout.engine.queue import Queue
 from sequela.rollout.engine.rollouts import Prompts

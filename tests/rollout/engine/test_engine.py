@@ -14,7 +14,7 @@ from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.model.precision import has_bf16
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine import engine as module
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rollouts import REASONS, Prompts

@@ -9,7 +9,7 @@ import torch
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.decoding import DecodingBatch
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rescore import Rescorer, replay
@@ -18,6 +18,8 @@ from sequela.rollout.engine.sampling import Sampling, keys
 from sequela.rollout.grammar_constraint import GrammarConstraint
 from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
 from sequela.tokens.ehr.grammar.fit import load_grammar
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.ehr.tokenize import tokenize
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.ragged import Ragged
 
@@ -80,8 +82,11 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case(world_corpus):
-    return Case(world_corpus)
+def case(world_meds, tmp_path_factory):
+    """Codes and values apart, so that some tokens follow certain others alone."""
+    corpus = tmp_path_factory.mktemp("apart")
+    tokenize(world_meds, corpus, TokenSettings(fused=False))
+    return Case(corpus)
 
 
 @pytest.mark.parametrize("well_formed", [True, False])
@@ -179,3 +184,12 @@ def test_another_model_or_other_windows_are_seen(case):
             for rows in [np.flatnonzero(out.prompt == p)]
         ])  # fmt: skip
         assert np.abs(again.account["hazard"] - out.account["hazard"]).max() > 1e-3
+
+
+def test_the_minutes_of_all_tokens_lead_to_the_trackers_clock(case):
+    out = case.extend(case.engine(), 6)
+    moves = Ragged(case.time.moves_of(case.prompts, out), out.tokens.offsets)
+    passed = np.array([moves[row].sum() for row in range(len(out))])
+    assert (case.prompts.clock[out.prompt] + passed == out.account["clock"]).all()
+    other = replace(case.prompts, key=case.prompts.key + 1)  # negative control: another stream
+    assert (case.time.moves_of(other, out) != moves.flat).any()

@@ -16,7 +16,7 @@ from sequela.model.decoder import Decoder
 from sequela.record.dataset import read_events
 from sequela.record.schema import DEATH as DEATH_CODE
 from sequela.rollout.budget import FixedBudget
-from sequela.rollout.clock import TokenClock
+from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.engine import Engine
 from sequela.rollout.engine.rollouts import REASONS, Prompts
 from sequela.rollout.engine.sampling import Sampling, keys
