@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sequela.errors import InputError as InputError
     from sequela.model.checkpoint import load as load
     from sequela.rollout.settings import SimulateSettings as SimulateSettings
+    from sequela.serve.stages.calibrate import calibrate as calibrate
     from sequela.serve.stages.demo import demo as demo
     from sequela.serve.stages.evaluate import evaluate as evaluate
     from sequela.serve.stages.ingest import ingest as ingest

@@ -4,6 +4,7 @@ A folder holds `config.json`, `model.safetensors`, and for medical-event models 
 read.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def load(folder: str | Path, device: str = "cpu") -> Decoder:
     model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True, strict=False)
     model.tie()
     return model.to(device).eval()
+
+
+def weights_hash(folder: str | Path) -> str:
+    """A hash of the weights in `folder`: the same for copies of a model, another for any other model."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ class RiskEstimates:
         standard_error: sampling error of `value`; NaN with fewer than two answers. It is the plug-in estimate of
             independent rollouts, so it is 0 when all scores are equal: report an interval
             (`sequela.rollout.spread.interval`), which never has zero width.
-        discord: nk / (n + k) (a - b)^2 for the means a and b of the n scores with even and the k with odd numbers; NaN
+        discord: nk / (n + k) (a - b)^2 for the means a and b of the n scores with even numbers and the k others; NaN
             unless both have any.
         effective: the number of equally weighted rollouts that would carry the same information.
         rollouts: rollouts that gave an answer; `undecidable`: rollouts that did not.
@@ -110,8 +110,8 @@ def answers(
 def _discord(x: np.ndarray, known: np.ndarray) -> np.ndarray:
     counts = [known[:, half::2].sum(1) for half in (0, 1)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        even, odd = (x[:, half::2].sum(1) / counts[half] for half in (0, 1))
-        return counts[0] * counts[1] / (counts[0] + counts[1]) * (even - odd) ** 2
+        means = [x[:, half::2].sum(1) / counts[half] for half in (0, 1)]
+        return counts[0] * counts[1] / (counts[0] + counts[1]) * (means[0] - means[1]) ** 2
 
 
 def check_estimator(estimator: str) -> None:

@@ -18,6 +18,7 @@ import polars as pl
 import torch
 
 from sequela.errors import InputError
+from sequela.model.checkpoint import weights_hash
 from sequela.progress import Progress, silent
 from sequela.record.edit import NO_EDITS, Edits
 from sequela.record.shards import Shard, patients_of, read_frame, shards_of
@@ -155,6 +156,7 @@ def simulate(
         return {}
     summary = _summary(settings, requests, join_parts(out, len(parts), [request.name for request in requests]))
     summary |= {"vocabulary": tokenizer.vocabulary.hash, "maps": save_maps(tokenizer.maps, out)}
+    summary["model"] = weights_hash(model)
     if edited is not None:
         summary["edits"] = edited
     write_questions(out, requests)

@@ -88,3 +88,6 @@ class AnswerSettings:
     are averaged."""
     baselines: bool = True
     """Also fit the baselines on the training patients."""
+    calibration: Path | None = None
+    """A folder of sequela calibrate: write the recalibrated risks too, as models of their own beside the raw ones, and
+    take from it how much the scores of rollouts vary."""

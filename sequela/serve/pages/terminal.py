@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sequela.serve.pages.provenance import in_words, sentences
 from sequela.task.answers.prediction import SIMULATION as OURS
+from sequela.task.answers.prediction import model_order
 from sequela.task.kinds import KINDS, Kind
 from sequela.task.scoring.metric import Metric
 
@@ -96,7 +97,7 @@ def print_losses(losses: dict) -> None:
 
 def ours_first(models: dict[str, dict]) -> dict[str, dict]:
     """The same models, the simulation first."""
-    return {name: models[name] for name in sorted(models, key=lambda name: (name != OURS, name))}
+    return {name: models[name] for name in sorted(models, key=model_order)}
 
 
 def interval(score: dict | None) -> str:

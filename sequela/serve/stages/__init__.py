@@ -8,6 +8,7 @@ STAGES = (
     "train",
     "scale",
     "simulate",
+    "calibrate",
     "predict",
     "whatif",
     "evaluate",

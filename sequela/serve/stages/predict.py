@@ -48,11 +48,13 @@ def predict(
         out: The folder to write: one file per task and model, in the meds-evaluation schema.
 
     Raises:
-        InputError: for an unknown task or estimator, or a folder of another kind.
+        InputError: for an unknown task or estimator, a folder of another kind, or a calibration of another model.
     """
     from sequela.rollout.folder import SimulatedFolder
+    from sequela.task.answers.calibration import Calibration, Simulated
 
     first, tasks = None, ask.tasks()
+    calibration = None if answer.calibration is None else Calibration.load(answer.calibration)
     folder = SimulatedFolder(model)
     if folder.exists:
         first = settings.rollouts if "rollouts" in run.given else None
@@ -60,21 +62,22 @@ def predict(
             settings = replace(settings, estimator=folder.estimator() or settings.estimator)
     models = [model, *answer.also]
     _refuse_one_model_twice(models)
-    roles = manifest.roles("simulated", len(models))
-    simulated = [
-        _futures(one, meds, out.with_name(f"{out.name}-{role.replace('_', '-')}"), number, ask, settings, run)
-        for number, (one, role) in enumerate(zip(models, roles, strict=True))
-    ]
+    if calibration is not None and not any(SimulatedFolder(one).exists for one in models):
+        calibration.check(Simulated.planned(models, settings), tasks)
+        settings = calibration.known_to(settings)
+    simulated = futures(models, meds, out, ask, settings, run)
 
     def make(work: Path) -> dict:
         from sequela.task.answers.predict import PredictSettings, predict
         from sequela.task.unmatched import unmatched
 
-        if simulated[0] is model:  # else the simulation has said it
+        if simulated["simulated"] is model:  # else the simulation has said it
             for line in unmatched(tasks, meds, folder.maps()):
                 run.say(line)
-        chosen = PredictSettings(settings.estimator, first, answer.baselines, settings.seed)
-        return predict(simulated, meds, work, tasks, chosen, run.progress, run.say)
+        chosen = PredictSettings(
+            settings.estimator, first, answer.baselines, settings.seed, calibration=calibration
+        )
+        return predict(list(simulated.values()), meds, work, tasks, chosen, run.progress, run.say)
 
     identity = {
         "tasks": [task.as_dict() for task in tasks],
@@ -83,7 +86,21 @@ def predict(
         "baselines": answer.baselines,
         "seed": settings.seed,
     }
-    return run.folder(out, "predict", identity, {**dict(zip(roles, simulated, strict=True)), "meds": meds}, make)
+    inputs = {**simulated, "meds": meds}
+    if answer.calibration is not None:
+        inputs["calibration"] = answer.calibration
+    return run.folder(out, "predict", identity, inputs, make)
+
+
+def futures(
+    models: list[Path], meds: Path, out: Path, ask: AskSettings, settings: SimulateSettings, run: StageRun
+) -> dict[str, Path]:
+    """The simulated folder of each model, by its role in a manifest: itself, or a checkpoint simulated beside `out`."""
+    roles = manifest.roles("simulated", len(models))
+    return {
+        role: _futures(one, meds, out.with_name(f"{out.name}-{role.replace('_', '-')}"), number, ask, settings, run)
+        for number, (one, role) in enumerate(zip(models, roles, strict=True))
+    }
 
 
 def _futures(

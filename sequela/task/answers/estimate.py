@@ -12,6 +12,7 @@ from sequela.record.schema import DEATH
 from sequela.rollout.budget import RolloutBudget
 from sequela.rollout.folder import KEY, cut_within_a_moment, score_column
 from sequela.rollout.settings import ESTIMATORS, RULES
+from sequela.task.answers.calibration import Calibration
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.statistic import risk
 from sequela.task.codes import matches
@@ -42,7 +43,12 @@ class Simulation(Protocol):
 
 
 def estimate(
-    task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str, level: float = LEVEL
+    task: Task,
+    simulation: Simulation,
+    rollouts: pl.DataFrame,
+    estimator: str,
+    level: float = LEVEL,
+    calibration: Calibration | None = None,
 ) -> pl.DataFrame:
     """The answers of a simulation to `task`.
 
@@ -56,6 +62,7 @@ def estimate(
         simulation: where the rollouts and their events come from.
         rollouts: the rows of `simulation.rollouts()` that belong to the cohort.
         level: for numbers, the share of the rollouts between `low` and `high`.
+        calibration: tells how much the scores of other patients varied, so that intervals need few questions.
 
     Returns:
         One row per question: `subject_id`, `prediction_time`, `prediction` (null if no rollout gives an answer, or half
@@ -70,7 +77,9 @@ def estimate(
     """
     scored, used = scores(task, simulation, rollouts, estimator)
     if used in HAZARDS:
-        return risk(scored, used, simulation.budget())
+        most = int(rollouts["rollout"].max() or 0) + 1
+        before = None if calibration is None else calibration.spread(task, used, most)
+        return risk(scored, used, simulation.budget(), before)
     return task.asks.answer.summarize(scored, simulation.budget(), level)
 
 

@@ -12,7 +12,7 @@ predict` compute the same numbers by the same functions, for cohorts and on disk
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from sequela.rollout.forecast import (
 )
 from sequela.rollout.pools import adaptive_budget
 from sequela.rollout.settings import RULES, SimulateSettings
+from sequela.task.answers.calibration import Calibration, Simulated
 from sequela.task.answers.estimate import estimate
 from sequela.task.catalog import load_task
 from sequela.task.cohort import of_the_living
@@ -90,22 +91,45 @@ class Forecasts:
     events: pl.DataFrame
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration, and the loaded model that it is used with."""
+
+    calibration: Calibration
+    loaded: Simulated
+
+    def check(self, settings: SimulateSettings, tasks: list[Task]) -> None:
+        """Refuse what it was not made for.
+
+        Raises:
+            InputError: see `Calibration.check`; also for another number of rollouts, whose noise is another.
+        """
+        self.calibration.check(replace(self.loaded, settings=asdict(settings)), tasks)
+        if tasks and (remark := self.calibration.remark(settings.rollouts)):
+            raise InputError(remark)
+
+
 class Forecaster:
     """A loaded model that answers questions about patients. Thread-safe."""
 
-    def __init__(self, model: LoadedModel, settings: SimulateSettings):
-        self.model, self.settings = model, settings
+    def __init__(self, model: LoadedModel, settings: SimulateSettings, calibrated: Calibrated | None = None):
+        self.model, self.settings, self.calibrated = model, settings, calibrated
 
     @staticmethod
-    def load(model: str | Path, **settings: object) -> Forecaster:
+    def load(
+        model: str | Path, *, calibration: str | Path | None = None, **settings: object
+    ) -> Forecaster:
         """Load a checkpoint folder.
 
         Args:
             model: a folder of `sequela train`.
+            calibration: a folder of `sequela calibrate`, for this model and the tasks that will be asked. Recalibrated
+                risks then stand beside the others, and the intervals of few questions are as narrow as those of many.
             settings: fields of `SimulateSettings`, such as rollouts=10, estimator="reach"; the calls' defaults.
 
         Raises:
-            InputError: if the folder holds no model that can simulate, or there is no such setting.
+            InputError: if the folder holds no model that can simulate, there is no such setting, or the calibration is
+                one of another model.
         """
         chosen = changed(SimulateSettings(), settings)
         if chosen.engine != SimulateSettings.engine:
@@ -118,7 +142,11 @@ class Forecaster:
         loaded = LoadedModel(
             tokenizer, grammar, SharedDecoding(engine), window, engine.device.type, knows_last_moments(folder)
         )
-        return Forecaster(loaded, chosen)
+        calibrated = None
+        if calibration is not None:
+            calibrated = Calibrated(Calibration.load(Path(calibration)), Simulated.planned([folder], chosen))
+            calibrated.check(chosen, [])
+        return Forecaster(loaded, chosen, calibrated)
 
     def risk(
         self,
@@ -139,14 +167,16 @@ class Forecaster:
         Returns:
             One row per distinct question, sorted: `subject_id`, `prediction_time`, `risk` (`prediction` if the task
             asks for a number; null without a history or an answer, and for the dead), `standard_error`, `low`, `high`,
-            `rollouts`, `undecidable_rollouts`, `tokens`, `estimator` (see `sequela.task.answers.estimate.estimate`).
+            `rollouts`, `undecidable_rollouts`, `tokens`, `estimator` (see `sequela.task.answers.estimate.estimate`);
+            of a calibrated forecaster also `risk_logistic` and `risk_isotonic`, where they could be fitted.
 
         Raises:
-            InputError: for an unknown task or setting, malformed events or questions, or an outcome without a token.
+            InputError: for an unknown task or setting, malformed events or questions, an outcome without a token, or a
+                task or setting that the calibration was not made for.
         """
         asked = task if isinstance(task, Task) else load_task(task)
         times, simulation, chosen = self._simulate(events, questions, asked, settings)
-        return _answers(asked, times, simulation, chosen)
+        return self._answers(asked, times, simulation, chosen)
 
     def forecast(
         self,
@@ -160,7 +190,7 @@ class Forecaster:
         times, simulation, chosen = self._simulate(events, questions, asked, settings)
         result = simulation.result
         futures = pl.concat([result.events(pool.avoids) for pool in result.pools])
-        return Forecasts(_answers(asked, times, simulation, chosen), result.rollouts(), futures)
+        return Forecasts(self._answers(asked, times, simulation, chosen), result.rollouts(), futures)
 
     def _simulate(
         self,
@@ -173,6 +203,9 @@ class Forecaster:
             if name in settings:
                 raise InputError(f"{name} is fixed when a model is loaded: give it to Forecaster.load.")
         chosen = changed(self.settings, settings)
+        if self.calibrated is not None:
+            self.calibrated.check(chosen, [task])
+            chosen = self.calibrated.calibration.known_to(chosen)
         times = questions_of(questions, "questions")
         if times.is_empty():
             raise InputError(
@@ -185,6 +218,19 @@ class Forecaster:
         weights = adaptive_budget(chosen, [asked]) or FixedBudget(chosen.rollouts)
         return times, ForecastSimulation(result, weights), chosen
 
+    def _answers(
+        self, task: Task, times: pl.DataFrame, simulation: ForecastSimulation, settings: SimulateSettings
+    ) -> pl.DataFrame:
+        calibration = None if self.calibrated is None else self.calibrated.calibration
+        answered = estimate(
+            task, simulation, simulation.rollouts(), settings.estimator, calibration=calibration
+        )
+        if calibration is not None:
+            for name, one in calibration.recalibrated(task, answered).items():
+                answered = answered.with_columns(one["prediction"].alias(f"risk_{name.rpartition('_')[2]}"))
+        name = "prediction" if task.asks.numeric else "risk"
+        return times.join(answered, on=QUESTION, how="left", maintain_order="left").rename({"prediction": name})
+
     def close(self) -> None:
         """Stop decoding; calls that still wait raise an InputError. Called, too, when the forecaster is forgotten."""
         self.model.extender.close()
@@ -194,16 +240,6 @@ class Forecaster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _answers(
-    task: Task, times: pl.DataFrame, simulation: ForecastSimulation, settings: SimulateSettings
-) -> pl.DataFrame:
-    answered = estimate(task, simulation, simulation.rollouts(), settings.estimator)
-    name = "prediction" if task.asks.numeric else "risk"
-    return times.join(answered, on=QUESTION, how="left", maintain_order="left").rename(
-        {"prediction": name}
-    )
 
 
 def _frame(events: pl.DataFrame | pl.LazyFrame | Events | Timeline) -> pl.DataFrame:

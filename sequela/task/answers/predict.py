@@ -15,6 +15,7 @@ from sequela.record.dataset import read_events
 from sequela.record.questions import QUESTION
 from sequela.rollout.folder import SimulatedFolder
 from sequela.task.answers.average import averaged
+from sequela.task.answers.calibration import Calibration, Simulated
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.prediction import SIMULATION, seed_name, write_predictions
@@ -36,6 +37,7 @@ class PredictSettings:
         baselines: fit and write the baselines too.
         seed: of the baselines.
         level: of the interval `low` to `high` of a predicted number.
+        calibration: from tuning patients; its recalibrated risks are written beside the raw ones.
     """
 
     estimator: str = "scope"
@@ -43,6 +45,7 @@ class PredictSettings:
     baselines: bool = True
     seed: int = 0
     level: float = LEVEL
+    calibration: Calibration | None = None
 
 
 def predict(
@@ -63,7 +66,7 @@ def predict(
             truth and simulation use the same codes.
         meds: the MEDS dataset with the true answers and with the training patients, to whom baselines are fitted.
         progress: counts tasks.
-        say: hears if the baselines know the sex of hardly anybody.
+        say: hears if the baselines know the sex of hardly anybody, or the calibration is one of other rollouts.
 
     Returns:
         By task: `patients` (questions), `undecidable` (censored), `without` (followed, but without a number to score),
@@ -71,12 +74,19 @@ def predict(
         `undecidable_rollouts`, the `estimator` that was used, and the names of the `models` written.
 
     Raises:
-        InputError: if the folder holds no rollouts for a task, or those of edited histories.
+        InputError: if the folder holds no rollouts for a task, or those of edited histories, or the calibration is one
+            of another model, task or setting.
     """
     paths = [simulated] if isinstance(simulated, str | Path) else simulated
     futures = [_Futures.read(Path(path), settings.first) for path in paths]
     folder, rollouts = futures[0].folder, futures[0].rollouts
     maps = folder.maps()
+    calibration = settings.calibration
+    if calibration is not None:
+        made = Simulated.of([one.folder for one in futures], settings.first)
+        calibration.check(made, tasks)
+        if remark := calibration.remark(made.rollouts):
+            say(remark)
     events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)
     truths = {task.name: futures[0].truth(task, events) for task in tasks}
     for other in futures[1:]:
@@ -92,6 +102,8 @@ def predict(
         answers = {
             model: truth.join(one, on=QUESTION, how="left", maintain_order="left") for model, one in estimates.items()
         }
+        if calibration is not None:
+            answers |= calibration.recalibrated(task, answers[SIMULATION])
         if training is not None:
             answers |= training.answers(task, truth, settings.seed)
         for model, answer in answers.items():
@@ -112,6 +124,7 @@ def _estimates(
             one.rollouts.join(truth, on=QUESTION, how="semi"),
             settings.estimator,
             settings.level,
+            settings.calibration,
         )
         for one in futures
     ]

@@ -6,7 +6,8 @@ or the record ended), `lost` (whether the record ended first), and, from a simul
 `low` and `high` (the 95 % interval of a risk from sampling alone; of a number, the range of most rollouts), `rollouts`
 that gave an answer, `undecidable_rollouts` that gave none, and the `tokens` that they cost. A mean over models of
 several training seeds says how many `seeds` they were and how far their answers lie apart, `between_seeds`; the answers
-of each stand beside it (`seed_name`).
+of each stand beside it (`seed_name`). Recalibrated risks are models of their own
+(`recalibrated_name`), with `low` and `high` recalibrated too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sequela.record.validate import read_parquet
 from sequela.task.kinds import KINDS, kind_of_numbers, kind_of_probabilities
 
 SIMULATION = "sequela"  # the name of the simulation among the models; of several seeds, of their mean
+RECALIBRATED = ("logistic", "isotonic")  # the maps of a calibration (see `sequela.task.answers.calibration`)
 BINARY = {
     "subject_id": pl.Int64,
     "prediction_time": pl.Datetime("us"),
@@ -63,6 +65,30 @@ def seed_name(number: int) -> str:
 def is_seed(model: str) -> bool:
     """Whether that is the name of one of several seeds, whose mean is called `SIMULATION`."""
     return re.fullmatch(rf"{SIMULATION}_[1-9]\d*", model) is not None
+
+
+def recalibrated_name(name: str) -> str:
+    """What the simulation's recalibrated risks are called among the models.
+
+    >>> recalibrated_name("logistic"), is_recalibrated("sequela_logistic"), is_recalibrated("logistic")
+    ('sequela_logistic', True, False)
+    """
+    return f"{SIMULATION}_{name}"
+
+
+def is_recalibrated(model: str) -> bool:
+    """Whether that is the name of recalibrated risks."""
+    return model in {recalibrated_name(name) for name in RECALIBRATED}
+
+
+def is_ours(model: str) -> bool:
+    """Whether the answers are the simulation's, in any form: no rival of it."""
+    return model == SIMULATION or is_seed(model) or is_recalibrated(model)
+
+
+def model_order(model: str) -> tuple[bool, bool, str]:
+    """Sorts models: the simulation, its other forms, and the rest, by name."""
+    return model != SIMULATION, not is_ours(model), model
 
 
 def write_predictions(answers: pl.DataFrame, kind: str, path: Path) -> None:

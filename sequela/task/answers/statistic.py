@@ -14,6 +14,7 @@ from sequela.task.answers.incidence import order_statistics
 
 if TYPE_CHECKING:
     from sequela.rollout.budget import RolloutBudget
+    from sequela.rollout.estimators import RiskEstimates
     from sequela.rollout.spread import Spread
 
 Summarize = Callable[[pl.DataFrame, "RolloutBudget", float], pl.DataFrame]
@@ -44,7 +45,29 @@ def risk(
         estimator: "mc", "scope" or "reach".
         before: how much scores vary, known from other patients; None: what is assumed of any.
     """
-    from sequela.rollout import estimators, spread  # here: who only lists tasks need not load them
+    from sequela.rollout import spread  # here: who only lists tasks need not load it
+
+    questions, estimates = estimates_of(scored, budget)
+    low, high = spread.interval(estimates, spread.spread_of(estimates, estimator, before))
+    columns = {
+        "prediction": estimates.risk,
+        "standard_error": estimates.standard_error,
+        "low": low,
+        "high": high,
+    }
+    cost = estimates.tokens if scored["tokens"].null_count() == 0 else [None] * len(questions)
+    return questions.with_columns(
+        *(pl.Series(name, values).fill_nan(None) for name, values in columns.items()),
+        rollouts=pl.Series(estimates.rollouts),
+        undecidable_rollouts=pl.Series(estimates.undecidable),
+        tokens=pl.Series(cost, dtype=pl.Int64),
+        estimator=pl.lit(estimator),
+    )
+
+
+def estimates_of(scored: pl.DataFrame, budget: RolloutBudget) -> tuple[pl.DataFrame, RiskEstimates]:
+    """The questions of `scored` (see `Statistic`), sorted, and what their rollouts say, as the budget weighs them."""
+    from sequela.rollout import estimators  # here: who only lists tasks need not load it
 
     questions = scored.select(QUESTION).unique().sort(QUESTION).with_row_index("question")
     placed = scored.select(*QUESTION, "rollout", "tokens", "score").join(questions, on=QUESTION)
@@ -53,22 +76,7 @@ def risk(
     scores_QN, tokens_QN = np.full(shape, np.nan), np.zeros(shape, np.int64)
     scores_QN[cell] = placed["score"].fill_null(np.nan).to_numpy()
     tokens_QN[cell] = placed["tokens"].fill_null(1).to_numpy()
-    estimates = estimators.answers(scores_QN, budget.weights(scores_QN), tokens_QN)
-    low, high = spread.interval(estimates, spread.spread_of(estimates, estimator, before))
-    columns = {
-        "prediction": estimates.risk,
-        "standard_error": estimates.standard_error,
-        "low": low,
-        "high": high,
-    }
-    cost = tokens_QN.sum(1) if placed["tokens"].null_count() == 0 else [None] * len(questions)
-    return questions.select(QUESTION).with_columns(
-        *(pl.Series(name, values).fill_nan(None) for name, values in columns.items()),
-        rollouts=pl.Series(estimates.rollouts),
-        undecidable_rollouts=pl.Series(estimates.undecidable),
-        tokens=pl.Series(cost, dtype=pl.Int64),
-        estimator=pl.lit(estimator),
-    )
+    return questions.select(QUESTION), estimators.answers(scores_QN, budget.weights(scores_QN), tokens_QN)
 
 
 def _mean(scored: pl.DataFrame, _budget: RolloutBudget, level: float) -> pl.DataFrame:

@@ -12,7 +12,7 @@ import polars as pl
 from sequela.errors import InputError
 from sequela.files import files_below
 from sequela.record.questions import QUESTION
-from sequela.task.answers.prediction import SIMULATION, is_seed, read_predictions
+from sequela.task.answers.prediction import SIMULATION, is_ours, model_order, read_predictions
 from sequela.task.kinds import KINDS, Kind
 from sequela.task.scoring.bootstrap import LEVEL, RESAMPLES
 from sequela.task.scoring.censoring import UNSEEN
@@ -96,7 +96,7 @@ def _files(folders: list[Path]) -> dict[str, dict[str, Path]]:
             f"{folders[0]} has no TASK/MODEL.parquet: give a folder that `sequela predict` wrote."
         )
     return {
-        task: {model: models[model] for model in sorted(models, key=lambda name: (name != SIMULATION, name))}
+        task: {model: models[model] for model in sorted(models, key=model_order)}
         for task, models in sorted(files.items())
     }
 
@@ -136,7 +136,7 @@ class _Scored:
         headline, points = self.kind.headline, self.measured.points
         if (SIMULATION, headline.name) not in points:
             return {}
-        others = [name for name, key in points if key == headline.name and name != SIMULATION and not is_seed(name)]
+        others = [name for name, key in points if key == headline.name and not is_ours(name)]
         return {
             model: self.measured.comparison(model, headline, margin) for model in others
         }

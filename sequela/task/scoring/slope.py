@@ -125,6 +125,25 @@ class SlopeFit:
         return sums
 
 
+def logistic_fit(outcome_N: np.ndarray, prediction_N: np.ndarray, weights_N: np.ndarray) -> tuple[float, float]:
+    """Intercept and slope of the weighted logistic regression of the outcome on the logit of the prediction.
+
+    NaN if the predictions are all equal, or the classes one or separable.
+
+    >>> half = np.array([1, 0, 0, 0, 1, 1, 1, 0])
+    >>> [round(x, 3) + 0.0 for x in logistic_fit(half, np.repeat([0.25, 0.75], 4), np.ones(8))]
+    [0.0, 1.0]
+    """
+    from scipy.special import logit
+
+    fit, none = SlopeFit.of(outcome_N, prediction_N), np.zeros(())
+    if np.ptp(fit.logit) < 1e-9:
+        return np.nan, np.nan
+    intercept, slope = _newton(fit._observed @ weights_N, fit._by_row(weights_N), none, none)
+    center = logit(np.clip(prediction_N, CLIP, 1 - CLIP)).mean()
+    return float(intercept - slope * center), float(slope)
+
+
 def _newton(observed: np.ndarray, sums: Sums, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted logistic regression of the outcome on one variable: intercept and slope, NaN if there is no maximum."""
     moved = np.zeros_like(b)

@@ -17,6 +17,9 @@ from sequela.record.timeline import timelines
 from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.parts import simulate
 from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.spread import PRIOR
+from sequela.task.answers.calibrate import calibrate
+from sequela.task.answers.calibration import Calibration
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.forecaster import Forecaster
 from sequela.task.answers.predict import PredictSettings, predict
@@ -214,3 +217,38 @@ def test_a_closed_forecaster_says_so(rough, events, questions):
 def test_whoever_asks_for_no_forecast_needs_no_torch():
     code = "import sys, sequela.task.answers.predict, sequela.task.catalog; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def calibration(rough, world_meds, tmp_path_factory):
+    """What tuning patients of the known world say of the model that was never trained."""
+    out = tmp_path_factory.mktemp("calibration")
+    settings = replace(SMALL, limit=60)
+    simulate(rough, world_meds, out / "simulated", requests([DEATH], world_meds, "tuning"), settings)
+    calibrate(out / "simulated", world_meds, out / "calibration", [DEATH])
+    return out / "calibration"
+
+
+def test_a_calibrated_forecaster_knows_one_patient_as_well_as_many(
+    rough, events, questions, calibration
+):
+    with Forecaster.load(rough, rollouts=6, limit=60) as raw:
+        plain = raw.risk(events, questions[:1], DEATH)
+    with Forecaster.load(rough, calibration=calibration, rollouts=6, limit=60) as loaded:
+        one = loaded.risk(events, questions[:1], DEATH)
+        known = Calibration.load(calibration).tasks["death"]
+        assert one["risk"].equals(plain["risk"])
+        assert not one.select("low", "high").equals(plain.select("low", "high"))
+        for name, recalibrator in known.maps.items():
+            assert one[f"risk_{name}"].to_numpy() == pytest.approx(recalibrator(one["risk"].to_numpy()))
+        assert known.spread.overdispersion < PRIOR.overdispersion
+        width = [frame["high"][0] - frame["low"][0] for frame in (one, plain)]
+        assert width[0] < width[1]
+        with pytest.raises(InputError, match="risks of 6 rollouts, and these are of 3"):
+            loaded.risk(events, questions, DEATH, rollouts=3)
+        with pytest.raises(InputError, match="with the `limit` 60, not 20"):
+            loaded.risk(events, questions, DEATH, limit=20)
+        with pytest.raises(InputError, match="does not hold the task labs"):
+            loaded.risk(events, questions, replace(DEATH, name="labs"))
+    with pytest.raises(InputError, match=r"with the `temperature` 1\.0, not 0\.5"):
+        Forecaster.load(rough, calibration=calibration, limit=60, temperature=0.5)

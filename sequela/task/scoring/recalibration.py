@@ -1,0 +1,93 @@
+"""Recalibration: maps from the risks of a simulation to risks that fit what happened to other patients.
+
+Both keep the order of risks, the isotonic one with ties: "logistic" is a line in logits (Cox 1958), "isotonic" the
+rising steps that fit best (Zadrozny and Elkan 2002), read between the middles of the steps. Fitted where the answer is
+known, with weights that let these patients stand for those who were lost (`sequela.task.scoring.censoring`).
+
+The noise of few rollouts flattens a calibration slope, so a map belongs to the number of rollouts it was fitted with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sequela.task.scoring.slope import logistic_fit
+
+FEWEST = 10  # of those with the outcome, and of those without it; with fewer, a map says more about chance
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """logit(p) -> intercept + slope logit(p), where p is at least `floor` and at most 1 - `floor`."""
+
+    intercept: float
+    slope: float
+    floor: float
+
+    def __call__(self, risk: np.ndarray) -> np.ndarray:
+        """The recalibrated risks, NaN where there are none.
+
+        >>> Logistic(0.0, 1.0, 1e-6)(np.array([0.25, np.nan])).round(3)
+        array([0.25,  nan])
+        """
+        p = np.clip(risk, self.floor, 1 - self.floor)
+        return 1 / (1 + np.exp(-(self.intercept + self.slope * np.log(p / (1 - p)))))
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """Straight lines between knots; below the first and above the last one, the risk of that knot."""
+
+    risk: tuple[float, ...]
+    recalibrated: tuple[float, ...]
+
+    def __call__(self, risk: np.ndarray) -> np.ndarray:
+        """The recalibrated risks, NaN where there are none.
+
+        >>> Isotonic((0.1, 0.3), (0.0, 0.4))(np.array([0.05, 0.2, 0.9, np.nan])).round(3)
+        array([0. , 0.2, 0.4, nan])
+        """
+        return np.where(np.isnan(risk), np.nan, np.interp(np.nan_to_num(risk), self.risk, self.recalibrated))
+
+
+Recalibrator = Callable[[np.ndarray], np.ndarray]
+
+
+def enough(outcome_N: np.ndarray) -> bool:
+    """Whether these known outcomes are enough to fit a map."""
+    events = int(outcome_N.sum())
+    return min(events, len(outcome_N) - events) >= FEWEST
+
+
+def fit_logistic(
+    outcome_N: np.ndarray, risk_N: np.ndarray, weights_N: np.ndarray, floor: float
+) -> Logistic | None:
+    """The weighted maximum of likelihood; None if there is none, or it would turn the order of the risks."""
+    intercept, slope = logistic_fit(outcome_N, np.clip(risk_N, floor, 1 - floor), weights_N)
+    return Logistic(intercept, slope, floor) if slope > 0 else None
+
+
+def fit_isotonic(outcome_N: np.ndarray, risk_N: np.ndarray, weights_N: np.ndarray) -> Isotonic:
+    """Weighted least squares among rising functions, by pooling adjacent violators."""
+    means: list[float] = []
+    masses: list[float] = []
+    middles: list[float] = []
+    for risk in np.unique(risk_N):
+        same = (risk_N == risk) & (weights_N > 0)
+        mass = float(weights_N[same].sum())
+        if not mass:
+            continue
+        means.append(float(outcome_N[same] @ weights_N[same]) / mass)
+        masses.append(mass)
+        middles.append(float(risk))
+        while len(means) > 1 and means[-2] >= means[-1]:
+            mass = masses[-2] + masses[-1]
+            for values in (means, middles):
+                last = values.pop()
+                values[-1] = (values[-1] * masses[-2] + last * masses[-1]) / mass
+            masses.pop()
+            masses[-1] = mass
+    return Isotonic(tuple(middles), tuple(means))

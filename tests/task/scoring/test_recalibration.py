@@ -1,0 +1,66 @@
+"""Maps from risks to what happened, against scikit-learn and against risks whose error is known."""
+
+import numpy as np
+import pytest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from sequela.task.scoring.recalibration import Isotonic, enough, fit_isotonic, fit_logistic
+from sequela.task.scoring.slope import CLIP
+
+N = 4000
+
+
+@pytest.fixture(scope="module")
+def wrong():
+    """Risks that are too extreme and too low: outcome, risk, weight, true risk."""
+    random = np.random.default_rng(0)
+    logit = random.normal(-1.5, 1, N)
+    truth = 1 / (1 + np.exp(-logit))
+    risk = 1 / (1 + np.exp(-(1.6 * logit - 0.5)))
+    return (random.random(N) < truth).astype(float), risk, random.uniform(0.5, 3, N), truth
+
+
+def test_logistic_is_the_weighted_maximum_of_likelihood(wrong):
+    outcome, risk, weights, truth = wrong
+    fit = fit_logistic(outcome, risk, weights, CLIP)
+    logit = np.log(risk / (1 - risk))[:, None]
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logit, outcome, sample_weight=weights)
+    np.testing.assert_allclose([fit.intercept, fit.slope], [theirs.intercept_[0], theirs.coef_[0, 0]], rtol=1e-4)
+    assert fit.slope == pytest.approx(1 / 1.6, rel=0.15)
+    assert np.abs(fit(risk) - truth).mean() < 0.2 * np.abs(risk - truth).mean()
+    assert (np.diff(fit(np.sort(risk))) >= 0).all()
+    assert np.isnan(fit(np.array([np.nan]))).all() and np.isfinite(fit(np.array([0.0, 1.0]))).all()
+
+
+def test_isotonic_is_that_of_scikit_learn(wrong):
+    outcome, risk, weights, truth = wrong
+    risk = risk.round(2)  # ties
+    fit = fit_isotonic(outcome, risk, weights)
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(risk, outcome, sample_weight=weights)
+    steps = theirs.predict(np.unique(risk))
+    assert len(fit.risk) == len(np.unique(steps.round(9)))
+    np.testing.assert_allclose(np.sort(fit.recalibrated), np.unique(steps.round(9)), atol=1e-6)
+    assert (fit(risk) @ weights) / weights.sum() == pytest.approx((outcome @ weights) / weights.sum(), abs=0.01)
+    assert np.abs(fit(risk) - truth).mean() < 0.4 * np.abs(risk - truth).mean()
+    assert (np.diff(fit(np.sort(risk))) >= 0).all()
+
+
+def test_a_row_without_weight_is_not_there(wrong):
+    outcome, risk, weights, _ = wrong
+    some = weights * (np.arange(N) % 3 > 0)
+    kept = some > 0
+    assert fit_isotonic(outcome, risk, some) == fit_isotonic(outcome[kept], risk[kept], some[kept])
+    one, other = fit_logistic(outcome, risk, some, CLIP), fit_logistic(outcome[kept], risk[kept], some[kept], CLIP)
+    assert one.slope == pytest.approx(other.slope) and one.intercept == pytest.approx(other.intercept)
+    assert one.slope != pytest.approx(fit_logistic(outcome, risk, weights, CLIP).slope)  # negative control
+
+
+def test_what_would_turn_the_order_or_rests_on_few_is_not_fitted(wrong):
+    outcome, risk, weights, _ = wrong
+    assert fit_logistic(1 - outcome, risk, weights, CLIP) is None
+    assert fit_logistic(outcome, np.full(N, 0.3), weights, CLIP) is None
+    assert not enough(np.array([1.0] * 9 + [0.0] * 50)) and not enough(np.array([1.0] * 50 + [0.0] * 9))
+    assert enough(np.array([1.0] * 10 + [0.0] * 10))
+    flat = fit_isotonic(np.array([1.0, 0.0]), np.array([0.25, 0.75]), np.ones(2))
+    assert flat == Isotonic((0.5,), (0.5,))
