@@ -221,7 +221,7 @@ def test_seeds_are_rows_of_their_own_and_their_mean_is_compared(tmp_path):
     write(folder, truth, {"sequela": mean, **two, "cox": truth["risk"]}, task="two")
     found = evaluate(folder, tmp_path)
     task = found["tasks"]["made"]
-    assert list(task["models"]) == ["sequela", "prevalence", "sequela_1", "sequela_2", "sequela_3"]
+    assert list(task["models"]) == ["sequela", "sequela_1", "sequela_2", "sequela_3", "prevalence"]
     assert list(task["difference"]) == ["prevalence"] and found["comparisons"]["count"] == 2
     assert (task["seeds"], found["tasks"]["two"]["seeds"]) == (3, 2)
     single = [task["models"][name]["auroc"]["value"] for name in each]
