@@ -13,6 +13,7 @@ from sequela.errors import InputError
 from sequela.tokens.ehr.clock import TIME_PREFIX
 from sequela.tokens.ehr.code import join_parts
 from sequela.tokens.ehr.grammar.grammar import FILE, LONGEST, Grammar, checksum, distinct
+from sequela.tokens.ehr.grammar.once import CodesByToken, RepeatCounts
 from sequela.tokens.ehr.grammar.stays import StayKind, stay_of
 from sequela.tokens.ehr.scheme import QUANTILE, EhrScheme
 from sequela.tokens.ragged import Ragged
@@ -24,13 +25,14 @@ def fit_grammar(scheme: EhrScheme, rows: Iterable[Ragged]) -> Grammar:
     """Fit on the token rows of whole training patients, some patients at a time; how they are divided does not matter.
 
     A later part may come after exactly the parts that it came after; a quantile after the codes that came with one
-    and have bins.
+    and have bins; what a patient has once not again.
     """
-    tables = _Tables.of(scheme)
-    seen = _Seen.nothing(tables)
+    tables, codes = _Tables.of(scheme), CodesByToken.of(scheme)
+    seen, repeats = _Seen.nothing(tables), RepeatCounts.nothing(codes)
     for block in rows:
         seen = seen.and_also(_Seen.of(tables, block))
-    return _build(scheme, tables, seen)
+        repeats = repeats.and_also(RepeatCounts.of(codes, block))
+    return _build(scheme, tables, seen, tuple(codes.names[row] for row in repeats.once()))
 
 
 def load_grammar(folder: Path, scheme: EhrScheme) -> Grammar:
@@ -44,6 +46,7 @@ def load_grammar(folder: Path, scheme: EhrScheme) -> Grammar:
         body = json.loads(path.read_text(encoding="utf-8"))
         written = body.pop("checksum")
         in_parts, valued, stays, made_with = (body[key] for key in ("in_parts", "valued", "stays", "hash"))
+        once = tuple(body.get("once", ()))  # version 0.1 knew of none
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing: name a folder made by `sequela tokenize` or `sequela train`; if a version without "
@@ -64,7 +67,7 @@ def load_grammar(folder: Path, scheme: EhrScheme) -> Grammar:
         np.array([stays[kind][column] for kind in tables.kinds], np.int64)
         for column in ("ends", "without_start")
     ]
-    return _build(scheme, tables, _Seen(*codes, *counts))
+    return _build(scheme, tables, _Seen(*codes, *counts), once)
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,8 @@ def _stays(
     )
 
 
-def _build(scheme: EhrScheme, tables: _Tables, seen: _Seen) -> Grammar:
-    """The grammar that allows what was seen."""
+def _build(scheme: EhrScheme, tables: _Tables, seen: _Seen, once: tuple[str, ...]) -> Grammar:
+    """The grammar that allows what was seen, and the codes `once` no second time."""
     size = len(tables.place)
     paths, children = tables.paths(seen.in_parts), size + np.arange(len(seen.in_parts))
 
@@ -225,11 +228,12 @@ def _build(scheme: EhrScheme, tables: _Tables, seen: _Seen) -> Grammar:
     return Grammar(
         scheme.vocabulary,
         stays,
+        once,
         base,
         keys[order],
         np.concatenate([children, np.zeros_like(value_key)])[order],
         size + len(children),
-        *_bits(scheme, tables, stays),
+        *_bits(scheme, tables, stays, once),
         tables.place,
     )
 
@@ -241,12 +245,13 @@ def _code(scheme: EhrScheme, path: list[int]) -> str:
 
 
 def _bits(
-    scheme: EhrScheme, tables: _Tables, stays: tuple[StayKind, ...]
+    scheme: EhrScheme, tables: _Tables, stays: tuple[StayKind, ...], once: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`needs`, `forbids`, `sets`, `clears` of a grammar: the bits of stays that have a rule, age bands, periods."""
+    """`needs`, `forbids`, `sets`, `clears` of a grammar: the bits of stays that have a rule, age bands, periods, and
+    codes that come once."""
     size, ruled = len(tables.place), [row for row, stay in enumerate(stays) if stay.ruled]
     reached = (scheme.age_tokens, scheme.period_tokens)
-    width = len(ruled) + sum(len(group) for group in reached)
+    width = len(ruled) + sum(len(group) for group in reached) + len(once)
     needs, forbids = np.full(size, -1, np.int16), np.full(size, -1, np.int16)
     sets, clears = np.zeros((size, width), bool), np.zeros((size, width), bool)
     for bit, row in enumerate(ruled):
@@ -260,4 +265,9 @@ def _bits(
         for token, upto in zip(group, forbids[group], strict=True):
             sets[token, first : upto + 1] = True
         first += len(group)
+    bits = {code: first + number for number, code in enumerate(once)}
+    for token in np.flatnonzero((tables.place == 0) | (tables.place == 1)):
+        if scheme.codes[token] in bits:
+            forbids[token] = bits[scheme.codes[token]]
+            sets[token, forbids[token]] = True
     return needs, forbids, sets, clears

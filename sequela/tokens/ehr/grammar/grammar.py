@@ -1,8 +1,8 @@
 """Which token may follow a timeline, as fitted on the token rows of training patients.
 
 A simulated future that obeys it is well-formed by construction: codes in parts are codes that some patient had, a
-quantile stands only where `decode` reads it, no stay ends that has not begun, and nobody grows younger. The grammar
-says nothing about what is likely; that is up to the model.
+quantile stands only where `decode` reads it, no stay ends that has not begun, nobody grows younger, and what a patient
+has once does not come again. The grammar says nothing about what is likely; that is up to the model.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class Grammar:
 
     The state of a timeline is a `node`, the current event so far, and B `bits`. Node 0 is between events; a node below
     V is the token that began the event; every other node is a code with a later part. A bit says that a stay of one
-    kind is open, or that an age band or calendar period, or a later one, was reached.
+    kind is open, that an age band or calendar period, or a later one, was reached, or that a code came that comes once.
 
     Attributes:
         vocabulary: of the tokens.
         stays: the kinds of stay that can end, by name.
+        once: the codes, or first parts of codes, that a patient has once (see `grammar.once`), sorted.
         base: bool [V], tokens that may come at any node: a code or its first part, time, age band, calendar period.
         pair_key: int64 [E], node * V + token, sorted: tokens that may come at that node only.
         pair_child: int64 [E], the node after it.
@@ -48,6 +49,7 @@ class Grammar:
 
     vocabulary: Vocabulary
     stays: tuple[StayKind, ...]
+    once: tuple[str, ...]
     base: np.ndarray
     pair_key: np.ndarray
     pair_child: np.ndarray
@@ -137,7 +139,7 @@ class Grammar:
                 yield bit, at[moving], token[moving], row[moving]
 
     def save(self, folder: Path) -> None:
-        """Write `grammar.json`: the codes in parts, the codes with a value, and the kinds of stay."""
+        """Write `grammar.json`: the codes in parts, with a value, and that come once; and the kinds of stay."""
         size, names = len(self.base), self.vocabulary.tokens
         part = self.pair_child > 0
         paths = {
@@ -155,6 +157,8 @@ class Grammar:
             "in_parts": [paths[node] for node in range(size, self.nodes)],
             "valued": [paths[node] for node in distinct(self.pair_key[~part] // size).tolist()],
         }
+        if self.once:
+            body["once"] = self.once
         # One line per entry, as in the vocabulary.
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
         lines.append(f'"checksum": "{checksum(body)}"')
