@@ -53,7 +53,7 @@ class Case:
             ids, keys(0, np.arange(FEW), np.zeros(FEW, np.int64)), first, self.grammar.states(ids)[1],
             clock=np.array([0, -3, -500, 0, 0]),
         )  # fmt: skip
-        outcome = random.random((3, size)) < 0.04
+        outcome = random.random((3, size)) < 0.08
         ends = random.random((3, size)) < 0.01
         pair = self.grammar.pair_key[random.choice(len(self.grammar.pair_key), 4)]
         after = np.stack([*np.divmod(pair, size), np.array([0, 1, 2, 2])], 1)
