@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,16 +31,19 @@ from sequela.training.parallel import ProcessGroup
 STATE = "state.json"
 PREFIX = "step-"
 KEPT = 2
+BEST = "best"  # as if it were what an optimizer remembers of a weight
 FILE_BYTES = 2**26
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training changes: a module (not what wraps it) and the optimizers of its weights."""
+    """What training changes: a module (not what wraps it), the optimizers of its weights, and what `state` was at the
+    best check so far, empty if there is none; reading a checkpoint fills it."""
 
     objective: nn.Module
     optimizers: Sequence[Optimizer]
+    best: dict[str, Tensor] = field(default_factory=dict)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and persistent buffers by name, each once."""
@@ -124,8 +127,12 @@ def read_latest(folder: Path, trained: Trained, identity: dict, group: ProcessGr
         if name in state:
             state[name].fill_(number)
     names: dict[Tensor, str] = {weight: name for name, weight in trained.objective.named_parameters()}
+    values = tensors | {name: torch.tensor(number) for name, number in body["numbers"].items()}
     for optimizer in trained.optimizers:
-        _restore_optimizer(optimizer, names, tensors, body["numbers"])
+        _restore_optimizer(optimizer, names, values)
+    trained.best.clear()
+    ending = f"/{BEST}"
+    trained.best.update({name.removesuffix(ending): x for name, x in values.items() if name.endswith(ending)})
     return body["facts"]
 
 
@@ -142,6 +149,7 @@ def _contents(trained: Trained) -> tuple[dict[str, Tensor], dict[str, float]]:
     for optimizer in trained.optimizers:
         for weight, memory in optimizer.state.items():
             tensors |= {f"{names[weight]}/{key}": value for key, value in memory.items()}
+    tensors |= {f"{name}/{BEST}": value for name, value in trained.best.items()}
     numbers = {name: value.item() for name, value in tensors.items() if value.dim() == 0}
     return {name: value for name, value in tensors.items() if name not in numbers}, numbers
 
@@ -164,15 +172,14 @@ def _target(name: str, state: dict[str, Tensor]) -> Tensor:
 
 
 def _restore_optimizer(
-    optimizer: Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor], numbers: dict[str, float]
+    optimizer: Optimizer, names: dict[Tensor, str], values: dict[str, Tensor]
 ) -> None:
     trained = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
     positions = {name: position for position, name in enumerate(trained)}
     memory: dict[int, dict[str, Tensor]] = {}
-    values = tensors | {name: torch.tensor(number) for name, number in numbers.items()}
     for name, value in values.items():
         weight, _, key = name.partition("/")
-        if key and weight in positions:
+        if key and key != BEST and weight in positions:
             memory.setdefault(positions[weight], {})[key] = value
     optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -89,10 +89,10 @@ def train(
         say(line)
     log = plan.settings.log if group.leads else "none"
     with closing(metrics_log(log, _beside(beside, "log"), plan.settings.of_result, anew=not run.steps)) as metrics:
-        reporter = _Reporter(run, metrics, host.progress if group.leads else silent)
+        reporter = _Reporter(run, metrics, host.progress if group.leads else silent, say)
         _take_steps(run, saved, reporter, host.shutdown, _beside(beside, "stopped"))
         run.save(saved)  # whatever happens from here on, nothing is trained twice
-        report = _finish(run, out, reporter)
+        report = _finish(run, out, reporter, reporter.settle())
     checkpoint.discard(saved, group)
     return report
 
@@ -100,8 +100,8 @@ def train(
 class _Reporter:
     """Shows a run while it goes on, and how fast it has been since this process started or resumed it."""
 
-    def __init__(self, run: Run, metrics: MetricsLog, progress: Progress):
-        self.run, self.metrics, self.progress = run, metrics, progress
+    def __init__(self, run: Run, metrics: MetricsLog, progress: Progress, say: Callable[[str], None] = _ignore):
+        self.run, self.metrics, self.progress, self.say = run, metrics, progress, say
         self.start = _totals(run)
         self.peak = self._peak() if run.group.leads else math.nan
         self.checked = False
@@ -136,7 +136,7 @@ class _Reporter:
     def step(self, loss: float, parts: dict[str, float], result: StepResult) -> None:
         """After a step. `loss` and `parts` are summed over all processes, in the unit shown."""
         run, objective = self.run, self.run.objective
-        speed, total = self.speed(), run.plan.settings.tokens
+        speed, total = self.speed(), run.stopping.end
         headline, value = next(iter(objective.figures(loss / result.weight).items()))
         self.progress(
             run.tokens,
@@ -156,13 +156,36 @@ class _Reporter:
         run, total = self.run, self.run.plan.settings.tokens
         parts = run.plan.settings.checks + 1  # with a check between any two of them
         before, now = (parts * tokens // total for tokens in (step.tokens, run.tokens))
-        if before == now or run.tokens >= total:
+        if before == now or run.over:
             return
-        objective = run.whole()
-        validation = objective.validate(run.plan.tuning, self.sample) if run.group.leads else None
-        if validation is not None:
-            run.checks.append({"tokens": run.tokens, **validation.details})
-            self.validated(validation)
+        validation = self._validate()
+        if validation is None:
+            return
+        run.checks.append({"tokens": run.tokens, **validation.details})
+        self.validated(validation)
+        if not run.plan.settings.patience:
+            return
+        run.judge(validation.watched)
+        if run.stopping.stalled == run.tokens:
+            self.say(
+                f"tuning patients are not predicted better than after {run.stopping.best_tokens:,} tokens: goes back "
+                f"to the weights it had then, and cools down until {run.stopping.end:,}"
+            )
+
+    def settle(self) -> int:
+        """Put the weights of the best check back unless the last ones are better; returns after how many tokens they
+        were. All processes call this."""
+        run = self.run
+        if not run.best or (last := self._validate()) is None or last.watched <= run.stopping.best:
+            return run.tokens
+        run.go_back()
+        self.say(f"keeps the weights of {run.stopping.best_tokens:,} tokens, the best on tuning patients")
+        return run.stopping.best_tokens
+
+    def _validate(self) -> Validation | None:
+        """On the sample, the same for all processes."""
+        objective, group = self.run.whole(), self.run.group
+        return group.broadcast(objective.validate(self.run.plan.tuning, self.sample) if group.leads else None)
 
     def validated(self, validation: Validation) -> None:
         """Log figures on tuning patients."""
@@ -178,7 +201,7 @@ def _take_steps(run: Run, saved: Path, reporter: _Reporter, shutdown: Shutdown, 
     group, settings, shown = run.group, run.plan.settings, run.objective.shown
     last_saved = started = time.perf_counter()
     with closing(run.feed()) as steps, shutdown.deferred():
-        for step, passes in steps:
+        for step, passes in steps if not run.over else ():
             result = run.take(step, passes)
             due = group.leads and time.perf_counter() - last_saved >= 60 * settings.checkpoint_minutes
             loss, requested, due, *sums = group.sum(result.loss, shutdown.requested, due, *result.parts.values())
@@ -199,6 +222,8 @@ def _take_steps(run: Run, saved: Path, reporter: _Reporter, shutdown: Shutdown, 
                     f"stopped after {run.tokens:,} of {settings.tokens:,} tokens; "
                     "run the same command again to continue."
                 )
+            if run.over:
+                break
             started = time.perf_counter()
 
 
@@ -220,8 +245,8 @@ def _diverged(run: Run, step: Step, why: str, folder: Path, can_pass: bool) -> I
     )
 
 
-def _finish(run: Run, out: Path, reporter: _Reporter) -> dict:
-    """Write the checkpoint folder; all processes call this."""
+def _finish(run: Run, out: Path, reporter: _Reporter, weights_of: int) -> dict:
+    """Write the checkpoint folder with the weights after so many tokens; all processes call this."""
     plan, objective, report = run.plan, run.whole(), None
     if run.group.leads:
         validation = objective.validate(plan.tuning)
@@ -240,6 +265,7 @@ def _finish(run: Run, out: Path, reporter: _Reporter) -> dict:
             "tokens": run.tokens,
             "flops": run.flops,
             "seconds": run.seconds,
+            "stopped": run.stopping.summary(weights_of),
             "MFU": None,  # unless it is known
             **reporter.speed_of_all(),
             "peak_flops_per_second": reporter.peak,

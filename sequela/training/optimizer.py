@@ -1,6 +1,5 @@
-"""Which optimizer trains which weights, and how learning rates rise and fall."""
+"""Which optimizer trains which weights."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -40,16 +39,3 @@ def _optimizer(group: Group, settings: TrainSettings) -> Optimizer:
         return Muon(group.weights, rate, decay, adjust_lr_fn="match_rms_adamw")
     rate = group.rate * settings.learning_rate
     return torch.optim.AdamW(group.weights, rate, betas, weight_decay=decay, fused=True)
-
-
-def schedule(done: float, settings: TrainSettings) -> float:
-    """Share of the peak rate when a share `done` of the run's tokens is seen: linear warm-up, then half a cosine.
-
-    >>> settings = TrainSettings(warmup=0.1, final_rate=0.1)
-    >>> [round(schedule(done, settings), 2) for done in (0.05, 0.1, 1.0)]
-    [0.5, 1.0, 0.1]
-    """
-    if done < settings.warmup:
-        return done / settings.warmup
-    falling = (done - settings.warmup) / (1 - settings.warmup)
-    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * falling)) / 2

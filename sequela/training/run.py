@@ -34,12 +34,13 @@ from sequela.training.objectives.objective import (
     Weighted,
     named,
 )
-from sequela.training.optimizer import optimizers, schedule
+from sequela.training.optimizer import optimizers
+from sequela.training.outcomes.stopping import Stopping
 from sequela.training.outcomes.weight import class_weights, outcome_tokens
 from sequela.training.parallel import ProcessGroup, accumulating, clip, is_parallel, parallelize, whole
 from sequela.training.settings import TrainSettings
 
-CHECK_SHARE = 0.02  # of the work of a run may go into checks on the way
+CHECK_SHARE = 0.04  # of the work of a run may go into checks on the way
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ class Run:
         flops, seconds: spent on the steps so far, by all processes together and by this one.
         curve, alarm: of the losses so far.
         checks: losses on tuning patients along the way.
+        stopping: when it ends.
+        best: weights and buffers at the best check, by name; empty before, or where a run does not stop by checks.
     """
 
     def __init__(self, plan: RunPlan, group: ProcessGroup):
@@ -189,27 +192,43 @@ class Run:
         self.flops, self.seconds = 0, 0.0
         self.curve, self.alarm = LossCurve(settings.tokens), DivergenceAlarm()
         self.checks: list[dict] = []
+        self.stopping, self.best = Stopping.of(settings), {}
 
     @property
     def tokens(self) -> int:
         """Tokens seen so far."""
         return self.position["tokens"]
 
+    @property
+    def over(self) -> bool:
+        """Whether no step is left."""
+        return self.tokens >= self.stopping.end
+
+    def judge(self, loss: float) -> None:
+        """Take the loss of a check: keep the weights if it is the best, begin to cool down if it stalls."""
+        if self.stopping.judge(loss, self.tokens):
+            self.best = {name: x.clone() for name, x in self._trained.state().items()}
+        if self.stopping.stalls(self.tokens):
+            self.go_back()
+
+    def go_back(self) -> None:
+        """To the weights of the best check."""
+        with torch.no_grad():
+            for name, x in self._trained.state().items():
+                x.copy_(self.best[name])
+
+    @property
+    def _trained(self) -> checkpoint.Trained:
+        return checkpoint.Trained(self.objective, self.optimizers, self.best)
+
     def save(self, folder: Path) -> None:
         """Write a checkpoint into `folder`; all processes call this."""
         progress = {
             "steps": self.steps, "position": self.position, "flops": self.flops, "seconds": self.seconds,
             "curve": self.curve.state(), "watch": self.alarm.state(), "checks": self.checks,
-            "precision": self.precision,
+            "precision": self.precision, "stopping": self.stopping.state(),
         }  # fmt: skip
-        checkpoint.write_step(
-            folder,
-            self.steps,
-            checkpoint.Trained(self.objective, self.optimizers),
-            progress,
-            self.plan.identity(),
-            self.group,
-        )
+        checkpoint.write_step(folder, self.steps, self._trained, progress, self.plan.identity(), self.group)
 
     def restore(self, folder: Path) -> bool:
         """Continue from the latest whole checkpoint in `folder`, if there is one; all processes call this.
@@ -217,8 +236,7 @@ class Run:
         Raises:
             InputError: where this processor would compute in another precision than the one that began the run.
         """
-        trained = checkpoint.Trained(self.objective, self.optimizers)
-        progress = checkpoint.read_latest(folder, trained, self.plan.identity(), self.group)
+        progress = checkpoint.read_latest(folder, self._trained, self.plan.identity(), self.group)
         if progress is None:
             return False
         if progress["precision"] != self.precision:
@@ -230,6 +248,7 @@ class Run:
         self.flops, self.seconds, self.checks = progress["flops"], progress["seconds"], progress["checks"]
         self.curve.restore(progress["curve"])
         self.alarm.restore(progress["watch"])
+        self.stopping = Stopping.restored(progress["stopping"])
         return True
 
     def feed(self) -> Generator[tuple[Step, list[tuple[Weighted, float]]]]:
@@ -244,9 +263,9 @@ class Run:
 
     def take(self, step: Step, passes: list[tuple[Weighted, float]]) -> StepResult:
         """One step: the gradient of its mean loss, row by row, then the optimizers."""
-        settings = self.plan.settings
-        middle = (step.tokens + min(step.after["tokens"], settings.tokens)) / 2  # the last step may overshoot
-        self.rate = schedule(middle / settings.tokens, settings)
+        end = self.stopping.end
+        middle = (step.tokens + min(step.after["tokens"], end)) / 2  # the last step may overshoot
+        self.rate = self.stopping.rate(middle)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * self.rate
             optimizer.zero_grad()
@@ -254,13 +273,13 @@ class Run:
         weight = weight or 1.0  # nothing to learn from in this step: the loss is 0
         scale = self.group.size / weight  # gradients are averaged over the processes, and this makes it a sum
         losses = self._backward(passes, scale)
-        gradient = clip(self.objective, settings.clip)
+        gradient = clip(self.objective, self.plan.settings.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.steps, self.position = self.steps + 1, step.after
         self.flops += self.objective.flops(self.lengths(step))
         with torch.no_grad():
-            self.objective.after_step(min(1.0, self.tokens / settings.tokens))
+            self.objective.after_step(min(1.0, self.tokens / end))
         parts = {name: float(sum(loss.parts[name] for loss in losses)) / scale for name in losses[0].parts}
         return StepResult(float(sum(loss.total for loss in losses)) / scale, weight, gradient, parts)
 

@@ -11,14 +11,14 @@ from sequela.model.config import SHAPES
 REPORT = "train.json"
 """In the folder of a model: how it was trained, and how well."""
 SIZES = ("depth", "layers", "width", "heads", "kv_heads", "head_dim", "intermediate")
-HOW = ("parallel", "checkpoint_minutes", "checks", "log", "ignore_spikes")
+HOW = ("parallel", "checkpoint_minutes", "log", "ignore_spikes")
 ONE_OF = {
     "optimizer": ("muon", "adamw"),
     "precision": ("auto", "bf16", "fp32"),
     "log": ("none", "tensorboard", "mlflow"),
 }
 LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_tokens": 1}
-LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks"), 0)
+LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks", "patience"), 0)
 LEAST |= dict.fromkeys(("final_rate", "second_moment", "warmup", "weight_decay"), 0)
 BELOW_ONE = ("second_moment", "warmup")
 ABOVE_ZERO = (
@@ -72,11 +72,14 @@ class TrainSettings:
     batch_tokens: int | None = None
     """Tokens per optimizer step, rounded to whole passes."""
     epochs: float | None = None
-    """Passes over the training patients."""
+    """Passes over the training patients, at most (see patience)."""
     tokens: float | None = None
-    """Number of training tokens, instead of epochs."""
+    """Number of training tokens, at most, instead of epochs."""
     tokens_per_parameter: float | None = None
-    """Number of training tokens per parameter, instead of epochs."""
+    """Number of training tokens per parameter, at most, instead of epochs."""
+    patience: int = 0
+    """Cool down and stop when so many checks on tuning patients find the loss of outcomes no better than as many before;
+    0 for never."""
     optimizer: str = "muon"
     """muon (for matrices inside the blocks, AdamW for the rest) or adamw (for everything)."""
     learning_rate: float | None = None
@@ -106,7 +109,7 @@ class TrainSettings:
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints, from which an interrupted run continues."""
     checks: int = 10
-    """How many times to score a sample of tuning patients during training."""
+    """How many times to score a sample of tuning patients, if the run takes its full length."""
     log: str = "none"
     """Also write metrics for tensorboard or mlflow into OUT-log; no server needed."""
     ignore_spikes: bool = False

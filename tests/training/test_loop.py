@@ -17,7 +17,9 @@ from sequela.training.run import Run, RunPlan
 from sequela.training.settings import TrainSettings
 from sequela.training.shutdown import Interrupted, Shutdown
 
-QUICK = TrainSettings(depth=1, context=256, batch_tokens=1024, epochs=2, learning_rate=6e-3, matrix_rate=6e-3)
+QUICK = TrainSettings(
+    depth=1, context=256, batch_tokens=1024, epochs=2, patience=0, learning_rate=6e-3, matrix_rate=6e-3
+)
 SHORT = replace(QUICK, epochs=0.5)
 
 

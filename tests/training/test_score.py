@@ -13,6 +13,7 @@ from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.ehr.tokenize import tokenize
 from sequela.tokens.token_types import TokenTypes
 from sequela.training.data import windows_of
+from sequela.training.outcomes.weight import outcome_tokens
 from sequela.training.score import losses, score
 
 
@@ -86,6 +87,22 @@ def test_losses_of_each_kind_are_those_of_its_tokens(data):
         assert one["events"] == len(own) > 0
         assert one["bits_per_event"] == pytest.approx(own.mean() / np.log(2), rel=1e-4)
     assert len(found["kinds"]) == len(set(kind.tolist()))
+
+
+def test_the_loss_of_outcomes_counts_where_they_do_not_come(data):
+    """-ln p(outcome) where it comes, -ln p(none) elsewhere: hazards that are all too high cost."""
+    model, outcome = decoder(data), outcome_tokens(data.tokenizer, ("lab",))
+    found = score(model, data, outcome=outcome)
+    ids = data.tokens[0].astype(np.int64)
+    chances = model.logits(torch.from_numpy(ids[None]))[0].softmax(-1).detach().numpy()[:-1]
+    came = outcome[ids[1:]]
+    expected = np.where(came, chances[np.arange(len(came)), ids[1:]], chances[:, ~outcome].sum(1))
+    assert found.outcome_nats[0] == pytest.approx(-np.log(expected).sum(), rel=1e-4)
+    assert found.outcomes[0] == came.sum() > 0
+    bits = found.outcome_nats.sum() / found.outcomes.sum() / np.log(2)
+    about = losses(model, data, outcome=outcome)
+    assert (about["bits_per_outcome"], about["outcomes"]) == (pytest.approx(bits), found.outcomes.sum())
+    assert "outcomes" not in losses(model, data, outcome=np.zeros(len(outcome), bool))
 
 
 def test_nobody_has_no_losses(data):

@@ -22,6 +22,7 @@ from sequela.training.data import Inputs, inputs
 from sequela.training.objectives.last_moment import ends_of, time_passes
 from sequela.training.objectives.objective import Group, Loss, Setup, Validation
 from sequela.training.optimizer import decoder_groups
+from sequela.training.outcomes.weight import outcome_tokens
 from sequela.training.score import losses
 
 CHUNK = 2**22
@@ -29,6 +30,7 @@ CHUNK = 2**22
 
 
 WEIGHTED = "weighted_bits_per_token"
+ENOUGH = 100  # outcomes for their loss to be watched: that of fewer says little, and that of all tokens says more
 
 
 class NextToken(nn.Module):
@@ -92,11 +94,13 @@ class NextToken(nn.Module):
         return {"bits_per_event": mean * (1 / self.setup.events_per_token), self.unit: mean}
 
     def validate(self, corpus: Corpus, patients: np.ndarray | None = None) -> Validation | None:
-        """Bits per token and per event, and bits per event of each kind (`score.losses`)."""
-        details = losses(self.decoder, corpus, patients)
+        """Bits per outcome (if there are enough), token and event, and bits per event of each kind (`score.losses`)."""
+        outcome = outcome_tokens(corpus.tokenizer, self.setup.settings.outcomes)
+        details = losses(self.decoder, corpus, patients, outcome)
         if details is None:
             return None
-        figures = {name: details[name] for name in (self.unit, "bits_per_event")}
+        watched = ["bits_per_outcome"] if details.get("outcomes", 0) >= ENOUGH else []
+        figures = {name: details[name] for name in (*watched, self.unit, "bits_per_event")}
         by_kind = {f"bits_per_event_of/{kind}": part["bits_per_event"] for kind, part in details["kinds"].items()}
         return Validation(figures | by_kind, details)
 

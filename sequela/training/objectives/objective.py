@@ -96,12 +96,17 @@ class Validation:
     """How well a model does on patients it was not trained on.
 
     Attributes:
-        figures: flat, for the log; the first is the one to watch.
+        figures: flat, for the log; the first is the loss to watch.
         details: what `train.json` keeps; may be nested.
     """
 
     figures: dict[str, float]
     details: dict[str, Any]
+
+    @property
+    def watched(self) -> float:
+        """The loss by which weights are chosen, and a run ends."""
+        return next(iter(self.figures.values()))
 
 
 class Objective(Protocol):

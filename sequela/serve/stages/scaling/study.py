@@ -255,7 +255,7 @@ def _take(study: Study, run: PlannedRun, seed: int) -> bool:
         if mine and not study.done(run, seed):
             settings = replace(
                 study.base, layers=run.depth, width=run.width, tokens=run.tokens,
-                seed=study.base.seed + seed, checks=0,
+                seed=study.base.seed + seed, checks=0, patience=0,
             )  # fmt: skip
             try:
                 study.train(settings, folder)
