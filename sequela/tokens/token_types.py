@@ -1,4 +1,5 @@
-"""What tokens are about, so that losses can be reported by type: a mean hides what has not been learned."""
+"""What tokens are about, and what they say of a patient, so that a model can be judged by it: a mean hides what has not
+been learned."""
 
 from __future__ import annotations
 
@@ -33,3 +34,21 @@ class TokenTypes:
     def single(tokens: int) -> TokenTypes:
         """All tokens of one type, each an event: for a tokenizer that tells no types apart."""
         return TokenTypes(np.zeros(tokens, np.int64), ("all",))
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a patient's tokens so far say of them, for V tokens.
+
+    Attributes:
+        category: int64 [V], the category of the code that a token is or begins; -1: none, such as a later part.
+        categories: the names of these.
+        states: names of what holds for a while, such as a sex, an age band, or a last value.
+        switches: int64 [M, 4], rows of (token, token before it or -1 for any, state, 1 or 0): from that token on the
+            state holds, or it no longer does.
+    """
+
+    category: np.ndarray
+    categories: tuple[str, ...]
+    states: tuple[str, ...]
+    switches: np.ndarray

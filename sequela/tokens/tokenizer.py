@@ -18,7 +18,7 @@ import numpy as np
 from sequela.errors import InputError, nearest
 from sequela.record.events import Events
 from sequela.tokens.ragged import Ragged
-from sequela.tokens.token_types import TokenTypes
+from sequela.tokens.token_types import TokenTypes, Traits
 from sequela.tokens.vocabulary import FILE, Vocabulary, read_vocabulary
 
 VERSION_0_1 = "ehr"  # the kind of folders that name none
@@ -83,6 +83,10 @@ class Tokenizer(Protocol):
     @property
     def types(self) -> TokenTypes | None:
         """What tokens are about, for losses by type; None if all tokens are of one type."""
+
+    @property
+    def traits(self) -> Traits | None:
+        """What tokens say of a patient, to compare what came with what a model expected; None: nothing."""
 
     @property
     def positions_from_clock(self) -> bool:

@@ -19,7 +19,7 @@ from sequela.training.objectives.objective import ObjectiveFactory, Validation
 from sequela.training.parallel import ProcessGroup
 from sequela.training.peak import measured_peak
 from sequela.training.run import Run, RunPlan, StepResult
-from sequela.training.settings import REPORT, TrainSettings
+from sequela.training.settings import REPORT, RESIDUALS, TrainSettings
 from sequela.training.shutdown import Interrupted, Shutdown
 
 CHECKPOINTS = "checkpoints"
@@ -271,6 +271,7 @@ def _finish(run: Run, out: Path, reporter: _Reporter, weights_of: int) -> dict:
             "peak_flops_per_second": reporter.peak,
             f"train_{objective.unit}": run.curve.last(0.05),
             "tuning": validation.details if validation else None,
+            RESIDUALS: objective.compared(plan.tuning, plan.sample(1)),
             "checks": run.checks,
             "curve_tokens": run.curve.tokens,
             f"curve_{objective.unit}": run.curve.losses,

@@ -115,11 +115,12 @@ class RunPlan:
         """See `Setup`."""
         return class_weights(self.data, self.settings)
 
-    def sample(self) -> np.ndarray:
-        """Rows of tuning patients to check with on the way: one, or as many as fit `CHECK_SHARE` of the run's work."""
+    def sample(self, times: int | None = None) -> np.ndarray:
+        """Rows of tuning patients to score so many times, as often as there are checks unless given: one, or as many as
+        fit `CHECK_SHARE` of the run's work."""
         lengths = self.tuning.tokens.lengths
         order = np.random.default_rng(self.settings.seed).permutation(len(lengths))
-        budget = 3 * CHECK_SHARE * self.settings.tokens / max(1, self.settings.checks)  # forward is a third
+        budget = 3 * CHECK_SHARE * self.settings.tokens / (times or max(1, self.settings.checks))  # forward is a third
         fit = int((np.cumsum(lengths[order]) <= budget).sum())
         return order[: max(1, fit)]
 

@@ -10,6 +10,8 @@ from sequela.model.config import SHAPES
 
 REPORT = "train.json"
 """In the folder of a model: how it was trained, and how well."""
+RESIDUALS = "residuals"
+"""In it, and in the manifest: what came over what the model expected, on tuning patients."""
 SIZES = ("depth", "layers", "width", "heads", "kv_heads", "head_dim", "intermediate")
 HOW = ("parallel", "checkpoint_minutes", "log", "ignore_spikes")
 ONE_OF = {
@@ -78,8 +80,8 @@ class TrainSettings:
     tokens_per_parameter: float | None = None
     """Number of training tokens per parameter, at most, instead of epochs."""
     patience: int = 0
-    """Cool down and stop when so many checks on tuning patients find the loss of outcomes no better than as many before;
-    0 for never."""
+    """Cool down and stop when so many checks of tuning patients find the loss of outcomes no better than as many
+    before; 0 for never."""
     optimizer: str = "muon"
     """muon (for matrices inside the blocks, AdamW for the rest) or adamw (for everything)."""
     learning_rate: float | None = None

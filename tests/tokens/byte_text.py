@@ -34,6 +34,7 @@ class ByteTokenizer:
     final = np.zeros(0, np.int64)
     carried = ()
     types = None
+    traits = None
     positions_from_clock = False
 
     def survival(self, rest: np.ndarray) -> np.ndarray:

@@ -18,6 +18,15 @@ def stage_costs(folders: Iterable[Path]) -> dict[str, dict]:
     otherwise the numbers of the first.
     """
     costs: dict[str, dict] = {}
+    for record in behind(folders):
+        stage, mine = record["stage"], counted(record)
+        costs[stage] = _together(costs[stage], mine) if stage in costs else mine
+    return costs
+
+
+def behind(folders: Iterable[Path]) -> list[dict]:
+    """The manifests on the way from the raw data to `folders`, theirs included, each once and the first stage first."""
+    found: list[dict] = []
     seen: set[Path] = set()
 
     def visit(folder: Path) -> None:
@@ -29,12 +38,11 @@ def stage_costs(folders: Iterable[Path]) -> dict[str, dict]:
             before = manifest.source(folder, role)
             if before is not None:
                 visit(before)
-        stage, mine = record["stage"], counted(record)
-        costs[stage] = _together(costs[stage], mine) if stage in costs else mine
+        found.append(record)
 
     for folder in folders:
         visit(folder)
-    return costs
+    return found
 
 
 def _together(before: dict[str, float], more: dict[str, float]) -> dict[str, float]:

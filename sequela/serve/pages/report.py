@@ -17,6 +17,7 @@ from sequela.serve.pages.chart import PlotLine, unit_plot
 from sequela.serve.pages.futures import examples
 from sequela.serve.pages.page import render
 from sequela.serve.pages.provenance import in_words, sentences, simulation
+from sequela.serve.pages.residuals import COLUMNS, residuals, rows, sentence
 from sequela.serve.pages.terminal import in_unit, interval, ours_first
 from sequela.serve.progress import duration
 from sequela.serve.stages.presets import PRESETS
@@ -76,6 +77,7 @@ def write_report(
         futures=[" ".join(sentences(part)) for part in provenance["futures"]],
         examples=[(example.words, Markup(example.picture)) for example in shown],
         kinds=kinds,
+        compared=_compared(metrics.get("residuals") or residuals(predictions)),
         stages=_stage_rows(metrics.get("stages") or stage_costs(predictions)),
         limits=_limits(tasks),
     )
@@ -185,6 +187,11 @@ def _examples(predictions: Sequence[Path], tasks: Sequence[Task]) -> tuple[list,
         if simulated is not None and meds is not None and mine:
             return examples(simulated, meds, folder, mine)
     return [], {}
+
+
+def _compared(found: dict | None) -> dict | None:
+    """What came over what the model expected."""
+    return found and {"sentence": sentence(found), "columns": COLUMNS, "rows": rows(found)}
 
 
 def _stage_rows(stages: dict[str, dict]) -> list[tuple[str, str, str, str]]:

@@ -51,11 +51,13 @@ def evaluate(
     def make(work: Path) -> dict:
         from sequela.serve.pages.provenance import simulation
         from sequela.serve.pages.report import write_report
+        from sequela.serve.pages.residuals import residuals
         from sequela.task.scoring.evaluate import evaluate
 
         metrics: dict[str, Any] = evaluate(folders, work, seed=seed, margin=margin) | {
             "simulation": simulation(folders),
             "stages": stage_costs(folders),
+            "residuals": residuals(folders),
         }
         if note:
             metrics["note"] = note

@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 
 from sequela.serve.stage import Finished, StageRun, stage
-from sequela.training.settings import REPORT, TrainSettings
+from sequela.training.settings import REPORT, RESIDUALS, TrainSettings
 from sequela.training.shutdown import stopping
 
 
 def _show(done: Finished) -> None:
+    from sequela.serve.pages.residuals import print_residuals
     from sequela.serve.pages.terminal import print_losses
 
-    losses = json.loads((done.values["out"] / REPORT).read_text(encoding="utf-8"))["tuning"]
-    if losses is not None:
-        print_losses(losses)
+    about = json.loads((done.values["out"] / REPORT).read_text(encoding="utf-8"))
+    if about["tuning"] is not None:
+        print_losses(about["tuning"])
+    if about[RESIDUALS] is not None:
+        print_residuals(about[RESIDUALS])
 
 
 @stage(show=_show, distributed=True)

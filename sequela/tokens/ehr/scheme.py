@@ -25,11 +25,11 @@ from sequela.tokens.ehr.clock import (
     Intervals,
     age_band,
 )
-from sequela.tokens.ehr.code import COMPLAINT, FAMILIES, family, part_place, split_code, stand_ins
+from sequela.tokens.ehr.code import COMPLAINT, FAMILIES, family, join_parts, part_place, split_code, stand_ins
 from sequela.tokens.ehr.settings import TokenSettings
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded
-from sequela.tokens.token_types import TokenTypes
+from sequela.tokens.token_types import TokenTypes, Traits
 from sequela.tokens.vocabulary import BOS, SPECIAL, Vocabulary
 
 QUANTILE_PREFIX = "Q//"
@@ -234,6 +234,65 @@ class EhrScheme:
             return TokenTypes(token, TYPES, counts, events=events)
         group = np.unique(self.codes, return_inverse=True)[1]
         return TokenTypes(token, TYPES, counts, group, np.where(valued & ~apart, number[VALUE], -1), events)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """Categories are whole codes, or their first parts; death is one. States are sex, race, age band, calendar
+        period, and whether the last value of a code is among the lowest or the highest ones."""
+        names, size = [""] * len(self.vocabulary), len(self.vocabulary)
+        for token in np.flatnonzero((self.place == 0) | (self.place == 1)):
+            names[token] = _category(self.codes[token])
+        categories = sorted(set(names) - {""})
+        number = {name: i for i, name in enumerate(categories)} | {"": -1}
+        states, switches = [], []
+        for prefix in (SEX_PREFIX, RACE_PREFIX, AGE_PREFIX, PERIOD_PREFIX):
+            group = self.vocabulary.matching(prefix)
+            for token in group:
+                switches += [(other, -1, len(states), other == token) for other in group]
+                states.append(self.vocabulary.tokens[token])
+        for code in self.bins.codes:
+            values = self._values_of(code)
+            for words, wanted in _ends(self.settings.quantiles).items():
+                switches += [(*at, len(states), quantile in wanted) for quantile, at in enumerate(values)]
+                states.append(f"{code} {words}")
+        table = np.array(switches, np.int64).reshape(-1, 4)
+        return Traits(np.array([number[name] for name in names]).reshape(size), tuple(categories), tuple(states), table)
+
+    def _values_of(self, code: str) -> list[tuple[int, int]]:
+        """The tokens of a code's quantiles, lowest first, and the token before each; -1 where that does not matter."""
+        first = self.fused_base.get(code)
+        if first is not None:
+            return [(first + quantile, -1) for quantile in range(self.settings.quantiles)]
+        ids = self.known(code)
+        return [(token, ids[-1]) for token in self.vocabulary.matching(QUANTILE_PREFIX)] if ids else []
+
+
+def _category(code: str) -> str:
+    """The name of a code's category; of a code in parts, that of its first part.
+
+    >>> [_category(code) for code in ("ICD10CM//E1165", "ICD10CM//1//E11", "DIAGNOSIS//NAFLD", "MEDS_DEATH//HOME")]
+    ['ICD10CM//E11', 'ICD10CM//E11', 'DIAGNOSIS//NAFLD', 'death']
+    """
+    if family(code) == "death":
+        return "death"
+    first = code if part_place(code) else split_code(code)[0]
+    return join_parts((first,))
+
+
+def _ends(quantiles: int) -> dict[str, range]:
+    """The lowest and highest quantiles in words: one of them, and three of ten.
+
+    >>> _ends(10)
+    {'lowest 10 %': range(0, 1), 'highest 10 %': range(9, 10), 'lowest 30 %': range(0, 3), 'highest 30 %': range(7, 10)}
+    >>> list(_ends(3))
+    ['lowest 33 %', 'highest 33 %']
+    """
+    counts = dict.fromkeys((1, round(0.3 * quantiles) or 1))
+    return {
+        f"{words} {100 * count / quantiles:.0f} %": range(first, first + count)
+        for count in counts
+        for words, first in (("lowest", 0), ("highest", quantiles - count))
+    }
 
 
 def _spelling(token: str) -> str:

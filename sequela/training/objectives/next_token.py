@@ -22,6 +22,7 @@ from sequela.training.data import Inputs, inputs
 from sequela.training.objectives.last_moment import ends_of, time_passes
 from sequela.training.objectives.objective import Group, Loss, Setup, Validation
 from sequela.training.optimizer import decoder_groups
+from sequela.training.outcomes.residual import compared
 from sequela.training.outcomes.weight import outcome_tokens
 from sequela.training.score import losses
 
@@ -103,6 +104,10 @@ class NextToken(nn.Module):
         figures = {name: details[name] for name in (*watched, self.unit, "bits_per_event")}
         by_kind = {f"bits_per_event_of/{kind}": part["bits_per_event"] for kind, part in details["kinds"].items()}
         return Validation(figures | by_kind, details)
+
+    def compared(self, corpus: Corpus, patients: np.ndarray) -> dict | None:
+        """Observed over expected outcomes (`sequela.training.outcomes.residual`)."""
+        return compared(self.decoder, corpus, self.setup.settings.outcomes, patients)
 
     def save(self, folder: Path) -> None:
         """Write the decoder's checkpoint."""

@@ -154,6 +154,10 @@ class Objective(Protocol):
     def validate(self, corpus: Corpus, patients: np.ndarray | None = None) -> Validation | None:
         """Figures on the patients in these rows of a split, all unless given; None where there are none."""
 
+    def compared(self, corpus: Corpus, patients: np.ndarray) -> dict | None:
+        """The outcomes of the patients in these rows of a split, observed over expected, for `train.json` (see
+        `sequela.training.outcomes.residual`); None where the objective expects none."""
+
     def save(self, folder: Path) -> None:
         """Write what was learned: the decoder as a checkpoint, and whatever else its use needs."""
 

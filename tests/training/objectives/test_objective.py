@@ -95,6 +95,9 @@ class AnswerOnly(nn.Module):
         weights = self.head.weight.item(), self.head.bias.item()
         return Validation({"slope": weights[0]}, {"head": list(weights), "steps": self.steps.item()})
 
+    def compared(self, corpus, patients) -> None:
+        return None
+
     def save(self, folder: Path) -> None:
         checkpoint.save(self.decoder, folder)
         save_file({name: x for name, x in self.state_dict().items() if not name.startswith("decoder.")}, folder / HEAD)
