@@ -77,7 +77,7 @@ def write_report(
         futures=[" ".join(sentences(part)) for part in provenance["futures"]],
         examples=[(example.words, Markup(example.picture)) for example in shown],
         kinds=kinds,
-        compared=_compared(metrics.get("residuals") or residuals(predictions)),
+        expected=_expected(metrics.get("residuals") or residuals(predictions)),
         stages=_stage_rows(metrics.get("stages") or stage_costs(predictions)),
         limits=_limits(tasks),
     )
@@ -189,7 +189,7 @@ def _examples(predictions: Sequence[Path], tasks: Sequence[Task]) -> tuple[list,
     return [], {}
 
 
-def _compared(found: dict | None) -> dict | None:
+def _expected(found: dict | None) -> dict | None:
     """What came over what the model expected."""
     return found and {"sentence": sentence(found), "columns": COLUMNS, "rows": rows(found)}
 

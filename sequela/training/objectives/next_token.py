@@ -28,8 +28,6 @@ from sequela.training.score import losses
 
 CHUNK = 2**22
 """Most logits held at a time: tokens times vocabulary."""
-
-
 WEIGHTED = "weighted_bits_per_token"
 ENOUGH = 100  # outcomes for their loss to be watched: that of fewer says little, and that of all tokens says more
 

@@ -22,10 +22,9 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import Ragged, within
 from sequela.tokens.token_types import Traits
-from sequela.training.data import Sampler, padded_to, windows_of
+from sequela.training.data import Sampler, inputs, padded_to, windows_of
 from sequela.training.derive import ROW_TOKENS
 from sequela.training.outcomes.weight import outcome_tokens
-from sequela.training.score import predictions
 
 DAY = 1440
 SINCE = {"first day": DAY, "first month": 30 * DAY, "first year": 365 * DAY, "first five years": 5 * 365 * DAY}
@@ -214,23 +213,30 @@ class _Reader:
     windows: Windows
 
     def hazards(self, rows: np.ndarray, category: np.ndarray, outcomes: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-        """Of these patients: batches of patients [N] (numbers in `rows`), places of predicted tokens in their rows [N],
-        each once, and the hazards of the categories `outcomes` there, float32 [N, K]."""
+        """Of these patients: batches of patients [N] (numbers in `rows`), places in their rows [N], each once, and the
+        hazards of the categories `outcomes` directly behind, float32 [N, K].
+
+        All places but a patient's last one; that too, where the record is known to go on without an event.
+        """
         device, windows = self.model.embedding.weight.device, self.windows
         chosen = np.flatnonzero(np.isin(windows.patient, rows))
         of_outcome = torch.from_numpy(category[:, None] == outcomes).to(device).float()
         lengths, row_tokens = windows.lengths[chosen], max(ROW_TOKENS, self.model.config.context)
         multiple = padded_to(row_tokens, device)
+        followed = windows.stop == windows.tokens.lengths[windows.patient]
+        followed &= False if self.data.rest is None else self.data.rest[windows.patient] >= 0
         for step in Sampler(lengths, row_tokens, 1, int(lengths.sum())):
             row = chosen[step.rows[0]]
+            batch = inputs(collate(windows, row, multiple), device)
+            window, place = np.repeat(row, windows.lengths[row]), within(windows.lengths[row])
+            last = place == windows.lengths[window] - 1
+            kept = np.flatnonzero((place + 1 >= windows.fronts.lengths[window]) & (~last | followed[window]))
             with torch.no_grad():
-                predicted = predictions(self.model, collate(windows, row, multiple))
-                hazards = (predicted.logits.softmax(-1) @ of_outcome).numpy(force=True)
-            window = np.repeat(row, windows.lengths[row])[predicted.positions]
-            behind = within(windows.lengths[row])[predicted.positions] + 1 - windows.fronts.lengths[window]
-            new = behind >= 0
-            window = window[new]
-            yield np.searchsorted(rows, windows.patient[window]), windows.start[window] + behind[new], hazards[new]
+                hidden = self.model.hidden(batch.ids, batch.positions, batch.attention).flatten(0, 1)
+                chances = self.model.head(hidden[torch.from_numpy(kept).to(device)]).float().softmax(-1)
+            window = window[kept]
+            place = windows.start[window] + place[kept] - windows.fronts.lengths[window]
+            yield np.searchsorted(rows, windows.patient[window]), place, (chances @ of_outcome).numpy(force=True)
 
 
 def _add(tally: Tally, reader: _Reader, groups: _Groups, rows: np.ndarray) -> None:
@@ -238,12 +244,13 @@ def _add(tally: Tally, reader: _Reader, groups: _Groups, rows: np.ndarray) -> No
     held, category = _taken(reader.data, rows), groups.traits.category
     member = groups.members(held, _minutes(reader.data, held, rows))
     came = category[held.flat][:, None] == groups.outcomes
-    came[held.offsets[:-1][held.lengths > 0]] = False  # nothing predicts a first token
-    before = np.cumsum(came, 0) - came
-    at_risk = before == np.repeat(before[held.offsets[:-1]], held.lengths, axis=0)
+    so_far = np.cumsum(came, 0)
+    at_risk = so_far == np.repeat((so_far - came)[held.offsets[:-1]], held.lengths, axis=0)
+    comes = np.append(came[1:], np.zeros((1, came.shape[1]), bool), axis=0)
+    comes[held.offsets[1:] - 1] = False
     for patient, place, hazards in reader.hazards(rows, category, groups.outcomes):
-        target = held.offsets[patient] + place
-        tally.add(hazards * at_risk[target], came[target] & at_risk[target], member[target - 1])
+        at = held.offsets[patient] + place
+        tally.add(hazards * at_risk[at], comes[at] & at_risk[at], member[at])
 
 
 def summary(tally: Tally, patients: int) -> dict:
