@@ -92,7 +92,7 @@ def train(
         reporter = _Reporter(run, metrics, host.progress if group.leads else silent, say)
         _take_steps(run, saved, reporter, host.shutdown, _beside(beside, "stopped"))
         run.save(saved)  # whatever happens from here on, nothing is trained twice
-        report = _finish(run, out, reporter, reporter.settle())
+        report = _finish(run, out, reporter, reporter.put_best_back())
     checkpoint.discard(saved, group)
     return report
 
@@ -172,7 +172,7 @@ class _Reporter:
                 f"to the weights it had then, and cools down until {run.stopping.end:,}"
             )
 
-    def settle(self) -> int:
+    def put_best_back(self) -> int:
         """Put the weights of the best check back unless the last ones are better; returns after how many tokens they
         were. All processes call this."""
         run = self.run

@@ -26,7 +26,7 @@ def stage_costs(folders: Iterable[Path]) -> dict[str, dict]:
 
 def behind(folders: Iterable[Path]) -> list[dict]:
     """The manifests on the way from the raw data to `folders`, theirs included, each once and the first stage first."""
-    found: list[dict] = []
+    records: list[dict] = []
     seen: set[Path] = set()
 
     def visit(folder: Path) -> None:
@@ -38,11 +38,11 @@ def behind(folders: Iterable[Path]) -> list[dict]:
             before = manifest.source(folder, role)
             if before is not None:
                 visit(before)
-        found.append(record)
+        records.append(record)
 
     for folder in folders:
         visit(folder)
-    return found
+    return records
 
 
 def _together(before: dict[str, float], more: dict[str, float]) -> dict[str, float]:

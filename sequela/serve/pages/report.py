@@ -189,9 +189,9 @@ def _examples(predictions: Sequence[Path], tasks: Sequence[Task]) -> tuple[list,
     return [], {}
 
 
-def _expected(found: dict | None) -> dict | None:
+def _expected(compared: dict | None) -> dict | None:
     """What came over what the model expected."""
-    return found and {"sentence": sentence(found), "columns": COLUMNS, "rows": rows(found)}
+    return compared and {"sentence": sentence(compared), "columns": COLUMNS, "rows": rows(compared)}
 
 
 def _stage_rows(stages: dict[str, dict]) -> list[tuple[str, str, str, str]]:

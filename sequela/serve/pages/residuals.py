@@ -42,10 +42,11 @@ def rows(compared: dict) -> list[tuple[str, ...]]:
     return [_row(one) for one in (*whole[:SHOWN], *parts[:SHOWN])]
 
 
-def _row(one: dict) -> tuple[str, ...]:
-    ratio = f"{one['ratio']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
-    elsewhere = f"{one['elsewhere']:.2f}" if "elsewhere" in one else ""
-    return one["outcome"], one.get("group", "all"), f"{one['observed']:,}", f"{one['expected']:,.1f}", ratio, elsewhere
+def _row(line: dict) -> tuple[str, ...]:
+    ratio = f"{line['ratio']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
+    elsewhere = f"{line['elsewhere']:.2f}" if "elsewhere" in line else ""
+    counts = f"{line['observed']:,}", f"{line['expected']:,.1f}"
+    return line["outcome"], line.get("group", "all"), *counts, ratio, elsewhere
 
 
 def print_residuals(compared: dict) -> None:
