@@ -9,6 +9,7 @@ from sequela.serve.pages.page import TEMPLATES, render
 FACTS = {
     "headline": "<b>",
     "note": "",
+    "compared": "",
     "sections": [],
     "futures": [],
     "examples": [],
