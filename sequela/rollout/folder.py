@@ -161,6 +161,11 @@ def score_column(estimator: str, task: str) -> str:
     return f"{estimator}//{task}"
 
 
+def seen_column(estimator: str, task: str) -> str:
+    """The column that holds what the score of a truncated rollout had come to; null of others."""
+    return f"seen//{score_column(estimator, task)}"
+
+
 def cut_within_a_moment() -> pl.Expr:
     """Which rows of `rollouts.parquet` stopped within their last moment: all but deaths, the last events of theirs."""
     return pl.col("reason").is_in([reason for reason in REASONS if reason != "end"])
@@ -219,15 +224,19 @@ def table_of(
     Args:
         questions: those of the prompts, in their order.
         scored: for each outcome that gets a score column, its name and its number among those watched. A score is null
-            if the question does not ask for the outcome, or the rollout was truncated before it was settled.
+            if the question does not ask for the outcome, or the rollout was truncated before it was settled; then
+            `seen_column` has what it had until then.
         avoids: the outcome that was not sampled, if any.
     """
     keys, account = questions[rollouts.prompt], rollouts.account
     end = keys["prediction_time"].to_physical().to_numpy() + account["clock"] * MINUTE
-    unknown = account["watched"] & rollouts.truncated[:, None]
-    unknown |= ~prompts.watched_in(rollouts.prompt, unknown.shape[1])
+    cut = account["watched"] & rollouts.truncated[:, None]
+    unknown = ~prompts.watched_in(rollouts.prompt, cut.shape[1])
     score, values = ("scope", account["hazard"]) if avoids is None else ("reach", account["reached"])
-    values = np.where(unknown, np.nan, values)
+    scores = {
+        score_column: np.where(cut | unknown, np.nan, values),
+        seen_column: np.where(cut & ~unknown, values, np.nan),
+    }
     return keys.with_columns(
         rollout=pl.Series(rollouts.number.astype(np.int32)),
         avoids=pl.lit(avoids, pl.String),
@@ -237,7 +246,8 @@ def table_of(
         windows=pl.Series(rollouts.windows.astype(np.int32)),
         removed=pl.Series(account["removed"]),
         **{
-            score_column(score, name): pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
+            column(score, name): pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
+            for column, values in scores.items()
             for name, k in scored.items()
         },
     )

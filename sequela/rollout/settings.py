@@ -33,7 +33,7 @@ class SimulateSettings:
     """With auto: how much scores vary, as known from other patients: their variance over that of votes; .3 unless
     given."""
     limit: int = 256
-    """Maximum tokens per rollout; a truncated rollout does not count."""
+    """Maximum tokens per rollout; one that is truncated counts with what it has shown."""
     temperature: float = 1.0
     """1 samples from the model as it is; with anything else, risks are no longer the model's."""
     well_formed: bool = True

@@ -161,7 +161,8 @@ TIME = Kind(
     needs_horizon=False,
     has_hazard=False,
     labels=WHEN,
-    score=LABEL.fill_null(INFINITE),  # not reached, or cut off: later than any other
+    # Of those who reach it: an end or the horizon first is no time; cut off counts as later than any other
+    score=pl.when(pl.col("decided") == "censored").then(INFINITE).otherwise(LABEL),
     known=pl.col("decided") != "censored",
     answer=MEDIAN,
     metrics=(metric.MAE,),

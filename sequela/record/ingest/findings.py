@@ -58,17 +58,17 @@ LOOK = "Check these patients in the source."
 
 def findings_of(report: dict) -> list[Finding]:
     """The findings in a report (see `report_of`), in the order of its tables, those about patients last."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name, table in report["tables"].items():
-        found += _of_table(name, table, report["own_mapping"])
-    found += _of_stays(report)
-    found += _of_admissions(report)
-    found += _of_dates(report)
-    found += _of_patients(report)
+        findings += _of_table(name, table, report["own_mapping"])
+    findings += _of_stays(report)
+    findings += _of_admissions(report)
+    findings += _of_dates(report)
+    findings += _of_patients(report)
     if "follow_up" in report:
-        found += follow_up_findings(report["follow_up"], "patients")
-    found += _of_units(report)
-    return found
+        findings += follow_up_findings(report["follow_up"], "patients")
+    findings += _of_units(report)
+    return findings
 
 
 def _of_table(name: str, table: dict, own_mapping: bool) -> Iterator[Finding]:

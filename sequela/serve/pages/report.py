@@ -146,7 +146,12 @@ def _counts(scores: dict) -> str:
     futures = scores["rollouts"].get(OURS)
     if futures:
         total = futures["decidable"] + futures["undecidable"]
-        text += f" {total:,} simulated futures, of which {futures['undecidable']:,} give no answer."
+        text += f" {total:,} simulated futures."
+        if futures["undecidable"]:
+            text += (
+                f" Of these, {futures['undecidable']:,} were truncated at the limit of tokens before they gave an "
+                "answer: they count with what they had shown, and widen the intervals. Simulate with a higher `limit`."
+            )
     return text
 
 

@@ -64,7 +64,7 @@ def calibrate(
         spreads = []
         for folder, table in zip(folders, rollouts, strict=True):
             scored, used = scores(task, folder, table.join(answers, on=QUESTION, how="semi"), estimator)
-            spreads.append(spread_of(estimates_of(scored, folder.budget())[1], used))
+            spreads.append(spread_of(estimates_of(scored, folder.budget()).estimates, used))
         outcome, risk, weights = known_risks(answers)
         fits = enough(outcome)
         if not fits:

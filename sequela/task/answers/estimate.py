@@ -10,7 +10,7 @@ import polars as pl
 from sequela.errors import InputError
 from sequela.record.schema import DEATH
 from sequela.rollout.budget import RolloutBudget
-from sequela.rollout.folder import KEY, cut_within_a_moment, score_column
+from sequela.rollout.folder import KEY, cut_within_a_moment, score_column, seen_column
 from sequela.rollout.settings import ESTIMATORS, RULES
 from sequela.task.answers.calibration import Calibration
 from sequela.task.answers.incidence import LEVEL
@@ -53,10 +53,10 @@ def estimate(
     """The answers of a simulation to `task`.
 
     Risks: "scope" is the mean of the summed hazards of each rollout, at most 1; "reach" the mean chance that the
-    outcome came, over rollouts that exclude it; "mc" the share of rollouts with the outcome among those that give an
-    answer (arXiv 2602.03730; see `sequela.rollout.estimators`). If the estimator asked for was not simulated, or is
-    "auto", the one that was is used. A task without hazards (`Task.has_hazard`) always takes "mc", and numbers what
-    their kind says (`Kind.answer`), so that one simulation serves all tasks.
+    outcome came, over rollouts that exclude it; "mc" the share of rollouts with the outcome (arXiv 2602.03730; see
+    `sequela.rollout.estimators`). Truncated rollouts count as `sequela.task.answers.truncation` says. If the estimator
+    asked for was not simulated, or is "auto", the one that was is used. A task without hazards (`Task.has_hazard`)
+    always takes "mc", and numbers what their kind says (`Kind.answer`), so that one simulation serves all tasks.
 
     Args:
         simulation: where the rollouts and their events come from.
@@ -66,10 +66,11 @@ def estimate(
 
     Returns:
         One row per question: `subject_id`, `prediction_time`, `prediction` (null if no rollout gives an answer, or half
-        of them never reach the outcome of kind "time"), `standard_error`, `low` and `high` (of risks the 95 % interval
-        of sampling; of numbers see `level`, null if not reached), `rollouts` (that give an answer),
-        `undecidable_rollouts`, `tokens` sampled for all of them, and `estimator`, the one that was used: "scope", "mc",
-        "reach", "median" or "mean".
+        of those that reach the outcome of kind "time" are truncated), `standard_error`, `low` and `high` (of risks the
+        95 % interval of sampling, with all that truncated rollouts could have shown; of numbers see `level`, null if
+        not reached), `reached` (of numbers: the share of rollouts that have one), `rollouts` (that give an answer),
+        `undecidable_rollouts` (truncated before they did), `tokens` sampled for all of them, and `estimator`, the one
+        that was used: "scope", "mc", "reach", "median" or "mean".
 
     Raises:
         InputError: for an unknown estimator or level, if the hazards of this task were not recorded, or if the rollouts
@@ -92,7 +93,8 @@ def scores(
         simulation, rollouts, estimator: as for `estimate`.
 
     Returns:
-        `KEY`, `tokens`, `score` (Float64; null: no answer; infinite: later than any other) and `known`.
+        `KEY`, `tokens`, `score` (Float64; null: no answer; infinite: later than any other) and `known`; and what
+        `sequela.task.answers.truncation.completed` needs: `seen`, `came` and `until`, null where it is not known.
 
     Raises:
         InputError: see `estimate`.
@@ -103,11 +105,25 @@ def scores(
     if task.has_hazard and estimator != "mc":
         pool, column, used = _pool(task, simulation, rollouts, estimator)
         score = pl.col(column).cast(pl.Float64)
-        return pool.select(*KEY, "tokens", score=score, known=score.is_not_null()), used
+        scored = pool.select(*KEY, "tokens", score=score, known=score.is_not_null(), seen=_seen(pool, used, task.name))
+        if used == "scope" and scored["seen"].count():
+            told = answers(task, simulation, pool).select(*KEY, came="label", until="until_days")
+            return scored.join(told, on=list(KEY), how="left", maintain_order="left"), used
+        nothing = pl.lit(None, pl.Float64)
+        return scored.with_columns(came=nothing, until=nothing), used
     answered = answers(task, simulation, _ordinary(task, simulation, rollouts))
     kind = task.asks
-    scored = answered.select(*KEY, "tokens", score=kind.score.cast(pl.Float64), known=kind.known)
+    cut = pl.when(pl.col("decided") == "censored").then(0.0)
+    scored = answered.select(
+        *KEY, "tokens", score=kind.score.cast(pl.Float64), known=kind.known, seen=cut, came="label", until="until_days"
+    )
     return scored, kind.answer.name
+
+
+def _seen(pool: pl.DataFrame, estimator: str, task: str) -> pl.Expr:
+    """What truncated rollouts had shown; folders of version 0.1 do not tell."""
+    column = seen_column(estimator, task)
+    return pl.col(column).cast(pl.Float64) if column in pool.columns else pl.lit(None, pl.Float64)
 
 
 def _refuse_other_rules(task: Task, simulation: Simulation) -> None:

@@ -64,7 +64,8 @@ def time_span(
     """The median time to the outcome of one question, and the interval that contains a share `level` of the times.
 
     If an end comes first, the time is "never". So each of the three is the day by which the incidence has reached its
-    share, or None if it does not before the rollouts end (at the horizon, for example).
+    share, or None if it does not before the rollouts end (at the horizon, for example). A prediction of kind "time" is
+    of those alone who reach the outcome (see `sequela.task.kinds`).
 
     >>> time_span([1.0, 2.0, 3.0, 9.0], ["outcome", "outcome", "outcome", "end"])
     (2.5, 1.0, None)

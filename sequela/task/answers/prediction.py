@@ -3,11 +3,11 @@
 The first columns are those of the meds-evaluation schema. That schema allows no others, and no missing labels, so
 `for_meds_evaluation` selects the rows and columns that it accepts. Then come `until_days` (until the truth was known,
 or the record ended), `lost` (whether the record ended first), and, from a simulation, `standard_error` (Monte Carlo),
-`low` and `high` (the 95 % interval of a risk from sampling alone; of a number, the range of most rollouts), `rollouts`
-that gave an answer, `undecidable_rollouts` that gave none, and the `tokens` that they cost. A mean over models of
-several training seeds says how many `seeds` they were and how far their answers lie apart, `between_seeds`; the answers
-of each stand beside it (`seed_name`). Recalibrated risks are models of their own
-(`recalibrated_name`), with `low` and `high` recalibrated too.
+`low` and `high` (the 95 % interval of a risk from sampling alone; of a number, the range of most rollouts), `reached`
+(the share of rollouts that have a number), `rollouts` that gave an answer, `undecidable_rollouts` that were truncated
+before they did, and the `tokens` that they cost. A mean over models of several training seeds says how many `seeds`
+they were and how far their answers lie apart, `between_seeds`; the answers of each stand beside it (`seed_name`).
+Recalibrated risks are models of their own (`recalibrated_name`), with `low` and `high` recalibrated too.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ EXTRA = {
     # Of probabilities: the 95 % interval of sampling; of numbers: the range of most rollouts
     "low": pl.Float32,
     "high": pl.Float32,
+    "reached": pl.Float32,  # of numbers: the share of rollouts that have one, such as those that reach the outcome
     "rollouts": pl.Int32,  # that gave an answer
     "undecidable_rollouts": pl.Int32,
     "tokens": pl.Int64,  # what the rollouts cost

@@ -63,6 +63,7 @@ def test_the_report_of_two_parts():
         "patients_with": {"two births": 0},
         "deaths": 2,
         "far_dates": {"events": 0, "codes": {}, "most": [2019, 2020]},
+        "follow_up": {},
         "moved": {"a -> b": 3, "c": 9},
         "at_admission": {"LAB": [1, 5]},
         "quarantined": 3,

@@ -157,8 +157,10 @@ def test_numbers_are_compared_by_their_own_answers(tmp_path):
     assert timed["unpaired_error"][0] > 0.3
     valued = contrast(KINDS["value"], times(1), a, b)
     assert valued["difference"][0] == pytest.approx(10) and valued["estimator"][0] == "median"
-    # Where half of the rollouts do not get there, there is no median, and no difference
-    never = contrast(KINDS["time"], times(1), a, arm(tmp_path / "c", [[0] * 12], outcomes=late[:4]))
+    # A time is that of those who get there; where none does, there is no median, and no difference
+    few = contrast(KINDS["time"], times(1), a, arm(tmp_path / "c", [[0] * 12], outcomes=late[:4]))
+    assert few["what_if"][0] == pytest.approx(3 + 3 / 4)
+    never = contrast(KINDS["time"], times(1), a, arm(tmp_path / "d", [[0] * 12], outcomes=[(0, 0, 999, 1.0)]))
     assert never["what_if"][0] is None and never["difference"][0] is None
 
 

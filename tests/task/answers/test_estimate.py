@@ -12,6 +12,8 @@ from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.settings import RULES
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import order_statistics
+from sequela.task.baselines.baseline import TrainingSample, fit_baselines
+from sequela.task.label import labels
 from tests.task.conftest import at_day, make_events, make_task
 
 AT = at_day(1)
@@ -92,7 +94,7 @@ def test_a_future_that_was_cut_at_the_moment_of_an_end_gives_no_answer(tmp_path)
     assert (found[1]["rollouts"], found[1]["undecidable_rollouts"], found[1]["prediction"]) == (2, 3, 0)
 
 
-def test_mc_is_the_share_among_the_decidable(tmp_path):
+def test_mc_is_the_share_and_what_was_cut_off_is_judged_by_those_that_went_on(tmp_path):
     rows = [
         rollout(1, 0),
         rollout(1, 1),
@@ -102,8 +104,10 @@ def test_mc_is_the_share_among_the_decidable(tmp_path):
     rows += [rollout(2, 0, end=5, reason="limit"), rollout(2, 1, end=6, reason="limit")]
     events = [(1, 0, 4, "STROKE"), (1, 2, 5, "MEDS_DEATH"), (1, 3, 2, "LAB//A"), (2, 0, 2, "STROKE")]
     found = answers(write_simulated(tmp_path / "s", rows, events), "mc")
-    # a stroke, nothing until the horizon, a death before any stroke; and one that ran out of tokens
-    assert found[1]["prediction"] == pytest.approx(1 / 3)
+    # a stroke, nothing until the horizon, a death before any stroke; and one that ran out of tokens, which only the
+    # second outlasts. Leaving it out would say 1 / 3.
+    assert found[1]["prediction"] == pytest.approx(1 / 4)
+    assert found[1]["low"] < 1 / 4 and found[1]["high"] > 2 / 4
     assert (found[1]["rollouts"], found[1]["undecidable_rollouts"]) == (3, 1)
     # running out of tokens after the stroke leaves it decided
     assert (found[2]["prediction"], found[2]["rollouts"], found[2]["undecidable_rollouts"]) == (1, 1, 1)
@@ -130,7 +134,11 @@ def test_mc_is_the_oracle_over_history_then_future(tmp_path):
                 future = next(timelines(make_events([*own, (patient, row["end"], "FOLLOW_UP//END")])), None)
                 votes.append(make_task().label(past.then(future.since(AT)), AT))
         known = [vote for vote in votes if vote is not None]
-        assert found[patient]["prediction"] == (pytest.approx(np.mean(known)) if known else None)
+        if len(known) in (0, len(votes)):
+            assert found[patient]["prediction"] == (pytest.approx(np.mean(known)) if known else None)
+        else:  # what was cut off could be none or all of it
+            least, most = sum(known) / len(votes), (sum(known) + votes.count(None)) / len(votes)
+            assert found[patient]["low"] <= least <= found[patient]["prediction"] <= most <= found[patient]["high"]
         assert found[patient]["undecidable_rollouts"] == votes.count(None)
 
 
@@ -231,19 +239,57 @@ def test_a_value_is_the_median_of_those_measured(tmp_path):
     assert [found[2][name] for name in ("prediction", "standard_error", "low", "high")] == [None] * 4
 
 
-def test_time_with_death_and_a_horizon_counts_them_as_later_than_any(tmp_path):
+def test_time_with_death_and_a_horizon_is_that_of_those_who_reach_it(tmp_path):
     """Of five rollouts: strokes on days 2, 4 and 9; then a death, and one that passes the horizon."""
     rows = [rollout(1, k, end=40, reason="token") for k in range(5)]
     rows += [rollout(2, k) for k in range(3)]
     events = [(1, k, day, "STROKE") for k, day in enumerate([3, 5, 10])]
     events += [(1, 3, 4, "MEDS_DEATH"), (1, 4, 12, "STROKE"), (2, 0, 3, "STROKE")]
     found = answers(write_simulated(tmp_path / "s", rows, events), "mc", kind="time")
-    assert found[1]["prediction"] == 9
-    assert (found[1]["low"], found[1]["high"]) == (2, None)
+    assert (found[1]["prediction"], found[1]["reached"]) == (4, pytest.approx(3 / 5))
+    assert (found[1]["low"], found[1]["high"]) == (2, 9)
     assert (found[1]["rollouts"], found[1]["undecidable_rollouts"]) == (5, 0)
-    assert (found[2]["prediction"], found[2]["low"]) == (None, 2)  # two of three never within the horizon
-    assert answers(tmp_path / "s", "mc", kind="time", horizon=30 * DAY)[1]["prediction"] == 9
-    assert answers(tmp_path / "s", "mc", kind="time", horizon=7 * DAY)[1]["prediction"] is None
+    assert (found[2]["prediction"], found[2]["reached"]) == (2, pytest.approx(1 / 3))
+    later = answers(tmp_path / "s", "mc", kind="time", horizon=30 * DAY)[1]
+    assert (later["prediction"], later["reached"]) == (6.5, pytest.approx(4 / 5))
+    assert answers(tmp_path / "s", "mc", kind="time", horizon=7 * DAY)[1]["prediction"] == 3
+    none = answers(tmp_path / "s", "mc", kind="time", horizon=DAY / 2)[1]
+    assert (none["prediction"], none["reached"]) == (None, 0)
+
+
+def test_predicted_and_true_times_are_of_those_who_reach_it_and_so_are_baselines(tmp_path):
+    """Strokes and deaths of known rates: the days until a stroke, of those who have one first, are exponential with
+    both rates. Over everybody, the dead as later than any, the median would be another quantity, and twice as large."""
+    draw, stroke, death = np.random.default_rng(2), 0.06, 0.04
+    one, other = draw.exponential(1 / stroke, 4000), draw.exponential(1 / death, 4000)
+    rows = [rollout(1, k, end=900, reason="token") for k in range(4000)]
+    events = [(1, k, 1 + min(one[k], other[k]), "STROKE" if one[k] < other[k] else "MEDS_DEATH") for k in range(4000)]
+    folder = write_simulated(tmp_path / "s", rows)
+    columns = [list(column) for column in zip(*events, strict=True)]
+    at = pl.lit(AT).cast(pl.Datetime("us"))
+    pl.DataFrame(
+        {
+            "subject_id": columns[0],
+            "rollout": pl.Series(columns[1], dtype=pl.Int32),
+            "time": pl.Series([at_day(day) for day in columns[2]]).cast(pl.Datetime("us")),
+            "code": columns[3],
+        }
+    ).with_columns(prediction_time=at).write_parquet(folder / "data" / "0.parquet")
+    found = answers(folder, "mc", kind="time", horizon=None)[1]
+    exact = np.log(2) / (stroke + death)
+    assert found["prediction"] == pytest.approx(exact, rel=0.05)
+    assert found["reached"] == pytest.approx(stroke / (stroke + death), abs=0.03)
+    everybody = np.median(np.where(one < other, one, np.inf))
+    assert everybody > 2 * exact, "negative control"
+
+    truth = make_events([(k, 1 + min(one[k], other[k]), event[3]) for k, event in enumerate(events)])
+    times = pl.DataFrame({"subject_id": np.arange(4000)}).with_columns(prediction_time=at)
+    label = labels(make_task(kind="time", horizon=None), truth, times)["label"]
+    assert label.null_count() == sum(event[3] == "MEDS_DEATH" for event in events)
+    features = np.zeros((4000, 1))
+    sample = TrainingSample(features, label.fill_null(np.nan).to_numpy(), np.zeros(4000), np.zeros(4000, bool))
+    fitted = fit_baselines(make_task(kind="time", horizon=None), sample, 0)["median"]
+    assert fitted(features[:1])[0] == label.median() == pytest.approx(exact, rel=0.05)
 
 
 @pytest.mark.parametrize(("level", "count"), [(0.95, 200), (0.8, 50)])

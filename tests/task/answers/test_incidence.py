@@ -175,7 +175,7 @@ def test_an_open_interval_holds_those_who_never_have_it():
 
 
 def test_from_simulated_futures(tmp_path):
-    """Without rollouts that are cut off, the times are those that `estimate` predicts."""
+    """Where nothing ends the wait and no rollout is cut off early, the times are those that `estimate` predicts."""
     draw = np.random.default_rng(2)
     rows, events = [], []
     for patient in range(6):
@@ -187,7 +187,7 @@ def test_from_simulated_futures(tmp_path):
                 events.append((patient, number, draw.uniform(1, 12), "MEDS_DEATH"))
     folder = write_simulated(tmp_path / "s", rows, events)
     simulated = SimulatedFolder(folder)
-    task, rollouts = make_task(kind="time"), simulated.rollouts()
+    task, rollouts = make_task(kind="time", ends=(), horizon=None), simulated.rollouts()
     spans = time_spans(answers(task, simulated, rollouts), level=0.7).sort("subject_id")
     predicted = estimate(task, simulated, rollouts, "mc", level=0.7).sort("subject_id")
     for name, column in {"median": "prediction", "low": "low", "high": "high"}.items():
