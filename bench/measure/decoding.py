@@ -122,6 +122,7 @@ def engine(folder: Path, precision: str) -> Engine:
 def sampling(made: Engine | EngineProcesses, size: int, ids: np.ndarray) -> Callable[[int, int], int]:
     """A function of how many rollouts and how many tokens of each, which returns the tokens that came back."""
     from sequela.rollout.budget import FixedBudget
+    from sequela.rollout.clock.minutes import TokenClock
     from sequela.rollout.engine.rollouts import Prompts
     from sequela.rollout.tracker import OutcomeTracker, StopRule, WatchedOutcomes
     from sequela.tokens.ragged import Ragged
@@ -132,7 +133,7 @@ def sampling(made: Engine | EngineProcesses, size: int, ids: np.ndarray) -> Call
     prompts = Prompts(Ragged.of([ids]), np.ones(1, np.int64))
 
     def sampled(rollouts: int, tokens: int) -> int:
-        tracker = OutcomeTracker(StopRule(none, NEVER, tokens), watch, np.zeros(size, np.int64))
+        tracker = OutcomeTracker(StopRule(none, NEVER, tokens), watch, TokenClock.constant(np.zeros(size, np.int64)))
         return len(made.extend(prompts, FixedBudget(rollouts), tracker).tokens.flat)
 
     return sampled
