@@ -43,9 +43,11 @@ def averaged(kind: Kind, answers: Sequence[pl.DataFrame], *, apart: bool) -> pl.
         return (error**2).sum().sqrt() / count if apart else error.mean()
 
     if kind.numeric:
-        bounds = {name: pl.col(name).mean() for name in BOUNDS}
+        bounds = {name: pl.col(name).mean() for name in (*BOUNDS, "reached")}
     else:
-        off = {name: joint((pl.col(name) - prediction).abs()) for name in BOUNDS}
+        cut = pl.col("undecidable_rollouts").sum() > 0  # what truncated rollouts could have shown does not average out
+        off = {name: (pl.col(name) - prediction).abs() for name in BOUNDS}
+        off = {name: pl.when(cut).then(each.mean()).otherwise(joint(each)) for name, each in off.items()}
         bounds = {"low": prediction.mean() - off["low"], "high": prediction.mean() + off["high"]}
         bounds = {name: bound.clip(0, 1) for name, bound in bounds.items()}
     columns = {"prediction": prediction.mean(), "standard_error": joint(pl.col("standard_error")), **bounds}

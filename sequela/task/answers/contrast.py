@@ -24,8 +24,10 @@ import polars as pl
 from sequela.errors import InputError
 from sequela.record.questions import QUESTION
 from sequela.rollout.folder import SimulatedFolder
+from sequela.rollout.settings import ESTIMATORS
 from sequela.task.answers.estimate import scores
 from sequela.task.answers.statistic import MEDIAN
+from sequela.task.answers.truncation import completed
 from sequela.task.kinds import KINDS
 from sequela.task.scoring.bootstrap import Estimate, interval, resamples
 from sequela.task.task import Task
@@ -76,7 +78,7 @@ def contrast(
             f"{as_recorded} and {what_if} have no question of '{task.name}' in common: nothing to compare."
         )
     count = 1 + max(int(arm["rollout"].max() or 0) for arm in arms)
-    recorded_QN, edited_QN = (_matrix(asked, arm, count) for arm in arms)
+    recorded_QN, edited_QN = (_scores(asked, arm, count, used[0]) for arm in arms)
     if used[0] == MEDIAN.name:
         answers = _of_medians(recorded_QN, edited_QN)
     else:
@@ -145,12 +147,19 @@ def _mean(known: pl.DataFrame, seed: int) -> Estimate:
     return interval(difference.mean(), np.concatenate(draws))
 
 
-def _matrix(asked: pl.DataFrame, arm: pl.DataFrame, count: int) -> np.ndarray:
-    """The scores of an arm by question and rollout number; NaN for none."""
+def _scores(asked: pl.DataFrame, arm: pl.DataFrame, count: int, estimator: str) -> np.ndarray:
+    """The scores of an arm by question and rollout number; NaN for none. Risks complete those of truncated rollouts."""
+    if estimator not in ESTIMATORS:
+        return _matrix(asked, arm, count, "score")
+    return completed(*(_matrix(asked, arm, count, name) for name in ("score", "seen", "came", "until"))).scores
+
+
+def _matrix(asked: pl.DataFrame, arm: pl.DataFrame, count: int, name: str) -> np.ndarray:
+    """A column of an arm by question and rollout number; NaN for none."""
     placed = arm.join(asked.with_row_index("question"), on=QUESTION)
     out = np.full((asked.height, count), np.nan)
     out[placed["question"].to_numpy(), placed["rollout"].to_numpy()] = (
-        placed["score"].fill_null(np.nan).to_numpy()
+        placed[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
     )
     return out
 

@@ -11,7 +11,7 @@ from sequela.task.kinds import KINDS
 from tests.task.conftest import START
 
 
-def answers(prediction, low, high, error=0.03, estimator="scope"):
+def answers(prediction, low, high, error=0.03, estimator="scope", cut=0):
     count = len(prediction)
     return pl.DataFrame(
         {
@@ -21,8 +21,9 @@ def answers(prediction, low, high, error=0.03, estimator="scope"):
             "standard_error": [error] * count,
             "low": pl.Series(low, dtype=pl.Float64),
             "high": pl.Series(high, dtype=pl.Float64),
+            "reached": [None if estimator == "scope" else 0.5] * count,
             "rollouts": [10] * count,
-            "undecidable_rollouts": [1] * count,
+            "undecidable_rollouts": [cut] * count,
             "tokens": [100] * count,
             "estimator": [estimator] * count,
         }
@@ -37,8 +38,15 @@ def test_the_mean_its_errors_and_its_counts():
     assert first["low"] == pytest.approx(0.3 - np.hypot(0.1, 0.2) / 2)
     assert first["high"] == pytest.approx(0.3 + np.hypot(0.2, 0.2) / 2)
     assert first["between_seeds"] == pytest.approx(np.std([0.2, 0.4], ddof=1))
-    assert (first["seeds"], first["rollouts"], first["undecidable_rollouts"], first["tokens"]) == (2, 20, 2, 200)
+    assert (first["seeds"], first["rollouts"], first["undecidable_rollouts"], first["tokens"]) == (2, 20, 0, 200)
     assert (second["low"], second["between_seeds"]) == (0, 0) and 0 < second["high"] < 0.3
+
+
+def test_what_truncated_rollouts_could_have_shown_does_not_average_out():
+    each = [answers([0.2], [0.1], [0.4], cut=1), answers([0.4], [0.2], [0.6])]
+    (row,) = averaged(KINDS["binary"], each, apart=True).to_dicts()
+    assert (row["low"], row["high"]) == (pytest.approx(0.15), pytest.approx(0.5))
+    assert row["undecidable_rollouts"] == 1
 
 
 def test_random_numbers_that_were_shared_make_no_mean_surer():
