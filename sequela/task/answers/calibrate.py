@@ -58,32 +58,43 @@ def calibrate(
         raise InputError(f"{folders[0]} is of an earlier version and does not say which model made it: simulate again.")
     predict(simulated, meds, out, risks, PredictSettings(estimator, baselines=False), progress, say)
     rollouts = [folder.rollouts() for folder in folders]
-    found = {}
+    learned = {}
     for task in risks:
         _, answers = read_predictions(Path(out) / task.name / f"{SIMULATION}.parquet")
         spreads = []
         for folder, table in zip(folders, rollouts, strict=True):
             scored, used = scores(task, folder, table.join(answers, on=QUESTION, how="semi"), estimator)
             spreads.append(spread_of(estimates_of(scored, folder.budget()).estimates, used))
-        outcome, risk, weights = known_risks(answers)
-        fits = enough(outcome)
-        if not fits:
-            say(
-                f"{task.name}: {int(outcome.sum())} of {len(outcome)} known answers are cases. A map needs {FEWEST} of "
-                "each kind, so these risks will not be recalibrated."
-            )
         floor = 1 / (2 * made.rollouts + 2) if used == "mc" else CLIP  # a share of 0 votes is not a logit of -14
-        found[task.name] = TaskCalibration(
-            task.as_dict(),
-            used,
-            mean_spread(spreads),
-            len(outcome),
-            int(outcome.sum()),
-            fit_logistic(outcome, risk, weights, floor) if fits else None,
-            fit_isotonic(outcome, risk, weights) if fits else None,
+        learned[task.name] = _learned(task, used, mean_spread(spreads), known_risks(answers), floor, say)
+    Calibration(Path(out), made, learned).save()
+    return {name: _account(of_task) for name, of_task in learned.items()}
+
+
+def _learned(
+    task: Task,
+    estimator: str,
+    spread: Spread,
+    known: tuple[np.ndarray, np.ndarray, np.ndarray],
+    floor: float,
+    say: Callable[[str], None],
+) -> TaskCalibration:
+    outcome, risk, weights = known
+    events, fits = int(outcome.sum()), enough(outcome)
+    if not fits:
+        say(
+            f"{task.name}: {events} of {len(outcome)} known answers are cases. A map needs {FEWEST} of each kind, so "
+            "these risks will not be recalibrated."
         )
-    Calibration(Path(out), made, found).save()
-    return {name: _account(one) for name, one in found.items()}
+    return TaskCalibration(
+        task.as_dict(),
+        estimator,
+        spread,
+        len(outcome),
+        events,
+        fit_logistic(outcome, risk, weights, floor) if fits else None,
+        fit_isotonic(outcome, risk, weights) if fits else None,
+    )
 
 
 def mean_spread(spreads: Sequence[Spread]) -> Spread:
@@ -105,11 +116,11 @@ def known_risks(answers: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return outcome[known], predicted["prediction"].to_numpy()[known], weights[known]
 
 
-def _account(one: TaskCalibration) -> dict[str, object]:
+def _account(calibration: TaskCalibration) -> dict[str, object]:
     return {
-        "questions": one.questions,
-        "events": one.events,
-        "overdispersion": one.spread.overdispersion,
-        "effect": one.spread.effect,
-        "maps": list(one.maps),
+        "questions": calibration.questions,
+        "events": calibration.events,
+        "overdispersion": calibration.spread.overdispersion,
+        "effect": calibration.spread.effect,
+        "maps": list(calibration.maps),
     }
