@@ -10,6 +10,7 @@ FACTS = {
     "headline": "<b>",
     "note": "",
     "compared": "",
+    "expected": None,
     "sections": [],
     "futures": [],
     "examples": [],
