@@ -19,6 +19,7 @@ from sequela.serve.folder.work import copy_whole, make_folder
 from sequela.serve.progress import duration
 from sequela.serve.stage import Finished, StageRun, look_line, stage
 from sequela.serve.stages import presets
+from sequela.serve.stages.calibrate import calibrate
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
 from sequela.serve.stages.predict import predict
@@ -85,7 +86,8 @@ def demo(
     _check_raw(source, raw)
     out = _folder(out, quick)
     _mark(out, {"source": source, **asdict(random), "quick": quick, **asdict(chosen)})
-    meds, corpus, predictions, evaluation = (out / name for name in ("meds", "corpus", "predictions", "evaluation"))
+    meds, corpus = out / "meds", out / "corpus"
+    calibration, predictions, evaluation = (out / name for name in ("calibration", "predictions", "evaluation"))
 
     def step(name: str, work: Callable[..., dict], *folders: Path, **settings: Any) -> None:
         with run.display.stage(name) as progress:
@@ -97,14 +99,16 @@ def demo(
 
     step("ingest", _ingest, meds, source=source, raw=raw)
     step("tokenize", tokenize, meds, corpus, settings=chosen.tokenize)
-    simulated = []
+    models, simulated, whom = [], [], {"task": chosen.tasks, "patients": chosen.patients}
     for number, one in enumerate(every):
-        mark, asked = (f"-{number + 1}" if number else ""), {"task": one.tasks, "patients": one.patients}
+        mark = f"-{number + 1}" if number else ""
+        models.append(out / f"model{mark}")
         simulated.append(out / f"simulated{mark}")
-        step(f"train{mark}", train, corpus, out / f"model{mark}", settings=one.train)
-        step(f"simulate{mark}", simulate, out / f"model{mark}", meds, simulated[-1], settings=one.simulate, **asked)
+        step(f"train{mark}", train, corpus, models[-1], settings=one.train)
+        step(f"simulate{mark}", simulate, models[-1], meds, simulated[-1], settings=one.simulate, **whom)
+    step("calibrate", calibrate, models[0], meds, calibration, also=models[1:], settings=chosen.simulate, **whom)
     asked = {"task": chosen.tasks, "also": simulated[1:], "settings": chosen.simulate}
-    step("predict", predict, simulated[0], meds, predictions, **asked)
+    step("predict", predict, simulated[0], meds, predictions, calibration=calibration, **asked)
     step("evaluate", evaluate, predictions, evaluation, seed=random.seed, note=QUICK if quick else "")
     for name in ("metrics.json", "report.html"):
         copy_whole(evaluation / name, out / name)

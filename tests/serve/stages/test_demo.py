@@ -30,13 +30,15 @@ def test_every_stage_left_its_folder(small_demo: Path) -> None:
         "corpus",
         "model",
         "simulated",
+        "calibration",
+        "calibration-simulated",
         "predictions",
         "evaluation",
         "manifest.json",
         "metrics.json",
         "report.html",
     }
-    for name in ("meds", "corpus", "model", "simulated", "predictions", "evaluation"):
+    for name in ("meds", "corpus", "model", "simulated", "calibration", "predictions", "evaluation"):
         facts = json.loads((small_demo / name / "manifest.json").read_text())
         assert facts["seconds"] >= 0
 
@@ -74,7 +76,7 @@ def test_a_second_run_skips_every_stage(
     again = demo(out=small_demo, config=small_config, quiet=False)
     assert again == json.loads((small_demo / "metrics.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert capsys.readouterr().err.count("up to date") == 6
+    assert capsys.readouterr().err.count("up to date") == 7
 
 
 def test_seeds_are_averaged_and_a_demo_of_several_continues(
@@ -97,7 +99,7 @@ def test_seeds_are_averaged_and_a_demo_of_several_continues(
     assert metrics["stages"]["train"]["runs"] == metrics["stages"]["simulate"]["runs"] == 2
     assert len(metrics["simulation"]["futures"]) == 2
     demo(out=out, config=tiny, seeds=2, quiet=False)
-    assert capsys.readouterr().err.count("up to date") == 8
+    assert capsys.readouterr().err.count("up to date") == 9
 
 
 def test_there_is_at_least_one_seed(tmp_path: Path) -> None:
