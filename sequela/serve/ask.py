@@ -88,6 +88,9 @@ class AnswerSettings:
     are averaged."""
     baselines: bool = True
     """Also fit the baselines on the training patients."""
+    strong: bool = True
+    """Also fit the strong ones, which take longer: from all that is recorded, from what the tokens say of it, and a
+    survival forest (with the extra `survival`)."""
     calibration: Path | None = None
     """A folder of sequela calibrate: write the recalibrated risks too, as models of their own beside the raw ones, and
     take from it how much the scores of rollouts vary."""

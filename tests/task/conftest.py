@@ -11,6 +11,8 @@ from sequela.record.dataset import read_events, write_dataset
 from sequela.record.duration import DAY
 from sequela.record.schema import BIRTH, DEATH, FOLLOW_UP_END
 from sequela.task.task import Task
+from sequela.tokens.ehr.settings import TokenSettings
+from sequela.tokens.ehr.tokenize import tokenize
 from tests.rollout.conftest import rough  # noqa: F401
 
 START = datetime(2000, 1, 1)
@@ -74,4 +76,12 @@ def cohort_folder(tmp_path_factory):
     """A MEDS dataset of 600 made patients in the three splits."""
     folder = tmp_path_factory.mktemp("cohort") / "meds"
     write_dataset(make_cohort(600), folder, name="made", fractions=(0.6, 0.1, 0.3))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cohort_tokens(tmp_path_factory, cohort_folder):
+    """A corpus of that dataset, whose tokenizer a model would have."""
+    folder = tmp_path_factory.mktemp("tokens")
+    tokenize(cohort_folder, folder, TokenSettings(min_patients=2))
     return folder

@@ -22,12 +22,13 @@ from sequela.serve.pages.terminal import in_unit, interval, ours_first
 from sequela.serve.progress import duration
 from sequela.serve.stages.presets import PRESETS
 from sequela.task.answers.prediction import SIMULATION as OURS
+from sequela.task.baselines.words import BASELINES
 from sequela.task.catalog import catalog
 from sequela.task.kinds import KINDS
 from sequela.task.scoring.curves import calibration, read_scored, roc
 from sequela.task.task import Task
 
-PLOTTED = (OURS, "cox", "trees", "logistic", "age_sex")  # of these, the first four that were scored
+PLOTTED = (OURS, "strong", "tokens", "cox", "trees", "logistic", "age_sex")  # of these, the first four that were scored
 CALIBRATED = 2
 LIMITS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the axes of a calibration plot
 
@@ -128,6 +129,7 @@ def _section(
             (model, model == OURS, [interval(values.get(metric.name)) for metric in columns])
             for model, values in ours_first(scores["models"]).items()
         ],
+        "baselines": [(model, BASELINES[model]) for model in scores["models"] if model in BASELINES],
         "plots": [Markup(plot) for plot in _plots(name, scores, predictions)],
     }
 

@@ -108,7 +108,8 @@ def demo(
         step(f"simulate{mark}", simulate, models[-1], meds, simulated[-1], settings=one.simulate, **whom)
     step("calibrate", calibrate, models[0], meds, calibration, also=models[1:], settings=chosen.simulate, **whom)
     asked = {"task": chosen.tasks, "also": simulated[1:], "settings": chosen.simulate}
-    step("predict", predict, simulated[0], meds, predictions, calibration=calibration, **asked)
+    asked |= {"calibration": calibration, "strong": not quick}
+    step("predict", predict, simulated[0], meds, predictions, **asked)
     step("evaluate", evaluate, predictions, evaluation, seed=random.seed, note=QUICK if quick else "")
     for name in ("metrics.json", "report.html"):
         copy_whole(evaluation / name, out / name)

@@ -75,8 +75,9 @@ def predict(
             for line in unmatched(tasks, meds, folder.maps()):
                 run.say(line)
         chosen = PredictSettings(
-            settings.estimator, first, answer.baselines, settings.seed, calibration=calibration
-        )
+            settings.estimator, first, answer.baselines, settings.seed, calibration=calibration,
+            strong=answer.strong, model=manifest.source(simulated["simulated"], "model"),
+        )  # fmt: skip
         return predict(list(simulated.values()), meds, work, tasks, chosen, run.progress, run.say)
 
     identity = {
@@ -84,6 +85,7 @@ def predict(
         "estimator": settings.estimator,
         "rollouts": first,
         "baselines": answer.baselines,
+        "strong": answer.baselines and answer.strong,
         "seed": settings.seed,
     }
     inputs = {**simulated, "meds": meds}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from sequela.errors import InputError
@@ -19,11 +18,13 @@ from sequela.task.answers.calibration import Calibration, Simulated
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.prediction import SIMULATION, seed_name, write_predictions
-from sequela.task.baselines.features import Features, build_features
+from sequela.task.baselines.comparison import Cohorts, Comparison
 from sequela.task.label import labels
 from sequela.task.task import Task
+from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
+from sequela.tokens.tokenizer import load
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class PredictSettings:
         seed: of the baselines.
         level: of the interval `low` to `high` of a predicted number.
         calibration: from tuning patients; its recalibrated risks are written beside the raw ones.
+        strong: fit the strong baselines among them as well, which take longer.
+        model: the folder of the model that simulated, for the baseline that reads its tokens; None to leave it out.
     """
 
     estimator: str = "scope"
@@ -46,6 +49,8 @@ class PredictSettings:
     seed: int = 0
     level: float = LEVEL
     calibration: Calibration | None = None
+    strong: bool = True
+    model: Path | None = None
 
 
 def predict(
@@ -66,7 +71,8 @@ def predict(
             truth and simulation use the same codes.
         meds: the MEDS dataset with the true answers and with the training patients, to whom baselines are fitted.
         progress: counts tasks.
-        say: hears if the baselines know the sex of hardly anybody, or the calibration is one of other rollouts.
+        say: hears which baselines are left out and why, if they know the sex of hardly anybody, and if the calibration
+            is one of other rollouts.
 
     Returns:
         By task: `patients` (questions), `undecidable` (censored), `without` (followed, but without a number to score),
@@ -87,13 +93,12 @@ def predict(
         calibration.check(made, tasks)
         if remark := calibration.remark(made.rollouts):
             say(remark)
-    events = recoded_events(read_events(meds, patients=rollouts["subject_id"].unique()), maps)
+    recorded = read_events(meds, patients=rollouts["subject_id"].unique())
+    events = recoded_events(recorded, maps)
     truths = {task.name: futures[0].truth(task, events) for task in tasks}
     for other in futures[1:]:
         other.check_same(futures[0], truths, events, tasks)
-    training = _Training.read(meds, events, maps, tasks, truths) if settings.baselines else None
-    if training is not None and (without := training.features.without_sex()):
-        say(without)
+    others = _others(meds, recorded, maps, tasks, truths, settings, _each_once(say)) if settings.baselines else None
     report = {}
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
@@ -104,8 +109,8 @@ def predict(
         }
         if calibration is not None:
             answers |= calibration.recalibrated(task, answers[SIMULATION])
-        if training is not None:
-            answers |= training.answers(task, truth, settings.seed)
+        if others is not None:
+            answers |= others.answers(task, truth)
         for model, answer in answers.items():
             write_predictions(answer, task.kind, Path(out) / task.name / f"{model}.parquet")
         report[task.name] = _account(answers)
@@ -196,50 +201,36 @@ class _Futures:
                 )
 
 
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """What baselines learn from: the features of all questions, and the labels of the training patients by task."""
+def _others(
+    meds: Path,
+    recorded: pl.DataFrame,
+    maps: tuple[CodeMap, ...],
+    tasks: list[Task],
+    truths: dict[str, pl.DataFrame],
+    settings: PredictSettings,
+    say: Callable[[str], None],
+) -> Comparison:
+    """The baselines; `recorded` holds the events of the patients who are predicted."""
+    questions = pl.concat([truth.select(QUESTION) for truth in truths.values()]).unique()
+    cohorts = Cohorts.read(meds, recorded, maps, tasks, settings.strong, say)
+    return Comparison.of(cohorts, meds, questions, _tokenizer(settings.model), settings.seed, say)
 
-    features: Features
-    labelled: dict[str, pl.DataFrame]
 
-    @classmethod
-    def read(
-        cls,
-        meds: Path,
-        events: pl.DataFrame,
-        maps: tuple[CodeMap, ...],
-        tasks: list[Task],
-        truths: dict[str, pl.DataFrame],
-    ) -> _Training:
-        train = recoded_events(read_events(meds, "train"), maps)
-        patients = train["subject_id"].unique()
-        asked = pl.concat([truth.select(QUESTION) for truth in truths.values()]).unique()
-        both = asked.filter(pl.col("subject_id").is_in(patients.implode()))
-        if both.height:
-            raise InputError(
-                f"{meds}: patient {both['subject_id'].min()} was simulated and is in the split 'train', which the "
-                f"baselines learn from ({both.height} such rows): simulate another split, or leave the baselines out."
-            )
-        labelled = {task.name: labels(task, train, task.prediction_times(train)) for task in tasks}
-        times = pl.concat([asked, *(frame.select(QUESTION) for frame in labelled.values())]).unique()
-        every = pl.concat([train, events], how="diagonal").sort("subject_id", maintain_order=True)
-        return cls(build_features(every, times.sort(QUESTION), patients), labelled)
+def _tokenizer(model: Path | None) -> EhrTokenizer | None:
+    """The tokenizer of a model; None if there is none, or it reads no health records."""
+    tokenizer = None if model is None else load(model)
+    return tokenizer if isinstance(tokenizer, EhrTokenizer) else None
 
-    def answers(self, task: Task, truth: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
-        """`truth` with the `prediction` of each baseline, by its name."""
-        # Imported here: scikit-learn takes seconds to load, and only baselines need it
-        from sequela.task.baselines.baseline import TrainingSample, fit_baselines
 
-        labelled = self.labelled[task.name]
-        outcome = labelled["label"].fill_null(np.nan).to_numpy()
-        lost = (labelled["decided"] == "censored").to_numpy()
-        sample = TrainingSample(self.features.of(labelled), outcome, labelled["until_days"].to_numpy(), lost)
-        values = self.features.of(truth)
-        models = fit_baselines(task, sample, seed)
-        return {
-            name: truth.with_columns(prediction=pl.Series(model(values))) for name, model in models.items()
-        }
+def _each_once(say: Callable[[str], None]) -> Callable[[str], None]:
+    heard: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in heard:
+            heard.add(line)
+            say(line)
+
+    return once
 
 
 def _account(answers: dict[str, pl.DataFrame]) -> dict[str, object]:

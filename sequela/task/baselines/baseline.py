@@ -94,7 +94,7 @@ def fit_baselines(task: Task, train: TrainingSample, seed: int = 0) -> dict[str,
     return {name: model for name, model in fitted.items() if model is not None}
 
 
-def _both_classes(train: TrainingSample) -> bool:
+def both_classes(train: TrainingSample) -> bool:
     """Whether there are enough patients with and without the outcome."""
     outcome = train.outcome[train.decided]
     return bool(min(outcome.sum(), (1 - outcome).sum()) >= FEWEST)
@@ -106,7 +106,7 @@ def _mean(train: TrainingSample) -> Model:
 
 
 def _logistic(train: TrainingSample, columns: slice) -> Model:
-    scale = _standardizer(train.values[:, columns])
+    scale = standardizer(train.values[:, columns])
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
     known = train.decided
     model.fit(scale(train.values[known, columns]), train.outcome[known], sample_weight=train.weights[known])
@@ -115,12 +115,12 @@ def _logistic(train: TrainingSample, columns: slice) -> Model:
 
 def _trees(train: TrainingSample, seed: int) -> Model:
     model = HistGradientBoostingClassifier(**TREES, random_state=seed % 2**32)
-    _fit_trees(model, train)
+    fit_trees(model, train)
     return one_thread(lambda values_NF: model.predict_proba(values_NF)[:, 1])
 
 
 def _cox(train: TrainingSample, horizon_days: float) -> Model:
-    scale = _standardizer(train.values)
+    scale = standardizer(train.values)
     values = scale(train.values)
     happened, ended = train.outcome == 1, (train.outcome == 0) & (train.until_days < horizon_days)
     event = fit_hazard(values, train.until_days, happened, ridge=1 / INVERSE_PENALTY)
@@ -142,7 +142,7 @@ def _ridge(train: TrainingSample, *, logarithmic: bool) -> Model:
     there, back = (
         (np.log1p, lambda x: np.clip(np.expm1(x), 0, None)) if logarithmic else (np.asarray, np.asarray)
     )
-    scale = _standardizer(train.values)
+    scale = standardizer(train.values)
     model = Ridge(alpha=1 / INVERSE_PENALTY)
     known = train.decided
     model.fit(scale(train.values[known]), there(train.outcome[known]), sample_weight=train.weights[known])
@@ -153,20 +153,21 @@ def _tree_regression(
     train: TrainingSample, seed: int, *, loss: str = "absolute_error", lowest: float | None = None
 ) -> Model:
     model = HistGradientBoostingRegressor(loss=loss, **TREES, random_state=seed % 2**32)
-    _fit_trees(model, train)
+    fit_trees(model, train)
     return one_thread(lambda values_NF: np.clip(model.predict(values_NF), lowest, None))
 
 
-def _fit_trees(
+def fit_trees(
     model: HistGradientBoostingClassifier | HistGradientBoostingRegressor, train: TrainingSample
 ) -> None:
+    """Fit boosted trees on the patients with a known answer."""
     known = train.decided
     values = train.values[known]
     values[:, np.isnan(values).all(axis=0)] = 0  # the library cannot bin a column without any value
     model.fit(values, train.outcome[known], sample_weight=train.weights[known])
 
 
-def _standardizer(values_NF: np.ndarray) -> Model:
+def standardizer(values_NF: np.ndarray) -> Model:
     """Scales to mean 0 and standard deviation 1 on these patients, clips, and replaces unknown values by the mean."""
     known = ~np.isnan(values_NF)
     count_F = np.maximum(known.sum(axis=0), 1)
@@ -178,7 +179,7 @@ def _standardizer(values_NF: np.ndarray) -> Model:
 
 def _survival(train: TrainingSample, horizon_days: float | None) -> Model | None:
     """Only a horizon and censoring make it a survival problem."""
-    if horizon_days is None or train.decided.all() or not _both_classes(train):
+    if horizon_days is None or train.decided.all() or not both_classes(train):
         return None
     return _cox(train, horizon_days)
 
@@ -194,9 +195,9 @@ Fitter = Callable[[TrainingSample, int, float | None], Model | None]
 """(training patients, seed, horizon in days) -> the fitted model; None if they are too few, or it does not apply."""
 FITTERS: dict[str, Fitter] = {
     "mean": lambda train, seed, days: _mean(train),
-    "age_sex": lambda train, seed, days: _logistic(train, slice(0, 2)) if _both_classes(train) else None,
-    "logistic": lambda train, seed, days: _logistic(train, slice(None)) if _both_classes(train) else None,
-    "trees": lambda train, seed, days: _trees(train, seed) if _both_classes(train) else None,
+    "age_sex": lambda train, seed, days: _logistic(train, slice(0, 2)) if both_classes(train) else None,
+    "logistic": lambda train, seed, days: _logistic(train, slice(None)) if both_classes(train) else None,
+    "trees": lambda train, seed, days: _trees(train, seed) if both_classes(train) else None,
     "cox": lambda train, seed, days: _survival(train, days),
     "median": lambda train, seed, days: _median(train),
     "ridge": lambda train, seed, days: _ridge(train, logarithmic=False),

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from sequela.record.duration import DAY
 from sequela.record.questions import QUESTION
-from sequela.record.schema import BIRTH, FOLLOW_UP_END, means
-from sequela.record.spelling import FEMALE, MALE, among, canonical, is_sex, meaning
+from sequela.task.baselines.histories import as_recorded
 
 MOST_CODES = 300  # the codes that most patients have; a table of a hospital's 50,000 codes does not fit into memory
 FEWEST_PATIENTS = 10
@@ -61,18 +59,11 @@ def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) 
         times: distinct `subject_id`, `prediction_time`.
         train: the patients on whom models are fitted.
     """
-    rows = times.select(QUESTION).with_row_index("row")
-    known = pl.col("time").is_null() | (pl.col("time") < pl.col("prediction_time"))
-    past = (
-        _one_spelling(events)
-        .join(rows, on="subject_id")
-        .filter(known | pl.col("code").is_in([MALE, FEMALE]))
-        .with_columns(number=pl.col("numeric_value"))
-    )
-    coded = past.filter(~among(past["code"], _of_the_person))
-    columns = _columns(coded.filter(pl.col("subject_id").is_in(train.implode())))
+    known = as_recorded(events, times)
+    rows = times.select("subject_id").with_row_index("row").filter(pl.col("subject_id").is_in(train.implode()))
+    columns = _columns(known.events.join(rows, on="row"))
     number = pl.col("number")
-    summary = coded.join(columns, on="code").group_by("row", "code").agg(
+    summary = known.events.join(columns, on="code", maintain_order="left").group_by("row", "code").agg(
         pl.len().alias("count"), number.drop_nulls().last().alias("last"), number.mean().alias("mean"),
         number.min().alias("min"), number.max().alias("max"), pl.col("first", "valued").first(),
     )  # fmt: skip
@@ -82,18 +73,13 @@ def build_features(events: pl.DataFrame, times: pl.DataFrame, train: pl.Series) 
         names += [f"{code} {word}" for word in (SUMMARIES if valued else SUMMARIES[:1])]
     values = np.full((times.height, len(names)), np.nan, dtype=np.float32)
     values[:, first] = 0
-    values[:, :2] = _age_and_sex(past, rows)
+    values[:, :2] = known.person[:, :2]
     row, start = summary["row"].to_numpy(), summary["first"].to_numpy()
     valued = summary["valued"].to_numpy()
     for shift, word in enumerate(SUMMARIES):
         chosen = valued | (shift == 0)
         values[row[chosen], start[chosen] + shift] = summary[word].cast(pl.Float32).to_numpy()[chosen]
-    return Features(tuple(names), rows.drop("row"), values)
-
-
-def _of_the_person(code: str) -> bool:
-    """Whether a code is birth, end of follow-up or sex, which are no counts."""
-    return means(code, BIRTH) or means(code, FOLLOW_UP_END) or is_sex(code)
+    return Features(tuple(names), times.select(QUESTION), values)
 
 
 def _columns(coded: pl.DataFrame) -> pl.DataFrame:
@@ -107,21 +93,3 @@ def _columns(coded: pl.DataFrame) -> pl.DataFrame:
     )
     width = pl.when("valued").then(len(SUMMARIES)).otherwise(1)
     return codes.select("code", "valued", first=2 + width.cum_sum() - width)
-
-
-def _age_and_sex(past: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray:
-    """Years since birth at the prediction time, and 1 for male, 0 for female: float32 [N, 2], NaN if unknown."""
-    code = pl.col("code")
-    sexes = code.filter(code.is_in([MALE, FEMALE]))
-    known = past.group_by("row").agg(birth=pl.col("time").filter(meaning(BIRTH)).min(), sex=sexes.first())
-    joined = rows.join(known, on="row", how="left", maintain_order="left")
-    days = (pl.col("prediction_time") - pl.col("birth")).dt.total_microseconds() / DAY
-    male = pl.col("sex").replace_strict({MALE: 1.0, FEMALE: 0.0}, default=None, return_dtype=pl.Float32)
-    return joined.select(days.cast(pl.Float32) / 365.25, male).to_numpy()
-
-
-def _one_spelling(events: pl.DataFrame) -> pl.DataFrame:
-    """The events with one spelling for each code."""
-    codes = events["code"].unique().drop_nulls()
-    becomes = {code: canonical(code) for code in codes if canonical(code) != code}
-    return events.with_columns(pl.col("code").replace(becomes)) if becomes else events

@@ -11,6 +11,7 @@ from sequela.record.duration import DAY
 from sequela.record.schema import FOLLOW_UP_END
 from sequela.task.answers.predict import PredictSettings, predict
 from sequela.task.answers.prediction import EXTRA
+from sequela.task.baselines.survival import installed
 from sequela.task.requests import requests
 from sequela.task.scoring.evaluate import evaluate
 from sequela.tokens.maps.code_map import load_map
@@ -19,6 +20,7 @@ from tests.task.answers.test_estimate import rollout, write_simulated
 from tests.task.conftest import make_events, make_task
 
 TASK = make_task(exclude=("STROKE",))
+MORE = (*(["survival_forest"] if installed() else []), "strong", "tokens")
 
 
 def simulate(folder, meds, split="held_out", rollouts=4):
@@ -41,7 +43,7 @@ def simulated(tmp_path_factory, cohort_folder):
 
 
 @pytest.fixture(scope="module")
-def predicted(tmp_path_factory, cohort_folder, simulated):
+def predicted(tmp_path_factory, cohort_folder, cohort_tokens, simulated):
     out = tmp_path_factory.mktemp("predicted")
     # everybody is followed until one of these; of others a mean time is not identified
     stay = make_task(name="stay", kind="time", outcome=("STROKE", "MEDS_DEATH", "FOLLOW_UP//*"), ends=(), horizon=None)
@@ -51,6 +53,7 @@ def predicted(tmp_path_factory, cohort_folder, simulated):
         cohort_folder,
         out,
         [TASK, stay],
+        PredictSettings(model=cohort_tokens),
         progress=lambda done, total, **_: seen.append((done, total)),
     )
     assert seen == [(0, 2), (1, 2), (2, 2)]
@@ -59,8 +62,8 @@ def predicted(tmp_path_factory, cohort_folder, simulated):
 
 def test_every_model_answers_for_the_same_patients(predicted, simulated):
     out, report = predicted
-    assert report["stroke_10d"]["models"] == ["sequela", "prevalence", "age_sex", "logistic", "trees", "cox"]
-    assert report["stay"]["models"] == ["sequela", "median", "ridge", "trees"]
+    assert report["stroke_10d"]["models"] == ["sequela", "prevalence", "age_sex", "logistic", "trees", "cox", *MORE]
+    assert report["stay"]["models"] == ["sequela", "median", "ridge", "trees", "strong", "tokens"]
     for task, facts in report.items():
         for model in facts["models"]:
             written = pl.read_parquet(out / task / f"{model}.parquet")
@@ -98,7 +101,7 @@ def others(tmp_path_factory, cohort_folder, simulated):
         make_task(name="twice", at_least=2),
         make_task(name="when", kind="time"),
     ]
-    return out, predict(simulated[0], cohort_folder, out, tasks, PredictSettings(level=0.5))
+    return out, predict(simulated[0], cohort_folder, out, tasks, PredictSettings(level=0.5, strong=False))
 
 
 def test_answers_of_all_kinds_come_from_one_simulation(others, simulated):
@@ -147,7 +150,9 @@ def test_the_first_rollouts_of_a_simulation_can_do(tmp_path, cohort_folder, simu
         predict(folder, cohort_folder, tmp_path / "q", [TASK], PredictSettings(first=5, baselines=False))
 
 
-def test_baselines_do_not_see_the_future_of_those_they_predict(tmp_path, cohort_folder, predicted, simulated):
+def test_baselines_do_not_see_the_future_of_those_they_predict(
+    tmp_path, cohort_folder, cohort_tokens, predicted, simulated
+):
     """The same cohort with all futures of the held-out erased: no baseline may move."""
     blind = tmp_path / "blind"
     shutil.copytree(cohort_folder, blind)
@@ -156,8 +161,8 @@ def test_baselines_do_not_see_the_future_of_those_they_predict(tmp_path, cohort_
     kept = pl.read_parquet(file).join(at, on="subject_id", how="left")
     kept = kept.filter((pl.col("time") < pl.col("prediction_time")).fill_null(True)).drop("prediction_time")
     kept.write_parquet(file)
-    predict(simulated[0], blind, tmp_path / "out", [TASK])
-    for model in ("prevalence", "age_sex", "logistic", "trees", "cox"):
+    predict(simulated[0], blind, tmp_path / "out", [TASK], PredictSettings(model=cohort_tokens))
+    for model in ("prevalence", "age_sex", "logistic", "trees", "cox", *MORE):
         blinded, sighted = (
             pl.read_parquet(folder / "stroke_10d" / f"{model}.parquet")
             for folder in (tmp_path / "out", predicted[0])
