@@ -18,7 +18,7 @@ from sequela.task.answers.calibration import Calibration, Simulated
 from sequela.task.answers.estimate import estimate
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.prediction import SIMULATION, seed_name, write_predictions
-from sequela.task.baselines.comparison import Cohorts, Comparison
+from sequela.task.baselines.rivals import Cohorts, Rivals
 from sequela.task.label import labels
 from sequela.task.task import Task
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
@@ -98,7 +98,7 @@ def predict(
     truths = {task.name: futures[0].truth(task, events) for task in tasks}
     for other in futures[1:]:
         other.check_same(futures[0], truths, events, tasks)
-    others = _others(meds, recorded, maps, tasks, truths, settings, _each_once(say)) if settings.baselines else None
+    rivals = _rivals(meds, recorded, maps, tasks, truths, settings, _each_once(say)) if settings.baselines else None
     report = {}
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
@@ -109,8 +109,8 @@ def predict(
         }
         if calibration is not None:
             answers |= calibration.recalibrated(task, answers[SIMULATION])
-        if others is not None:
-            answers |= others.answers(task, truth)
+        if rivals is not None:
+            answers |= rivals.answers(task, truth)
         for model, answer in answers.items():
             write_predictions(answer, task.kind, Path(out) / task.name / f"{model}.parquet")
         report[task.name] = _account(answers)
@@ -201,7 +201,7 @@ class _Futures:
                 )
 
 
-def _others(
+def _rivals(
     meds: Path,
     recorded: pl.DataFrame,
     maps: tuple[CodeMap, ...],
@@ -209,11 +209,11 @@ def _others(
     truths: dict[str, pl.DataFrame],
     settings: PredictSettings,
     say: Callable[[str], None],
-) -> Comparison:
+) -> Rivals:
     """The baselines; `recorded` holds the events of the patients who are predicted."""
     questions = pl.concat([truth.select(QUESTION) for truth in truths.values()]).unique()
     cohorts = Cohorts.read(meds, recorded, maps, tasks, settings.strong, say)
-    return Comparison.of(cohorts, meds, questions, _tokenizer(settings.model), settings.seed, say)
+    return Rivals.of(cohorts, meds, questions, _tokenizer(settings.model), settings.seed, say)
 
 
 def _tokenizer(model: Path | None) -> EhrTokenizer | None:

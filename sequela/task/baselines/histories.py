@@ -11,7 +11,7 @@ from sequela.record.duration import DAY
 from sequela.record.questions import QUESTION
 from sequela.record.schema import BIRTH, FOLLOW_UP_END, RACE_PREFIX, SEX_PREFIX, means
 from sequela.record.spelling import FEMALE, MALE, among, canonical, is_sex, meaning
-from sequela.tokens.ehr.decode import decode, ends
+from sequela.tokens.ehr.decode import decode
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
@@ -63,16 +63,16 @@ def as_tokens(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame
     encoded = encode(tokenizer, histories(tokenizer, events, times), translated=True)
     tokens, asked = encoded.tokens, encoded.patients
     token, of = tokens.flat, np.repeat(np.arange(len(tokens)), tokens.lengths)
-    start = np.zeros(len(tokens), np.int64)
-    decoded = decode(tokenizer, tokens, start)
-    if encoded.clock is None:
-        minute, end = decoded.time // MINUTE, ends(tokenizer, tokens, start) // MINUTE
-    else:
-        minute = encoded.clock.flat[np.isin(tokenizer.place[token], (0, 1))]
-        end = encoded.clock.flat[tokens.offsets[1:] - 1]
+    minutes = tokenizer.minutes_V[token]
+    if encoded.clock is not None:  # positions tell the time
+        minutes = np.diff(encoded.clock.flat.astype(np.int64), prepend=0)
+        minutes[tokens.offsets[:-1]] = 0
+    decoded = decode(tokenizer, tokens, np.zeros(len(tokens), np.int64), minutes)
+    passed = np.append(0, np.cumsum(minutes))[tokens.offsets]
+    end = np.diff(passed)
     at = times["prediction_time"].to_physical().to_numpy()[asked]
     idle = np.clip((at - encoded.last) // MINUTE, 0, tokenizer.longest_gap)
-    ago = (end[decoded.patient] - minute + idle[decoded.patient]) / MINUTES_A_DAY
+    ago = (end[decoded.patient] + idle[decoded.patient] - decoded.time // MINUTE) / MINUTES_A_DAY
     happened = pl.DataFrame({
         "row": asked[decoded.patient], "code": decoded.frame()["code"], "ago": ago, "number": decoded.number,
     })  # fmt: skip

@@ -60,7 +60,7 @@ def held_out(meds, tmp_path_factory):
 @pytest.fixture(scope="module")
 def predicted(calibrated, held_out, meds, tmp_path_factory):
     out, said = tmp_path_factory.mktemp("predicted"), []
-    settings = PredictSettings(calibration=Calibration.load(calibrated[0]))
+    settings = PredictSettings(calibration=Calibration.load(calibrated[0]), strong=False)
     return out, predict(held_out, meds, out, [TASK], settings, say=said.append), said
 
 

@@ -3,9 +3,9 @@ import pytest
 
 from sequela.record.dataset import read_events
 from sequela.task.baselines import strong
-from sequela.task.baselines.comparison import STRONG, TOKENS
+from sequela.task.baselines.rivals import STRONG, TOKENS
 from sequela.task.label import labels
-from tests.task.baselines.test_comparison import TASK, compared
+from tests.task.baselines.test_rivals import TASK, compared
 
 
 def test_bounds_on_memory_are_kept_and_said(cohort_folder, cohort_tokens, monkeypatch):

@@ -1,4 +1,4 @@
-from sequela.task.baselines.comparison import FOREST, STRONG, TOKENS
+from sequela.task.baselines.rivals import FOREST, STRONG, TOKENS
 from sequela.task.baselines.words import BASELINES
 from sequela.task.kinds import KINDS
 

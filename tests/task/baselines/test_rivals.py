@@ -1,5 +1,5 @@
 from sequela.record.dataset import read_events
-from sequela.task.baselines.comparison import STRONG, TOKENS, Cohorts, Comparison
+from sequela.task.baselines.rivals import STRONG, TOKENS, Cohorts, Rivals
 from sequela.task.baselines.survival import installed
 from sequela.task.label import labels
 from sequela.tokens.tokenizer import load
@@ -15,7 +15,7 @@ def compared(meds, model=None, split="held_out"):
     truth = labels(TASK, events, TASK.prediction_times(events))
     cohorts = Cohorts.read(meds, events, (), [TASK], strong=True, say=said.append)
     tokenizer = None if model is None else load(model)
-    answers = Comparison.of(cohorts, meds, truth, tokenizer, 0, said.append).answers(TASK, truth)
+    answers = Rivals.of(cohorts, meds, truth, tokenizer, 0, said.append).answers(TASK, truth)
     return {name: answer["prediction"] for name, answer in answers.items()}, said
 
 

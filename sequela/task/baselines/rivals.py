@@ -87,7 +87,7 @@ def _tuning(meds: Path, asked: pl.Series, say: Say) -> pl.DataFrame | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Rivals:
     """Everything that answers a task besides simulation.
 
     Attributes:
@@ -112,7 +112,7 @@ class Comparison:
         tokenizer: EhrTokenizer | None,
         seed: int,
         say: Say,
-    ) -> Comparison:
+    ) -> Rivals:
         """With the features of the training questions and of `asked`.
 
         Raises:
@@ -131,7 +131,7 @@ class Comparison:
             say(without)
         if cohorts.tuning and tokenizer is None:
             say("The model is not where it was: the baseline `tokens`, which needs its tokenizer, is left out.")
-        return Comparison(cohorts, features, tokenizer, seed, say)
+        return Rivals(cohorts, features, tokenizer, seed, say)
 
     def answers(self, task: Task, truth: pl.DataFrame) -> dict[str, pl.DataFrame]:
         """`truth` with the `prediction` of each baseline, by its name, in the order of reports."""
