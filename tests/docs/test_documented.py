@@ -12,7 +12,7 @@ from tests.docs.commands import ROOT, Command, commands, documents
 
 # Appended where the command does not say it itself
 FEW = {"--rollouts": "4", "--limit": "24", "--patients": "3"}
-SIMULATES = ("simulate", "predict", "whatif")
+SIMULATES = ("simulate", "calibrate", "predict", "whatif")
 # Why a command is only parsed (tests/docs/test_commands.py)
 NOT_RUN = {
     r"^(train|scale|demo)\b": "trains for minutes; tests/serve/stages runs them with small settings",
