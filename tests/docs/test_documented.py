@@ -18,6 +18,7 @@ NOT_RUN = {
     r"^(train|scale|demo)\b": "trains for minutes; tests/serve/stages runs them with small settings",
     r"^ingest\b": "needs a foreign source; tests/record/ingest/sources runs them, tests/docs that of data.md",
     r"--executor ray": "needs a cluster",
+    r"--also|(model|simulated)-2/": "needs models of several seeds; tests/serve/stages averages them",
     r"--engine vllm": "needs a GPU and vLLM",
     r"(^| )[A-Z_]{2,}( |$)": "stands for a path of the reader's",
     r"atc\.csv|^tokenize (population|meds corpus)\b": "belongs to a record of hours",
