@@ -43,10 +43,12 @@ class Intervals:
     Attributes:
         edges: int64 [I], lower edges in minutes.
         means: int64 [I], the one number of minutes that stands for each class where there can be only one: the mean
-            training gap of the class in whole minutes, and exactly the edge for the longest class. Whole minutes keep
-            clocks exact, so that "at the horizon" and "past the horizon" never blur.
-        quantiles: int64 [I, Q], evenly spaced quantiles of the training gaps of each class, rising; exactly the edge
-            for the longest class. Means alone would make a risk over time a staircase.
+            of the completed training gaps of the class in whole minutes, and exactly the edge for the longest class.
+            A token of a record stands for a completed gap: what became of those cut off is another question, that of
+            `quantiles`. Whole minutes keep clocks exact, so that "at the horizon" and "past the horizon" never blur.
+        quantiles: int64 [I, Q], evenly spaced quantiles of how long gaps of each class are, rising, estimated from
+            completed training gaps and those that the end of follow-up cut off; exactly the edge for the longest class.
+            Means alone would make a risk over time a staircase.
     """
 
     edges: np.ndarray
@@ -65,6 +67,13 @@ class Intervals:
     def constant(edges: np.ndarray, means: np.ndarray) -> Intervals:
         """Classes of which each stands for one number of minutes, as in version 0.1."""
         return Intervals(edges, means, means[:, None])
+
+    def count(self, gaps: np.ndarray, cut: np.ndarray) -> GapCounts:
+        """Count the gaps [N] between events, in minutes, and those [P] that the end of follow-up cut off."""
+        (repeats, interval), (before, within) = self.encode(gaps), self.encode(cut)
+        longest, classes = self.edges[-1], len(self.edges)
+        completed, ended = (interval, gaps % longest), (within, cut % longest)
+        return GapCounts.of(completed, ended, repeats.sum() + before.sum(), classes)
 
     def timed(self, gaps: GapCounts) -> Intervals:
         """The same classes with the means and quantiles of the training gaps, where there are any."""

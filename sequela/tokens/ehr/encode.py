@@ -66,10 +66,10 @@ def encode(scheme: EhrScheme, columns: Events, *, translated: bool = False) -> E
     passed = np.minimum(passed, scheme.longest_gap * MINUTE)
     moved = np.flatnonzero((passed != 0) | first)  # age and period change only when time does
 
-    times, gaps = _intervals(scheme, passed)
-    tail, rest = np.zeros(len(starts), np.int64), None
+    tail, rest, cut = np.zeros(len(starts), np.int64), None, np.zeros(0, np.int64)
     if not scheme.positions_from_clock:
-        tail, rest = _tails(scheme, columns, owner, events.time[last], _dead(scheme, codes, events))
+        tail, rest, cut = _tails(scheme, columns, owner, events.time[last], _dead(scheme, codes, events))
+    times, gaps = _intervals(scheme, passed, cut)
     attributes = [_attribute(scheme, columns, events, owner, prefix) for prefix in (SEX_PREFIX, RACE_PREFIX)]
     heads, later = zip(*attributes, strict=True)
     laid = interleave(
@@ -115,13 +115,16 @@ def _look_up(scheme: EhrScheme, names: tuple[str, ...]) -> _KnownCodes:
     return _KnownCodes(parts, bins)
 
 
-def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn], GapCounts]:
-    """The time tokens before each event, from the microseconds since the event before; and those gaps."""
+def _intervals(
+    scheme: EhrScheme, passed: np.ndarray, cut: np.ndarray
+) -> tuple[list[TokenColumn], GapCounts]:
+    """The time tokens before each event, from the microseconds since the event before; and those gaps, counted together
+    with those `cut` off, in minutes."""
     intervals = scheme.intervals
     rows = np.flatnonzero(passed >= intervals.edges[0] * MINUTE)
     minutes = passed[rows] // MINUTE
     repeats, interval = intervals.encode(minutes)
-    gaps = GapCounts.of(interval, minutes % intervals.edges[-1], len(intervals.edges))
+    gaps = intervals.count(minutes, cut)
     if scheme.positions_from_clock:
         return [], gaps
     first = scheme.vocabulary.index[intervals.names[0]]
@@ -134,19 +137,24 @@ def _intervals(scheme: EhrScheme, passed: np.ndarray) -> tuple[list[TokenColumn]
 
 def _tails(
     scheme: EhrScheme, columns: Events, owner: np.ndarray, last: np.ndarray, dead: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How each patient's record goes on after the last event that has a token [P]: for how many whole longest
-    intervals, and what `Encoded.rest` then says. Without `FOLLOW_UP//END` it ends with the last event of any code."""
+    intervals, and what `Encoded.rest` then says. Without `FOLLOW_UP//END` it ends with the last event of any code.
+    And for how many minutes those records go on of which the end is stated: those that simply stop say nothing of how
+    long gaps are, because where they stop depends on what happened."""
     end = columns.time[np.append(columns.starts[1:], len(columns)) - 1] if len(columns) else last
     stated = columns.called(lambda code: means(code, FOLLOW_UP_END))
+    followed = np.zeros(len(end), bool)
     if stated.any():
-        told = np.full(len(end), STATIC)
+        until = np.full(len(end), STATIC)
         rows = np.flatnonzero(stated)
-        np.maximum.at(told, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
-        end = np.where(told == STATIC, end, told)
+        np.maximum.at(until, np.searchsorted(columns.starts, rows, side="right") - 1, columns.time[rows])
+        followed = until != STATIC
+        end = np.where(followed, until, end)
     minutes = np.minimum((np.maximum(end[owner], last) - last) // MINUTE, scheme.longest_gap)
     whole, rest = np.divmod(minutes, scheme.intervals.edges[-1])
-    return np.where(dead, 0, whole), np.where(dead, -1, rest).astype(np.int32)
+    cut = minutes[followed[owner] & ~dead]
+    return np.where(dead, 0, whole), np.where(dead, -1, rest).astype(np.int32), cut
 
 
 def _dead(scheme: EhrScheme, codes: _KnownCodes, events: Events) -> np.ndarray:

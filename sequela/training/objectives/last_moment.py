@@ -7,7 +7,7 @@ comes, and that it stands for a longer time than is left of the record,
 
     -ln sum over time tokens c of p(c) S_c(rest)
 
-with the survival S_c of the training gaps of a class. This is the likelihood of a censored observation, and exact but
+with the survival S_c of the gaps of a class. This is the likelihood of a censored observation, and exact but
 for the distribution of gaps within a class. Time that is left beyond whole longest intervals is in tokens already.
 
 Shape letters: M records that end, C hidden width, V vocabulary, I time tokens.

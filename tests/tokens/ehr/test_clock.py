@@ -14,7 +14,6 @@ from sequela.tokens.ehr.clock import (
     period_names,
     years_of,
 )
-from sequela.tokens.ehr.gaps import GapCounts
 from sequela.tokens.ehr.settings import COMET_EDGES
 
 DAY = 1440
@@ -23,8 +22,7 @@ gaps = st.lists(st.integers(0, 5_000_000), min_size=1, max_size=50).map(np.array
 
 def fitted(edges, minutes):
     intervals = Intervals.guess(edges)
-    _, kind = intervals.encode(minutes)
-    return intervals.timed(GapCounts.of(kind, minutes % edges[-1], len(edges)))
+    return intervals.timed(intervals.count(minutes, np.zeros(0, np.int64)))
 
 
 @given(gaps)
@@ -57,7 +55,7 @@ def test_drawn_gaps_are_as_long_as_training_gaps_and_so_is_their_survival():
     days = np.append(np.floor(30 + 150 * random.beta(1, 3, 20_000)), np.full(5_000, 91))
     intervals, minutes = fitted(COMET_EDGES, (days * DAY).astype(int)), days * DAY
     row = intervals.names.index("TIME//1mo-6mo")
-    drawn = intervals.minutes(np.full(200_000, row), random.random(200_000))
+    drawn = intervals.minutes(np.full(200_000, row), random.random(200_000), np.zeros(200_000, np.int64))
     assert np.isin(drawn / DAY, days).all()  # nothing in between
     mean = np.full(len(drawn), intervals.means[row])
     for day in (30, 45, 60, 90, 91, 120, 150, 179):
@@ -78,8 +76,18 @@ def test_a_gap_is_drawn_given_that_it_is_longer():
     for number, after in enumerate((0, 60)):
         chosen = drawn[number * len(row) // 2 :][: len(row) // 2]
         assert abs((chosen > 90 * DAY).mean() - (days[days > after] > 90).mean()) < 0.015
-    beyond = intervals.minutes(row[:1], np.array([0.5]), 179 * DAY)  # no training gap is so long
+    beyond = intervals.minutes(row[:1], np.array([0.5]), np.array([179 * DAY]))  # no training gap is so long
     assert beyond.tolist() == [intervals.quantiles[row[0], -1]]
+
+
+def test_gaps_that_follow_up_cuts_off_count_and_the_mean_is_that_of_the_completed():
+    intervals = Intervals.guess((10, 100, 1000))
+    gaps, cut = np.array([20, 80, 2030]), np.array([50, 50, 3000])
+    timed = intervals.timed(intervals.count(gaps, cut))
+    # Of the 8 known to last for 50 minutes, 2 are cut off then: the gap of 80 stands for 1 + 2 / 6 of them
+    below = QUANTILES / (2 + 1 + 2 / 6)
+    assert abs((timed.quantiles[0] == 20).sum() - below) <= 1 and abs((timed.quantiles[0] == 30).sum() - below) <= 1
+    assert timed.means[0] == round((20 + 80 + 30) / 3)
 
 
 def test_classes_without_training_gaps_are_evenly_filled_and_few_gaps_make_a_whole_table():

@@ -99,6 +99,8 @@ def test_a_record_goes_on_as_long_as_it_is_known_to_and_after_death_not_at_all()
     assert encoded.rest.tolist() == [0, 100, half_year - 1, -1, -1, 300, 90, 0]
     longest = tokenizer.vocabulary.index[tokenizer.intervals.names[-1]]
     assert [(encoded.tokens[row] == longest).sum() for row in range(8)] == [0, 0, 2, 0, 0, 0, 0, 1]
+    cut = encoded.gaps.cut  # of those alive whose end is stated
+    assert sorted(np.repeat(cut.numbers(), cut.count)) == [90, 100, half_year - 1] and encoded.gaps.longest == 3
 
 
 def test_the_clock_of_rotary_time_counts_minutes_from_the_first_event():

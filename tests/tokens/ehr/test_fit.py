@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from sequela.errors import InputError
+from sequela.record.duration import MINUTE
 from sequela.record.events import Events
+from sequela.record.schema import FOLLOW_UP_END
 from sequela.record.timeline import STATIC
 from sequela.tokens.ehr.code import family
 from sequela.tokens.ehr.fit import chosen_codes, fit, within_budget
@@ -152,3 +154,33 @@ def test_a_code_counted_twice_is_refused():
 def test_no_codes_at_all():
     empty = pl.DataFrame(schema={"code": pl.String, "events": pl.Int64, "patients": pl.Int64})
     assert within_budget(empty, {"lab": 1}, 1) == ([], [])
+
+
+def followed_for_months(people, random):
+    """Visits that come back after exponential gaps, in minutes, of people who are followed for up to eight months."""
+    day = 1440
+    until = random.integers(5 * day, 240 * day, people)
+    at = np.cumsum(np.ceil(random.exponential(80 * day, (people, 12))), 1).astype(np.int64)
+    at = np.append(np.zeros((people, 1), np.int64), at, 1)
+    patient, column = np.nonzero(at <= until[:, None])
+    time, code = np.append(at[patient, column], until), np.repeat([0, 1], [len(patient), people])
+    patient = np.append(patient, np.arange(people))
+    order = np.lexsort((code, time, patient))
+    bare = np.full(len(order), np.nan, np.float32)
+    return Events(patient[order], time[order] * MINUTE, code[order], bare, ("VISIT", FOLLOW_UP_END))
+
+
+def test_gaps_of_an_interval_are_as_long_as_life_has_them_also_where_follow_up_cuts_most_long_ones_off():
+    columns = followed_for_months(20_000, np.random.default_rng(0))
+    days = np.array([60, 90, 120, 150])
+
+    def longer(events):
+        """Of the gaps of one to six months, the share that is longer than so many days."""
+        intervals = fit(events, TokenSettings(min_patients=1)).intervals
+        return intervals.survival(days * 1440)[:, intervals.names.index("TIME//1mo-6mo")]
+
+    left = np.exp(-np.append(days, [30, 180]) / 80)
+    true = (left[:-2] - left[-1]) / (left[-2] - left[-1])
+    assert np.abs(longer(columns) - true).max() < 0.015
+    completed = columns.take(columns.code == 0)  # planted: no end is stated, so completed gaps are all there is
+    assert (longer(completed) - true < -0.05).sum() >= 3

@@ -230,7 +230,7 @@ def test_a_folder_of_version_0_1_means_what_it_meant(tmp_path):
     write_vocabulary(tmp_path, "ehr", Vocabulary(tuple(body["tokens"])), old)
     again = EhrTokenizer.load(tmp_path)
     assert again.edition == 1 and again.settings.gap_years == 0
-    drawn = again.intervals.minutes(np.arange(13), np.full(13, 0.9))
+    drawn = again.intervals.minutes(np.arange(13), np.full(13, 0.9), np.zeros(13, np.int64))
     assert drawn.tolist() == again.intervals.means.tolist()  # a class stands for its mean
     again.save(tmp_path)  # as training does, beside its model
     assert EhrTokenizer.load(tmp_path).edition == 1
