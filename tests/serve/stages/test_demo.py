@@ -49,7 +49,7 @@ def test_metrics_hold_every_task_model_and_stage(small_demo: Path) -> None:
     for task in metrics["tasks"].values():
         assert task["n"] == task["decidable"] + task["undecidable"]
         assert task["undecidable"] > 0
-        assert {"sequela", "prevalence", "age_sex", "logistic", "trees", "cox"} <= set(task["models"])
+        assert {"sequela", "age_sex", "logistic", "trees", "cox", "strong", "tokens"} <= set(task["models"])
         auroc = task["models"]["sequela"]["auroc"]
         assert auroc["low"] <= auroc["value"] <= auroc["high"]
         assert task["verdict"]
