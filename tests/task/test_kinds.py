@@ -91,7 +91,7 @@ def test_a_fifth_kind_is_answered_written_read_scored_and_shown(
 ):
     out = tmp_path / "predictions"
     report = predict(simulated, cohort_folder, out, [burden])["strokes"]
-    assert (report["estimator"], report["models"]) == ("mean", ["sequela", "mean", "middle"])
+    assert (report["estimator"], report["models"]) == ("mean", ["sequela", "mean", "middle", "strong"])
     kind, frame = read_predictions(out / "strokes" / "sequela.parquet")
     assert kind == "burden"
     assert frame["prediction"][:2].to_list() == pytest.approx([math.log(3) / 4, 0])

@@ -178,7 +178,7 @@ def poisoned(corpus, out, patient):
     about = json.loads((out / "corpus.json").read_text())
     (shard,) = about["splits"]["train"]["shards"]
     names = {path.name.split(".")[1]: path for path in (out / "train").glob(f"{shard['shard']}.*.npy")}
-    held = {kind: np.load(path) for kind, path in names.items() if kind in ("patients", "offsets", "tokens")}
+    held = {kind: np.load(names[kind]) for kind in ("patients", "offsets", "tokens", "rest")}
     begin, end = held["offsets"][patient : patient + 2]
     held["tokens"][begin + 1 : end] = np.random.default_rng(0).integers(
         2, held["tokens"].max(), end - begin - 1

@@ -26,8 +26,11 @@ def decoder(data: Corpus) -> Decoder:
 
 
 @pytest.fixture(scope="module")
-def data(world_corpus) -> Corpus:
-    return Corpus.load(world_corpus, "tuning")
+def data(world_meds, tmp_path_factory) -> Corpus:
+    """With two tokens for a code and its value: each token is of one kind."""
+    folder = tmp_path_factory.mktemp("two-tokens")
+    tokenize(world_meds, folder, TokenSettings(fused=False))
+    return Corpus.load(folder, "tuning")
 
 
 def alone(model: Decoder, ids: np.ndarray) -> np.ndarray:
