@@ -406,8 +406,9 @@ def test_a_question_is_answered_alike_whatever_is_asked_beside_it(rough, world_m
         few(world_meds, "other", ("LAB//*",), (), 10**6, counted) for counted in ("none", "all", "first")
     ]
     scores = []
+    settings = replace(SMALL, limit=40)
     for number, asked in enumerate([[death], *([one, death] for one in beside), [death, beside[0]]]):
-        simulate(rough, world_meds, tmp_path / str(number), asked, SMALL)
+        simulate(rough, world_meds, tmp_path / str(number), asked, settings)
         table = pl.read_parquet(tmp_path / str(number) / "rollouts.parquet").sort("subject_id", "rollout")
         scores.append(table["scope//death"])
     # Alone a future ends when it is settled, which changes nothing of the score
@@ -417,11 +418,12 @@ def test_a_question_is_answered_alike_whatever_is_asked_beside_it(rough, world_m
         np.testing.assert_allclose(decided[name], decided["0"], rtol=1e-5, err_msg=name)
 
 
-def test_the_grammar_keeps_futures_well_formed(rough, world_meds, tmp_path):
-    told = {}
+def test_the_grammar_keeps_futures_well_formed(rough_two_tokens, world_meds, tmp_path):
+    """Codes and values apart, so that there are events of several tokens."""
+    told, asked = {}, [few(world_meds, minutes=None)]
     for on in (True, False):
         settings = replace(SMALL, well_formed=on, limit=60)
-        told[on] = simulate(rough, world_meds, tmp_path / str(on), [few(world_meds, minutes=None)], settings)
+        told[on] = simulate(rough_two_tokens, world_meds, tmp_path / str(on), asked, settings)
         table = pl.read_parquet(tmp_path / str(on) / "rollouts.parquet")
         removed = table["removed"].cast(pl.Float64).sum() / table["tokens"].sum()
         assert told[on]["probability_removed"] == pytest.approx(removed, rel=1e-4)
@@ -435,11 +437,11 @@ def test_the_grammar_keeps_futures_well_formed(rough, world_meds, tmp_path):
 def test_futures_longer_than_the_context(rough, world_meds, tmp_path):
     """The window slides twice and more; what is written is whole."""
     forever = few(world_meds, "birth", ("COHORT//ENTRY",), (), None, "all", patients=6)
-    about = simulate(rough, world_meds, tmp_path / "out", [forever], replace(SMALL, limit=150, rollouts=2))
+    about = simulate(rough, world_meds, tmp_path / "out", [forever], replace(SMALL, limit=150, rollouts=12))
     table = pl.read_parquet(tmp_path / "out" / "rollouts.parquet")
     assert table["windows"].max() >= 2 and about["windows"] == table["windows"].sum()
     assert table["tokens"].max() > 2 * 64 and about["tokens_that_break_the_grammar"] == 0
-    once = simulate(rough, world_meds, tmp_path / "once", [forever], replace(SMALL, limit=20, rollouts=2))
+    once = simulate(rough, world_meds, tmp_path / "once", [forever], replace(SMALL, limit=20, rollouts=12))
     assert once["windows"] == 0
     events = pl.read_parquet(tmp_path / "out" / "data" / "0000.parquet")
     assert events.select("subject_id", "time").equals(

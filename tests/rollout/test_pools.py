@@ -1,5 +1,6 @@
 """Which rollouts serve which requests, and how many each question gets."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -24,6 +25,7 @@ def request(name, counted="first", patients=(1, 2, 3)):
 
 DEATH, LABS, RULE = request("death"), request("labs", "all"), request("rule", "none")
 SCOPE, REACH, AUTO = (SimulateSettings(estimator=name, rollouts=24) for name in ("scope", "reach", "auto"))
+KNOWN = replace(AUTO, overdispersion=0.01)  # scores of other patients varied little, so a pilot may be enough
 
 
 def named(pools):
@@ -54,7 +56,7 @@ def test_who_asks():
     assert asked.tolist() == [[True, False, False], [True, False, False], [True, True, False]]
 
 
-@pytest.mark.parametrize("settings", [SCOPE, AUTO], ids=["scope", "auto"])
+@pytest.mark.parametrize("settings", [SCOPE, KNOWN], ids=["scope", "auto"])
 def test_a_question_gets_rollouts_for_what_it_asks(settings):
     """None if it asks nothing; as many as its scores need if one of them is judged; otherwise a fixed number."""
     served = [DEATH, LABS]
@@ -62,7 +64,7 @@ def test_a_question_gets_rollouts_for_what_it_asks(settings):
     budget, none = budget_of(settings, served, served, asked), (np.zeros(0, np.int64), np.zeros((0, 1)))
     sizes = [len(budget.more(question, *none)) for question in range(3)]
     assert sizes == ([24, 24, 0] if settings is SCOPE else [16, 24, 0])
-    if settings is AUTO:
+    if settings is KNOWN:
         numbers, sure = np.arange(16), np.stack([0.3 + np.arange(16) / 1000, np.arange(16) / 16], 1)
         assert len(budget.more(0, numbers, sure)) < 8  # the other column varies, but is not judged
         swapped = budget_of(settings, served[::-1], served[::-1], asked[:, ::-1])

@@ -69,7 +69,7 @@ def openings(key: Int[Tensor, "R"], number: Int[Tensor, "R"]) -> Float[Tensor, "
     on the key and its own number alone, is uniform over the keys, and the two halves by parity are independent.
 
     >>> one = torch.zeros(4, dtype=torch.int64)
-    >>> (openings(one, 2 * torch.arange(4)).diff() % 1).round(decimals=3).tolist()
+    >>> (openings(one, 2 * torch.arange(4)).double().diff() % 1).round(decimals=3).tolist()
     [0.618, 0.618, 0.618]
     """
     shift = mixed(mixed(key * _GAMMA) + (number & 1) + _MIX_1)

@@ -17,7 +17,7 @@ from sequela.record.timeline import timelines
 from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.parts import simulate
 from sequela.rollout.settings import SimulateSettings
-from sequela.rollout.spread import PRIOR
+from sequela.rollout.spread import PRIOR, Spread
 from sequela.task.answers.calibrate import calibrate
 from sequela.task.answers.calibration import Calibration
 from sequela.task.answers.estimate import estimate
@@ -229,6 +229,29 @@ def calibration(rough, world_meds, tmp_path_factory):
     return out / "calibration"
 
 
+def test_the_interval_of_one_patient_follows_how_much_scores_of_others_varied(
+    rough, events, questions, calibration, tmp_path
+):
+    """From what nobody knows of others, the prior, to what a calibration says: less and the interval narrows."""
+    made = Calibration.load(calibration)
+    death = made.tasks["death"]
+    assert death.spread.overdispersion != PRIOR.overdispersion  # the tuning patients were heard
+
+    def answered(spread: Spread | None) -> tuple[float, float]:
+        folder = None
+        if spread is not None:
+            folder = tmp_path / str(spread.overdispersion)
+            folder.mkdir()
+            Calibration(folder, made.simulated, {"death": replace(death, spread=spread)}).save()
+        with Forecaster.load(rough, calibration=folder, rollouts=6, limit=60) as loaded:
+            return loaded.risk(events, questions[:1], DEATH).select("low", "high").row(0)
+
+    little, as_assumed, much = (answered(Spread(PRIOR.overdispersion * factor)) for factor in (0.1, 1, 10))
+    assert as_assumed == answered(None)
+    widths = [high - low for low, high in (little, as_assumed, much)]
+    assert widths[0] < 0.8 * widths[1] < 0.8 * widths[2]
+
+
 def test_a_calibrated_forecaster_knows_one_patient_as_well_as_many(
     rough, events, questions, calibration
 ):
@@ -241,9 +264,6 @@ def test_a_calibrated_forecaster_knows_one_patient_as_well_as_many(
         assert not one.select("low", "high").equals(plain.select("low", "high"))
         for name, recalibrator in known.maps.items():
             assert one[f"risk_{name}"].to_numpy() == pytest.approx(recalibrator(one["risk"].to_numpy()))
-        assert known.spread.overdispersion < PRIOR.overdispersion
-        width = [frame["high"][0] - frame["low"][0] for frame in (one, plain)]
-        assert width[0] < width[1]
         with pytest.raises(InputError, match="risks of 6 rollouts, and these are of 3"):
             loaded.risk(events, questions, DEATH, rollouts=3)
         with pytest.raises(InputError, match="with the `limit` 60, not 20"):
