@@ -39,7 +39,7 @@ from sequela.record.cohort import nafld
 from sequela.record.dataset import read_frames, split_of, write_shard, write_splits
 from sequela.serve.stages.presets import Preset, preset, quick
 from sequela.task.answers.prediction import SIMULATION, recalibrated_name
-from sequela.task.catalog import load_task
+from sequela.task.catalog import CATALOG
 
 SALT = "first published"
 HORIZONS = {"90d": "90 days", "1y": "1 year", "2y": "2 years", "10y": "10 years"}
@@ -121,7 +121,7 @@ class Study:
         folder = self.work / "tasks"
         folder.mkdir(exist_ok=True)
         for name in self.preset.tasks:
-            fields = load_task(name).as_dict()
+            fields = yaml.safe_load((CATALOG / f"{name}.yaml").read_text(encoding="utf-8"))
             for word, horizon in HORIZONS.items():
                 other = {**fields, "name": name.replace("5y", word), "horizon": horizon}
                 (folder / f"{other['name']}.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
