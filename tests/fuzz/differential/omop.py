@@ -53,6 +53,7 @@ COLUMNS = {
     "concept": "concept_id concept_name vocabulary_id concept_code",
 }
 DAY, SECOND = dt.timedelta(days=1), dt.timedelta(seconds=1)
+NEVER = dt.datetime(9999, 12, 31)  # stands for no date
 
 
 @dataclass
@@ -154,8 +155,8 @@ class Omop:
         if rng.random() < 0.4:
             for _ in range(rng.choice([1, 1, 2])):
                 put("death", "death", rng.choice(moments))
-        if rng.random() < 0.5:
-            end = rng.choice(moments).replace(hour=0, minute=0, second=0)
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            end = rng.choice([*moments, NEVER]).replace(hour=0, minute=0, second=0)
             self.tables["observation_period"].append(
                 {"person_id": person, "observation_period_end_date": end}
             )
@@ -282,10 +283,13 @@ class _Reading:
             time = self.at(row, "condition_start")
             if visit and visit["person_id"] == row["person_id"]:
                 begin, end = self.span(visit)
-                billed = row["condition_type_concept_id"] == CLAIM
-                inside = visit["visit_concept_id"] in (9201, 9203) and time <= begin
-                time = max(time, end if billed or inside else begin)
-            yield Event(row["person_id"], time, code, None, CONDITIONS)
+                time = max(time, end if row["condition_type_concept_id"] == CLAIM else begin)
+                by_day = time.date() == end.date() and time.time() == dt.time(23, 59, 59)
+                if time == begin or (by_day and end < time):  # known late, or by the last day alone
+                    time = end
+                yield Event(row["person_id"], time, code, None, CONDITIONS, named=True)
+            else:
+                yield Event(row["person_id"], time, code, None, CONDITIONS)
 
     def drugs(self):
         for row in self.tables["drug_exposure"]:
@@ -319,10 +323,11 @@ class _Reading:
             stated = [
                 self.known(row, "observation_period_end")
                 for row in self.tables["observation_period"]
-                if row["person_id"] == person
+                if row["person_id"] == person and row["observation_period_end_date"] != NEVER
             ]
-            if person in self.deaths:
-                yield Event(person, self.deaths[person], "MEDS_DEATH", None, 40)
-                stated = [self.deaths[person]]
+            death = self.deaths.get(person)
+            if death and (not stated or death <= max(stated)):  # that the others lived is not known later
+                yield Event(person, death, "MEDS_DEATH", None, 40)
+                stated = [death]
             if stated:
                 yield Event(person, max(stated), "FOLLOW_UP//END", None, 41)

@@ -120,7 +120,8 @@ class NaiveTokenizer:
         if not dated:
             return []
         born = min((e.time for e in record if e.time and e.code == "MEDS_BIRTH"), default=None)
-        end = max((e.time for e in record if e.time and e.code == "FOLLOW_UP//END"), default=None)
+        stated = [e.time for e in record if e.time and e.code == "FOLLOW_UP//END"]
+        end = max(stated or [e.time for e in record if e.time])
         row = ["BOS"]
         for prefix in ("GENDER//", "RACE//"):
             mine = sorted(e.code for e in record if e.time is None and e.code.startswith(prefix))
@@ -134,9 +135,8 @@ class NaiveTokenizer:
                     row.append(token)
                     carried[name] = token
             row += self.code(event)
-        if end and end > before:
-            longest = self.settings.interval_edges[-1]
-            row += [self.interval(-1)] * math.floor((end - before) / MINUTE // 1 / longest + 0.5)
+        if end > before and rank(dated[-1].code) != rank("MEDS_DEATH"):
+            row += [self.interval(-1)] * ((end - before) // MINUTE // self.settings.interval_edges[-1])
         return row
 
     def known(self, code: str) -> list[str]:
