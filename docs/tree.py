@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 FLOORS = ("serve", "task", "rollout", "training", "model", "tokens", "record")  # from the top down
-ROOT_MODULES = ("errors", "files", "keywords", "progress", "workers", "version")
+ROOT_MODULES = ("errors", "files", "holm", "keywords", "progress", "workers", "version")
 BEGIN, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
 DRAWN = {"README.md": False, "docs/ARCHITECTURE.md": True}
 

@@ -15,7 +15,8 @@ from sequela.training.loop import Host, train
 from sequela.training.parallel import ProcessGroup
 from sequela.training.run import Run, RunPlan
 from sequela.training.settings import TrainSettings
-from sequela.training.shutdown import Interrupted, Shutdown
+from sequela.training.shutdown import Interrupted
+from tests.training.soon import Soon
 
 QUICK = TrainSettings(
     depth=1, context=256, batch_tokens=1024, epochs=2, patience=0, learning_rate=6e-3, matrix_rate=6e-3
@@ -82,18 +83,6 @@ def test_a_run_sees_as_many_tokens_as_asked_for(world_corpus, tmp_path, epochs):
     assert epochs * one <= about["tokens"] < epochs * one + 1024
     same = run(world_corpus, tmp_path / "same", replace(QUICK, epochs=None, tokens=epochs * one))
     assert same["tokens"] == about["tokens"]
-
-
-class Soon(Shutdown):
-    """Asked to end after some steps."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def __call__(self, done, total, **facts):
-        self.steps -= 1
-        self.requested = self.steps <= 0
 
 
 def interrupted(corpus, out, steps, settings=SHORT):

@@ -17,7 +17,6 @@ from sequela.tokens.ehr.tokenizer import EhrTokenizer
 
 PERSON = ("age", "sex", "year")
 SEX = {MALE: 1.0, FEMALE: 0.0}
-MINUTES_A_DAY = 1440
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ def as_tokens(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame
     end = np.diff(passed)
     at = times["prediction_time"].to_physical().to_numpy()[asked]
     idle = np.clip((at - encoded.last) // MINUTE, 0, tokenizer.longest_gap)
-    ago = (end[decoded.patient] + idle[decoded.patient] - decoded.time // MINUTE) / MINUTES_A_DAY
+    ago = (end[decoded.patient] + idle[decoded.patient] - decoded.time // MINUTE) * MINUTE / DAY
     happened = pl.DataFrame({
         "row": asked[decoded.patient], "code": decoded.frame()["code"], "ago": ago, "number": decoded.number,
     })  # fmt: skip

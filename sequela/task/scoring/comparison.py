@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sequela.holm import holm
 from sequela.task.scoring.bootstrap import LEVEL, Estimate
 
 MARGIN = 0.02  # within which models are as good as each other
@@ -51,15 +52,11 @@ class Comparison:
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same with `p` by Holm: the smallest times their number, the next times one less, and so on.
+    """The same with `p` by Holm's correction.
 
     >>> each = [Comparison(Estimate(1, 0, 2), 1, p, 0.02) for p in (0.01, 0.04, 0.03, 0.005)]
     >>> [round(one.p, 3) for one in corrected(each)]
     [0.03, 0.06, 0.06, 0.02]
     """
-    p_C = np.array([one.p for one in comparisons])
-    order = np.argsort(p_C, kind="stable")
-    stepped = np.maximum.accumulate(p_C[order] * np.arange(len(p_C), 0, -1))
-    adjusted = np.empty_like(p_C)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [replace(one, p=float(p)) for one, p in zip(comparisons, adjusted, strict=True)]
+    p_C = holm(np.array([one.p for one in comparisons]))
+    return [replace(one, p=float(p)) for one, p in zip(comparisons, p_C, strict=True)]

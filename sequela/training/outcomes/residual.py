@@ -17,7 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sequela.holm import holm
 from sequela.model.decoder import Decoder
+from sequela.record.duration import DAY, MINUTE
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import Ragged, within
@@ -26,8 +28,10 @@ from sequela.training.data import Sampler, inputs, padded_to, windows_of
 from sequela.training.derive import ROW_TOKENS
 from sequela.training.outcomes.weight import outcome_tokens
 
-DAY = 1440
-SINCE = {"first day": DAY, "first month": 30 * DAY, "first year": 365 * DAY, "first five years": 5 * 365 * DAY}
+SINCE = {
+    name: days * DAY // MINUTE
+    for name, days in {"first day": 1, "first month": 30, "first year": 365, "first five years": 5 * 365}.items()
+}
 OUTCOMES, CODES = 50, 50  # the most frequent ones
 RARE = 0.02  # of patients: a group is made of what more have, and more have not
 EXPECTED = 5.0  # in a group and outside of it: fewer are not compared
@@ -270,7 +274,7 @@ def summary(tally: Tally, patients: int) -> dict:
     chance = _chance("pdtr", observed, tally.expected[overall])
     inside, expected = tally.observed_in[k, g], tally.expected_in[k, g]
     within_groups = _chance("bdtr", inside, tally.observed[k], expected / tally.expected[k])
-    off = holm(np.concatenate([chance, within_groups]))
+    off = holm(np.concatenate([chance, within_groups])) <= SURE
     outcomes = [
         {"outcome": tally.outcomes[number], **_ratio(tally.observed[number], tally.expected[number])}
         | {"p": float(chance[i]), "off": bool(off[i])}
@@ -313,16 +317,3 @@ def _ratio(observed: float, expected: float) -> dict[str, float]:
         "observed": int(observed), "expected": float(expected), "ratio": float(observed / expected),
         "low": float(low / expected), "high": float(high / expected),
     }  # fmt: skip
-
-
-def holm(p: np.ndarray, level: float = SURE) -> np.ndarray:
-    """Which of several hypotheses are rejected, at a chance of `level` that any true one is (Holm 1979), bool [N].
-
-    >>> holm(np.array([0.04, 0.001, 0.03])).tolist()
-    [False, True, False]
-    """
-    order = np.argsort(p, kind="stable")
-    passed = p[order] <= level / (len(p) - np.arange(len(p)))
-    out = np.zeros(len(p), bool)
-    out[order[: np.argmin(np.append(passed, False))]] = True
-    return out

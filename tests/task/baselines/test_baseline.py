@@ -11,6 +11,7 @@ from sequela.task.catalog import load_task
 from sequela.task.label import labels
 from sequela.task.scoring.censoring import censoring_weights
 from sequela.task.scoring.metric import AUROC, MAE, OE
+from tests.task.baselines.competing import sample_with_competing_death
 from tests.task.conftest import make_task
 
 
@@ -123,16 +124,9 @@ def test_the_undecidable_are_spoken_for_by_weights():
 
 def test_cox_counts_no_outcomes_of_the_dead():
     """Death, the more frequent, competes: the mean risk is the incidence, far from what it would be without death."""
-    count = 4_000
-    draw = np.random.default_rng(2)
-    values = draw.normal(size=(count, 3)).astype(np.float32)
-    event, death = draw.exponential(20 * np.exp(-values[:, 2])), draw.exponential(8, count)
-    lost = draw.uniform(0, 15, count)
-    until = np.minimum.reduce([event, death, lost, np.full(count, 10.0)])
-    outcome = np.select([until == event, until == lost], [1.0, np.nan], 0.0)
-    sample = TrainingSample(values, outcome, until)
-    prediction = fit_baselines(make_task(horizon=10 * DAY), sample)["cox"](values)
-    observed = np.average(np.nan_to_num(outcome), weights=sample.weights)
+    sample, event = sample_with_competing_death(4_000)
+    prediction = fit_baselines(make_task(horizon=10 * DAY), sample)["cox"](sample.values)
+    observed = np.average(np.nan_to_num(sample.outcome), weights=sample.weights)
     assert prediction.mean() == pytest.approx(observed, rel=0.05)
     alone = (event <= 10).mean()
     assert alone > 1.3 * observed

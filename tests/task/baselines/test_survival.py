@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sequela.task.baselines.baseline import TrainingSample
 from sequela.task.baselines.survival import _coarse, fit_forest, incidence, installed
+from tests.task.baselines.competing import sample_with_competing_death
 
 
 def test_incidence_counts_no_outcome_of_the_dead():
@@ -20,16 +20,9 @@ def test_coarse_times_keep_who_is_at_risk():
 
 @pytest.mark.skipif(not installed(), reason="needs scikit-survival: pip install sequela[survival]")
 def test_the_forest_gives_the_incidence_with_competing_death():
-    count = 2_000
-    draw = np.random.default_rng(2)
-    values = draw.normal(size=(count, 3)).astype(np.float32)
-    event, death = draw.exponential(20 * np.exp(-values[:, 2])), draw.exponential(8, count)
-    lost = draw.uniform(0, 15, count)
-    until = np.minimum.reduce([event, death, lost, np.full(count, 10.0)])
-    outcome = np.select([until == event, until == lost], [1.0, np.nan], 0.0)
-    sample = TrainingSample(values, outcome, until)
-    prediction = fit_forest(sample, 10.0, seed=0)(values)
-    observed = np.average(np.nan_to_num(outcome), weights=sample.weights)
+    sample, event = sample_with_competing_death(2_000)
+    prediction = fit_forest(sample, 10.0, seed=0)(sample.values)
+    observed = np.average(np.nan_to_num(sample.outcome), weights=sample.weights)
     assert prediction.mean() == pytest.approx(observed, rel=0.05)
     assert (event <= 10).mean() > 1.3 * observed
-    assert np.corrcoef(prediction, values[:, 2])[0, 1] > 0.8
+    assert np.corrcoef(prediction, sample.values[:, 2])[0, 1] > 0.8

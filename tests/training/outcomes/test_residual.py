@@ -16,7 +16,7 @@ from sequela.tokens.ehr.tokenize import tokenize
 from sequela.tokens.ragged import Ragged
 from sequela.tokens.vocabulary import BOS
 from sequela.training.outcomes import residual
-from sequela.training.outcomes.residual import Tally, compared, holm, summary
+from sequela.training.outcomes.residual import Tally, compared, summary
 from tests.tokens.byte_text import ByteTokenizer
 
 WORLD = MarkovWorld.known()
@@ -58,12 +58,6 @@ def test_intervals_are_exact_and_of_what_came():
     none = {"observed": 0, "expected": 2, "ratio": 0, "low": 0, "high": 1.844}
     assert residual._ratio(0, 2.0) == pytest.approx(none, abs=1e-3)
     assert residual._ratio(10, 5.0)["low"] == pytest.approx(4.795 / 5, abs=1e-3)
-
-
-def test_holm_stops_at_the_first_that_stands():
-    assert holm(np.array([0.001, 0.02, 0.9])).tolist() == [True, True, False]
-    assert holm(np.array([0.03, 0.03])).tolist() == [False, False]
-    assert holm(np.zeros(0)).tolist() == []
 
 
 @dataclass

@@ -13,7 +13,8 @@ from sequela.training.objectives.next_token import NextToken
 from sequela.training.objectives.objective import Validation
 from sequela.training.outcomes.stopping import COOLDOWN, Stopping
 from sequela.training.settings import TrainSettings
-from sequela.training.shutdown import Interrupted, Shutdown
+from sequela.training.shutdown import Interrupted
+from tests.training.soon import Soon
 
 SETTINGS = TrainSettings(
     depth=1, context=64, row_tokens=64, batch_tokens=128, tokens=3000, learning_rate=6e-3, matrix_rate=6e-3,
@@ -97,24 +98,12 @@ def test_the_best_weights_are_what_a_run_ends_with(world_corpus, tmp_path):
     assert torch.equal(weights, seen[1]) and not torch.equal(weights, seen[-1])
 
 
-class After(Shutdown):
-    """Asked to end after some steps."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def __call__(self, done, total, **facts):
-        self.steps -= 1
-        self.requested = self.steps <= 0
-
-
 def test_an_interrupted_run_remembers_its_best_weights(world_corpus, tmp_path):
     losses = (3.0, 1.0, 2.0, 2.0, 2.0)
     expected, whole = run(world_corpus, tmp_path / "whole", scripted(*losses)[0])
     objective, _ = scripted(*losses)
     for steps in (9, 2):  # between the second and the third check, and while it cools down
-        after = After(steps)
+        after = Soon(steps)
         with pytest.raises(Interrupted):
             run(world_corpus, tmp_path / "model", objective, shutdown=after, progress=after)
     about, weights = run(world_corpus, tmp_path / "model", objective)
