@@ -126,7 +126,7 @@ def decomposed(demo: Path, rollouts: int) -> dict:
     simulated, further = SimulatedFolder(many), work / "further"
     answered_by_probe(demo, simulated, tasks, further)
     batches = answered_by_few(simulated, demo, tasks, made["rollouts"], further)
-    sequela.evaluate([predictions, further], work / "evaluation")
+    sequela.evaluate(predictions, work / "evaluation", also=(further,))
     scores = json.loads((work / "evaluation" / "metrics.json").read_text(encoding="utf-8"))["tasks"]
     table = {}
     for task in names:
