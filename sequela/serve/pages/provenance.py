@@ -96,16 +96,15 @@ def sentences(futures: dict) -> list[str]:
     windows = f" A full context was restarted {futures['windows']:,} times." if futures["windows"] else ""
     removed, several = futures["probability_removed"], futures["events_of_several_tokens"]
     kept = (
-        f"The grammar removed {100 * removed:.2g} % of the probability per token, on average"
+        f"The grammar removed {100 * removed:.2g} % of the probability per token, on average; "
         if futures["well_formed"]
-        else "The grammar was not enforced"
+        else "The grammar was not enforced; "
     )
     wrong = futures["invalid_events_of_several_tokens"]
-    malformed = f"; {wrong:,} of {several:,} multi-token events are malformed ({share(wrong, several)})"
     return [
         f"{count:,} futures of {futures['histories']:,} histories, {tokens / max(count, 1):,.0f} tokens each: "
         f"{', '.join(ended)}.{windows}",
-        f"{kept}{malformed if several else ''}.",
+        f"{kept}{wrong:,} of {several:,} multi-token events are malformed ({share(wrong, several)}).",
     ]
 
 

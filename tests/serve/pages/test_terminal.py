@@ -112,10 +112,6 @@ def test_what_stands_behind_the_answers_is_told(capsys: pytest.CaptureFixture) -
     assert "60 futures of 3 histories, 20 tokens each: 75 % passed the horizon, 25 % answered" in shown
     assert "removed 1.2 % of the probability" in shown
     assert "1 of 200 multi-token events are malformed (0.5 %)" in shown
-    whole = {**FUTURES, "events_of_several_tokens": 0, "invalid_events_of_several_tokens": 0}
-    print_summary({**METRICS, "simulation": {"answers": answers, "futures": [whole]}})
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "of the probability per token, on average." in shown and "malformed" not in shown
 
 
 def test_what_is_not_known_is_a_dash() -> None:
