@@ -7,8 +7,8 @@
 Patients are split anew by a hash of their number and `--salt`: what was chosen while the package was built was chosen
 with other held-out patients in view. For each seed a model is trained, its risks are recalibrated on tuning patients,
 and the held-out patients are simulated, with the settings of the demo. The mean of the seeds' risks is a model of its
-own, with intervals over patients and seeds. NAFLD is simulated once more for ten years, for the calibration of other
-horizons. Every finished step stays in --work and is not run again.
+own, with intervals over patients and seeds. NAFLD is simulated once more for ten years, with few rollouts, for the
+calibration of other horizons. Every finished step stays in --work and is not run again.
 
 The last line is JSON, and --json keeps it: one row for each claim. `value` is the mean over the single models unless
 the claim says "mean risk"; `low` and `high` are then the lowest and the highest of them, and for the mean risk the 95 %
@@ -43,6 +43,7 @@ from sequela.task.catalog import CATALOG
 
 SALT = "first published"
 HORIZONS = {"90d": "90 days", "1y": "1 year", "2y": "2 years", "10y": "10 years"}
+ENOUGH = 5  # rollouts for the sum of all patients' risks
 TENTH = (0.85, 1.15)
 MUST = {
     ("death_5y", "auroc"): (0.870, None),
@@ -94,9 +95,9 @@ class Study:
         sequela.train(corpus, out, settings=replace(self.preset.train, seed=seed))
         return out
 
-    def answers(self, seed: int, tasks: tuple[str, ...], name: str) -> Path:
+    def answers(self, seed: int, tasks: tuple[str, ...], name: str, rollouts: int) -> Path:
         """The scores of a seed's risks, raw and recalibrated."""
-        asked = {"task": tasks, "settings": replace(self.preset.simulate, seed=seed)}
+        asked = {"task": tasks, "settings": replace(self.preset.simulate, seed=seed, rollouts=rollouts)}
         model, patients = self.model(seed), self.preset.patients
         calibration = self.work / f"calibration-{name}-{seed}"
         sequela.calibrate(model, self.meds, calibration, **asked)
@@ -181,7 +182,7 @@ def scores(path: Path, name: str = "") -> dict:
 def rows_of(study: Study) -> Iterator[Row]:
     """Run what is not there yet, and say what came of it."""
     tasks = study.preset.tasks
-    singles = [study.answers(seed, tasks, study.source) for seed in study.seeds]
+    singles = [study.answers(seed, tasks, study.source, study.preset.simulate.rollouts) for seed in study.seeds]
     together = study.together(tasks)
     for task in tasks:
         found = [scores(path, task)["models"] for path in singles]
@@ -221,7 +222,7 @@ def rows_of(study: Study) -> Iterator[Row]:
 def other_horizons(study: Study) -> Iterator[Row]:
     """Whether as many have an event by other times as expected."""
     files = study.horizons()
-    found = [scores(study.answers(seed, files, "horizons")) for seed in study.seeds]
+    found = [scores(study.answers(seed, files, "horizons", ENOUGH)) for seed in study.seeds]
     for task in found[0]:
         for model, words in ((SIMULATION, "O/E"), (RECALIBRATED, "O/E, recalibrated")):
             models = [one[task]["models"] for one in found]
