@@ -1,6 +1,6 @@
 """Where is accuracy lost: in the tokens, in what the model holds of them, in decoding, or in sampling?
 
-    python bench/decompose.py --demo demo-output                       a finished demo, half an hour on two cores
+    python bench/decompose.py --demo demo-output                       a demo, made if it is not there; half an hour on two cores
     python bench/decompose.py --demo demo-output --rollouts 300        nearer to the model's own risk
     python bench/decompose.py --demo demo-output-quick --quick         a minute: a look, no result
 
@@ -146,8 +146,10 @@ def decomposed(demo: Path, rollouts: int) -> dict:
     }
 
 
-def main(demo: Path, rollouts: int) -> None:
+def main(demo: Path, rollouts: int, quick: bool) -> None:
     """Print the table and the result."""
+    if not (demo / "simulated").exists():
+        sequela.demo(out=demo, quick=quick)
     found = decomposed(demo, rollouts)
     columns = (*STEPS.values(), SAMPLED)
     heads = "".join(f"{column:>22}" for column in columns)
@@ -172,6 +174,8 @@ if __name__ == "__main__":
         "--demo", type=Path, default=Path("demo-output"), help="the folder of a finished demo"
     )
     parser.add_argument("--rollouts", type=int, default=60, help="futures a patient for the model's own risk")
-    parser.add_argument("--quick", action="store_true", help="ten futures a patient")
+    parser.add_argument(
+        "--quick", action="store_true", help="ten futures a patient; make a quick demo if there is none"
+    )
     given = parser.parse_args()
-    main(given.demo, 10 if given.quick else given.rollouts)
+    main(given.demo, 10 if given.quick else given.rollouts, given.quick)
