@@ -1,6 +1,6 @@
 """Where is accuracy lost: in the tokens, in what the model holds of them, in decoding, or in sampling?
 
-    python bench/decompose.py --demo demo-output                       a demo, made if it is not there; half an hour on two cores
+    python bench/decompose.py --demo demo-output                       a demo, made if not there; half an hour
     python bench/decompose.py --demo demo-output --rollouts 300        nearer to the model's own risk
     python bench/decompose.py --demo demo-output-quick --quick         a minute: a look, no result
 
@@ -171,11 +171,12 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--demo", type=Path, default=Path("demo-output"), help="the folder of a finished demo"
+        "--demo", type=Path, help="the folder of a demo (default: demo-output, or demo-output-quick)"
     )
     parser.add_argument("--rollouts", type=int, default=60, help="futures a patient for the model's own risk")
     parser.add_argument(
         "--quick", action="store_true", help="ten futures a patient; make a quick demo if there is none"
     )
     given = parser.parse_args()
-    main(given.demo, 10 if given.quick else given.rollouts, given.quick)
+    folder = given.demo or Path("demo-output-quick" if given.quick else "demo-output")
+    main(folder, 10 if given.quick else given.rollouts, given.quick)

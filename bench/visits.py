@@ -81,9 +81,10 @@ def line(name: str, chosen: pl.DataFrame, draws: np.random.Generator, resamples:
 def main(given: argparse.Namespace) -> None:
     """Count, and print."""
     print(f"commit {process.commit()}; {process.machine()}\n")
-    if not (given.demo / "simulated").exists():
-        sequela.demo(out=given.demo, quick=given.quick)
-    found = compared(given.demo, given.years)
+    demo = given.demo or Path("demo-output-quick" if given.quick else "demo-output")
+    if not (demo / "simulated").exists():
+        sequela.demo(out=demo, quick=given.quick)
+    found = compared(demo, given.years)
     draws, rows = np.random.default_rng(0), []
     for name, (low, high) in {"any number": (0, None), **GROUPS}.items():
         chosen = found.filter((pl.col("before") >= low) & (high is None or pl.col("before") <= high))
