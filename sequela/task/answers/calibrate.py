@@ -19,7 +19,7 @@ from sequela.task.answers.predict import PredictSettings, predict
 from sequela.task.answers.prediction import SIMULATION, read_predictions
 from sequela.task.answers.statistic import estimates_of
 from sequela.task.scoring.censoring import censoring_weights
-from sequela.task.scoring.recalibration import FEWEST, enough, fit_isotonic, fit_logistic
+from sequela.task.scoring.recalibration import FEWEST, SOUND, enough, fit_isotonic, fit_logistic
 from sequela.task.scoring.slope import CLIP
 from sequela.task.task import Task
 
@@ -92,7 +92,7 @@ def _learned(
         spread,
         len(outcome),
         events,
-        fit_logistic(outcome, risk, weights, floor) if fits else None,
+        fit_logistic(outcome, risk, weights, floor, SOUND) if fits else None,
         fit_isotonic(outcome, risk, weights) if fits else None,
     )
 

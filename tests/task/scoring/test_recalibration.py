@@ -33,6 +33,24 @@ def test_logistic_is_the_weighted_maximum_of_likelihood(wrong):
     assert np.isnan(fit(np.array([np.nan]))).all() and np.isfinite(fit(np.array([0.0, 1.0]))).all()
 
 
+def test_few_outcomes_move_a_sound_model_little_and_many_an_unsound_one(wrong):
+    outcome, risk, weights, truth = wrong
+    free = fit_logistic(outcome, risk, weights, CLIP)
+    held = fit_logistic(outcome, risk, weights, CLIP, 0.15)
+    assert np.abs(held(risk) - truth).mean() < 0.3 * np.abs(risk - truth).mean()  # thousands of outcomes overrule it
+    assert fit_logistic(outcome, risk, weights, CLIP, 100.0).slope == pytest.approx(free.slope, rel=1e-3)
+    assert fit_logistic(outcome, risk, 7 * weights, CLIP, 0.15).slope == pytest.approx(held.slope, rel=1e-3)
+    random, off = np.random.default_rng(1), {}
+    for _ in range(40):  # sound risks, and some 25 outcomes
+        some = random.choice(N, 120, replace=False)
+        came = (random.random(120) < truth[some]).astype(float)
+        for prior in (None, 0.15, 100.0):
+            fit = fit_logistic(came, truth[some], np.ones(120), CLIP, prior)
+            off.setdefault(prior, []).append(np.abs(fit(truth) - truth).mean())
+    assert np.mean(off[0.15]) < 0.6 * np.mean(off[None])
+    assert np.mean(off[100.0]) == pytest.approx(np.mean(off[None]), rel=0.05)  # negative control: no prior to speak of
+
+
 def test_isotonic_is_that_of_scikit_learn(wrong):
     outcome, risk, weights, truth = wrong
     risk = risk.round(2)  # ties
