@@ -3,12 +3,16 @@
     python bench/risks.py --work FOLDER --physionet RAW --json docs/records/risks.json      hours on two cores
     python bench/risks.py --work FOLDER --data nafld --seeds 0 1                            one source, fewer seeds
     python bench/risks.py --work FOLDER --quick                                             a minute: no result
+    python bench/risks.py --work FOLDER --development --config FILE     other settings, on patients to choose them with
 
 Patients are split anew by a hash of their number and `--salt`: what was chosen while the package was built was chosen
 with other held-out patients in view. For each seed a model is trained, its risks are recalibrated on tuning patients,
 and the held-out patients are simulated, with the settings of the demo. The mean of the seeds' risks is a model of its
 own, with intervals over patients and seeds. NAFLD is simulated once more for ten years, with few rollouts, for the
 calibration of other horizons. Every finished step stays in --work and is not run again.
+
+--development leaves the held-out patients out and splits the others once more, to choose settings without a look at
+those whose scores are published; --config is a TOML file with sections tokenize, train and simulate.
 
 The last line is JSON, and --json keeps it: one row for each claim. `value` is the mean over the single models unless
 the claim says "mean risk"; `low` and `high` are then the lowest and the highest of them, and for the mean risk the 95 %
@@ -37,7 +41,7 @@ import yaml
 import sequela
 from sequela.record.cohort import nafld
 from sequela.record.dataset import read_frames, split_of, write_shard, write_splits
-from sequela.serve.stages.presets import Preset, preset, quick
+from sequela.serve.stages.presets import Preset, preset, quick, with_file
 from sequela.task.answers.prediction import SIMULATION, recalibrated_name
 from sequela.task.catalog import CATALOG
 
@@ -68,11 +72,14 @@ class Study:
     salt: str
     seeds: tuple[int, ...]
     quick: bool
+    development: bool
+    config: Path | None
 
     @property
     def preset(self) -> Preset:
-        """The settings of the demo."""
-        return quick(preset(self.source)) if self.quick else preset(self.source)
+        """The settings of the demo, or others."""
+        chosen = with_file(preset(self.source), self.config) if self.config else preset(self.source)
+        return quick(chosen) if self.quick else chosen
 
     @property
     def meds(self) -> Path:
@@ -84,7 +91,7 @@ class Study:
                 whole = self.work / "ingested"
                 sequela.ingest(self.source, str(self.raw), whole)
             unfinished = self.work / "meds unfinished"
-            split_anew(whole, unfinished, self.salt)
+            split_anew(whole, unfinished, self.salt, development=self.development)
             unfinished.rename(out)
         return out
 
@@ -129,19 +136,32 @@ class Study:
         return tuple(str(path) for path in sorted(folder.glob("*.yaml")))
 
 
-def split_anew(meds: Path, out: Path, salt: str) -> None:
-    """Write the dataset `meds` to `out` with its patients split by a hash of their number and `salt`."""
-    mask = np.int64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:7], "big"))
+def split_anew(meds: Path, out: Path, salt: str, *, development: bool = False) -> None:
+    """Write the dataset `meds` to `out` with its patients split by a hash of their number and `salt`.
+
+    Args:
+        development: leave out those who are then held out, and split the others by another word.
+    """
     tables = []
     for number, events in enumerate(read_frames(meds)):
         patients = events["subject_id"].unique().sort()
-        split = split_of(patients.to_numpy() ^ mask)
+        split = split_by(salt, patients)
+        if development:
+            patients = patients.filter(split != "held_out")
+            split = split_by(f"{salt}, development", patients)
+            events = events.filter(pl.col("subject_id").is_in(patients.implode()))
         tables.append(pl.DataFrame({"subject_id": patients, "split": split}))
         write_shard(events, tables[-1], out, number)
     write_splits([pl.concat(tables).sort("subject_id")], out)
     for path in (meds / "metadata").iterdir():
         if not (out / "metadata" / path.name).exists():
             (out / "metadata" / path.name).write_bytes(path.read_bytes())
+
+
+def split_by(salt: str, patients: pl.Series) -> pl.Series:
+    """The split of each patient."""
+    mask = np.int64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:7], "big"))
+    return pl.Series(split_of(patients.to_numpy() ^ mask))
 
 
 @dataclass(frozen=True)
@@ -245,7 +265,8 @@ def main(given: argparse.Namespace) -> None:
                 continue
             work = Path(folder) / source
             work.mkdir(parents=True, exist_ok=True)
-            study = Study(source, given.physionet, work, given.salt, tuple(given.seeds), given.quick)
+            chosen = given.quick, given.development, given.config
+            study = Study(source, given.physionet, work, given.salt, tuple(given.seeds), *chosen)
             rows += [row.as_dict() for row in rows_of(study)]
     print(f"{'claim':<64}{'value':>8}{'low':>8}{'high':>8}  must, aim")
     for row in rows:
@@ -278,4 +299,6 @@ if __name__ == "__main__":
     parser.add_argument("--salt", default=SALT, help="another word gives another split")
     parser.add_argument("--json", type=Path, help="also write the last line to this file")
     parser.add_argument("--quick", action="store_true", help="the quick demo's settings: a look, no result")
+    parser.add_argument("--development", action="store_true", help="leave out the held-out patients, split the others")
+    parser.add_argument("--config", type=Path, help="a TOML file with other settings than the demo's")
     main(parser.parse_args())

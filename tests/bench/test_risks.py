@@ -34,6 +34,17 @@ def test_a_word_splits_the_same_patients_anew(risks, world_meds, tmp_path):
     assert set(theirs["subject_id"]) == set(a.filter(split="train")["subject_id"])
 
 
+def test_settings_are_chosen_without_those_who_are_held_out(risks, world_meds, tmp_path):
+    risks.split_anew(world_meds, tmp_path / "whole", "one")
+    risks.split_anew(world_meds, tmp_path / "chosen", "one", development=True)
+    whole, chosen = assigned_splits(tmp_path / "whole"), assigned_splits(tmp_path / "chosen")
+    kept = set(whole.filter(pl.col("split") != "held_out")["subject_id"])
+    assert set(chosen["subject_id"]) == kept == set(read_events(tmp_path / "chosen")["subject_id"])
+    assert set(chosen["split"]) == {"train", "tuning", "held_out"}
+    moved = chosen.join(whole, on="subject_id").filter(pl.col("split") != pl.col("split_right"))
+    assert moved.height > 0.1 * chosen.height  # by another word
+
+
 @pytest.mark.parametrize(
     ("value", "threshold", "better", "met"),
     [
