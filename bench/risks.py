@@ -257,7 +257,8 @@ def each(found: list[dict], model: str, metric: str) -> tuple[float, ...]:
 
 def main(given: argparse.Namespace) -> None:
     """Run the studies, and print what came of them."""
-    rows = []
+    rows: list[dict] = []
+    verdicts: dict[str, str] = {}
     with nullcontext(given.work) if given.work else tempfile.TemporaryDirectory() as folder:
         for source in given.data:
             if source != "nafld" and given.physionet is None:
@@ -268,16 +269,22 @@ def main(given: argparse.Namespace) -> None:
             chosen = given.quick, given.development, given.config
             study = Study(source, given.physionet, work, given.salt, tuple(given.seeds), *chosen)
             rows += [row.as_dict() for row in rows_of(study)]
+            for task, found in scores(study.together(study.preset.tasks)).items():
+                verdicts[f"{source}/{task}"] = found["verdict"]
     print(f"{'claim':<64}{'value':>8}{'low':>8}{'high':>8}  must, aim")
     for row in rows:
         wanted = ", ".join(str(row[key]) for key in ("must", "aim") if row[key] is not None)
         print(f"{row['claim']:<64}{row['value']:8.3f}{row['low']:8.3f}{row['high']:8.3f}  {wanted}")
+    print("\nOf the mean risk, over patients and seeds:")
+    for task, words in verdicts.items():
+        print(f"{task}: {words}")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
     record = {
         "name": "risks", "command": " ".join(["python", *sys.argv]), "commit": commit, "machine": platform.platform(),
         "salt": given.salt, "seeds": given.seeds, "ok": all(row["met"] in (True, None) for row in rows), "rows": rows,
+        "verdicts": verdicts,
     }  # fmt: skip
     if given.json:
         given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
