@@ -27,7 +27,8 @@ import numpy as np
 from sequela.rollout.estimators import RiskEstimates, check_estimator, normal_quantile, wilson
 
 OWN = 20.0  # rollouts of its own that weigh as much as the run's overdispersion
-FEW = 20.0  # questions that weigh as much as what was known before
+FEW = 20.0  # questions that weigh as much as what was known before of overdispersion
+HALVES = 10.0  # and of the effect: fewer, since no effect is a cautious guess where the first token says much
 SURELY = 1 + 1e-6  # overdispersion that votes cannot have, nor any scores between 0 and 1
 LEAST = 1e-6  # of a ratio: scores that are all equal have none
 
@@ -52,8 +53,8 @@ class Spread:
         halves = answers.discord[known]
         whole = np.isfinite(halves)
         return Spread(
-            _shrunk(self.overdispersion, square.sum(), chance),
-            _shrunk(self.effect, halves[whole].sum(), square[whole]),
+            _shrunk(self.overdispersion, square.sum(), chance, FEW),
+            _shrunk(self.effect, halves[whole].sum(), square[whole], HALVES),
             _terms(chance),
         )
 
@@ -139,8 +140,8 @@ def _bernoulli(mean: np.ndarray, variance: np.ndarray, count: np.ndarray) -> np.
     return near * (1 - near) + square
 
 
-def _shrunk(before: float, total: float, terms: np.ndarray) -> float:
-    """`total` over the sum of the terms, and the ratio known before as if `FEW` terms more had had it.
+def _shrunk(before: float, total: float, terms: np.ndarray, few: float) -> float:
+    """`total` over the sum of the terms, and the ratio known before as if `few` terms more had had it.
 
     By their logarithms, since ratios of rare outcomes are smaller by orders of magnitude.
     """
@@ -148,7 +149,7 @@ def _shrunk(before: float, total: float, terms: np.ndarray) -> float:
     if not count:
         return before
     ratio = max(float(total / terms.sum()), LEAST)
-    return float(np.exp((FEW * np.log(before) + count * np.log(ratio)) / (FEW + count)))
+    return float(np.exp((few * np.log(before) + count * np.log(ratio)) / (few + count)))
 
 
 def _terms(x: np.ndarray) -> float:
