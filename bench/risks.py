@@ -229,14 +229,28 @@ def rows_of(study: Study) -> Iterator[Row]:
             span = rival["low"], rival["high"]
             yield Row(f"{head} {headline}, {name}", (rival["value"],), better=better, span=span)
         if headline == "auroc":
-            for metric, words in (("oe", "O/E"), ("calibration_slope", "slope")):
-                own = MUST.get((task, metric), (TENTH if study.source == "nafld" else None, None))[0]
-                yield Row(f"{head} {words}", each(found, SIMULATION, metric), better="near 1")
-                yield Row(
-                    f"{head} {words}, recalibrated", each(found, RECALIBRATED, metric), own, better="near 1"
-                )
+            yield from calibration_of(task, head, found, models)
     if study.source == "nafld":
         yield from other_horizons(study)
+
+
+def calibration_of(task: str, head: str, found: list[dict], models: dict) -> Iterator[Row]:
+    """O/E and slope of the single models, raw and recalibrated, of the mean risk, and of the baselines."""
+    for metric, words in (("oe", "O/E"), ("calibration_slope", "slope")):
+        must, _ = MUST.get((task, metric), (TENTH if head.startswith("nafld") else None, None))
+        yield Row(f"{head} {words}", each(found, SIMULATION, metric), better="near 1")
+        yield Row(f"{head} {words}, recalibrated", each(found, RECALIBRATED, metric), must, better="near 1")
+        for name, score in models.items():
+            if "value" in score.get(metric, {}) and (name == SIMULATION or not name.startswith(SIMULATION)):
+                span = score[metric]["low"], score[metric]["high"]
+                whose = "mean risk" if name == SIMULATION else name
+                yield Row(f"{head} {words}, {whose}", (score[metric]["value"],), better="near 1", span=span)
+
+
+def counts_of(path: Path) -> dict[str, dict[str, int | None]]:
+    """Of each task how many were asked, had the outcome, and were lost before it was known."""
+    names = {"questions": "n", "events": "positives", "censored": "undecidable"}
+    return {task: {word: score[key] for word, key in names.items()} for task, score in scores(path).items()}
 
 
 def other_horizons(study: Study) -> Iterator[Row]:
@@ -255,26 +269,40 @@ def each(found: list[dict], model: str, metric: str) -> tuple[float, ...]:
     return tuple(one[model][metric]["value"] for one in found)
 
 
+def folder_name(source: str, salt: str, quick: bool, development: bool, config: Path | None) -> str:
+    """Where a study keeps its steps: another split, or other settings, have a folder of their own."""
+    marks = [(development, "development"), (quick, "quick"), (salt != SALT, salt), (config, config and config.stem)]
+    return " ".join([source, *(str(mark) for given, mark in marks if given)])
+
+
 def main(given: argparse.Namespace) -> None:
     """Run the studies, and print what came of them."""
     rows: list[dict] = []
     verdicts: dict[str, str] = {}
+    counts: dict[str, dict[str, int | None]] = {}
     with nullcontext(given.work) if given.work else tempfile.TemporaryDirectory() as folder:
         for source in given.data:
             if source != "nafld" and given.physionet is None:
                 print(f"{source} is left out: give its raw files with --physionet.")
                 continue
-            work = Path(folder) / source
-            work.mkdir(parents=True, exist_ok=True)
             chosen = given.quick, given.development, given.config
+            work = Path(folder) / folder_name(source, given.salt, *chosen)
+            work.mkdir(parents=True, exist_ok=True)
             study = Study(source, given.physionet, work, given.salt, tuple(given.seeds), *chosen)
-            rows += [row.as_dict() for row in rows_of(study)]
-            for task, found in scores(study.together(study.preset.tasks)).items():
-                verdicts[f"{source}/{task}"] = found["verdict"]
+            found = [row.as_dict() for row in rows_of(study)]
+            if given.quick or given.development or given.config:  # thresholds are for the study itself
+                found = [row | {"must": None, "aim": None, "met": None} for row in found]
+            rows += found
+            for path in (study.together(study.preset.tasks), *sorted(work.glob("evaluation-horizons-*/metrics.json"))[:1]):
+                counts |= {f"{source}/{task}": count for task, count in counts_of(path).items()}
+            for task, score in scores(study.together(study.preset.tasks)).items():
+                verdicts[f"{source}/{task}"] = score["verdict"]
     print(f"{'claim':<64}{'value':>8}{'low':>8}{'high':>8}  must, aim")
     for row in rows:
         wanted = ", ".join(str(row[key]) for key in ("must", "aim") if row[key] is not None)
         print(f"{row['claim']:<64}{row['value']:8.3f}{row['low']:8.3f}{row['high']:8.3f}  {wanted}")
+    for task, count in counts.items():
+        print(f"{task:<64}" + ", ".join(f"{number:,} {word}" for word, number in count.items() if number is not None))
     print("\nOf the mean risk, over patients and seeds:")
     for task, words in verdicts.items():
         print(f"{task}: {words}")
@@ -284,7 +312,8 @@ def main(given: argparse.Namespace) -> None:
     record = {
         "name": "risks", "command": " ".join(["python", *sys.argv]), "commit": commit, "machine": platform.platform(),
         "salt": given.salt, "seeds": given.seeds, "ok": all(row["met"] in (True, None) for row in rows), "rows": rows,
-        "verdicts": verdicts,
+        "verdicts": verdicts, "counts": counts, "quick": given.quick, "development": given.development,
+        "config": given.config.read_text(encoding="utf-8") if given.config else None,
     }  # fmt: skip
     if given.json:
         given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

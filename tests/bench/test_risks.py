@@ -66,3 +66,14 @@ def test_a_row_is_the_mean_of_the_seeds_and_stays_when_missed(risks):
     assert risks.Row("no threshold", (0.8,)).as_dict()["met"] is None
     spanned = risks.Row("of one model", (0.8,), 0.7, span=(0.6, 0.95)).as_dict()
     assert (spanned["low"], spanned["high"], spanned["met"]) == (0.6, 0.95, True)
+
+
+def test_another_split_or_other_settings_have_a_folder_of_their_own(risks):
+    names = {
+        risks.folder_name("nafld", salt, quick, development, config)
+        for salt in (risks.SALT, "another")
+        for quick in (False, True)
+        for development in (False, True)
+        for config in (None, Path("w1.toml"))
+    }
+    assert len(names) == 16 and risks.folder_name("nafld", risks.SALT, False, False, None) == "nafld"

@@ -72,11 +72,15 @@ def fit_logistic(
 ) -> Logistic | None:
     """The weighted maximum of likelihood; None if there is none, or it would turn the order of the risks.
 
+    A prior keeps a line from turning the order where few outcomes speak for it.
+
     Args:
         prior: the maximum of the posterior instead, with this standard deviation of the slope, and of the shift where
             events are expected. The weights then count as so many patients as there are rows with one.
     """
     risk_N = np.clip(risk_N, floor, 1 - floor)
+    if not (0 < weights_N.sum() < np.inf and np.isfinite(risk_N).all()):
+        return None
     if prior is None:
         intercept, slope = logistic_fit(outcome_N, risk_N, weights_N)
     else:

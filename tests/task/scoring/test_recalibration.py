@@ -78,6 +78,12 @@ def test_what_would_turn_the_order_or_rests_on_few_is_not_fitted(wrong):
     outcome, risk, weights, _ = wrong
     assert fit_logistic(1 - outcome, risk, weights, CLIP) is None
     assert fit_logistic(outcome, np.full(N, 0.3), weights, CLIP) is None
+    assert fit_logistic(1 - outcome, risk, weights, CLIP, 0.15) is None  # thousands turn it, prior or not
+    assert fit_logistic(outcome, np.where(np.arange(N) == 0, np.nan, risk), weights, CLIP, 0.15) is None
+    assert fit_logistic(outcome, risk, 0 * weights, CLIP, 0.15) is None
+    flat = fit_logistic(outcome, np.full(N, 0.3), weights, CLIP, 0.15)
+    assert flat.slope == pytest.approx(1)  # only the shift is known
+    assert flat(np.array([0.3])) == pytest.approx(outcome @ weights / weights.sum(), abs=0.01)
     assert not enough(np.array([1.0] * 9 + [0.0] * 50)) and not enough(np.array([1.0] * 50 + [0.0] * 9))
     assert enough(np.array([1.0] * 10 + [0.0] * 10))
     flat = fit_isotonic(np.array([1.0, 0.0]), np.array([0.25, 0.75]), np.ones(2))
