@@ -293,7 +293,8 @@ def main(given: argparse.Namespace) -> None:
             if given.quick or given.development or given.config:  # thresholds are for the study itself
                 found = [row | {"must": None, "aim": None, "met": None} for row in found]
             rows += found
-            for path in (study.together(study.preset.tasks), *sorted(work.glob("evaluation-horizons-*/metrics.json"))[:1]):
+            horizons = sorted(work.glob("evaluation-horizons-*/metrics.json"))[:1]
+            for path in (study.together(study.preset.tasks), *horizons):
                 counts |= {f"{source}/{task}": count for task, count in counts_of(path).items()}
             for task, score in scores(study.together(study.preset.tasks)).items():
                 verdicts[f"{source}/{task}"] = score["verdict"]
