@@ -94,8 +94,8 @@ def demo(
         begun = time.perf_counter()
         with run.display.stage(name) as progress:
             done = work(*folders, **settings, progress=progress)
-        spent = max(done["seconds"], time.perf_counter() - begun)  # calibrate simulates into another folder first
-        took = "up to date" if done["skipped"] else duration(spent)
+        seconds = max(done["seconds"], time.perf_counter() - begun)  # calibrate simulates into another folder first
+        took = "up to date" if done["skipped"] else duration(seconds)
         run.say(f"{name:<10} {took:>11}   {in_words(done)}")
         if look := look_line(done, folders[-1]):
             run.say(look)
