@@ -26,6 +26,7 @@ from statistics import fmean, stdev
 import numpy as np
 import polars as pl
 import torch
+from measure.demo import finished
 
 import sequela
 from sequela.model import checkpoint
@@ -146,10 +147,8 @@ def decomposed(demo: Path, rollouts: int) -> dict:
     }
 
 
-def main(demo: Path, rollouts: int, quick: bool) -> None:
+def main(demo: Path, rollouts: int) -> None:
     """Print the table and the result."""
-    if not (demo / "simulated").exists():
-        sequela.demo(out=demo, quick=quick)
     found = decomposed(demo, rollouts)
     columns = (*STEPS.values(), SAMPLED)
     heads = "".join(f"{column:>22}" for column in columns)
@@ -178,5 +177,4 @@ if __name__ == "__main__":
         "--quick", action="store_true", help="ten futures a patient; make a quick demo if there is none"
     )
     given = parser.parse_args()
-    folder = given.demo or Path("demo-output-quick" if given.quick else "demo-output")
-    main(folder, 10 if given.quick else given.rollouts, given.quick)
+    main(finished(given.demo, quick=given.quick), 10 if given.quick else given.rollouts)

@@ -235,19 +235,19 @@ def rows_of(study: Study) -> Iterator[Row]:
             span = rival["low"], rival["high"]
             yield Row(f"{head} {headline}, {name}", (rival["value"],), better=better, span=span)
         if headline == "auroc":
-            yield from calibration_of(task, head, found, models)
+            yield from calibration_of(task, head, found, {name: models[name] for name in (SIMULATION, *rivals)})
     if study.source == "nafld":
         yield from other_horizons(study)
 
 
 def calibration_of(task: str, head: str, found: list[dict], models: dict) -> Iterator[Row]:
-    """O/E and slope of the single models, raw and recalibrated, of the mean risk, and of the baselines."""
+    """O/E and slope of the single models, raw and recalibrated, and of `models`: the mean risk and the baselines."""
     for metric, words in (("oe", "O/E"), ("calibration_slope", "slope")):
         must, _ = MUST.get((task, metric), (TENTH if head.startswith("nafld") else None, None))
         yield Row(f"{head} {words}", each(found, SIMULATION, metric), better="near 1")
         yield Row(f"{head} {words}, recalibrated", each(found, RECALIBRATED, metric), must, better="near 1")
         for name, score in models.items():
-            if "value" in score.get(metric, {}) and (name == SIMULATION or not name.startswith(SIMULATION)):
+            if "value" in score.get(metric, {}):
                 span = score[metric]["low"], score[metric]["high"]
                 whose = "mean risk" if name == SIMULATION else name
                 yield Row(f"{head} {words}, {whose}", (score[metric]["value"],), better="near 1", span=span)

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from measure import process
+from measure.demo import finished
 
-import sequela
 from sequela.record.dataset import read_events
 from sequela.record.questions import QUESTION
 from sequela.record.schema import FOLLOW_UP_END
@@ -87,9 +87,7 @@ def line(name: str, chosen: pl.DataFrame, draws: np.random.Generator, resamples:
 def main(given: argparse.Namespace) -> None:
     """Count, and print."""
     print(f"commit {process.commit()}; {process.machine()}\n")
-    demo = given.demo or Path("demo-output-quick" if given.quick else "demo-output")
-    if not (demo / "simulated").exists():
-        sequela.demo(out=demo, quick=given.quick)
+    demo = finished(given.demo, quick=given.quick)
     found = compared(demo, given.years)
     draws, rows = np.random.default_rng(0), []
     for name, (low, high) in {"any number": (0, None), **GROUPS}.items():
