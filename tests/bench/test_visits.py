@@ -40,7 +40,13 @@ def test_half_as_many_visits_are_half_the_ratio(bench):
     assert same["ratio"] == pytest.approx(1) and same["real"] == pytest.approx(real.mean())
     half = bench.line("half", found.with_columns(imagined_years=20.0), np.random.default_rng(0), 200)
     assert half["ratio"] == pytest.approx(0.5) and half["low"] <= 0.5 <= half["high"] < 0.6
-    # as many questions of the same patients say no more than one of each
+
+
+def test_intervals_are_over_patients_not_questions(bench):
+    draws = np.random.default_rng(0)
+    found = pl.DataFrame({"subject_id": np.arange(400), "moments": draws.poisson(2.0, 400), "years": np.ones(400)})
+    found = found.with_columns(imagined_moments=pl.Series(draws.poisson(20.0, 400)), imagined_years=10.0)
+    once = bench.line("once", found, np.random.default_rng(0), 200)
     twice = bench.line("twice", pl.concat([found, found]), np.random.default_rng(0), 200)
-    assert twice["questions"] == 800
-    assert (twice["low"], twice["high"]) == pytest.approx((same["low"], same["high"]))
+    assert twice["questions"] == 800 and once["high"] - once["low"] > 0.1
+    assert (twice["low"], twice["high"]) == pytest.approx((once["low"], once["high"]))
