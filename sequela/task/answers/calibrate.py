@@ -19,7 +19,7 @@ from sequela.task.answers.predict import PredictSettings, predict
 from sequela.task.answers.prediction import SIMULATION, read_predictions
 from sequela.task.answers.statistic import estimates_of
 from sequela.task.scoring.censoring import censoring_weights
-from sequela.task.scoring.recalibration import FEWEST, SOUND, enough, fit_isotonic, fit_logistic
+from sequela.task.scoring.recalibration import FEWEST, SOUND, Credibility, enough, fit_isotonic, fit_logistic
 from sequela.task.scoring.slope import CLIP
 from sequela.task.task import Task
 
@@ -66,7 +66,7 @@ def calibrate(
             scored, used = scores(task, folder, table.join(answers, on=QUESTION, how="semi"), estimator)
             spreads.append(spread_of(estimates_of(scored, folder.budget()).estimates, used))
         floor = 1 / (2 * made.rollouts + 2) if used == "mc" else CLIP  # a share of 0 votes is not a logit of -14
-        learned[task.name] = _learned(task, used, mean_spread(spreads), known_risks(answers), floor, say)
+        learned[task.name] = _learned(task, used, mean_spread(spreads), answers, floor, say)
     Calibration(Path(out), made, learned).save()
     return {name: _account(of_task) for name, of_task in learned.items()}
 
@@ -75,11 +75,11 @@ def _learned(
     task: Task,
     estimator: str,
     spread: Spread,
-    known: tuple[np.ndarray, np.ndarray, np.ndarray],
+    answers: pl.DataFrame,
     floor: float,
     say: Callable[[str], None],
 ) -> TaskCalibration:
-    outcome, risk, weights = known
+    outcome, risk, weights = known_risks(answers)
     events, fits = int(outcome.sum()), enough(outcome)
     if not fits:
         say(
@@ -92,7 +92,7 @@ def _learned(
         spread,
         len(outcome),
         events,
-        fit_logistic(outcome, risk, weights, floor, SOUND) if fits else None,
+        fit_logistic(outcome, risk, weights, floor, SOUND, credibility(answers, spread)) if fits else None,
         fit_isotonic(outcome, risk, weights) if fits else None,
     )
 
@@ -100,6 +100,13 @@ def _learned(
 def mean_spread(spreads: Sequence[Spread]) -> Spread:
     """Of models that differ by their training seed alone."""
     return Spread(*(float(np.mean([getattr(one, name) for one in spreads])) for name in ("overdispersion", "effect")))
+
+
+def credibility(answers: pl.DataFrame, spread: Spread) -> Credibility:
+    """Of predicted risks with a `standard_error` as if their rollouts were independent; `spread` knows better."""
+    errors = answers["standard_error"].drop_nulls().cast(pl.Float64).to_numpy()
+    noise = spread.effect * float(np.mean(errors**2)) if len(errors) else float("nan")
+    return Credibility.of(answers["prediction"].drop_nulls().cast(pl.Float64).to_numpy(), noise)
 
 
 def known_risks(answers: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

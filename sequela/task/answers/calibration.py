@@ -21,7 +21,7 @@ from sequela.rollout.folder import SimulatedFolder
 from sequela.rollout.settings import SimulateSettings
 from sequela.rollout.spread import Spread
 from sequela.task.answers.prediction import recalibrated_name
-from sequela.task.scoring.recalibration import Isotonic, Logistic, Recalibrator
+from sequela.task.scoring.recalibration import Credibility, Isotonic, Logistic, Recalibrator
 from sequela.task.task import Task
 
 FILE = "calibration.json"
@@ -73,7 +73,7 @@ class TaskCalibration:
             Spread(fields["overdispersion"], fields["effect"]),
             fields["questions"],
             fields["events"],
-            None if logistic is None else Logistic(**logistic),
+            None if logistic is None else _line(logistic),
             None if isotonic is None else Isotonic(*(tuple(isotonic[name]) for name in ("risk", "recalibrated"))),
         )
 
@@ -214,6 +214,10 @@ class Calibration:
             recalibrated_name(name): rest.with_columns(_mapped(answers, one))
             for name, one in known.maps.items()
         }
+
+
+def _line(fields: dict[str, Any]) -> Logistic:
+    return Logistic(**fields | {"credibility": Credibility(**fields["credibility"])})
 
 
 def _of_all(models: Sequence[str | None]) -> str | None:

@@ -79,6 +79,17 @@ def test_it_stores_what_it_learned(calibrated):
     assert json.loads(json.dumps(Calibration.load(folder).tasks["stroke_10d"].as_dict())) == task
 
 
+def test_the_line_begins_with_risks_drawn_in_by_what_is_noise(calibrated):
+    folder, _ = calibrated
+    task = Calibration.load(folder).tasks["stroke_10d"]
+    _, tuning = read_predictions(folder / "stroke_10d" / "sequela.parquet")
+    noise = task.spread.effect * (tuning["standard_error"] ** 2).mean()
+    credibility = task.logistic.credibility
+    assert credibility.share == pytest.approx(1 - noise / tuning["prediction"].var(), abs=1e-4)
+    assert credibility.mean == pytest.approx(tuning["prediction"].mean(), abs=1e-4)
+    assert 0.1 < credibility.share < 0.9  # four rollouts
+
+
 def test_recalibrated_risks_stand_beside_the_raw_ones(predicted, held_out, meds, tmp_path):
     out, report, said = predicted
     assert report["stroke_10d"]["models"][:3] == ["sequela", *MAPS]

@@ -5,7 +5,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from sequela.task.scoring.recalibration import Isotonic, enough, fit_isotonic, fit_logistic
+from sequela.task.scoring.recalibration import Credibility, Isotonic, enough, fit_isotonic, fit_logistic
 from sequela.task.scoring.slope import CLIP
 
 N = 4000
@@ -49,6 +49,29 @@ def test_few_outcomes_move_a_sound_model_little_and_many_an_unsound_one(wrong):
             off.setdefault(prior, []).append(np.abs(fit(truth) - truth).mean())
     assert np.mean(off[0.15]) < 0.6 * np.mean(off[None])
     assert np.mean(off[100.0]) == pytest.approx(np.mean(off[None]), rel=0.05)  # negative control: no prior to speak of
+
+
+def test_risks_of_few_votes_become_what_bayes_says_they_mean():
+    random, votes, a, b = np.random.default_rng(2), 10, 1.0, 6.0
+    truth = random.beta(a, b, 100_000)
+    share = random.binomial(votes, truth) / votes
+    noise = np.mean(share * (1 - share)) / (votes - 1)
+    credible = Credibility.of(share, noise)
+    posterior = (a + votes * share) / (a + b + votes)
+    np.testing.assert_allclose(credible(share), posterior, atol=0.005)
+    outcome, ones = (random.random(len(truth)) < truth).astype(float), np.ones(len(truth))
+    raw, drawn = (fit_logistic(outcome, share, ones, CLIP, None, how) for how in (Credibility(), credible))
+    assert drawn.slope == pytest.approx(1, abs=0.05) and raw.slope < 0.5  # negative control: noise flattens
+    np.testing.assert_allclose(drawn(np.unique(share)[:6]), np.unique(posterior)[:6], atol=0.01)
+
+
+def test_credibility_keeps_the_order_and_does_nothing_where_noise_is_not_known():
+    risk = np.array([0.1, 0.2, 0.6])
+    assert (np.diff(Credibility.of(risk, 9.0)(risk)) > 0).all()
+    assert Credibility.of(risk, 0.0)(risk) == pytest.approx(risk)
+    for same in (Credibility.of(risk, np.nan), Credibility.of(risk[:1], 0.1), Credibility.of(0 * risk, 0.1)):
+        assert same == Credibility()
+    assert np.ptp(Credibility.of(risk, 0.03)(risk)) < 0.8 * np.ptp(risk)  # negative control: known noise draws them in
 
 
 def test_isotonic_is_that_of_scikit_learn(wrong):
