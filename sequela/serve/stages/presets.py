@@ -87,7 +87,7 @@ PRESETS = {
         ),
         tokenize=TokenSettings(thin_minutes=360),
         train=SMALL,
-        simulate=SimulateSettings(rollouts=50),
+        simulate=SimulateSettings(rollouts=200),  # short ones: the median of fewer is a noisy guess of a stay
     ),
 }
 

@@ -162,15 +162,14 @@ class Rivals:
 
     def _strong(self, task: Task, truth: pl.DataFrame) -> dict[str, np.ndarray]:
         from sequela.task.baselines.histories import as_recorded, as_tokens
-        from sequela.task.baselines.strong import answer_strongly
+        from sequela.task.baselines.strong import answer_each
 
         readers = {STRONG: partial(as_recorded, self.cohorts.recoded)}
         if self.tokenizer is not None:
             readers[TOKENS] = partial(as_tokens, self.tokenizer, self.cohorts.events)
         train, tuning = self.cohorts.train[task.name], self.cohorts.tuning[task.name]
         predictions = {}
-        for name, read in readers.items():
-            answer = answer_strongly(task, read, train, tuning, truth, self.seed)
+        for name, answer in answer_each(task, readers, train, tuning, truth, self.seed).items():
             if answer is None:
                 self.say(f"{task.name}: too few tuning patients have a known answer for the baseline `{name}`.")
                 continue

@@ -6,14 +6,15 @@ questions to answer are read some at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from sequela.record.questions import QUESTION
-from sequela.task.baselines.baseline import TrainingSample
+from sequela.task.baselines.baseline import TrainingSample, one_thread
 from sequela.task.baselines.histories import Histories
 from sequela.task.baselines.tuned import Tuned, fit_tuned
 from sequela.task.baselines.windows import WindowTable
@@ -39,6 +40,21 @@ class StrongAnswers:
     prediction: np.ndarray
     tuned: Tuned
     learned_from: tuple[int, int]
+
+
+@one_thread  # each
+def answer_each(
+    task: Task,
+    readers: Mapping[str, Reader],
+    train: pl.DataFrame,
+    tuning: pl.DataFrame,
+    asked: pl.DataFrame,
+    seed: int,
+) -> dict[str, StrongAnswers | None]:
+    """`answer_strongly` by each of the readers, side by side: each waits for one core only."""
+    with ThreadPoolExecutor(len(readers)) as pool:
+        answers = pool.map(lambda read: answer_strongly(task, read, train, tuning, asked, seed), readers.values())
+        return dict(zip(readers, answers, strict=True))
 
 
 def answer_strongly(
