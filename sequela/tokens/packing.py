@@ -146,14 +146,23 @@ def _cuts(
 
 def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], length: int) -> np.ndarray:
     """The last `length` tokens of one patient, with the front of a window (see `Windows`) before them."""
+    start, front = front_of(ids, head, carried, length)
+    return np.concatenate([front, ids[start:]]) if start else ids
+
+
+def front_of(
+    ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], length: int
+) -> tuple[int, np.ndarray]:
+    """Where the last window of `length` tokens of one patient begins, and its front."""
     if len(ids) <= length:
-        return ids
+        return 0, ids[:0]
     fronts, start = _Front(ids, head, carried), len(ids) - length
     while True:
-        row = np.concatenate([fronts.of(start), ids[start:]])
-        if len(row) <= length:
-            return row
-        start += len(row) - length
+        front = fronts.of(start)
+        over = len(front) + len(ids) - start - length
+        if over <= 0:
+            return start, front
+        start += over
 
 
 def best_fit(lengths: np.ndarray, size: int, *, in_order: bool = False) -> list[list[int]]:

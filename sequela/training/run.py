@@ -80,7 +80,7 @@ class RunPlan:
         resolved = resolve(settings, len(tokenizer.vocabulary), int(windows.lengths.sum()))
         time = "rotary" if tokenizer.positions_from_clock else "intervals"
         config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=time)
-        return RunPlan(corpus, data, tuning, windows, resolved, config, objective or named())
+        return RunPlan(corpus, data, tuning, windows, resolved, config, objective or named(settings.objective))
 
     @property
     def settings(self) -> TrainSettings:

@@ -94,6 +94,10 @@ class TrainSettings:
     """AdamW's beta 2. A shorter memory, such as 0.95, lowers the hazards of rare events slightly."""
     warmup: float = 0.05
     """Share of the tokens over which the learning rate warms up."""
+    objective: str = "next_token"
+    """What the model learns: next_token, or state_jepa (also to foresee what a state leads to)."""
+    options: tuple[str, ...] = ()
+    """Options of the objective, as NAME=VALUE."""
     outcome_weight: float = 1.0
     """How many times as much the outcomes count in the loss; hazards stay calibrated."""
     outcomes: tuple[str, ...] = ("diagnosis", "death")

@@ -63,14 +63,17 @@ class NextToken(nn.Module):
     def forward(self, batch: Inputs) -> Loss:
         """Sum of -ln p(token) over the predicted tokens, and of -ln p(what is known) behind records, in nats."""
         with computed_in(self.setup.precision, batch.ids.device):
-            hidden = self.decoder.hidden(batch.ids, batch.positions, batch.attention)
-            flat, weight = hidden.flatten(0, 1), self.decoder.head.weight
-            nats, plain = cross_entropy(flat[batch.places], weight, batch.targets, self.offset)
-            if len(batch.ended):
-                more, plain_more = time_passes(
-                    flat[batch.ended], weight, self.moving, batch.survival, self.offset, CHUNK
-                )
-                nats, plain = nats + more, plain + plain_more
+            return self.read(self.decoder.hidden(batch.ids, batch.positions, batch.attention), batch)
+
+    def read(self, hidden: Tensor, batch: Inputs) -> Loss:
+        """The same from the hidden states [B, T, C] of a row, for objectives that read more from them."""
+        flat, weight = hidden.flatten(0, 1), self.decoder.head.weight
+        nats, plain = cross_entropy(flat[batch.places], weight, batch.targets, self.offset)
+        if len(batch.ended):
+            more, plain_more = time_passes(
+                flat[batch.ended], weight, self.moving, batch.survival, self.offset, CHUNK
+            )
+            nats, plain = nats + more, plain + plain_more
         return Loss(nats, {} if self.offset is None else {self.unit: plain, WEIGHTED: nats.detach()})
 
     def groups(self) -> list[Group]:

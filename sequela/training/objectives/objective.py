@@ -6,14 +6,17 @@ A new objective is a new module in this folder and one line in `OBJECTIVES`.
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
+from sequela.errors import InputError
+from sequela.keywords import changed
 from sequela.model.decoder import Decoder
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
@@ -21,7 +24,13 @@ from sequela.tokens.tokenizer import Tokenizer
 from sequela.training.settings import TrainSettings
 
 # "module:class" by name; the first is the default
-OBJECTIVES = {"next_token": "sequela.training.objectives.next_token:NextToken"}
+OBJECTIVES = {
+    "next_token": "sequela.training.objectives.next_token:NextToken",
+    "state_jepa": "sequela.training.objectives.state_jepa:StateJepa",
+}
+
+
+Options = TypeVar("Options")
 
 
 class Weighted(Protocol):
@@ -169,6 +178,21 @@ class ObjectiveFactory(Protocol):
 
     def __call__(self, decoder: Decoder, setup: Setup) -> Objective:
         """The objective of a run. May draw from torch's global generator, which is seeded for it."""
+
+
+def options(defaults: Options, setup: Setup) -> Options:
+    """What an objective leaves open, as the `options` of the run have it.
+
+    Raises:
+        InputError: for an option that does not exist, or a value that it cannot have.
+    """
+    values = {}
+    for line in setup.settings.options:
+        try:
+            values |= tomllib.loads(line)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"the option {line!r} is not NAME=VALUE as TOML has it ({error}).") from error
+    return changed(defaults, values, f"options of {setup.settings.objective}: ")
 
 
 def named(name: str | None = None) -> ObjectiveFactory:

@@ -1,0 +1,91 @@
+"""Times in the records of a packed row at which a world model reads a state.
+
+An anchor is the end of some moment of a record, or a time after it and before the next one.
+
+Shape letters: S anchors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sequela.tokens.packing import Windows
+from sequela.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """The tokens of a patient, the minutes at each, and until when the record is known; `inf` after death.
+
+    Attributes:
+        events: the places of tokens that are no passing of time.
+    """
+
+    ids: np.ndarray
+    minutes: np.ndarray
+    events: np.ndarray
+    until: float
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """The windows of a split, and how far each token moves the clock; `rest`: see `Encoded`."""
+
+    windows: Windows
+    minutes_V: np.ndarray
+    rest: np.ndarray | None
+
+    @staticmethod
+    def of(windows: Windows, tokenizer: Tokenizer, rest: np.ndarray | None) -> Records:
+        """Of a corpus."""
+        return Records(windows, tokenizer.minutes_V, rest)
+
+    def timed(self, patient: int) -> Timed:
+        """One patient."""
+        ids = np.asarray(self.windows.tokens[patient], np.int64)
+        moves = self.minutes_V[ids]
+        clock = self.windows.clock
+        minutes = np.cumsum(moves) if clock is None else np.asarray(clock[patient], np.int64)
+        rest = 0 if self.rest is None else int(self.rest[patient])
+        until = np.inf if rest < 0 else float(minutes[-1] + rest)
+        return Timed(ids, minutes, np.flatnonzero(moves == 0), until)
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Of one row, window after window.
+
+    Attributes:
+        behind: for each window, int64, ascending: an anchor stands behind so many tokens of it.
+        window: int64 [S], the place of its window in the row.
+        last: int64 [S], the place of the last event among the patient's tokens.
+        idle: int64 [S], minutes from the last event to the anchor.
+    """
+
+    behind: list[np.ndarray]
+    window: np.ndarray
+    last: np.ndarray
+    idle: np.ndarray
+
+
+def anchors_of(records: Records, row: np.ndarray, most: int, random: np.random.Generator) -> Anchors:
+    """Draw at most `most` anchors in each of the windows `row`: half at the end of a moment, half later."""
+    windows = records.windows
+    behind, last, idle = [], [], []
+    for window in row:
+        record = records.timed(int(windows.patient[window]))
+        start, stop = int(windows.start[window]), int(windows.stop[window])
+        now = record.minutes[record.events]
+        gap = np.append(now[1:], record.until) - now
+        ends = (gap > 0) & (record.events >= start) & (record.events < stop)
+        chosen = np.sort(random.permutation(np.flatnonzero(ends))[:most])
+        open_end = np.isfinite(gap[chosen])
+        share = np.where(random.random(len(chosen)) < 0.5, 0, random.random(len(chosen)))
+        last.append(record.events[chosen])
+        idle.append((share * np.where(open_end, gap[chosen], 0)).astype(np.int64))
+        behind.append(int(windows.fronts.lengths[window]) + last[-1] - start + 1)
+    number = np.repeat(np.arange(len(row)), [len(places) for places in behind])
+    nothing = np.zeros(0, np.int64)
+    return Anchors(behind, number, np.concatenate([nothing, *last]), np.concatenate([nothing, *idle]))

@@ -1,0 +1,181 @@
+"""The world model's objective: what it may not see, what it trains, and that it notices a collapse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sequela.errors import InputError
+from sequela.model import checkpoint
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.model.states import StateTokens
+from sequela.tokens.corpus import Corpus
+from sequela.training.data import windows_of
+from sequela.training.objectives.collapse import panel
+from sequela.training.objectives.next_token import NextToken
+from sequela.training.objectives.objective import Setup, named
+from sequela.training.objectives.state_jepa import STAGES, StateJepa
+from sequela.training.settings import TrainSettings
+
+
+@pytest.fixture(scope="module")
+def corpus(world_corpus):
+    return Corpus.load(world_corpus, "train")
+
+
+def objective_of(corpus, *options, seed=0):
+    config = ModelConfig(
+        len(corpus.tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64,
+        layers=1, context=64,
+    )  # fmt: skip
+    settings = TrainSettings(objective="state_jepa", options=options, seed=seed, row_tokens=512)
+    setup = Setup(settings=settings, tokenizer=corpus.tokenizer, rest=corpus.rest)
+    return StateJepa(Decoder(config).initialize(seed), setup)
+
+
+@pytest.fixture
+def at_once(corpus):
+    return objective_of(corpus, "stages='at_once'")
+
+
+@pytest.fixture
+def windows(corpus):
+    return windows_of(corpus, 64)
+
+
+ROW = np.arange(8)
+
+
+def test_states_leave_next_tokens_alone(at_once, corpus, windows):
+    batch = at_once.collate(windows, ROW)
+    plain = NextToken(at_once.decoder, at_once.setup)
+    alone = plain(plain.collate(windows, ROW)).total
+    loss = at_once(batch)
+    assert len(batch.idle) > 20 and batch.weight == plain.collate(windows, ROW).weight
+    assert loss.parts["bits_per_token"] == pytest.approx(float(alone), rel=1e-5)
+    assert float(loss.total) == pytest.approx(float(sum(loss.parts[name] for name in loss.parts)), rel=1e-5)
+    assert loss.parts["futures"] > 0 and loss.parts["empty"] > 0
+
+
+def test_a_future_knows_nothing_of_the_history_and_a_state_nothing_of_the_future(at_once, windows):
+    batch = at_once.collate(windows, ROW)
+    state, future = hidden_of(at_once, batch), future_of(at_once, batch)
+    first = int(batch.row.aside[0])
+    before, after = batch.row.ids.clone(), batch.row.ids.clone()
+    before[0, 1] = 7
+    after[0, first + 1 :][after[0, first + 1 :] > 0] = 7
+    changed = replace(batch, row=replace(batch.row, ids=before))
+    assert torch.equal(future_of(at_once, changed), future)
+    assert not torch.equal(hidden_of(at_once, changed)[0], state[0])  # negative control
+    changed = replace(batch, row=replace(batch.row, ids=after))
+    assert torch.equal(hidden_of(at_once, changed)[0], state[0])
+    assert not torch.equal(hidden_of(at_once, changed)[-1], state[-1])
+
+
+def hidden_of(objective, batch):
+    row = batch.row
+    hidden = objective.decoder.hidden(
+        row.ids, row.positions, row.attention, objective.states.soft(row.aside, batch.idle)
+    )
+    return objective.states.read(hidden, row.aside)
+
+
+def future_of(objective, batch):
+    return objective.target.means(batch.futures, batch.which, len(batch.pair), "fp32")
+
+
+def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_alone(corpus, windows):
+    objective = objective_of(corpus)
+    assert [stage.detached for stage in STAGES["curriculum"]] == [False, True, False]
+    objective.stage.fill_(1)
+    loss = objective(objective.collate(windows, ROW))
+    with_tokens = torch.autograd.grad(loss.total, objective.decoder.blocks[0].qkv.weight, retain_graph=True)[0]
+    plain = NextToken(objective.decoder, objective.setup)
+    tokens = torch.autograd.grad(
+        plain(plain.collate(windows, ROW)).total, objective.decoder.blocks[0].qkv.weight
+    )[0]
+    torch.testing.assert_close(with_tokens, tokens, rtol=1e-4, atol=1e-5)
+    loss.total.backward()
+    assert all(weight.grad is None for weight in objective.target.parameters())
+    assert all(weight.grad is not None for weight in objective.predictor.parameters())
+    objective.zero_grad()
+    objective.stage.fill_(2)
+    objective(objective.collate(windows, ROW)).total.backward()
+    assert not torch.allclose(objective.decoder.blocks[0].qkv.weight.grad, tokens, rtol=1e-2)
+    assert objective.states.table.grad.abs().sum() > 0
+
+
+def test_the_target_begins_as_a_copy_and_follows_by_its_decay(corpus):
+    objective = objective_of(corpus, "decay=0.9")
+    weight, mine = objective.decoder.blocks[0].out.weight, objective.target.decoder.blocks[0].out.weight
+    weight.data += 1
+    objective.after_step(0.3)
+    assert not torch.equal(weight, mine)  # next tokens only
+    objective.after_step(0.61)
+    assert int(objective.stage) == 1 and torch.equal(weight, mine)
+    weight.data += 1
+    before = mine.clone()
+    objective.after_step(0.61)
+    torch.testing.assert_close(mine - before, torch.full_like(mine, 0.1), rtol=0.02, atol=0)
+    objective.after_step(0.999)
+    assert int(objective.stage) == 2
+    assert (mine - before).mean() < 0.11  # hardly any more: the decay rises to 1
+    kept = objective.state_dict()
+    assert kept["stage"] == 2 and "target.decoder.blocks.0.out.weight" in kept
+
+
+def test_the_same_row_has_the_same_pairs_and_shuffled_ones_those_of_others(corpus, windows):
+    one, two = (objective_of(corpus).collate(windows, ROW) for _ in range(2))
+    assert torch.equal(one.row.ids, two.row.ids) and torch.equal(one.futures.ids, two.futures.ids)
+    assert not torch.equal(objective_of(corpus, seed=1).collate(windows, ROW).idle, one.idle)
+    shuffled = objective_of(corpus, "shuffled=true").collate(windows, ROW)
+    assert torch.equal(shuffled.futures.ids, one.futures.ids) and not torch.equal(shuffled.pair, one.pair)
+    assert sorted(shuffled.pair.tolist()) == sorted(one.pair.tolist())
+
+
+def test_what_is_saved_is_a_decoder_and_its_state_tokens(at_once, tmp_path):
+    at_once.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json", "model.safetensors", "states.safetensors",
+    ]  # fmt: skip
+    assert torch.equal(StateTokens.load(tmp_path).table, at_once.states.table)
+    assert torch.equal(checkpoint.load(tmp_path).embedding.weight, at_once.decoder.embedding.weight)
+
+
+def test_a_collapse_is_noticed(at_once, world_corpus):
+    tuning = Corpus.load(world_corpus, "tuning")
+    healthy = at_once.panel(tuning)
+    healthy.check()
+    assert healthy.pairs > 50 and healthy.state_spread > 0.05 and healthy.rank > 2
+    for weight in at_once.target.parameters():
+        weight.zero_()
+    with pytest.raises(InputError, match="collapsed: the futures of different patients"):
+        at_once.panel(tuning).check()
+
+
+def test_the_panel_knows_skill_from_copying():
+    random = torch.Generator().manual_seed(0)
+    future = torch.randn(500, 16, generator=random)
+    target = torch.nn.functional.layer_norm(future, (16,))
+    perfect = panel(future, target, future)
+    assert perfect.skill == pytest.approx(1) and perfect.rank > 10
+    mean = panel(future, target.mean(0).expand_as(target), future)
+    assert mean.skill == pytest.approx(0, abs=1e-5)
+    same = panel(future.mean(0) + 1e-4 * future, target, future)
+    with pytest.raises(InputError, match="the states of different patients"):
+        same.check()
+    line = panel(torch.outer(future[:, 0], future[0]), target, future)
+    assert line.rank == pytest.approx(1, abs=0.01)
+
+
+def test_options_are_read_and_refused_in_a_sentence(corpus):
+    assert named("state_jepa") is StateJepa
+    assert objective_of(corpus, "anchors=3", "horizons=[1, 2.5]").options.horizons == (1.0, 2.5)
+    with pytest.raises(InputError, match="options of state_jepa: there is no setting 'anchor'; did you mean"):
+        objective_of(corpus, "anchor=3")
+    with pytest.raises(InputError, match="`stages` must be one of curriculum"):
+        objective_of(corpus, "stages='all'")
+    with pytest.raises(InputError, match="is not NAME=VALUE"):
+        objective_of(corpus, "anchors:3")
