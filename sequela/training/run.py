@@ -22,7 +22,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
 from sequela.training import checkpoint
 from sequela.training.cpu_threads import ParallelRows
-from sequela.training.data import Sampler, Step, feed, padded_to, windows_of
+from sequela.training.data import Sampler, Step, feed, padded_to, token_counts, windows_of
 from sequela.training.derive import Resolved, context_of, evenly, resolve
 from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.objective import (
@@ -130,7 +130,7 @@ class RunPlan:
         multiple = padded_to(settings.row_tokens, device)
         setup = Setup(
             precision, multiple, settings, self.data.tokenizer, self.events_per_token,
-            self.data.rest, self.class_weights,
+            self.data.rest, self.class_weights, token_counts(self.data),
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from sequela.errors import InputError
+from sequela.errors import InputError, nearest
 from sequela.keywords import changed
 from sequela.model.decoder import Decoder
 from sequela.tokens.corpus import Corpus
@@ -26,6 +26,8 @@ from sequela.training.settings import TrainSettings
 # "module:class" by name; the first is the default
 OBJECTIVES = {
     "next_token": "sequela.training.objectives.next_token:NextToken",
+    "time_to_event": "sequela.training.objectives.time_to_event:TimeToEvent",
+    "smb_faithful": "sequela.training.objectives.smb_faithful:SmbFaithful",
     "state_jepa": "sequela.training.objectives.state_jepa:StateJepa",
 }
 
@@ -89,6 +91,7 @@ class Setup:
         rest: int32 [P], how long the record of each training patient goes on beyond its tokens, see
             `sequela.tokens.tokenizer.Encoded`; None where tokens tell no time.
         class_weights: float32 [V], what each token counts in the loss; None: all alike.
+        counts: int64 [V], how often each token occurs among the training patients; None where nobody counted.
     """
 
     precision: str = "fp32"
@@ -98,6 +101,7 @@ class Setup:
     events_per_token: float = 1.0
     rest: np.ndarray | None = None
     class_weights: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,15 @@ def options(defaults: Options, setup: Setup) -> Options:
 
 
 def named(name: str | None = None) -> ObjectiveFactory:
-    """The objective of that name, one of `OBJECTIVES`; the default unless given."""
-    module, _, factory = OBJECTIVES[name or next(iter(OBJECTIVES))].partition(":")
+    """The objective of that name, one of `OBJECTIVES`; the default unless given.
+
+    Raises:
+        InputError: if there is none.
+    """
+    name = name or next(iter(OBJECTIVES))
+    if name not in OBJECTIVES:
+        raise InputError(
+            f"there is no `objective` '{name}'{nearest(name, OBJECTIVES)}: choose one of {', '.join(OBJECTIVES)}."
+        )
+    module, _, factory = OBJECTIVES[name].partition(":")
     return getattr(import_module(module), factory)

@@ -16,7 +16,8 @@ from sequela.training.data import windows_of
 from sequela.training.objectives.collapse import panel
 from sequela.training.objectives.next_token import NextToken
 from sequela.training.objectives.objective import Setup, named
-from sequela.training.objectives.state_jepa import STAGES, StateJepa
+from sequela.training.objectives.state_jepa import StateJepa
+from sequela.training.objectives.target import STAGES
 from sequela.training.settings import TrainSettings
 
 
@@ -89,7 +90,7 @@ def future_of(objective, batch):
 def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_alone(corpus, windows):
     objective = objective_of(corpus)
     assert [stage.detached for stage in STAGES["curriculum"]] == [False, True, False]
-    objective.stage.fill_(1)
+    objective.schedule.number.fill_(1)
     loss = objective(objective.collate(windows, ROW))
     with_tokens = torch.autograd.grad(loss.total, objective.decoder.blocks[0].qkv.weight, retain_graph=True)[0]
     plain = NextToken(objective.decoder, objective.setup)
@@ -101,7 +102,7 @@ def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_al
     assert all(weight.grad is None for weight in objective.target.parameters())
     assert all(weight.grad is not None for weight in objective.predictor.parameters())
     objective.zero_grad()
-    objective.stage.fill_(2)
+    objective.schedule.number.fill_(2)
     objective(objective.collate(windows, ROW)).total.backward()
     assert not torch.allclose(objective.decoder.blocks[0].qkv.weight.grad, tokens, rtol=1e-2)
     assert objective.states.table.grad.abs().sum() > 0
@@ -114,16 +115,16 @@ def test_the_target_begins_as_a_copy_and_follows_by_its_decay(corpus):
     objective.after_step(0.3)
     assert not torch.equal(weight, mine)  # next tokens only
     objective.after_step(0.61)
-    assert int(objective.stage) == 1 and torch.equal(weight, mine)
+    assert int(objective.schedule.number) == 1 and torch.equal(weight, mine)
     weight.data += 1
     before = mine.clone()
     objective.after_step(0.61)
     torch.testing.assert_close(mine - before, torch.full_like(mine, 0.1), rtol=0.02, atol=0)
     objective.after_step(0.999)
-    assert int(objective.stage) == 2
+    assert int(objective.schedule.number) == 2
     assert (mine - before).mean() < 0.11  # hardly any more: the decay rises to 1
     kept = objective.state_dict()
-    assert kept["stage"] == 2 and "target.decoder.blocks.0.out.weight" in kept
+    assert kept["schedule.number"] == 2 and "target.decoder.blocks.0.out.weight" in kept
 
 
 def test_the_same_row_has_the_same_pairs_and_shuffled_ones_those_of_others(corpus, windows):

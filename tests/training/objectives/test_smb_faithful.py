@@ -1,0 +1,102 @@
+"""The published objective: what is masked, what is foreseen, and what trains."""
+
+import numpy as np
+import pytest
+import torch
+
+from sequela.errors import InputError
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder, Soft
+from sequela.tokens.corpus import Corpus
+from sequela.training.data import windows_of
+from sequela.training.objectives.next_token import NextToken
+from sequela.training.objectives.objective import Setup, named
+from sequela.training.objectives.smb_faithful import SmbFaithful
+from sequela.training.settings import TrainSettings
+
+ROW = np.arange(8)
+
+
+@pytest.fixture(scope="module")
+def corpus(world_corpus):
+    return Corpus.load(world_corpus, "train")
+
+
+def objective_of(corpus, *options):
+    config = ModelConfig(
+        len(corpus.tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64,
+        layers=1, context=64,
+    )  # fmt: skip
+    settings = TrainSettings(objective="smb_faithful", options=options)
+    return SmbFaithful(Decoder(config).initialize(0), Setup(settings=settings, tokenizer=corpus.tokenizer))
+
+
+def test_half_of_the_events_behind_one_cut_are_masked(corpus):
+    windows = windows_of(corpus, 64)
+    objective = objective_of(corpus)
+    batch = objective.collate(windows, ROW)
+    masked, minutes = batch.masked.numpy(), corpus.tokenizer.minutes_V
+    begin = np.append(0, np.cumsum(windows.lengths[ROW]))
+    ids = batch.inputs.ids[0].numpy()
+    assert len(masked) > 8 and (minutes[ids[masked]] == 0).all()
+    assert len(np.unique(masked)) == len(masked)
+    whole = objective_of(corpus, "masked=1.0").collate(windows, ROW).masked.numpy()
+    for first, stop in zip(begin[:-1], begin[1:], strict=True):
+        mine, all_of_it = (places[(places >= first) & (places < stop)] for places in (masked, whole))
+        assert len(mine) == -(-len(all_of_it) // 2) and np.isin(mine, all_of_it).all()
+        if len(all_of_it):  # every event behind the cut, which is the end of a moment
+            cut = all_of_it[0]
+            later = np.arange(cut, stop)
+            np.testing.assert_array_equal(all_of_it, later[minutes[ids[later]] == 0])
+            assert minutes[ids[cut - 1]] > 0
+
+
+def test_the_loss_is_the_distance_to_what_the_target_sees(corpus):
+    objective, windows = objective_of(corpus, "stages='at_once'"), windows_of(corpus, 64)
+    with torch.no_grad():
+        for weight in objective.target.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    batch = objective.collate(windows, ROW)
+    loss, row = objective(batch), batch.inputs
+    mask = Soft(batch.masked, objective.mask.expand(len(batch.masked), -1))
+    seen = objective.decoder.hidden(row.ids, row.positions, row.attention, mask)[0, batch.masked]
+    there = objective.target.decoder.hidden(row.ids, row.positions, row.attention)[0, batch.masked]
+    expected = ((objective.predictor(seen) - there) ** 2).mean() * batch.weight
+    assert loss.parts["futures"] == pytest.approx(float(expected), rel=1e-5)
+    tokens = NextToken(objective.decoder, objective.setup)(row).total
+    assert float(loss.total) == pytest.approx(float(expected + tokens), rel=1e-5)
+    loss.total.backward()
+    assert objective.mask.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in objective.target.parameters())
+    assert {id(w) for group in objective.groups() for w in group.weights} == {
+        id(w) for w in objective.parameters() if w.requires_grad
+    }
+
+
+def test_a_change_before_the_cut_is_seen_by_the_target_too(corpus):
+    """Unlike the futures of `state_jepa`, these hold the history: a defect of the published objective that is kept."""
+    objective, windows = objective_of(corpus), windows_of(corpus, 64)
+    batch = objective.collate(windows, ROW)
+    row, changed = batch.inputs, batch.inputs.ids.clone()
+    changed[0, 1] = 7
+    one, other = (
+        objective.target.decoder.hidden(ids, row.positions, row.attention)[0, batch.masked[0]]
+        for ids in (row.ids, changed)
+    )
+    assert not torch.allclose(one, other)
+
+
+def test_next_tokens_come_first_and_options_are_checked(corpus):
+    objective, windows = objective_of(corpus), windows_of(corpus, 64)
+    batch = objective.collate(windows, ROW)
+    tokens = NextToken(objective.decoder, objective.setup)(batch.inputs).total
+    assert float(objective(batch).total) == pytest.approx(float(tokens))
+    before = objective.flops(windows.lengths[ROW])
+    objective.after_step(0.7)
+    assert float(objective(batch).total) != pytest.approx(float(tokens))
+    assert objective.flops(windows.lengths[ROW]) > 2 * before
+    assert named("smb_faithful") is SmbFaithful
+    with pytest.raises(InputError, match="`masked` must be above 0"):
+        objective_of(corpus, "masked=0.0")
+    with pytest.raises(InputError, match=r"there is no `objective` 'jepa'"):
+        named("jepa")

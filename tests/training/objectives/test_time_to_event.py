@@ -1,0 +1,95 @@
+"""Waits for events against a count by hand, and rates against their closed form."""
+
+import numpy as np
+import pytest
+import torch
+
+from sequela.errors import InputError
+from sequela.model.config import ModelConfig
+from sequela.model.decoder import Decoder
+from sequela.tokens.corpus import Corpus
+from sequela.training.data import token_counts, windows_of
+from sequela.training.objectives.anchors import anchors_of
+from sequela.training.objectives.objective import Setup, named
+from sequela.training.objectives.time_to_event import Rates, TimeToEvent, waits_of
+from sequela.training.settings import TrainSettings
+from tests.training.objectives.test_futures import DAY, MINUTES, records_of
+
+
+@pytest.mark.parametrize("rest", [400 * DAY, -1])
+def test_waits_end_with_the_event_death_or_the_record(rest):
+    random = np.random.default_rng(0)
+    rows = [np.concatenate([[1], random.choice([2, 2, 3, 4, 5], 30), [6]]) for _ in range(10)]
+    records, row = records_of(rows, [rest] * 10), np.arange(10)
+    anchors = anchors_of(records, row, 9, np.random.default_rng(1))
+    waits = waits_of(records, row, anchors, np.array([4, 5]))
+    assert len(waits.days) == len(anchors.last) > 60 and 0.1 < waits.came.mean() < 1
+    for number, (window, last) in enumerate(zip(anchors.window, anchors.last, strict=True)):
+        ids, now = rows[window], MINUTES[rows[window][: last + 1]].sum() + anchors.idle[number]
+        for column, event in enumerate((4, 5)):
+            later = [n for n in range(last + 1, len(ids)) if ids[n] == event]
+            time = MINUTES[ids[: later[0] + 1]].sum() if later else MINUTES[ids].sum() + max(rest, 0)
+            assert waits.came[number, column] == bool(later)
+            assert waits.days[number, column] == pytest.approx((time - now) / DAY, abs=1e-3)
+
+
+def test_the_likelihood_is_that_of_constant_rates_in_pieces():
+    rates = Rates(4, 2, (0.0, 10.0))
+    with torch.no_grad():
+        rates.events.weight.zero_()
+        rates.events.bias.zero_()
+        rates.base.copy_(torch.tensor([[0.1, 0.2], [0.3, 0.4]]).log())
+    state = torch.zeros(2, 4)
+    days, came = torch.tensor([[5.0, 30.0], [12.0, 0.0]]), torch.tensor([[True, False], [True, True]])
+    by_hand = [
+        0.1 * 5 - np.log(0.1), 0.2 * 10 + 0.4 * 20, 0.1 * 10 + 0.3 * 2 - np.log(0.3), -np.log(0.2),
+    ]  # fmt: skip
+    assert rates.loss(state, days, came).item() == pytest.approx(np.mean(by_hand), rel=1e-5)
+    expected = 1 - np.exp(-np.array([0.1 * 10 + 0.3 * 5, 0.2 * 10 + 0.4 * 5]))
+    np.testing.assert_allclose(rates.risk(state, 15.0)[0].detach(), expected, rtol=1e-5)
+    assert rates.risk(state, 0.0).abs().max() == 0
+
+
+def test_known_rates_are_found():
+    random = torch.Generator().manual_seed(0)
+    group = torch.randint(0, 2, (2000,), generator=random)
+    truth = torch.tensor([0.02, 0.1])[group]
+    time = torch.empty(2000).exponential_(1.0, generator=random) / truth
+    days, came = time.clamp_max(30.0)[:, None], (time < 30)[:, None]
+    state, rates = torch.nn.functional.one_hot(group, 2).float() * 3, Rates(2, 1, (0.0,), rank=4)
+    optimizer = torch.optim.Adam(rates.parameters(), 0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        rates.loss(state, days, came).backward()
+        optimizer.step()
+    found = rates(torch.eye(2) * 3).exp().flatten()
+    torch.testing.assert_close(found, torch.tensor([0.02, 0.1]), rtol=0.1, atol=0)
+
+
+def test_a_row_trains_decoder_states_and_rates(world_corpus):
+    corpus = Corpus.load(world_corpus, "train")
+    config = ModelConfig(
+        len(corpus.tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64,
+        layers=1, context=64,
+    )  # fmt: skip
+
+    def objective_of(*options):
+        settings = TrainSettings(objective="time_to_event", options=options)
+        setup = Setup(
+            settings=settings, tokenizer=corpus.tokenizer, rest=corpus.rest, counts=token_counts(corpus)
+        )
+        return TimeToEvent(Decoder(config).initialize(0), setup)
+
+    objective = objective_of("events=5")
+    names = np.array(corpus.tokenizer.vocabulary.tokens)[objective.events.numpy()]
+    assert len(names) == 5 and "MEDS_DEATH" in names and not any(name.startswith("TIME//") for name in names)
+    loss = objective(objective.collate(windows_of(corpus, 64), np.arange(8)))
+    loss.total.backward()
+    assert named("time_to_event") is TimeToEvent and loss.parts["waits"] > 0
+    for module in (objective.decoder, objective.rates, objective.states):
+        assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in module.parameters())
+    assert {id(w) for group in objective.groups() for w in group.weights} == {id(w) for w in objective.parameters()}
+    alone = objective_of("tokens=0", "waits=0")
+    assert float(alone(alone.collate(windows_of(corpus, 64), np.arange(8))).total) == 0
+    with pytest.raises(InputError, match="`edges` must rise from 0"):
+        objective_of("edges=[3.0]")
