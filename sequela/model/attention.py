@@ -2,6 +2,9 @@
 
 Shape letters: B rows, T positions, H query heads, G key-value heads, D head dimension.
 A strategy is called once per layer with q [B, H, T, D], k and v [B, G, T, D], and returns [B, H, T, D].
+
+A packed row may hold positions *aside*: such a position sees what comes before it in its segment, and itself, but no
+other position sees it. So it reads the model's state there, and all the others compute what they would without it.
 """
 
 # No `from __future__ import annotations`: the shape checks of the tests read the annotations.
@@ -48,23 +51,32 @@ class Masked:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask_BTT[:, None], enable_gqa=True)
 
     @staticmethod
-    def packed(segments: np.ndarray) -> "Masked":
-        """Mask of packed rows: `segments` int [B, T] numbers the patient of each position, -1 is padding."""
+    def packed(segments: np.ndarray, aside: np.ndarray | None = None) -> "Masked":
+        """Mask of packed rows: `segments` int [B, T] numbers the patient of each position, -1 is padding; `aside` as in
+        `packed` below."""
         segment = torch.from_numpy(segments)
         same = segment[:, :, None] == segment[:, None, :]
-        return Masked(same & torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril())
+        mask = same & torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
+        if aside is not None:
+            mask &= ~torch.from_numpy(aside)[:, None, :] | torch.eye(segment.shape[1], dtype=torch.bool)
+        return Masked(mask)
 
 
-def packed(segments: np.ndarray, device: torch.device | str = "cpu") -> Attention:
+def packed(
+    segments: np.ndarray, device: torch.device | str = "cpu", aside: np.ndarray | None = None
+) -> Attention:
     """Attention within each segment of packed rows, by the fastest exact strategy on the device.
 
-    `segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding, whose result is finite
-    and otherwise undefined.
+    Args:
+        segments: int [B, T], the segment of each position, numbered along its row; -1 is padding, whose result is
+            finite and otherwise undefined.
+        aside: bool [B, T], the positions that no other position sees; they see the earlier ones of their segment that
+            are not aside, and themselves. None: no position is.
     """
     if torch.device(device).type == "cuda":
         from sequela.model.flex import Flex
 
-        return Flex(segments, device)
+        return Flex(segments, device, aside)
     from sequela.model.tiles import Tiled
 
-    return Tiled(segments)
+    return Tiled(segments, aside=aside)

@@ -21,9 +21,10 @@ class Flex:
     without looking at every pair of positions.
     """
 
-    def __init__(self, segments: np.ndarray, device: torch.device | str):
-        """`segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding."""
-        self.mask = block_mask(segments, device)
+    def __init__(self, segments: np.ndarray, device: torch.device | str, aside: np.ndarray | None = None):
+        """`segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding. `aside` bool
+        [B, T]: the positions that no other sees."""
+        self.mask = block_mask(segments, device, aside)
         self.on_gpu = torch.device(device).type == "cuda"
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -38,7 +39,9 @@ def _compiled() -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-def block_mask(segments: np.ndarray, device: torch.device | str) -> BlockMask:
+def block_mask(
+    segments: np.ndarray, device: torch.device | str, aside: np.ndarray | None = None
+) -> BlockMask:
     """Which blocks of queries see which blocks of keys: entirely, partly, or not at all."""
     length = segments.shape[1]
     position = np.arange(length)
@@ -53,16 +56,28 @@ def block_mask(segments: np.ndarray, device: torch.device | str) -> BlockMask:
     # the earliest key that any query of the block sees, and the earliest that all of its queries see
     seen = below & (last >= start[:, first][..., None])
     full = below & (first >= start[:, last][..., None])
+    if aside is not None:  # a block with a hidden key is seen in part
+        full &= ~np.logical_or.reduceat(aside, first, axis=1)[:, None]
     partial = (seen & ~full) | (number[:, None] == number)
     starts = torch.from_numpy(start).to(device)
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= starts[row, query])
 
+    mask_mod = visible if aside is None else _hiding(visible, torch.from_numpy(aside).to(device))
     return BlockMask.from_kv_blocks(
-        *_listed(partial, device), *_listed(full, device), BLOCK_SIZE=BLOCK, mask_mod=visible,
+        *_listed(partial, device), *_listed(full, device), BLOCK_SIZE=BLOCK, mask_mod=mask_mod,
         seq_lengths=(length, length),
     )  # fmt: skip
+
+
+def _hiding(visible: Callable[..., Tensor], aside: Tensor) -> Callable[..., Tensor]:
+    """`visible` without the keys that are aside, but for each such query its own."""
+
+    def others(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return visible(row, head, query, key) & (~aside[row, key] | (key == query))
+
+    return others
 
 
 def _listed(which: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:

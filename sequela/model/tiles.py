@@ -24,12 +24,14 @@ KEPT_BYTES = 2**26
 class Tile:
     """Queries see keys under a mask; both are slices of the flattened rows with the same end.
 
-    `mask` is [n, n] over the n queries and the last n keys, 0 or -inf.
+    `mask` is [n, n] over the n queries and the last n keys, 0 or -inf. `hidden` int64 [M] are those of the keys before
+    them that no query sees; None for none.
     """
 
     queries: slice
     keys: slice
     mask: Tensor
+    hidden: Tensor | None = None
 
     @property
     def area(self) -> int:
@@ -40,13 +42,16 @@ class Tile:
 class Tiled:
     """Attention within each segment of packed rows, tile by tile."""
 
-    def __init__(self, segments: np.ndarray, queries: int = QUERIES):
-        """`segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding."""
+    def __init__(self, segments: np.ndarray, queries: int = QUERIES, aside: np.ndarray | None = None):
+        """`segments` int [B, T]: the segment of each position, numbered along its row; -1 is padding. `aside` bool
+        [B, T]: the positions that no other sees."""
         causal = torch.full((queries, queries), -torch.inf).triu_(1)
         tiles = [
             Tile(slice(start, stop), slice(first, stop), _mask(inside, causal))
             for first, start, stop, inside in _cut(*_segments(segments), queries)
         ]
+        if aside is not None:
+            tiles = [_hiding(tile, torch.from_numpy(aside.ravel())) for tile in tiles]
         self.tiles = {torch.float32: tiles}
         self.all_real = bool((segments >= 0).all())
 
@@ -97,6 +102,15 @@ def _mask(inside: list[int], causal: Tensor) -> Tensor:
     return mask
 
 
+def _hiding(tile: Tile, aside: Tensor) -> Tile:
+    """The tile without the keys that are aside, but for each such query its own; `aside` bool over all positions."""
+    mask, inside = tile.mask, aside[tile.queries]
+    if inside.any():
+        mask = mask.masked_fill(inside & ~torch.eye(len(mask), dtype=torch.bool), -torch.inf)
+    hidden = aside[tile.keys.start : tile.queries.start].nonzero().flatten()
+    return replace(tile, mask=mask, hidden=hidden if len(hidden) else None)
+
+
 class _Attend(torch.autograd.Function):
     """softmax(q k' / sqrt(D) + mask) v, tile by tile; q, k, v [H, T, D]."""
 
@@ -106,7 +120,7 @@ class _Attend(torch.autograd.Function):
         keep = sum(tile.area for tile in tiles) * len(q) * q.element_size() <= KEPT_BYTES
         kept = []
         for tile in tiles:
-            p = _probabilities(q[:, tile.queries], k[:, tile.keys], tile.mask)
+            p = _probabilities(q[:, tile.queries], k[:, tile.keys], tile)
             torch.bmm(p, v[:, tile.keys], out=out[:, tile.queries])
             if keep:
                 kept.append(p)
@@ -122,7 +136,7 @@ class _Attend(torch.autograd.Function):
         for number, tile in enumerate(ctx.tiles):
             q, g = whole_q[:, tile.queries], gradient[:, tile.queries]
             k, v = whole_k[:, tile.keys], whole_v[:, tile.keys]
-            p = kept[number] if kept else _probabilities(q, k, tile.mask)
+            p = kept[number] if kept else _probabilities(q, k, tile)
             of_v[:, tile.keys].baddbmm_(p.mT, g)
             of_p = torch.bmm(g, v.mT)
             of_s = torch._softmax_backward_data(of_p, p, -1, of_p.dtype)
@@ -132,11 +146,13 @@ class _Attend(torch.autograd.Function):
         return of_q, of_k, of_v, None, None
 
 
-def _probabilities(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """The attention probabilities of a tile, [H, queries, keys]."""
+def _probabilities(q: Tensor, k: Tensor, tile: Tile) -> Tensor:
+    """The attention probabilities of a tile, [H, queries, keys], from its queries and keys."""
     scores = q.new_empty(len(q), q.shape[1], k.shape[1])
     torch.baddbmm(scores, q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5, out=scores)
-    scores[..., -len(mask) :].add_(mask)
+    scores[..., -len(tile.mask) :].add_(tile.mask)
+    if tile.hidden is not None:
+        scores.index_fill_(-1, tile.hidden, -torch.inf)
     return scores.softmax(-1)
 
 

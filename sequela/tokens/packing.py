@@ -21,17 +21,23 @@ from sequela.tokens.vocabulary import PAD
 class Batch:
     """One packed row: the tokens of its windows one after another, then padding to T tokens.
 
+    There may be places aside among them: no tokens, but read-only places of a window, where the state of a model behind
+    some of its tokens can be read (see `sequela.model.attention`).
+
     Attributes:
-        ids: int64 [1, T].
-        positions: int64 [1, T], starting from 0 in each window (see `Windows.positions`).
+        ids: int64 [1, T]; padding at a place aside.
+        positions: int64 [1, T], starting from 0 in each window (see `Windows.positions`); at a place aside one more
+            than at the token before.
         segments: int64 [1, T], the number of the window in its row; -1 for padding.
-        targets: int64 [1, T], the next token of the same window; -1 for none.
+        targets: int64 [1, T], the next token of the same window; -1 for none, as at places aside.
+        aside: bool [1, T], which places are aside; None if none was asked for.
     """
 
     ids: np.ndarray
     positions: np.ndarray
     segments: np.ndarray
     targets: np.ndarray
+    aside: np.ndarray | None = None
 
 
 class TokenRows(Protocol):
@@ -190,8 +196,19 @@ def best_fit(lengths: np.ndarray, size: int, *, in_order: bool = False) -> list[
     return bins
 
 
-def collate(windows: Windows, row: Sequence[int] | np.ndarray, multiple: int = 8) -> Batch:
-    """Join the windows of one row and pad them to a multiple of `multiple` tokens."""
+def collate(
+    windows: Windows,
+    row: Sequence[int] | np.ndarray,
+    multiple: int = 8,
+    behind: Sequence[np.ndarray] | None = None,
+) -> Batch:
+    """Join the windows of one row and pad them to a multiple of `multiple` tokens.
+
+    Args:
+        behind: int64 [S] for each window of the row, ascending: a place aside stands behind that many of its tokens,
+            its front included; from 1 to all of them. None: no places aside. Each takes room in the row as a token
+            does.
+    """
     lengths = windows.lengths[np.asarray(row, np.int64)]
     filled = int(lengths.sum())
     shape = (1, -(-filled // multiple) * multiple)
@@ -206,4 +223,32 @@ def collate(windows: Windows, row: Sequence[int] | np.ndarray, multiple: int = 8
     segments[0, :filled] = np.repeat(np.arange(len(lengths)), lengths)
     targets[0, : filled - 1] = ids[0, 1:filled]
     targets[0, np.cumsum(lengths) - 1] = -1
-    return Batch(ids, positions, segments, targets)
+    batch = Batch(ids, positions, segments, targets)
+    return batch if behind is None else _with_aside(batch, lengths, behind, multiple)
+
+
+def _with_aside(
+    batch: Batch, lengths: np.ndarray, behind: Sequence[np.ndarray], multiple: int
+) -> Batch:
+    """The batch of windows of these lengths [W], with places aside among its tokens; `behind` as in `collate`."""
+    count = np.array([len(places) for places in behind], np.int64)
+    each = np.concatenate([np.zeros(0, np.int64), *behind])
+    window = np.repeat(np.arange(len(count)), count)
+    if len(count) != len(lengths) or (each < 1).any() or (each > lengths[window]).any():
+        raise ValueError("every window needs its places aside, each behind 1 to all of its tokens")
+    before = (np.cumsum(lengths) - lengths)[window] + each  # tokens of the row before each
+    if (np.diff(before) < 0).any():
+        raise ValueError("the places aside of a window must be in ascending order")
+    filled = int(lengths.sum())
+    total = filled + len(before)
+    shape = (1, -(-total // multiple) * multiple)
+    aside = np.zeros(shape, bool)
+    aside[0, before + np.arange(len(before))] = True
+    token = np.flatnonzero(~aside[0])[:filled]
+    ids, positions = np.full(shape, PAD, np.int64), np.zeros(shape, np.int64)
+    segments, targets = np.full(shape, -1), np.full(shape, -1)
+    for made, given in ((ids, batch.ids), (positions, batch.positions), (targets, batch.targets)):
+        made[0, token] = given[0, :filled]
+    positions[aside] = batch.positions[0, before - 1] + 1
+    segments[0, :total] = np.repeat(np.arange(len(lengths)), lengths + count)
+    return Batch(ids, positions, segments, targets, aside)

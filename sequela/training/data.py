@@ -165,7 +165,7 @@ class Ends:
     """Where records end in a packed row, M of them, and how long each is known to go on without an event.
 
     Attributes:
-        places: int64 [M], the last token of each.
+        places: int64 [M], the last token of each, counted without places aside.
         survival: float32 [M, I], how likely each of the I time tokens is to stand for a longer time than that.
     """
 
@@ -187,6 +187,7 @@ class Inputs:
         targets: int64 [N], these tokens.
         ended: int64 [M], where a record ends and time passes next, see `Ends`.
         survival: float32 [M, I], see `Ends`.
+        aside: int64 [S], ascending: where in the flattened row places aside are, see `Batch`.
     """
 
     ids: Tensor
@@ -196,6 +197,7 @@ class Inputs:
     targets: Tensor
     ended: Tensor
     survival: Tensor
+    aside: Tensor
 
     @property
     def weight(self) -> int:
@@ -207,11 +209,15 @@ def inputs(batch: Batch, device: torch.device | str = "cpu", ends: Ends = NO_END
     """A batch as a model on `device` reads it."""
     targets = batch.targets.ravel()
     places = np.flatnonzero(targets >= 0)
-    arrays = batch.ids, batch.positions, places, targets[places], ends.places, ends.survival
-    ids, positions, where, what, last, longer = (
+    aside, ended = np.zeros(0, np.int64), ends.places
+    if batch.aside is not None:
+        aside, ended = np.flatnonzero(batch.aside), np.flatnonzero(~batch.aside)[ended]
+    arrays = batch.ids, batch.positions, places, targets[places], ended, ends.survival, aside
+    ids, positions, where, what, last, longer, read = (
         _moved(torch.from_numpy(array), device) for array in arrays
     )
-    return Inputs(ids, positions, packed(batch.segments, device), where, what, last, longer)
+    attention = packed(batch.segments, device, batch.aside)
+    return Inputs(ids, positions, attention, where, what, last, longer, read)
 
 
 def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sequela.model.attention import Masked
 from sequela.tokens.packing import Windows, collate
 from sequela.tokens.ragged import Ragged, offsets_of
-from sequela.training.data import AHEAD, ROWS_PER_STRETCH, Sampler, alone, feed, inputs, spread
+from sequela.training.data import AHEAD, ROWS_PER_STRETCH, Ends, Sampler, alone, feed, inputs, spread
 
 
 def stream(lengths, **changed):
@@ -258,6 +258,24 @@ def test_inputs_say_what_is_predicted_where_and_who_sees_whom():
     q, k, v = (torch.randn(1, 1, batch.ids.shape[1], 4) for _ in range(3))
     real = torch.from_numpy(batch.segments[0] >= 0)
     dense = Masked.packed(batch.segments)(0, q, k, v)
+    assert torch.allclose(made.attention(0, q, k, v)[0, 0, real], dense[0, 0, real], atol=1e-6)
+
+
+def test_inputs_say_where_places_aside_are_and_hide_them():
+    behind = [np.array([1, 4, 4]), np.array([8])]
+    plain, batch = collate(WINDOWS, [5, 6]), collate(WINDOWS, [5, 6], behind=behind)
+    ends = Ends(np.array([6, 14]), np.ones((2, 3), np.float32))  # the last token of each window
+    made, without = inputs(batch, ends=ends), inputs(plain, ends=ends)
+    assert made.aside.tolist() == [1, 5, 6, 18] and made.aside.dtype == torch.int64
+    assert without.aside.tolist() == [] and without.aside.dtype == torch.int64
+    # what is predicted is the same, behind the same tokens
+    assert made.targets.tolist() == without.targets.tolist() and made.weight == without.weight
+    for mine, his in ((made.places, without.places), (made.ended, without.ended)):
+        assert made.ids.flatten()[mine].tolist() == without.ids.flatten()[his].tolist()
+    assert without.ended.tolist() == [6, 14] and made.ended.tolist() == [9, 17]
+    q, k, v = (torch.randn(1, 1, batch.ids.shape[1], 4) for _ in range(3))
+    real = torch.from_numpy(batch.segments[0] >= 0)
+    dense = Masked.packed(batch.segments, batch.aside)(0, q, k, v)
     assert torch.allclose(made.attention(0, q, k, v)[0, 0, real], dense[0, 0, real], atol=1e-6)
 
 
