@@ -128,8 +128,9 @@ class Study:
             return None
         simulated = self.work / f"simulated-{self.source}-{seed}"
         predictions, out = self.work / f"predictions-fewer-{seed}", self.work / f"evaluation-fewer-{seed}"
-        settings = replace(self.preset.simulate, seed=seed, rollouts=futures)
-        sequela.predict(simulated, self.meds, predictions, task=self.preset.tasks, settings=settings, baselines=False)
+        sequela.predict(
+            simulated, self.meds, predictions, task=self.preset.tasks, seed=seed, rollouts=futures, baselines=False
+        )
         sequela.evaluate(predictions, out)
         return out / "metrics.json"
 
