@@ -12,6 +12,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.training import loop
 from sequela.training.loop import Host, train
+from sequela.training.objectives.objective import OBJECTIVES
 from sequela.training.parallel import ProcessGroup
 from sequela.training.run import Run, RunPlan
 from sequela.training.settings import TrainSettings
@@ -105,6 +106,24 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_p
     peak = about["peak_flops_per_second"]
     share = about["flops"] / about["seconds"] / peak
     assert about["MFU"] == (pytest.approx(share) if share <= 1 else None)
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "next_token"])
+def test_so_does_one_of_every_objective_whatever_the_stage(world_corpus, tmp_path, objective):
+    settings = replace(SHORT, objective=objective, width=32, checks=3)
+    whole = run(world_corpus, tmp_path / "whole", settings)
+    assert whole["steps"] == 10
+    for steps in (2, 3, 1):  # of ten: before, around, and in the stages that learn to foresee
+        interrupted(world_corpus, tmp_path / "model", steps, settings)
+    about = run(world_corpus, tmp_path / "model", settings)
+    files = sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors"))
+    assert files[0] == "model.safetensors" and len(files) == 1 + (objective != "smb_faithful")
+    for name in files:
+        assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for name in ("curve_bits_per_token", "checks", "tuning", "steps", "flops"):
+        assert about[name] == whole[name]
+    plain = run(world_corpus, tmp_path / "plain", replace(settings, objective="next_token"))
+    assert plain["tuning"]["bits_per_token"] != whole["tuning"]["bits_per_token"]  # negative control
 
 
 def test_a_run_goes_on_only_from_its_own_checkpoint(world_corpus, tmp_path):
