@@ -23,33 +23,12 @@ from sequela.model.attention import packed
 from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.model.states import StateTokens, idle_class
+from sequela.rollout.embeddings.settings import ROW_TOKENS, EmbedSettings
 from sequela.rollout.prompts import histories
 from sequela.tokens.ehr.encode import MINUTE, encode
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
 from sequela.tokens.packing import Windows, best_fit, collate, front_of
 from sequela.tokens.ragged import Ragged
-
-POOLINGS = ("state", "last", "moment", "mean")
-ROW_TOKENS = 4096
-
-
-@dataclass(frozen=True)
-class EmbedSettings:
-    """How hidden states become vectors."""
-
-    pooling: str = "auto"
-    """state (a state token behind the history), last (the last token), moment (the mean of the last moment), mean (of
-    all tokens), or auto: state where the model has state tokens, else last."""
-    precision: str = "auto"
-    """bf16, fp32, or auto: the faster one on this hardware at this width."""
-    row_tokens: int = ROW_TOKENS
-    """Tokens per forward pass."""
-
-    def __post_init__(self) -> None:
-        if self.pooling not in ("auto", *POOLINGS):
-            raise ValueError(f"pooling must be auto, {', '.join(POOLINGS)}, not {self.pooling!r}")
-        if self.row_tokens < 16:
-            raise ValueError(f"row_tokens must be 16 or more, not {self.row_tokens}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from sequela.errors import InputError
 from sequela.model import checkpoint
 from sequela.model.states import StateTokens
 from sequela.record.dataset import read_events
-from sequela.rollout.embed import POOLINGS, Embedder, EmbedSettings
+from sequela.rollout.embeddings.embedder import Embedder
+from sequela.rollout.embeddings.settings import POOLINGS, EmbedSettings
 
 
 @pytest.fixture(scope="module")
