@@ -31,7 +31,7 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         prediction time until then, 0 if the timeline ended before it. A count is never decided by an outcome.
     """
     key = [column for column in KEY if column in times.columns]
-    asked = times if "end" in times.columns else times.join(_ends(events), on="subject_id", how="left")
+    asked = times if "end" in times.columns else times.join(record_ends(events), on="subject_id", how="left")
     asked = asked.with_columns(_limit=_limit(task), _reached=_reached(task))
     decisive = events.filter(matches(task.decided_by()))
     after = (
@@ -84,7 +84,7 @@ def _reached(task: Task) -> pl.Expr:
     return reached_of(pl.col("prediction_time"), task.horizon)
 
 
-def _ends(events: pl.DataFrame) -> pl.DataFrame:
+def record_ends(events: pl.DataFrame) -> pl.DataFrame:
     """`subject_id`, `end`: FOLLOW_UP//END, else the last event, as in `timelines`."""
     stated = pl.col("time").filter(meaning(FOLLOW_UP_END)).max()
     return events.group_by("subject_id").agg(end=pl.coalesce(stated, pl.col("time").max()))

@@ -30,7 +30,13 @@ class CoxHazard:
     jump_T: np.ndarray
 
 
-def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarray, ridge: float) -> CoxHazard:
+def fit_hazard(
+    values_NF: np.ndarray,
+    until_N: np.ndarray,
+    happened_N: np.ndarray,
+    ridge: float,
+    weights_N: np.ndarray | None = None,
+) -> CoxHazard:
     """Maximize the Cox partial likelihood (Breslow's ties) minus ridge / 2 |beta|^2 by a damped Newton method.
 
     With Breslow's baseline H(t) the gradient is the sum of x over events, minus X' (exp(eta) H(until)), so neither a
@@ -40,9 +46,13 @@ def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarra
         values_NF: standardized covariates.
         until_N: days until the event, or until the patient was last seen without it.
         happened_N: bool, whether it was the event.
+        weights_N: how much each row counts, above 0; None: 1 each.
     """
     x_NF = values_NF.astype(np.float64)
-    time_T, deaths_T = np.unique(until_N[happened_N], return_counts=True)
+    weight_N = np.ones(len(x_NF)) if weights_N is None else weights_N.astype(np.float64)
+    events_N = weight_N[happened_N]
+    time_T, of = np.unique(until_N[happened_N], return_inverse=True)
+    deaths_T = np.bincount(of, events_N, minlength=len(time_T))
     order = np.argsort(-until_N, kind="stable")
     # the last in that order who is still at risk
     still_T = np.searchsorted(-until_N[order], -time_T, side="right") - 1
@@ -53,19 +63,18 @@ def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarra
 
     def likelihood(beta_F: np.ndarray) -> float:
         eta_N = x_NF @ beta_F
-        log_s0_T = np.logaddexp.accumulate(eta_N[order])[
-            still_T
-        ]  # no overflow while a step is still too long
-        return float(eta_N[happened_N].sum() - deaths_T @ log_s0_T - ridge / 2 * beta_F @ beta_F)
+        # no overflow while a step is still too long
+        log_s0_T = np.logaddexp.accumulate((eta_N + np.log(weight_N))[order])[still_T]
+        return float(events_N @ eta_N[happened_N] - deaths_T @ log_s0_T - ridge / 2 * beta_F @ beta_F)
 
     beta_F = np.zeros(x_NF.shape[1])
     reached = likelihood(beta_F)
     for _ in range(NEWTON_STEPS):
-        relative_N = np.exp(x_NF @ beta_F)
+        relative_N = weight_N * np.exp(x_NF @ beta_F)
         s0_T, s1_TF = at_risk(relative_N), at_risk(relative_N[:, None] * x_NF)
         hazard_N = relative_N * np.r_[0.0, np.cumsum(deaths_T / s0_T)][before_N]
         mean_TF = s1_TF / s0_T[:, None]
-        gradient_F = x_NF[happened_N].sum(axis=0) - hazard_N @ x_NF - ridge * beta_F
+        gradient_F = events_N @ x_NF[happened_N] - hazard_N @ x_NF - ridge * beta_F
         curvature_FF = (x_NF * hazard_N[:, None]).T @ x_NF - (mean_TF * deaths_T[:, None]).T @ mean_TF
         step_F = np.linalg.solve(curvature_FF + ridge * np.eye(len(beta_F)), gradient_F)
         while np.abs(step_F).max() > TOLERANCE and likelihood(beta_F + step_F) < reached:
@@ -74,7 +83,7 @@ def fit_hazard(values_NF: np.ndarray, until_N: np.ndarray, happened_N: np.ndarra
         reached = likelihood(beta_F)
         if np.abs(step_F).max() <= TOLERANCE:
             break
-    return CoxHazard(beta_F, time_T, deaths_T / at_risk(np.exp(x_NF @ beta_F)))
+    return CoxHazard(beta_F, time_T, deaths_T / at_risk(weight_N * np.exp(x_NF @ beta_F)))
 
 
 def risk(values_NF: np.ndarray, event: CoxHazard, competing: CoxHazard | None, horizon_days: float) -> np.ndarray:

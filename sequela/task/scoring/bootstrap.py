@@ -36,17 +36,25 @@ class Estimate:
         return {name: float(x) if np.isfinite(x) else None for name, x in pairs.items()}
 
 
-def resamples(patient_N: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+def resamples(
+    patient_N: np.ndarray, count: int = RESAMPLES, seed: int = 0, among: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     """Batches [N, r] of how often each row counts when patients are drawn with replacement, `count` columns in all.
 
     Rows of the same patient are drawn together: several questions about one patient are not independent.
 
     >>> [(batch.shape, batch[0].tolist() == batch[1].tolist()) for batch in resamples(np.array([7, 7, 9]), count=4)]
     [((3, 4), True)]
+
+    Args:
+        among: patients to draw from, sorted and distinct, who include those of the rows; None: those of the rows. Rows
+            of several cohorts with the same `among` and `seed` are drawn together, column by column.
     """
     patients, row_patient_N = np.unique(patient_N, return_inverse=True)
+    if among is not None:
+        patients, row_patient_N = among, np.searchsorted(among, patient_N)
     generator = np.random.default_rng(seed)
-    step = max(1, CELLS // max(1, len(patient_N)))
+    step = max(1, CELLS // max(1, len(patient_N if among is None else among)))
     for start in range(0, count, step):
         columns = min(step, count - start)
         drawn = generator.integers(len(patients), size=(len(patients), columns))

@@ -146,7 +146,7 @@ class _Scored:
         kind, truth, answers = self.kind, self.truth, self.answers
         names, estimate = [metric.name for metric in kind.metrics], self.measured.estimate
         models = {model: {name: estimate(model, name) for name in names} for model in answers}
-        reason, each = _why_not(self.cohort, self.measured), seeds_of(self.cohort.predictions)
+        reason, each = why_not(self.cohort, self.measured), seeds_of(self.cohort.predictions)
         unpredicted = {model: truth.height - frame["prediction"].count() for model, frame in answers.items()}
         return {
             "kind": kind.name,
@@ -238,7 +238,7 @@ def _cohort(
     )
 
 
-def _why_not(cohort: SharedAnswers, measured: Measured) -> str:
+def why_not(cohort: SharedAnswers, measured: Measured) -> str:
     """Why some or all metrics of all models are not defined; empty if nothing about the answers forbids them."""
     known = cohort.outcome[~np.isnan(cohort.outcome)]
     if not len(known):

@@ -103,8 +103,14 @@ class Measured:
 
 # many small products: threads of each would spend more time waiting for each other than working
 @threadpool_limits.wrap(limits=1)
-def measure_all(cohort: SharedAnswers, seed: int, resample_count: int) -> Measured:
-    """Everything that is identified: nothing without a known answer, or if nobody stands for too many patients."""
+def measure_all(
+    cohort: SharedAnswers, seed: int, resample_count: int, among: np.ndarray | None = None
+) -> Measured:
+    """Everything that is identified: nothing without a known answer, or if nobody stands for too many patients.
+
+    Args:
+        among: patients to draw resamples from (see `resamples`).
+    """
     if np.isnan(cohort.outcome).all():
         return Measured({}, {})
     one_by_one = many(len(cohort.patient))
@@ -122,7 +128,7 @@ def measure_all(cohort: SharedAnswers, seed: int, resample_count: int) -> Measur
         # of many rows resamples come one by one, and a column is slower than a row
         return _measure(cohort.kind, models, weigh(copies[:, 0] if one_by_one else copies)[0])
 
-    drawn = resamples(cohort.patient, resample_count, seed)
+    drawn = resamples(cohort.patient, resample_count, seed, among)
     batches: list[dict[Key, np.ndarray]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         while some := list(islice(drawn, THREADS)):

@@ -64,3 +64,14 @@ def test_without_competition_the_risk_is_one_minus_survival_up_to_the_horizon():
     early = event.time_T <= 3
     expected = 1 - np.exp(-event.jump_T[early].sum() * np.exp(values @ event.beta_F))
     np.testing.assert_allclose(risk(values, event, None, 3.0), expected)
+
+
+def test_a_row_of_weight_two_counts_as_two_rows():
+    values, until, happened, _ = followed(200, ties=True)
+    copies = 1 + np.arange(200) % 3
+    weighed = fit_hazard(values, until, happened, 2.0, copies)
+    repeated = fit_hazard(*(np.repeat(each, copies, axis=0) for each in (values, until, happened)), 2.0)
+    np.testing.assert_allclose(weighed.beta_F, repeated.beta_F, atol=1e-7)
+    np.testing.assert_allclose(weighed.jump_T, repeated.jump_T, rtol=1e-6)
+    alike = fit_hazard(values, until, happened, 2.0)
+    assert np.abs(alike.beta_F - weighed.beta_F).max() > 0.01  # the negative control

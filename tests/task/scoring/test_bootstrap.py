@@ -69,3 +69,12 @@ def test_what_is_not_defined():
     assert interval(np.nan, np.array([1.0])).as_dict() == {}
     assert interval(0.5, np.array([np.nan])).as_dict() == {"value": 0.5, "low": None, "high": None}
     assert interval(0.5, np.array([np.nan, 0.4, 0.4])).as_dict() == {"value": 0.5, "low": 0.4, "high": 0.4}
+
+
+def test_two_cohorts_are_drawn_together_among_the_patients_of_both():
+    first, second, both = np.array([3, 3, 8]), np.arange(3_000), np.arange(3_000)
+    one, other = (np.concatenate(list(resamples(each, 150, 4, both)), axis=1) for each in (first, second))
+    np.testing.assert_array_equal(one, other[first])
+    np.testing.assert_array_equal(other.sum(axis=0), 3_000)
+    alone = np.concatenate(list(resamples(first, 150, 4)), axis=1)
+    assert (alone != other[first]).any()  # the negative control: each drawn for itself

@@ -1,0 +1,1 @@
+"""Embeddings of questions: one vector for every patient and prediction time, on disk."""

@@ -1,0 +1,1 @@
+"""Probes: plain heads on frozen embeddings, along the course of a disease."""
