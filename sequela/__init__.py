@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sequela.serve.stages.evaluate import evaluate as evaluate
     from sequela.serve.stages.ingest import ingest as ingest
     from sequela.serve.stages.predict import predict as predict
+    from sequela.serve.stages.probe import probe as probe
     from sequela.serve.stages.report import report as report
     from sequela.serve.stages.scale import scale as scale
     from sequela.serve.stages.simulate import simulate as simulate

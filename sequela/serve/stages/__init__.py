@@ -12,6 +12,7 @@ STAGES = (
     "predict",
     "whatif",
     "evaluate",
+    "probe",
     "report",
     "tasks",
 )
