@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sequela.errors import InputError
 from sequela.serve.ask import LandmarkSettings
@@ -65,7 +65,7 @@ def probe(
         for line in unmatched(tasks, meds, maps):
             run.say(line)
         plan = ProbePlan(tasks, ask.landmarks(), maps, tokenizer)
-        metrics = probe(folders, meds, work, plan, settings, run.progress, run.say)
+        metrics: dict[str, Any] = probe(folders, meds, work, plan, settings, run.progress, run.say)
         (work / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return {"tasks": sorted(metrics["tasks"]), "arms": metrics["probe"]["arms"]}
 

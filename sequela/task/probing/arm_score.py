@@ -74,8 +74,11 @@ def spread_between(mine: ArmScore, theirs: ArmScore) -> SeedSpread:
 
     >>> mine, theirs = (ArmScore((1, 2), np.array(each), np.zeros(1)) for each in ([0.8, 0.6], [0.7, 0.5]))
     >>> others = ArmScore((3, 4), theirs.each, theirs.draws)
-    >>> round(spread_between(mine, theirs).error, 6), round(spread_between(mine, others).error, 6)
-    (0.0, 0.141421)
+    >>> [round(float(spread_between(mine, each).error), 6) for each in (theirs, others)]
+    [0.0, 0.141421]
+
+    Returns:
+        None of it where nothing tells: two arms of one seed each, or two baselines.
     """
     if mine.seeds == theirs.seeds and len(mine.each) > 1 and mine.trained and theirs.trained:
         return SeedSpread(float(np.std(mine.each - theirs.each, ddof=1)), len(mine.each), len(mine.each) - 1)

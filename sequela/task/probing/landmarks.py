@@ -101,9 +101,16 @@ def read_landmarks(path: Path) -> list[Landmark]:
 
 
 def landmarks_of(durations: Sequence[str], labels: Path | None) -> list[Landmark]:
-    """The landmarks that a probe asks with these settings: see `at_offsets` and `read_landmarks`."""
+    """The landmarks that a probe asks with these settings: see `at_offsets` and `read_landmarks`.
+
+    Raises:
+        InputError: also if a landmark of the file is called like an offset.
+    """
     given = [] if labels is None else read_landmarks(labels)
-    return at_offsets(durations or ("0 days",)) + given if durations or labels is None else given
+    offsets = at_offsets(durations or ("0 days",)) if durations or labels is None else []
+    if both := {landmark.name for landmark in offsets} & {landmark.name for landmark in given}:
+        raise InputError(f"{labels} has a landmark called '{min(both)}', as `landmark` does: rename one of them.")
+    return offsets + given
 
 
 def still_at_risk(task: Task, events: pl.DataFrame, offset: int) -> pl.DataFrame:

@@ -96,8 +96,8 @@ def probe(
             answers.predictions |= plain.answers(table)
         cells.append(answers.cell(entropies(events.recoded[HELD_OUT], table.rows[HELD_OUT])))
         _write(cells[-1], Path(out))
-        if short := sorted(set(settings.few_shot) - {k for one in answers.few_shot.values() for k in one}):
-            say(f"{table.name}: too few training patients of a class for {', '.join(map(str, short))} of each.")
+        if line := answers.without():
+            say(line)
     progress(len(tables), len(tables))
     return compare(cells, _contest(arms, reference, cells, settings))
 
@@ -134,6 +134,16 @@ class _Answers:
             self._add(name + COX, head, rows[HELD_OUT])
         if self.shots.shots and not self.table.task.asks.numeric:
             self.few_shot[name] = self.shots.scores(rows[TRAIN], rows[TUNING], rows[HELD_OUT])
+
+    def without(self) -> str:
+        """Which few-shot heads there are not, and why; empty for none."""
+        wanted = set(self.shots.shots)
+        if wanted and self.table.task.asks.numeric:
+            return f"{self.table.name}: there are no few-shot heads, since numbers have no classes."
+        missing = sorted(wanted.difference(*self.few_shot.values()))
+        if not missing:
+            return ""
+        return f"{self.table.name}: too few training patients of a class for {', '.join(map(str, missing))} of each."
 
     def _add(self, name: str, head: Head, asked: ProbeRows) -> None:
         self.predictions[name] = head.predict(asked.sample.values)
@@ -173,7 +183,7 @@ class _Plain:
             pl.concat(by_split.values(), how="diagonal").sort("subject_id", maintain_order=True)
             for by_split in (events.recorded, events.recoded)
         )
-        train, tuning = ({_key(table): table.rows[split] for table in tables} for split in (TRAIN, TUNING))
+        train, tuning = ({table.name: table.rows[split] for table in tables} for split in (TRAIN, TUNING))
         patients = events.recorded[TRAIN]["subject_id"].unique()
         cohorts = Cohorts(recorded, recoded, patients, train, tuning if settings.strong else {})
         asked = pl.concat(table.rows[split].select(QUESTION) for table in tables for split in (TUNING, HELD_OUT))
@@ -187,14 +197,9 @@ class _Plain:
 
     def answers(self, table: ProbeTable) -> dict[str, np.ndarray]:
         """The predictions of each baseline."""
-        task = replace(table.task, name=_key(table))
+        task = replace(table.task, name=table.name)  # as which the rivals know the rows of this landmark
         answered = self.rivals.answers(task, table.rows[HELD_OUT])
         return {name: frame["prediction"].to_numpy() for name, frame in answered.items()}
-
-
-def _key(table: ProbeTable) -> str:
-    """The name of a table among baselines."""
-    return table.name
 
 
 def _write(cell: Cell, out: Path) -> None:

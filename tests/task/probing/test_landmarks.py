@@ -105,6 +105,13 @@ def test_a_label_file_names_its_landmarks_and_its_labels_are_not_read(tmp_path: 
     assert [landmark.name for landmark in landmarks_of(("0 days",), tmp_path / "all.parquet")] == ["0 days", "all"]
 
 
+def test_two_landmarks_of_one_name_are_refused(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"subject_id": [1], "prediction_time": [START], "landmark": ["5 days"]})
+    frame.write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"has a landmark called '5 days', as `landmark` does"):
+        landmarks_of(("5 days",), tmp_path / "x.parquet")
+
+
 @pytest.mark.parametrize("name", ["../elsewhere", "", None, "a/b", "all landmarks"])
 def test_a_landmark_that_no_folder_can_be_called_is_refused(tmp_path: Path, name: str | None) -> None:
     frame = pl.DataFrame({"subject_id": [1], "prediction_time": [START], "landmark": [name]})
