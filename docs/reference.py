@@ -33,6 +33,7 @@ FORMATS = {  # the modules that own a folder format, and what each is called
     "Vocabulary": "tokens/vocabulary.py",
     "Checkpoint": "model/checkpoint.py",
     "Simulated folder": "rollout/folder.py",
+    "Embeddings": "rollout/embeddings/folder.py",
     "Predictions": "task/answers/prediction.py",
 }
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from sequela.rollout.settings import SimulateSettings as SimulateSettings
     from sequela.serve.stages.calibrate import calibrate as calibrate
     from sequela.serve.stages.demo import demo as demo
+    from sequela.serve.stages.embed import embed as embed
     from sequela.serve.stages.evaluate import evaluate as evaluate
     from sequela.serve.stages.ingest import ingest as ingest
     from sequela.serve.stages.predict import predict as predict
+    from sequela.serve.stages.probe import probe as probe
     from sequela.serve.stages.report import report as report
     from sequela.serve.stages.scale import scale as scale
     from sequela.serve.stages.simulate import simulate as simulate

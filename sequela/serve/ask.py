@@ -11,6 +11,7 @@ from sequela.errors import InputError
 
 if TYPE_CHECKING:
     from sequela.rollout.request import Request
+    from sequela.task.probing.landmarks import Landmark
     from sequela.task.task import Task
 
 
@@ -77,6 +78,38 @@ class AskSettings:
     def inputs(self) -> dict[str, Path]:
         """The files that decide a result, for the manifest."""
         return {} if self.labels is None else {"labels": self.labels}
+
+
+@dataclass(frozen=True)
+class LandmarkSettings:
+    """What is asked of whom along a course, and when."""
+
+    task: tuple[str, ...] = ()
+    """A task by name (see `sequela tasks`) or a task file; repeat for several."""
+    landmark: tuple[str, ...] = ()
+    """Ask so long after the task's prediction times, such as "90 days" or "6 hours", those who are then still at risk;
+    "0 days" is at them; repeat for several. Without any, at the prediction times alone."""
+    labels: Path | None = None
+    """Ask about the patients and times of this label file (or folder); a column `landmark` in it names the landmarks.
+    Its labels are not read."""
+
+    def tasks(self) -> list[Task]:
+        """The tasks, read; one that is named twice is one.
+
+        Raises:
+            InputError: for none, one that does not exist, or two of one name.
+        """
+        return AskSettings(self.task, self.labels).tasks()
+
+    def landmarks(self) -> list[Landmark]:
+        """When they are asked.
+
+        Raises:
+            InputError: for what is no duration, or no file of landmarks.
+        """
+        from sequela.task.probing.landmarks import landmarks_of
+
+        return landmarks_of(self.landmark, self.labels)
 
 
 @dataclass(frozen=True)

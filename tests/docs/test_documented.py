@@ -16,6 +16,7 @@ SIMULATES = ("simulate", "calibrate", "predict", "whatif")
 # Why a command is only parsed (tests/docs/test_commands.py)
 NOT_RUN = {
     r"^(train|scale|demo)\b": "trains for minutes; tests/serve/stages runs them with small settings",
+    r"^probe\b": "needs embeddings of several models; tests/serve/stages probes made ones",
     r"^ingest\b": "needs a foreign source; tests/record/ingest/sources runs them, tests/docs that of data.md",
     r"--executor ray": "needs a cluster",
     r"--also|(model|simulated)-2/": "needs models of several seeds; tests/serve/stages averages them",

@@ -24,6 +24,7 @@ COMMANDS = (
     "predict",
     "whatif",
     "evaluate",
+    "probe",
     "report",
     "tasks",
 )

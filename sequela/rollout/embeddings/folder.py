@@ -85,7 +85,8 @@ def read_facts(folder: Path) -> EmbeddingFacts:
         facts = EmbeddingFacts(*(str(known[name]) for name in ("model", "pooling")), known["width"], known["objective"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({_reason(error)}): embed again.") from error
-    if type(facts.width) is not int or facts.width < 1 or not isinstance(facts.objective, str):
+    sound = type(facts.width) is int and facts.width > 0 and isinstance(facts.objective, str)
+    if not sound:
         raise InputError(f"{path} is damaged (`width` or `objective` is none): embed again.")
     return facts
 
@@ -168,7 +169,8 @@ def _check_once(frame: pl.DataFrame, folder: Path) -> None:
     if twice.height:
         patient, time = twice.select(QUESTION).row(0)
         raise InputError(
-            f"{folder}: patient {patient} at {time} has several vectors ({twice.height:,} such rows); keep one a question."
+            f"{folder}: patient {patient} at {time} has several vectors ({twice.height:,} such rows); keep one a "
+            "question."
         )
 
 

@@ -12,6 +12,8 @@ STAGES = (
     "predict",
     "whatif",
     "evaluate",
+    "embed",
+    "probe",
     "report",
     "tasks",
 )

@@ -21,7 +21,8 @@ SEED = re.compile(r"(?P<arm>.+)[-_]seed[-_]?(?P<seed>\d+)")
 PLAIN = "embeddings"  # a folder of this name says nothing about its model
 COX = "_cox"  # behind the name of an arm: its Cox heads
 LAST_VALUES = "last_values"  # the baseline of a head on the last value of each code
-ANSWERS = frozenset({STRONG, TOKENS, FOREST, LAST_VALUES, *(name for kind in KINDS.values() for name in kind.baselines)})
+BASELINES = frozenset(name for kind in KINDS.values() for name in kind.baselines)
+TAKEN = BASELINES | {STRONG, TOKENS, FOREST, LAST_VALUES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +60,9 @@ class Arm:
         if missing.height:
             patient, time = missing.select(QUESTION).row(0)
             raise InputError(
-                f"{self.folder} has no vector of patient {patient} at {time} ({missing.height:,} of {questions.height:,} "
-                "such questions): embed the questions of the task at the same landmarks, of the patients of all splits."
+                f"{self.folder} has no vector of patient {patient} at {time} ({missing.height:,} of "
+                f"{questions.height:,} such questions): embed the questions of the task at the same landmarks, of the "
+                "patients of all splits."
             )
         return vectors_of(self.frame[found_N["_row"].to_numpy()])
 
@@ -106,7 +108,7 @@ def read_arms(folders: Sequence[Path]) -> list[Arm]:
 
 def _check_name(name: str, folder: Path) -> None:
     base = name.removesuffix(COX)
-    if is_ours(name) or name in ANSWERS or base != name:
+    if is_ours(name) or name in TAKEN or base != name:
         raise InputError(
             f"{folder} would be an arm called '{name}', which is what other answers are called: rename the folder."
         )

@@ -114,7 +114,8 @@ def fit_ridge(train: ProbeRows, tuning: ProbeRows, lowest: float) -> Head:
         there, back = np.log1p, lambda x: np.clip(np.expm1(x), 0, None)
     known, judged = train.sample.decided, tuning.sample.decided
     scale = standardizer(train.sample.values)
-    values, number, weights = scale(train.sample.values[known]), there(train.sample.outcome[known]), train.weights[known]
+    values, weights = scale(train.sample.values[known]), train.weights[known]
+    number = there(train.sample.outcome[known])
 
     def fit(ridge: float) -> Model:
         model = Ridge(alpha=ridge).fit(values, number, sample_weight=weights)

@@ -20,7 +20,7 @@ from sequela.record.questions import QUESTION, questions_of
 from sequela.record.schema import DEATH
 from sequela.record.validate import read_parquet
 from sequela.task.cohort import of_the_living, without_history_of
-from sequela.task.label import record_ends, labels
+from sequela.task.label import labels, record_ends
 from sequela.task.outcome import OutcomeRule
 from sequela.task.task import Task
 
@@ -98,6 +98,19 @@ def read_landmarks(path: Path) -> list[Landmark]:
     if not any(landmark.given.height for landmark in landmarks):
         raise InputError(f"{path} holds no question: give at least one row of {' and '.join(QUESTION)}.")
     return landmarks
+
+
+def landmarks_of(durations: Sequence[str], labels: Path | None) -> list[Landmark]:
+    """The landmarks that a probe asks with these settings: see `at_offsets` and `read_landmarks`.
+
+    Raises:
+        InputError: also if a landmark of the file is called like an offset.
+    """
+    given = [] if labels is None else read_landmarks(labels)
+    offsets = at_offsets(durations or ("0 days",)) if durations or labels is None else []
+    if both := {landmark.name for landmark in offsets} & {landmark.name for landmark in given}:
+        raise InputError(f"{labels} has a landmark called '{min(both)}', as `landmark` does: rename one of them.")
+    return offsets + given
 
 
 def still_at_risk(task: Task, events: pl.DataFrame, offset: int) -> pl.DataFrame:

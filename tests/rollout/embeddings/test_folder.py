@@ -56,9 +56,9 @@ def test_lists_of_doubles_are_vectors_too(tmp_path: Path) -> None:
 
 
 def test_a_writer_refuses_what_no_reader_takes(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="patient 5 at .* not finite"):
+    with pytest.raises(InputError, match=r"patient 5 at .* not finite"):
         write_embeddings(tmp_path / "a", FACTS, [(questions([4, 5]), np.array([[0, 0, 0], [0, np.nan, 0]]))])
-    with pytest.raises(InputError, match="patient 4 at .* several vectors"):
+    with pytest.raises(InputError, match=r"patient 4 at .* several vectors"):
         write_embeddings(tmp_path / "b", FACTS, [(questions([4]), np.zeros((1, 3)))] * 2)
     assert not (tmp_path / "b" / "embeddings.json").exists()  # so it is not taken for finished
 
@@ -93,26 +93,26 @@ def test_damaged_vectors_are_named(tmp_path: Path, vector: pl.Series, said: str)
 def test_other_damage_is_named(tmp_path: Path) -> None:
     written(tmp_path)
     change(tmp_path, subject_id=pl.lit(4), prediction_time=pl.lit(START))
-    with pytest.raises(InputError, match="patient 4 at 2001-02-03 .* several vectors"):
+    with pytest.raises(InputError, match=r"patient 4 at 2001-02-03 .* several vectors"):
         read_embeddings(tmp_path)
     change(tmp_path, subject_id=pl.lit(None, pl.Int64))
-    with pytest.raises(InputError, match="a patient or a time is missing"):
+    with pytest.raises(InputError, match=r"a patient or a time is missing"):
         read_embeddings(tmp_path)
     change(tmp_path, subject_id=pl.lit("nobody"))
-    with pytest.raises(InputError, match="cannot be read as such"):
+    with pytest.raises(InputError, match=r"cannot be read as such"):
         read_embeddings(tmp_path)
     (tmp_path / "vectors" / "00001.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(InputError, match="00001.parquet"):
+    with pytest.raises(InputError, match=r"00001.parquet"):
         read_embeddings(tmp_path)
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no embeddings .* give a folder of `sequela embed`"):
+    with pytest.raises(InputError, match=r"holds no embeddings .* give a folder of `sequela embed`"):
         read_embeddings(tmp_path)
     written(tmp_path)
     for path in (tmp_path / "vectors").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match="holds no vectors"):
+    with pytest.raises(InputError, match=r"holds no vectors"):
         read_embeddings(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_damaged_summary_is_named(tmp_path: Path, text: str) -> None:
     written(tmp_path)
     (tmp_path / "embeddings.json").write_text(text)
-    with pytest.raises(InputError, match="embeddings.json is damaged"):
+    with pytest.raises(InputError, match=r"embeddings.json is damaged"):
         read_facts(tmp_path)
 
 
@@ -128,5 +128,5 @@ def test_a_width_that_is_no_number_is_damage(tmp_path: Path) -> None:
     written(tmp_path)
     facts = {"model": "m", "pooling": "last", "width": "3", "objective": "next_token"}
     (tmp_path / "embeddings.json").write_text(json.dumps(facts))
-    with pytest.raises(InputError, match="embeddings.json is damaged"):
+    with pytest.raises(InputError, match=r"embeddings.json is damaged"):
         read_facts(tmp_path)
