@@ -7,7 +7,7 @@
 
 Patients are split anew by a hash of their number and `--salt`: what was chosen while the package was built was chosen
 with other held-out patients in view. For each seed a model is trained, its risks are recalibrated on tuning patients,
-and the held-out patients are simulated, with the settings of the demo but 60 futures on NAFLD; what the first 20, the
+and the held-out patients are simulated, with the settings of the demo but 60 futures on NAFLD; what the first 16, the
 demo's number, are worth is a row too. The mean of the seeds' risks is a model of its own, with intervals over patients
 and seeds. NAFLD is simulated once more for ten years, with few rollouts, for the calibration of other horizons. Every
 finished step stays in --work and is not run again.

@@ -75,7 +75,7 @@ PRESETS = {
             "to stand for them, which is right only where leaving does not depend on the risk itself.",
         ),
         train=SMALL,
-        simulate=SimulateSettings(rollouts=20),
+        simulate=SimulateSettings(rollouts=16),
     ),
     "physionet2012": Preset(
         title="PhysioNet 2012: the first 48 hours of intensive-care stays",

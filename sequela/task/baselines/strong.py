@@ -42,7 +42,7 @@ class StrongAnswers:
     learned_from: tuple[int, int]
 
 
-@one_thread  # each
+@one_thread  # around the pool too: a limit that one of its threads lifts would be lifted for the other
 def answer_each(
     task: Task,
     readers: Mapping[str, Reader],
