@@ -21,7 +21,7 @@ from pathlib import Path
 
 import sequela
 from sequela.record.cohort import nafld
-from sequela.serve.stages.presets import preset
+from sequela.serve.presets import preset
 from sequela.training.data import Step
 from sequela.training.parallel import ProcessGroup
 from sequela.training.run import Run, RunPlan

@@ -14,7 +14,7 @@ import time
 import torch
 
 from sequela.model.decoder import Decoder
-from sequela.serve.stages.presets import preset
+from sequela.serve.presets import preset
 from sequela.training.derive import resolve
 from sequela.training.muon import Muon
 from sequela.training.optimizer import decoder_groups

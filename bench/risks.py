@@ -42,7 +42,7 @@ import yaml
 import sequela
 from sequela.record.cohort import nafld
 from sequela.record.dataset import read_frames, split_of, write_shard, write_splits
-from sequela.serve.stages.presets import Preset, preset, quick, with_file
+from sequela.serve.presets import Preset, preset, quick, with_file
 from sequela.task.answers.prediction import SIMULATION, recalibrated_name
 from sequela.task.catalog import CATALOG
 

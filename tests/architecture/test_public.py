@@ -86,7 +86,7 @@ def test_exported_name(name: str) -> None:
 
 
 def test_a_field_without_words_is_seen() -> None:
-    from sequela.serve.stages.presets import Preset
+    from sequela.serve.presets import Preset
 
     assert "title" in undescribed(Preset)
 

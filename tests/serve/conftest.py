@@ -8,8 +8,8 @@ import pytest
 
 from sequela.record.cohort import nafld
 from sequela.record.dataset import read_events, write_dataset
+from sequela.serve.presets import Preset, preset, with_file
 from sequela.serve.stages.demo import demo
-from sequela.serve.stages.presets import Preset, preset, with_file
 
 EVERY = 12  # one in so many patients
 SMALL = """

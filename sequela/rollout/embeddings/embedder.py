@@ -78,7 +78,7 @@ class Embedder:
         idle = (at - encoded.last) // MINUTE
         patient = known["subject_id"].to_numpy()
         out = np.empty((len(known), self.decoder.config.hidden_size), np.float32)
-        reading = Reading.of(encoded.tokens, encoded.clock, patient, self.tokenizer, self.decoder.config.context)
+        reading = HistoryWindows.of(encoded.tokens, encoded.clock, patient, self.tokenizer, self.decoder.config.context)
         for row in best_fit(reading.windows.lengths, max(self.row_tokens, int(reading.windows.lengths.max(initial=1)))):
             asked = [reading.asked[window] for window in row]
             which = np.concatenate(asked)
@@ -86,7 +86,7 @@ class Embedder:
         return known, out
 
     @torch.no_grad()
-    def _read(self, reading: Reading, row: np.ndarray, idle: np.ndarray) -> Tensor:
+    def _read(self, reading: HistoryWindows, row: np.ndarray, idle: np.ndarray) -> Tensor:
         """The vectors of the questions of a row of windows, in their order."""
         behind = [reading.behind[window] for window in row]
         device = self.decoder.embedding.weight.device
@@ -118,7 +118,7 @@ class Embedder:
 
 
 @dataclass(frozen=True)
-class Reading:
+class HistoryWindows:
     """Which windows are read for some questions.
 
     Attributes:
@@ -132,7 +132,9 @@ class Reading:
     behind: list[np.ndarray]
 
     @staticmethod
-    def of(tokens: Ragged, clock: Ragged | None, patient: np.ndarray, tokenizer: EhrTokenizer, context: int) -> Reading:
+    def of(
+        tokens: Ragged, clock: Ragged | None, patient: np.ndarray, tokenizer: EhrTokenizer, context: int
+    ) -> HistoryWindows:
         """Of the histories `tokens` of Q questions, sorted by patient and time."""
         carriers = _carriers(tokens, patient)
         held: list[tuple[int, int, int, np.ndarray, list[int], list[int]]] = []
@@ -142,7 +144,7 @@ class Reading:
         fronts = Ragged.of([window[3] for window in held])
         windows = Windows(tokens, clock, carrier, start, stop, fronts)
         asked, behind = ([np.array(window[n], np.int64) for window in held] for n in (4, 5))
-        return Reading(windows, asked, behind)
+        return HistoryWindows(windows, asked, behind)
 
 
 def _carriers(tokens: Ragged, patient: np.ndarray) -> list[tuple[int, list[int]]]:

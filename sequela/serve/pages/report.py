@@ -19,8 +19,8 @@ from sequela.serve.pages.page import render
 from sequela.serve.pages.provenance import in_words, sentences, simulation
 from sequela.serve.pages.residuals import COLUMNS, residuals, rows, sentence
 from sequela.serve.pages.terminal import in_unit, interval, ours_first
+from sequela.serve.presets import PRESETS
 from sequela.serve.progress import duration
-from sequela.serve.stages.presets import PRESETS
 from sequela.task.answers.prediction import SIMULATION as OURS
 from sequela.task.baselines.words import BASELINES
 from sequela.task.catalog import catalog

@@ -13,18 +13,18 @@ from typing import Any
 from sequela.errors import InputError
 from sequela.progress import Progress
 from sequela.record.cohort import nafld
+from sequela.serve import presets
 from sequela.serve.folder import manifest
 from sequela.serve.folder.lineage import in_words
 from sequela.serve.folder.place import check_way
 from sequela.serve.folder.work import copy_whole, make_folder
+from sequela.serve.presets import SeedSettings, preset, with_file
 from sequela.serve.progress import duration
 from sequela.serve.stage import Finished, StageRun, look_line, stage
-from sequela.serve.stages import presets
 from sequela.serve.stages.calibrate import calibrate
 from sequela.serve.stages.evaluate import evaluate
 from sequela.serve.stages.ingest import ingest
 from sequela.serve.stages.predict import predict
-from sequela.serve.stages.presets import SeedSettings, preset, with_file
 from sequela.serve.stages.simulate import simulate
 from sequela.serve.stages.tokenize import tokenize
 from sequela.serve.stages.train import train

@@ -18,7 +18,7 @@ from sequela.training.objectives.anchors import Anchors, Records
 
 
 @dataclass(frozen=True)
-class Sampling:
+class PairSampling:
     """How pairs are drawn.
 
     Attributes:
@@ -52,7 +52,7 @@ class Pairs:
 
 
 def pairs_of(
-    records: Records, row: np.ndarray, anchors: Anchors, sampling: Sampling, random: np.random.Generator
+    records: Records, row: np.ndarray, anchors: Anchors, sampling: PairSampling, random: np.random.Generator
 ) -> Pairs:
     """Draw a horizon for each anchor in the windows `row`, and futures as many as `sampling` allows."""
     patients = records.windows.patient[row][anchors.window]

@@ -28,7 +28,7 @@ from sequela.tokens.packing import Windows, best_fit
 from sequela.training.data import Inputs, inputs, windows_of
 from sequela.training.objectives.anchors import Records
 from sequela.training.objectives.collapse import Panel, panel
-from sequela.training.objectives.futures import Sampling, packed, pairs_of
+from sequela.training.objectives.futures import PairSampling, packed, pairs_of
 from sequela.training.objectives.objective import Group, Loss, Setup, Validation, options
 from sequela.training.objectives.reading import OverStates, RowWithStates
 from sequela.training.objectives.target import Schedule, Target, normalized
@@ -65,10 +65,10 @@ class StateJepaOptions:
             raise ValueError("`anchors`, `share` and `rate` must be above 0")
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> PairSampling:
         """How pairs are drawn."""
         edges = (np.array(self.horizons) * DAY).astype(np.int64)
-        return Sampling(np.stack([edges[:-1], edges[1:]], 1), share=self.share)
+        return PairSampling(np.stack([edges[:-1], edges[1:]], 1), share=self.share)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def rising(start: float, done: float) -> float:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A part of a run.
 
     Attributes:
@@ -48,12 +48,12 @@ class Stage:
 
 STAGES = {
     "curriculum": (
-        Stage(0.6, 1, 0),
-        Stage(0.05, 1, 1, detached=True, synced=True),
-        Stage(0.35, 0.2, 1),
+        TrainingStage(0.6, 1, 0),
+        TrainingStage(0.05, 1, 1, detached=True, synced=True),
+        TrainingStage(0.35, 0.2, 1),
     ),
-    "at_once": (Stage(1, 1, 1),),
-    "futures_only": (Stage(1, 0, 1),),
+    "at_once": (TrainingStage(1, 1, 1),),
+    "futures_only": (TrainingStage(1, 0, 1),),
 }
 """SMB-Structure found a curriculum better than both at once; its weights are not known."""
 
@@ -68,7 +68,7 @@ class Schedule(nn.Module):
         self.register_buffer("number", torch.tensor(0))
 
     @staticmethod
-    def named(name: str) -> tuple[Stage, ...]:
+    def named(name: str) -> tuple[TrainingStage, ...]:
         """The stages of that name.
 
         Raises:
@@ -79,7 +79,7 @@ class Schedule(nn.Module):
         return STAGES[name]
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> TrainingStage:
         """The stage of the next step."""
         return self.stages[int(self.number)]
 

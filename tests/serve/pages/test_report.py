@@ -11,7 +11,7 @@ import pytest
 from sequela.errors import InputError
 from sequela.serve.pages.report import read_metrics, write_report
 from sequela.serve.pages.terminal import interval
-from sequela.serve.stages.presets import preset
+from sequela.serve.presets import preset
 
 
 class Checker(HTMLParser):

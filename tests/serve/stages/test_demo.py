@@ -12,8 +12,8 @@ import pytest
 from sequela.errors import InputError
 from sequela.record.dataset import read_events
 from sequela.serve.pages.terminal import print_summary
+from sequela.serve.presets import preset
 from sequela.serve.stages.demo import QUICK, demo
-from sequela.serve.stages.presets import preset
 
 TASKS = preset("nafld").tasks
 

@@ -8,11 +8,11 @@ import pytest
 from sequela.tokens.packing import Windows
 from sequela.tokens.ragged import Ragged, offsets_of
 from sequela.training.objectives.anchors import Records, anchors_of
-from sequela.training.objectives.futures import Sampling, packed, pairs_of
+from sequela.training.objectives.futures import PairSampling, packed, pairs_of
 
 DAY = 24 * 60
 MINUTES = np.array([0, 0, 10 * DAY, 100 * DAY, 0, 0, 0])  # pad, start, two times, three events
-SAMPLING = Sampling(np.array([[0, 30], [30, 365]]) * DAY, share=100.0)
+SAMPLING = PairSampling(np.array([[0, 30], [30, 365]]) * DAY, share=100.0)
 
 
 def records_of(rows, rest, context=1000):

@@ -6,7 +6,7 @@ import pytest
 
 from sequela.errors import InputError
 from sequela.model.config import ModelConfig
-from sequela.serve.stages.presets import PRESETS, preset, quick, with_file
+from sequela.serve.presets import PRESETS, preset, quick, with_file
 from sequela.task.catalog import load_task
 from sequela.training.derive import resolve
 
