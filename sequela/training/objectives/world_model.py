@@ -144,7 +144,10 @@ class WorldModel(nn.Module):
         batch = collate(records.windows, row, self.setup.row_multiple, anchors and anchors.behind)
         ends = ends_of(records.windows, row, records.rest, self.setup.tokenizer)
         ready = inputs(batch, self.device, ends)
-        rows = {name: GivenRow(records, row, ready, anchors, self._random(row, name)) for name in self.terms}
+        learned = self.schedule.learned
+        rows = {
+            name: GivenRow(records, row, ready, anchors, self._random(row, name), learned) for name in self.terms
+        }
         return rows, idle
 
     def forward(self, batch: RowOfTerms) -> Loss:
