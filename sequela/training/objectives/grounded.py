@@ -66,6 +66,9 @@ class Grounded(nn.Module):
         """As next tokens do."""
         return self.next_token.compared(corpus, patients)
 
+    def take_over(self, folder: Path) -> None:
+        """There is nothing beside the decoder."""
+
     def save(self, folder: Path) -> None:
         """Write the decoder's checkpoint."""
         self.next_token.save(folder)

@@ -58,6 +58,11 @@ class OverStates(Grounded):
             tokens = self.next_token.read(hidden, given)
         return tokens, self.states.read(hidden, given.aside)
 
+    def take_over(self, folder: Path) -> None:
+        """The state tokens of `folder`, if it has any."""
+        if StateTokens.kept_in(folder):
+            self.states.load_state_dict(StateTokens.load(folder).state_dict())
+
     def save(self, folder: Path) -> None:
         """Write the decoder's checkpoint and the state tokens."""
         super().save(folder)
