@@ -55,10 +55,13 @@ class Loss(NamedTuple):
         parts: detached scalars for the log, summed in the same way; every row has the same names. One that is named as
             the objective's `unit` is shown, logged and kept in place of the total: what runs are compared by, where
             they minimize different things.
+        figures: further detached scalars, summed in the same way, that are no losses and are not logged; `heed` gets
+            their means.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
+    figures: dict[str, Tensor] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +156,14 @@ class Objective(Protocol):
         """Called once after every step, without gradients; `done` is the share of the run's tokens seen, in [0, 1].
 
         The place for moving averages and schedules. Every process makes the same change.
+        """
+
+    def heed(self, figures: dict[str, float]) -> None:
+        """Called before `after_step` where losses have `figures`, with their means over the step, the same on every
+        process. No other objective needs it.
+
+        Raises:
+            InputError: if the run is not worth going on with.
         """
 
     def flops(self, lengths: np.ndarray) -> int:

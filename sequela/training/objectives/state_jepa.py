@@ -27,7 +27,7 @@ from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows, best_fit
 from sequela.training.data import Inputs, inputs, windows_of
 from sequela.training.objectives.anchors import Records
-from sequela.training.objectives.collapse import Panel, panel
+from sequela.training.objectives.collapse import Panel, Watch, panel
 from sequela.training.objectives.futures import PairSampling, packed, pairs_of
 from sequela.training.objectives.objective import Group, Loss, Setup, Validation, options
 from sequela.training.objectives.reading import OverStates, RowWithStates
@@ -54,6 +54,8 @@ class StateJepaOptions:
     """Learning rate of the predictor, times that of the run."""
     shuffled: bool = False
     """A control: futures of other patients, so that nothing can be learned from them but the schedule."""
+    watched: bool = True
+    """Stop a run that collapses; false for a control that is meant to."""
 
     def __post_init__(self) -> None:
         Schedule.named(self.stages)
@@ -81,6 +83,7 @@ class WorldInputs:
         futures: packed rows; None if there are none.
         which: int64, the future of each of their tokens; F for padding.
         pair: int64 [F].
+        patient: int64 [S], whose each state is.
     """
 
     row: RowWithStates
@@ -90,6 +93,7 @@ class WorldInputs:
     futures: Inputs | None
     which: Tensor
     pair: Tensor
+    patient: Tensor
 
     @property
     def weight(self) -> float:
@@ -124,6 +128,7 @@ class StateJepa(OverStates):
         self.predictor = Predictor(decoder.config.hidden_size, len(self.options.horizons) - 1)
         self.target = Target(decoder)
         self.schedule = Schedule(self.options.stages, self.options.decay)
+        self.watch = Watch()
 
     def collate(self, windows: Windows, row: np.ndarray) -> WorldInputs:
         """A packed row, and what its patients are going to live through; the same for the same row and seed."""
@@ -140,9 +145,10 @@ class StateJepa(OverStates):
             which = np.where(side_by_side.segments < 0, len(pairs.futures), side_by_side.segments).ravel()
             futures = inputs(side_by_side, device)
         pair = np.roll(pairs.pair, 1) if self.options.shuffled else pairs.pair
-        arrays = pairs.anchor, pairs.horizon, pairs.came.astype(np.float32), which, pair
-        state, horizon, came, which, pair = (torch.from_numpy(x).to(device) for x in arrays)
-        return WorldInputs(read, state, horizon, came, futures, which, pair)
+        patient = records.windows.patient[row][anchors.window].astype(np.int64)
+        arrays = pairs.anchor, pairs.horizon, pairs.came.astype(np.float32), which, pair, patient
+        state, horizon, came, which, pair, patient = (torch.from_numpy(x).to(device) for x in arrays)
+        return WorldInputs(read, state, horizon, came, futures, which, pair, patient)
 
     def forward(self, batch: WorldInputs) -> Loss:
         """The weighted sum of both losses; that of futures is a mean over pairs, times the weight of the row."""
@@ -151,13 +157,16 @@ class StateJepa(OverStates):
         total, parts = stage.tokens * tokens.total, dict(tokens.parts)
         parts.setdefault(self.unit, tokens.total.detach())
         missed = empty = total.new_zeros(())
+        figures = Watch.seen(*[state[:0]] * 3, weight) if stage.futures and self.options.watched else {}
         if stage.futures and len(batch.state):
             foreseen, logit, future = self.foresee(batch, state.detach() if stage.detached else state)
             empty = F.binary_cross_entropy_with_logits(logit, batch.came) * weight
             if len(future):
                 missed = F.smooth_l1_loss(foreseen[batch.pair], normalized(future)) * weight
             total = total + stage.futures * (missed + empty)
-        return Loss(total, parts | {"futures": missed.detach(), "empty": empty.detach()})
+            if figures:
+                figures = Watch.seen(state[batch.state[batch.pair]], foreseen[batch.pair], future, weight)
+        return Loss(total, parts | {"futures": missed.detach(), "empty": empty.detach()}, figures)
 
     def foresee(self, batch: WorldInputs, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is foreseen [Q, C], the logit that anything comes [Q], and the mean of what came [F, C]."""
@@ -170,6 +179,10 @@ class StateJepa(OverStates):
     def groups(self) -> list[Group]:
         """The decoder's, and the predictor with the state tokens."""
         return self.groups_with("predictor", [self.predictor, self.states], self.options.rate)
+
+    def heed(self, figures: dict[str, float]) -> None:
+        """Raises InputError where the run collapses."""
+        self.watch.heed(figures, grounded=self.schedule.stage.tokens > 0)
 
     def after_step(self, done: float) -> None:
         """Go to the stage that begins, and let the target follow."""
@@ -192,8 +205,9 @@ class StateJepa(OverStates):
         seen = self.panel(corpus, patients)
         if seen is None:
             return tokens
-        seen.check()
-        figures = {f"futures/{name}": value for name, value in seen.as_dict().items()}
+        if self.options.watched:
+            seen.check()
+        figures = {f"futures/{name}": value for name, value in seen.as_dict().items() if value is not None}
         return Validation(tokens.figures | figures, tokens.details | {"futures": seen.as_dict()})
 
     @torch.no_grad()
@@ -210,5 +224,6 @@ class StateJepa(OverStates):
                 continue
             _, state = self.read(batch.row)
             foreseen, _, future = self.foresee(batch, state)
-            parts.append((state[batch.state[batch.pair]], foreseen[batch.pair], future))
+            place = batch.state[batch.pair]
+            parts.append((state[place], foreseen[batch.pair], future, batch.patient[place]))
         return panel(*(torch.cat(each) for each in zip(*parts, strict=True))) if parts else None
