@@ -130,7 +130,7 @@ class RunPlan:
         multiple = padded_to(settings.row_tokens, device)
         setup = Setup(
             precision, multiple, settings, self.data.tokenizer, self.events_per_token,
-            self.data.rest, self.class_weights, token_counts(self.data),
+            self.data.rest, self.class_weights, token_counts(self.data), self.windows,
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)

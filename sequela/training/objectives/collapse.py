@@ -149,15 +149,15 @@ class Watch(nn.Module):
         self.register_buffer("now", torch.zeros(len(WATCHED)))
 
     @staticmethod
-    def seen(state: Tensor, foreseen: Tensor, future: Tensor, weight: float) -> dict[str, Tensor]:
-        """Figures of a row, times its weight: of states, what was foreseen from each, and what came, [Q, C]."""
+    def seen(state: Tensor, foreseen: Tensor, future: Tensor) -> dict[str, Tensor]:
+        """Figures of a row: of states, what was foreseen from each, and what came, [Q, C]."""
         if len(state) < 2:
             return dict.fromkeys(WATCHED, state.new_zeros(()))
         state, foreseen, future = state.detach(), foreseen.detach(), future.detach()
         target = normalized(future)
         parts = [part for x in (state, future) for part in (x.var(0).mean(), (x**2).mean())]
         figures = *parts, ((foreseen - target) ** 2).mean(), target.var(0).mean()
-        return {name: figure * weight for name, figure in zip(WATCHED, figures, strict=True)}
+        return dict(zip(WATCHED, figures, strict=True))
 
     def heed(self, figures: dict[str, float], *, grounded: bool) -> None:
         """Take the means of what was seen in a step; `grounded`: whether next tokens count beside futures.
