@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from sequela.model.decoder import Decoder
 from sequela.training.data import Inputs, inputs
-from sequela.training.objectives.collapse import Panel, panel
+from sequela.training.objectives.collapse import Panel, Watch, panel
 from sequela.training.objectives.futures import PairSampling, packed, pairs_of
 from sequela.training.objectives.objective import Loss, Setup, Validation
 from sequela.training.objectives.stages import TrainingStage
@@ -49,6 +49,8 @@ class StateJepaOptions:
     """Learning rate of the predictor, times that of the run."""
     shuffled: bool = False
     """A control: futures of other patients, so that nothing can be learned from them but the schedule."""
+    watched: bool = True
+    """Stop a run that collapses; false for a control that is meant to."""
 
     def __post_init__(self) -> None:
         if len(self.horizons) < 2 or not all(np.diff(self.horizons) > 0) or self.horizons[0] < 0:
@@ -110,6 +112,7 @@ class FuturesTerm(Term):
         super().__init__(decoder, setup, options)
         self.predictor = Predictor(decoder.config.hidden_size, len(options.horizons) - 1)
         self.target = Target(decoder)
+        self.watch = Watch()
 
     def collate(self, given: GivenRow) -> FuturesBatch:
         """What the patients of a row are going to live through."""
@@ -128,12 +131,15 @@ class FuturesTerm(Term):
         """How far off what is foreseen is, and how badly it is told whether anything comes."""
         weight = stage.weight(self.name)
         missed = empty = read.state.new_zeros(())
+        figures = Watch.seen(*[read.state[:0]] * 3) if weight and self.options.watched else {}
         if weight and len(batch.state):
             foreseen, logit, future = self.foresee(batch, read.state)
             empty = F.binary_cross_entropy_with_logits(logit, batch.came)
             if len(future):
                 missed = F.smooth_l1_loss(foreseen[batch.pair], normalized(future))
-        return Loss(weight * (missed + empty), {self.name: missed, "empty": empty})
+            if figures:
+                figures = Watch.seen(read.state[batch.state[batch.pair]], foreseen[batch.pair], future)
+        return Loss(weight * (missed + empty), {self.name: missed, "empty": empty}, figures)
 
     def foresee(self, batch: FuturesBatch, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is foreseen [Q, C], the logit that anything comes [Q], and the mean of what came [F, C]."""
@@ -142,6 +148,10 @@ class FuturesTerm(Term):
             return foreseen, logit, state.new_zeros(0, state.shape[1])
         future = self.target.means(batch.futures, batch.which, len(batch.pair), self.setup.precision)
         return foreseen, logit, future
+
+    def heed(self, figures: dict[str, float], stage: TrainingStage) -> None:
+        """Stop a run that collapses."""
+        self.watch.heed(figures, grounded=stage.tokens > 0)
 
     def after_step(self, decoder: Decoder, moment: Moment) -> None:
         """Let the target follow, ever more slowly."""
@@ -163,8 +173,10 @@ class FuturesTerm(Term):
         seen = self.panel(tuning)
         if seen is None:
             return None
-        seen.check()
-        return Validation(seen.as_dict(), seen.as_dict())
+        if self.options.watched:
+            seen.check()
+        known = {name: value for name, value in seen.as_dict().items() if value is not None}
+        return Validation(known, seen.as_dict())
 
     def panel(self, tuning: Rows) -> Panel | None:
         """What is foreseen of tuning patients, beside what came; None if nothing comes to any."""
@@ -174,7 +186,9 @@ class FuturesTerm(Term):
             if not len(batch.pair):
                 continue
             foreseen, _, future = self.foresee(batch, read.state)
-            parts.append((read.state[batch.state[batch.pair]], foreseen[batch.pair], future))
+            place = batch.state[batch.pair]
+            patient = given.records.windows.patient[given.row][given.anchors.window[place.cpu()]]
+            parts.append((read.state[place], foreseen[batch.pair], future, torch.from_numpy(patient).to(place)))
         return panel(*(torch.cat(each) for each in zip(*parts, strict=True))) if parts else None
 
 
