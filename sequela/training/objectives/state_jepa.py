@@ -23,6 +23,7 @@ Shape letters: S states, Q pairs of state and horizon, F futures, C hidden width
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from torch import Tensor
 from sequela.errors import InputError
 from sequela.model.decoder import Decoder
 from sequela.training.objectives.anchors import Records
-from sequela.training.objectives.collapse import Panel, panel
+from sequela.training.objectives.collapse import Panel, Watch, panel
 from sequela.training.objectives.futures import (
     ChainSampling,
     PairSampling,
@@ -72,6 +73,8 @@ class StateJepaOptions:
     """Learning rate of the predictor, times that of the run."""
     shuffled: bool = False
     """A control: futures of other patients, so that nothing can be learned from them but the schedule."""
+    watched: bool = True
+    """Stop a run that collapses; false for a control that is meant to."""
 
     def __post_init__(self) -> None:
         if len(self.horizons) < 2 or not all(np.diff(self.horizons) > 0) or self.horizons[0] < 0:
@@ -148,6 +151,7 @@ class FuturesTerm(Term):
             self.actions = Actions(decoder.config.hidden_size)
             self.action = action_tokens(setup.tokenizer, options.actions)
         self.target = Target(decoder)
+        self.watch = Watch()
 
     def check(self, records: Records) -> None:
         """Raises InputError if no record is followed long enough for a horizon that holds anything."""
@@ -199,17 +203,21 @@ class FuturesTerm(Term):
         """How far off what is foreseen is, how badly it is told whether anything comes; and after two windows."""
         weight, further = map(stage.weight, self.losses)
         missed = empty = rolled = read.state.new_zeros(())
+        figures = Watch.seen(*[read.state[:0]] * 3) if weight and self.options.watched else {}
         if weight and len(batch.state):
             foreseen, logit = self.foresee(batch, read, given=batch.done and batch.done.given)
             empty = F.binary_cross_entropy_with_logits(logit, batch.came)
             if batch.futures.count:
-                missed = F.smooth_l1_loss(foreseen[batch.pair], normalized(self.means(batch.futures)))
+                future = self.means(batch.futures)
+                missed = F.smooth_l1_loss(foreseen[batch.pair], normalized(future))
+                if figures:
+                    figures = Watch.seen(read.state[batch.state[batch.pair]], foreseen[batch.pair], future)
         if further and batch.chains is not None and batch.chains.futures.count:
             chains = batch.chains
             windows = self.roll(chains, read, IN_A_ROW, [done.given for done in chains.done])
             rolled = F.smooth_l1_loss(windows[chains.chain, chains.window], normalized(self.means(chains.futures)))
         parts = {"futures": missed, "empty": empty} | ({} if batch.chains is None else {"rollouts": rolled})
-        return Loss(weight * (missed + empty) + further * rolled, parts)
+        return Loss(weight * (missed + empty) + further * rolled, parts, figures)
 
     def foresee(self, batch: FuturesBatch, read: Read, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is foreseen [Q, C], and the logit that anything comes [Q]; `given` bool [Q]: knowing what is done."""
@@ -228,6 +236,10 @@ class FuturesTerm(Term):
     def means(self, futures: Encodable) -> Tensor:
         """The mean hidden state of each future as the target sees it, [F, C]."""
         return self.target.means(futures, self.setup.precision)
+
+    def heed(self, figures: dict[str, float], stage: TrainingStage) -> None:
+        """Stop a run that collapses."""
+        self.watch.heed(figures, grounded=stage.tokens > 0)
 
     def after_step(self, decoder: Decoder, moment: Moment) -> None:
         """Let the target follow, ever more slowly."""
@@ -250,14 +262,16 @@ class FuturesTerm(Term):
         seen = self.panel(tuning)
         if seen is None:
             return None
-        seen.check()
-        figures, further = seen.as_dict(), {}
+        if self.options.watched:
+            seen.check()
+        details: dict[str, Any] = seen.as_dict()
         if self.actions is not None:
-            figures["skill_given_actions"] = self.panel(tuning, knowing=True).skill
+            details["skill_given_actions"] = self.panel(tuning, knowing=True).skill
+        figures = {name: value for name, value in details.items() if value is not None}
         if training is not None and self.options.ahead and (courses := self.courses(tuning)) is not None:
             low, high = self.options.horizons[:2]
-            further = {"rollouts": report(courses, self.courses(training), high - low)}
-        return Validation(figures, figures | further)
+            details["rollouts"] = report(courses, self.courses(training), high - low)
+        return Validation(figures, details)
 
     def panel(self, tuning: Rows, *, knowing: bool = False) -> Panel | None:
         """What is foreseen of tuning patients, beside what came; None if nothing comes to any.
@@ -271,7 +285,10 @@ class FuturesTerm(Term):
                 continue
             all_of_it = torch.ones_like(batch.state, dtype=torch.bool) if knowing else None
             foreseen, _ = self.foresee(batch, read, all_of_it)
-            parts.append((read.state[batch.state[batch.pair]], foreseen[batch.pair], self.means(batch.futures)))
+            place = batch.state[batch.pair]
+            patient = given.records.windows.patient[given.row][given.anchors.window[place.cpu()]]
+            seen = read.state[place], foreseen[batch.pair], self.means(batch.futures)
+            parts.append((*seen, torch.from_numpy(patient).to(place)))
         return panel(*(torch.cat(each) for each in zip(*parts, strict=True))) if parts else None
 
     def courses(self, rows: Rows) -> Courses | None:

@@ -136,6 +136,13 @@ class Term(nn.Module):
         """
         raise NotImplementedError
 
+    def heed(self, figures: dict[str, float], stage: TrainingStage) -> None:
+        """Called after a step of a stage in which losses had `figures`, with their means.
+
+        Raises:
+            InputError: if the run is not worth going on with.
+        """
+
     def groups(self) -> list[Group]:
         """Its weights, at the rate of its options."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]
