@@ -1,8 +1,9 @@
 """When will what come next? From the state at an anchor, the rate of each of E events in each of B pieces of the time
 after it: piecewise exponential, as in MOTOR (Steinberg et al. 2023, arXiv 2301.03150).
 
-It foresees the future without predicting tokens, so it is the baseline that a joint-embedding objective must beat. With
-death among the events it also answers tasks without any rollout.
+It foresees the future without predicting tokens, so it is the baseline that a joint-embedding objective must beat. Its
+checkpoint has a value head: the rates, which answer tasks without any rollout. On a model that exists only the head is
+trained by a stage of `only_heads`, as in stages=[{share=1, waits=1, only_heads=true}] with `init_from`.
 
     -ln likelihood = sum over pieces of rate x days at risk, - ln rate where the event came
 
@@ -13,7 +14,9 @@ Shape letters: S states, E events, B pieces, C hidden width, R rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from sequela.training.objectives.objective import Loss, Setup
 from sequela.training.objectives.stages import TrainingStage
 from sequela.training.objectives.term import GivenRow, Read, Term
 from sequela.training.objectives.world_model import WorldModel
-from sequela.training.outcomes.weight import outcome_tokens
+from sequela.training.outcomes.foreseen import foreseen_events
 
 DAY = 24 * 60
 
@@ -44,13 +47,17 @@ class Waits:
     came: np.ndarray
 
 
-def waits_of(records: Records, row: np.ndarray, anchors: Anchors, events: np.ndarray) -> Waits:
-    """Of the anchors in the windows `row`; `events` int64 [E] are tokens, ascending."""
+def waits_of(
+    records: Records, row: np.ndarray, anchors: Anchors, events: Sequence[Sequence[int]]
+) -> Waits:
+    """Of the anchors in the windows `row`, for the first of the tokens of each of E `events`."""
     patients = records.windows.patient[row][anchors.window]
     days = np.zeros((len(patients), len(events)), np.float32)
     came = np.zeros((len(patients), len(events)), bool)
-    place = np.full(len(records.minutes_V), -1)
-    place[events] = np.arange(len(events))
+    member = np.zeros((len(records.minutes_V), len(events)), bool)
+    for number, tokens in enumerate(events):
+        member[list(tokens), number] = True
+    watched = member.any(1)
     for patient in np.unique(patients):
         record = records.timed(int(patient))
         end = record.minutes[-1] if np.isinf(record.until) else record.until  # death ends every wait
@@ -59,11 +66,12 @@ def waits_of(records: Records, row: np.ndarray, anchors: Anchors, events: np.nda
             now = int(record.minutes[last]) + int(anchors.idle[number])
             later = record.ids[last + 1 :]
             token, first = np.unique(later, return_index=True)
-            watched = place[token] >= 0
-            token, first = place[token[watched]], first[watched] + last + 1
+            token, first = token[watched[token]], first[watched[token]] + last + 1
+            of_token, event = np.nonzero(member[token])
             days[number] = (end - now) / DAY
-            days[number, token] = (record.minutes[first] - now) / DAY
-            came[number, token] = True
+            came[number, event] = True
+            days[number, came[number]] = np.inf
+            np.minimum.at(days[number], event, (record.minutes[first[of_token]] - now) / DAY)
     return Waits(np.maximum(days, 0), came)
 
 
@@ -72,9 +80,12 @@ class TimeToEventOptions:
     """What can be chosen."""
 
     edges: tuple[float, ...] = (0.0, 30.0, 180.0, 365.0, 730.0)
-    """Days after an anchor on which the pieces of constant rate begin."""
+    """Days after an anchor on which the pieces of constant rate begin; fractions are hours."""
     events: int = 64
-    """How many kinds of events are foreseen: the outcomes, and the most frequent others."""
+    """How many events are foreseen: death, the `codes`, the outcomes, and the most frequent others."""
+    codes: tuple[str, ...] = ()
+    """Events of their own, such as the outcomes and ends of tasks: a code, or codes with | between; a * at the end
+    stands for any rest."""
     rate: float = 1.0
     """Learning rate of the rates' weights, times that of the run."""
 
@@ -101,20 +112,14 @@ class WaitsTerm(Term):
 
     def __init__(self, decoder: Decoder, setup: Setup, options: TimeToEventOptions):
         super().__init__(decoder, setup, options)
-        self.register_buffer("events", torch.from_numpy(self._events()), persistent=False)
+        self.events = foreseen_events(
+            setup.tokenizer, setup.counts, setup.settings.outcomes, options.codes, options.events
+        )
         self.rates = Hazards(decoder.config.hidden_size, len(self.events), options.edges)
-
-    def _events(self) -> np.ndarray:
-        """The tokens that are foreseen, ascending."""
-        outcomes = np.flatnonzero(outcome_tokens(self.setup.tokenizer, self.setup.settings.outcomes))
-        frequent = np.argsort(-self.setup.counts, kind="stable")
-        frequent = frequent[self.setup.tokenizer.minutes_V[frequent] == 0]
-        others = frequent[~np.isin(frequent, [*outcomes, *self.setup.tokenizer.head])]
-        return np.sort(np.concatenate([outcomes, others[: max(0, self.options.events - len(outcomes))]]))
 
     def collate(self, given: GivenRow) -> WaitsBatch:
         """When what comes next to the patients of a row comes."""
-        waits = waits_of(given.records, given.row, given.anchors, self.events.cpu().numpy())
+        waits = waits_of(given.records, given.row, given.anchors, self.events.tokens)
         days, came = (torch.from_numpy(x).to(given.device) for x in (waits.days, waits.came))
         return WaitsBatch(days, came)
 
@@ -124,6 +129,10 @@ class WaitsTerm(Term):
         if weight and len(read.state):
             waits = self.rates.loss(read.state, batch.days, batch.came)
         return Loss(weight * waits, {self.name: waits})
+
+    def save(self, folder: Path) -> None:
+        """Write the value head."""
+        self.rates.save(folder, self.events)
 
 
 class TimeToEvent(WorldModel):
