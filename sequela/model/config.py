@@ -180,7 +180,8 @@ class ModelConfig:
             body = body.get("text_config") or {}
         family = body.get("model_type")
         if family not in ARCHITECTURES:
-            raise InputError(f"{path} is {f'a {family!r} model' if family else 'of no model type'}: Sequela reads {', '.join(ARCHITECTURES)}.")
+            what = f"a {family!r} model" if family else "of no model type"
+            raise InputError(f"{path} is {what}: Sequela reads {', '.join(ARCHITECTURES)}.")
         rope = body.get("rope_parameters") or {
             **(body.get("rope_scaling") or {}),
             "rope_theta": body.get("rope_theta"),

@@ -85,11 +85,11 @@ def _record(events: Events, start: int, stop: int, birth: int, settings: TextSet
         if means(code, FOLLOW_UP_END):
             continue
         if means(code, BIRTH) and at != STATIC:
-            if settings.days == "date" and at == birth:
+            if settings.text_days == "date" and at == birth:
                 opening[f"Birth: {_date(at // DAY)}"] = []
             continue
         number = float(events.number[row])
-        value = texts[row - start] if math.isnan(number) else written(number, settings.numbers)
+        value = texts[row - start] if math.isnan(number) else written(number, settings.text_numbers)
         lines = opening if at == STATIC else days.setdefault(at // DAY, {})
         lines.setdefault(code, []).extend([value] * bool(value))
     return _joined(opening, days, birth, settings)
@@ -99,13 +99,13 @@ def _joined(
     opening: dict[str, list[str]], days: dict[int, dict[str, list[str]]], birth: int, settings: TextSettings
 ) -> PatientText:
     first = min(days, default=0)
-    parts, begins = ["\n".join(_lines(opening, settings.values))] * bool(opening), []
+    parts, begins = ["\n".join(_lines(opening, settings.text_values))] * bool(opening), []
     length = len(parts[0]) + 2 if parts else 0
     paragraphs = []
     for day in sorted(days):
-        heading = str(_date(day)) if settings.days == "date" else _age(day, first, birth)
+        heading = str(_date(day)) if settings.text_days == "date" else _age(day, first, birth)
         begins.append(length + 1)
-        paragraphs.append("\n".join(["", f"[{heading}]", *_lines(days[day], settings.values)]))
+        paragraphs.append("\n".join(["", f"[{heading}]", *_lines(days[day], settings.text_values)]))
         length += len(paragraphs[-1]) + 1
     parts += ["\n".join(paragraphs)] * bool(paragraphs)
     return PatientText("\n\n".join(parts), tuple(begins))
@@ -135,7 +135,7 @@ def category(code: str) -> int:
 
 
 def written(number: float, how: str) -> str:
-    """A number as text; see `TextSettings.numbers`. Digits before the point are never rounded away.
+    """A number as text; see `TextSettings.text_numbers`. Digits before the point are never rounded away.
 
     >>> [written(x, "significant") for x in (0.004, 1.234, 12.5, 1985.0, 123456.0, 0.0, -0.0417, 2e-9)]
     ['0.004', '1.23', '12.5', '1985', '123456', '0', '-0.0417', '2e-09']

@@ -8,9 +8,11 @@ a term (`sequela.training.objectives.term`).
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -53,10 +55,13 @@ class Loss(NamedTuple):
         parts: detached scalars for the log, summed in the same way; every row has the same names. One that is named as
             the objective's `unit` is shown, logged and kept in place of the total: what runs are compared by, where
             they minimize different things.
+        figures: further detached scalars, summed in the same way, that are no losses and are not logged; `heed` gets
+            their means.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
+    figures: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +158,14 @@ class Objective(Protocol):
         """Called once after every step, without gradients; `done` is the share of the run's tokens seen, in [0, 1].
 
         The place for moving averages and schedules. Every process makes the same change.
+        """
+
+    def heed(self, figures: dict[str, float]) -> None:
+        """Called before `after_step` where losses have `figures`, with their means over the step, the same on every
+        process. No other objective needs it.
+
+        Raises:
+            InputError: if the run is not worth going on with.
         """
 
     def flops(self, lengths: np.ndarray) -> int:

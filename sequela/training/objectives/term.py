@@ -37,6 +37,7 @@ class GivenRow:
         inputs: its tokens and state tokens.
         anchors: where its states are; None if nobody reads any.
         random: for this term and these windows: it does not matter when, where and how often they are collated.
+        learned: names of the losses that count in any stage.
     """
 
     records: Records
@@ -44,6 +45,7 @@ class GivenRow:
     inputs: Inputs
     anchors: Anchors | None
     random: np.random.Generator
+    learned: frozenset[str] = frozenset()
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +135,13 @@ class Term(nn.Module):
         Where nothing is to be foreseen, it and its parts are 0. In a stage with `only_heads`, `read` is detached.
         """
         raise NotImplementedError
+
+    def heed(self, figures: dict[str, float], stage: TrainingStage) -> None:
+        """Called after a step of a stage in which losses had `figures`, with their means.
+
+        Raises:
+            InputError: if the run is not worth going on with.
+        """
 
     def groups(self) -> list[Group]:
         """Its weights, at the rate of its options."""

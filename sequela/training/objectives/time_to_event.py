@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sequela.errors import InputError
 from sequela.model.decoder import Decoder
 from sequela.model.hazards import Hazards
-from sequela.training.objectives.anchors import Anchors, Records
+from sequela.training.objectives.anchors import Anchors, Records, Timed
 from sequela.training.objectives.objective import Loss, Setup
 from sequela.training.objectives.stages import TrainingStage
 from sequela.training.objectives.term import GivenRow, Read, Term
@@ -60,7 +61,7 @@ def waits_of(
     watched = member.any(1)
     for patient in np.unique(patients):
         record = records.timed(int(patient))
-        end = record.minutes[-1] if np.isinf(record.until) else record.until  # death ends every wait
+        end = _end(record)
         for number in np.flatnonzero(patients == patient):
             last = int(anchors.last[number])
             now = int(record.minutes[last]) + int(anchors.idle[number])
@@ -73,6 +74,11 @@ def waits_of(
             days[number, came[number]] = np.inf
             np.minimum.at(days[number], event, (record.minutes[first[of_token]] - now) / DAY)
     return Waits(np.maximum(days, 0), came)
+
+
+def _end(record: Timed) -> float:
+    """The minute until which events are waited for: death ends every wait."""
+    return float(record.minutes[-1]) if np.isinf(record.until) else record.until
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,17 @@ class WaitsTerm(Term):
             setup.tokenizer, setup.counts, setup.settings.outcomes, options.codes, options.events
         )
         self.rates = Hazards(decoder.config.hidden_size, len(self.events), options.edges)
+
+    def check(self, records: Records) -> None:
+        """Raises InputError if no record goes on after an anchor."""
+        for patient in np.unique(records.windows.patient):
+            record = records.timed(int(patient))
+            if record.minutes[record.events[0]] < _end(record):
+                return
+        raise InputError(
+            "no training patient's record goes on after its first moment, so there is nothing to wait for: tokenize "
+            "records of several times, or train next tokens alone."
+        )
 
     def collate(self, given: GivenRow) -> WaitsBatch:
         """When what comes next to the patients of a row comes."""

@@ -144,7 +144,10 @@ class WorldModel(nn.Module):
         batch = collate(records.windows, row, self.setup.row_multiple, anchors and anchors.behind)
         ends = ends_of(records.windows, row, records.rest, self.setup.tokenizer)
         ready = inputs(batch, self.device, ends)
-        rows = {name: GivenRow(records, row, ready, anchors, self._random(row, name)) for name in self.terms}
+        learned = self.schedule.learned
+        rows = {
+            name: GivenRow(records, row, ready, anchors, self._random(row, name), learned) for name in self.terms
+        }
         return rows, idle
 
     def forward(self, batch: RowOfTerms) -> Loss:
@@ -155,11 +158,13 @@ class WorldModel(nn.Module):
         read = read.detached() if stage.only_heads else read
         parts = {self.unit: tokens.total.detach()} | tokens.parts
         total = stage.tokens * (tokens.total if stage.tokens else tokens.total.detach())
+        figures: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             learned = term(batch.own[name], read, stage)
             total = total + learned.total * batch.weight
             parts |= {part: value.detach() * batch.weight for part, value in learned.parts.items()}
-        return Loss(self._attached(total, stage), parts)
+            figures |= {f"{name}/{seen}": value.detach() * batch.weight for seen, value in learned.figures.items()}
+        return Loss(self._attached(total, stage), parts, figures)
 
     def _attached(self, total: Tensor, stage: TrainingStage) -> Tensor:
         """With a gradient of 0 where nothing in a row has any."""
@@ -180,6 +185,13 @@ class WorldModel(nn.Module):
         """The decoder's, the state tokens, and those of the terms."""
         states = [] if self.states is None else [Group("state tokens", list(self.states.parameters()))]
         return [*self.next_token.groups(), *states, *(group for term in self.terms.values() for group in term.groups())]
+
+    def heed(self, figures: dict[str, float]) -> None:
+        """Terms heed their own."""
+        for name, term in self.terms.items():
+            own = {key.removeprefix(f"{name}/"): x for key, x in figures.items() if key.startswith(f"{name}/")}
+            if own:
+                term.heed(own, self.schedule.stage)
 
     def after_step(self, done: float) -> None:
         """Go to the stage that begins, and let the terms follow."""

@@ -11,7 +11,7 @@ from sequela.record.validate import checked_events
 from sequela.tokens.text.serialize import serialize
 from sequela.tokens.text.settings import TextSettings
 
-DATE, PUBLISHED, AGE = TextSettings(), TextSettings(numbers="two_decimals"), TextSettings("age")
+DATE, PUBLISHED, AGE = TextSettings(), TextSettings(text_numbers="two_decimals"), TextSettings(text_days="age")
 
 
 def frame(*rows):
@@ -60,7 +60,7 @@ def test_the_newest_day_is_last_and_a_day_has_an_order_of_its_own():
 def test_a_code_has_one_line_a_day_with_its_latest_values():
     rows = [(at(1, hour), "LAB//HB", 10.0 + hour) for hour in range(8)]
     assert text(DATE, *rows, (at(1, 9), "LAB//K", 4.0)).text.endswith("LAB//HB: 13, 14, 15, 16, 17\nLAB//K: 4")
-    assert text(TextSettings(values=1), *rows).text.endswith("LAB//HB: 17")
+    assert text(TextSettings(text_values=1), *rows).text.endswith("LAB//HB: 17")
     assert text(DATE, (at(1), "CPT:1"), (at(1, 2), "CPT:1")).text.count("CPT:1") == 1
 
 
@@ -104,6 +104,6 @@ def test_a_record_up_to_a_day_begins_the_longer_one():
 
 
 def test_settings_that_do_not_exist_are_refused():
-    for wrong in ({"days": "week"}, {"numbers": "all"}, {"values": 0}):
+    for wrong in ({"text_days": "week"}, {"text_numbers": "all"}, {"text_values": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             TextSettings(**wrong)

@@ -60,7 +60,8 @@ def test_each_term_counts_its_weight(corpus):
 def test_what_a_term_draws_does_not_depend_on_the_others(corpus):
     windows, stages = windows_of(corpus, 64), "stages=[{share=1.0, tokens=1, futures=1}]"
     both, one = (objective_of(corpus, which).collate(windows, ROW) for which in (ALL, stages))
-    assert torch.equal(both.own["futures"].futures.ids, one.own["futures"].futures.ids) and set(one.own) == {"futures"}
+    ids, same = (batch.own["futures"].futures.inputs.ids for batch in (both, one))
+    assert torch.equal(ids, same) and set(one.own) == {"futures"}
     masked = objective_of(corpus, "stages=[{share=1.0, masked=1}]")
     alone = masked.collate(windows, ROW)
     assert masked.states is None and alone.idle is None and not len(alone.inputs.aside)
