@@ -104,14 +104,15 @@ class TimeToEventOptions:
 
 @dataclass(frozen=True)
 class WaitsBatch:
-    """How long the anchors of a row waited: float32 [S, E] and bool [S, E]."""
+    """How long the anchors of a row waited: float32 [S, E] and bool [S, E]; and what each counts, float32 [S]."""
 
     days: Tensor
     came: Tensor
+    weight: Tensor
 
 
 class WaitsTerm(Term):
-    """See the module; -ln likelihood is a mean over anchors and events."""
+    """See the module; -ln likelihood is a mean over all moments, for which anchors stand, and events."""
 
     name = "waits"
     defaults = TimeToEventOptions()
@@ -122,6 +123,16 @@ class WaitsTerm(Term):
             setup.tokenizer, setup.counts, setup.settings.outcomes, options.codes, options.events
         )
         self.rates = Hazards(decoder.config.hidden_size, len(self.events), options.edges)
+        with torch.no_grad():
+            self.rates.base.copy_(torch.from_numpy(self._frequency()))
+
+    def _frequency(self) -> np.ndarray:
+        """How often each event came to the training patients, ln of times a day, float32 [E]: where rates begin."""
+        setup = self.setup
+        rest = 0 if setup.rest is None else int(np.maximum(setup.rest, 0).sum())
+        days = max(1.0, (float(setup.counts @ setup.tokenizer.minutes_V) + rest) / DAY)
+        seen = np.array([setup.counts[list(tokens)].sum() for tokens in self.events.tokens], np.float64)
+        return np.log(np.maximum(seen, 0.5) / days).astype(np.float32)
 
     def check(self, records: Records) -> None:
         """Raises InputError if no record goes on after an anchor."""
@@ -137,14 +148,16 @@ class WaitsTerm(Term):
     def collate(self, given: GivenRow) -> WaitsBatch:
         """When what comes next to the patients of a row comes."""
         waits = waits_of(given.records, given.row, given.anchors, self.events.tokens)
-        days, came = (torch.from_numpy(x).to(given.device) for x in (waits.days, waits.came))
-        return WaitsBatch(days, came)
+        moments = max(given.inputs.weight * self.setup.events_per_token, 1.0)  # of a row, about
+        weight = given.anchors.drawn_of * np.float32(len(waits.days) / moments)
+        days, came, weight = (torch.from_numpy(x).to(given.device) for x in (waits.days, waits.came, weight))
+        return WaitsBatch(days, came, weight)
 
     def forward(self, batch: WaitsBatch, read: Read, stage: TrainingStage) -> Loss:
         """The loss of the waits."""
         weight, waits = stage.weight(self.name), read.state.new_zeros(())
         if weight and len(read.state):
-            waits = self.rates.loss(read.state, batch.days, batch.came)
+            waits = self.rates.loss(read.state, batch.days, batch.came, batch.weight)
         return Loss(weight * waits, {self.name: waits})
 
     def save(self, folder: Path) -> None:
