@@ -69,13 +69,18 @@ class Hazards(nn.Module):
         length = torch.cat([self.edges.diff(), self.edges.new_tensor([torch.inf])])[:, None]
         return torch.minimum((days[:, None, :] - begin).clamp_min(0), length)
 
-    def loss(self, state: Tensor, days: Tensor, came: Tensor) -> Tensor:
-        """-ln likelihood of the waits `days` [S, E], in nats: the mean over S and E."""
+    def loss(self, state: Tensor, days: Tensor, came: Tensor, weight: Tensor | None = None) -> Tensor:
+        """-ln likelihood of the waits `days` [S, E], in nats: the mean over S and E.
+
+        Args:
+            weight: [S], what each state counts; None: 1.
+        """
         log_rate = self(state)
         piece = torch.searchsorted(self.edges, days, right=True).clamp_min(1) - 1
         risked = (log_rate.exp() * self.exposed(days)).sum(1)
         at_the_end = log_rate.gather(1, piece[:, None, :]).squeeze(1)
-        return (risked - torch.where(came, at_the_end, 0.0)).mean()
+        each = risked - torch.where(came, at_the_end, 0.0)
+        return (each if weight is None else weight[:, None] * each).mean()
 
     def risk(self, state: Tensor, days: float) -> Tensor:
         """How likely each event comes within so many days where nothing else ends the wait, [S, E]."""

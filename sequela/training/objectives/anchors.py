@@ -1,6 +1,10 @@
 """Times in the records of a packed row at which a world model reads a state.
 
-An anchor is the end of some moment of a record, or a time after it and before the next one.
+An anchor is the end of some moment of a record, or a time after it and before the next one. Neither the moment nor the
+time after it may be chosen by what comes next, or rates of what comes would be off: a time that is a share of the gap
+would come the sooner before the next event the shorter the gap is, and a record that death cuts short would have more
+anchors for its length than others. So the time is drawn by itself, where the next event comes first there is no anchor,
+and each anchor says of how many it is one.
 
 Shape letters: S anchors.
 """
@@ -11,8 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sequela.model.states import YEAR
 from sequela.tokens.packing import Windows
 from sequela.tokens.tokenizer import Tokenizer
+
+LONGEST = 10 * YEAR  # minutes after an event at which an anchor may be
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,18 +69,23 @@ class Anchors:
         window: int64 [S], the place of its window in the row.
         last: int64 [S], the place of the last event among the patient's tokens.
         idle: int64 [S], minutes from the last event to the anchor.
+        drawn_of: float32 [S], of how many moments of its window it is one that was drawn.
     """
 
     behind: list[np.ndarray]
     window: np.ndarray
     last: np.ndarray
     idle: np.ndarray
+    drawn_of: np.ndarray
 
 
-def anchors_of(records: Records, row: np.ndarray, most: int, random: np.random.Generator) -> Anchors:
-    """Draw at most `most` anchors in each of the windows `row`: half at the end of a moment, half later."""
+def anchors_of(
+    records: Records, row: np.ndarray, most: int, random: np.random.Generator, later_share: float = 0.5
+) -> Anchors:
+    """Draw at most `most` anchors in each of the windows `row`: at the end of a moment, or with probability
+    `later_share` at a time after it."""
     windows = records.windows
-    behind, last, idle = [], [], []
+    behind, last, idle, drawn_of = [], [], [], []
     for window in row:
         record = records.timed(int(windows.patient[window]))
         start, stop = int(windows.start[window]), int(windows.stop[window])
@@ -81,11 +93,18 @@ def anchors_of(records: Records, row: np.ndarray, most: int, random: np.random.G
         gap = np.append(now[1:], record.until) - now
         ends = (gap > 0) & (record.events >= start) & (record.events < stop)
         chosen = np.sort(random.permutation(np.flatnonzero(ends))[:most])
-        open_end = np.isfinite(gap[chosen])
-        share = np.where(random.random(len(chosen)) < 0.5, 0, random.random(len(chosen)))
+        later = np.exp(random.uniform(0, np.log(LONGEST), len(chosen))).astype(np.int64)
+        later[random.random(len(chosen)) >= later_share] = 0
+        later[np.isinf(gap[chosen])] = 0
+        before = later < gap[chosen]
+        drawn_of.append(np.full(before.sum(), max(1.0, ends.sum() / most), np.float32))
+        chosen, later = chosen[before], later[before]
         last.append(record.events[chosen])
-        idle.append((share * np.where(open_end, gap[chosen], 0)).astype(np.int64))
+        idle.append(later)
         behind.append(int(windows.fronts.lengths[window]) + last[-1] - start + 1)
     number = np.repeat(np.arange(len(row)), [len(places) for places in behind])
     nothing = np.zeros(0, np.int64)
-    return Anchors(behind, number, np.concatenate([nothing, *last]), np.concatenate([nothing, *idle]))
+    return Anchors(
+        behind, number, np.concatenate([nothing, *last]), np.concatenate([nothing, *idle]),
+        np.concatenate([nothing.astype(np.float32), *drawn_of]),
+    )  # fmt: skip

@@ -108,7 +108,7 @@ class MaskedTerm(Term):
         """One cut in each window that has a future."""
         windows, row, minutes_V = given.records.windows, given.row, given.records.minutes_V
         share = 1.0 if self.options.pooled else self.options.masked
-        cuts = anchors_of(given.records, row, 1, given.random)
+        cuts = anchors_of(given.records, row, 1, given.random, later_share=0.0)
         begin = np.cumsum(windows.lengths[row]) - windows.lengths[row]
         masked, context = [], []
         for number, window in enumerate(row):

@@ -12,6 +12,8 @@ from sequela.rollout.settings import SimulateSettings
 from sequela.serve.ask import AskSettings
 from sequela.task.catalog import CATALOG
 from sequela.workers import Workers
+from tests.rollout.conftest import rough  # noqa: F401
+from tests.rollout.values.conftest import headed  # noqa: F401
 
 
 def test_predict_simulates_first_where_it_gets_a_checkpoint(small_demo: Path, tmp_path: Path, small) -> None:
@@ -130,3 +132,50 @@ def test_one_model_is_no_two_seeds(small_demo: Path, tmp_path: Path) -> None:
                 task="death_5y", also=[small_demo / second],
             )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+HEADED = """\
+name: death_7d
+title: Death within seven days
+dataset: known world
+kind: binary
+at: {after: "COHORT//ENTRY", offset: 12 hours}
+exclude: []
+outcome: [MEDS_DEATH]
+ends: []
+horizon: 7 days
+"""
+
+
+def test_a_head_answers_without_futures(headed, rough, world_meds: Path, tmp_path: Path) -> None:  # noqa: F811
+    task, out = tmp_path / "death_7d.yaml", tmp_path / "by-head"
+    task.write_text(HEADED)
+    asked = {"task": str(task), "patients": 9, "baselines": False}
+    done = sequela.predict(headed, world_meds, out, estimator="head", **asked)
+    assert {path.name for path in tmp_path.iterdir()} == {"death_7d.yaml", "by-head"}
+    assert (done["result"]["death_7d"]["estimator"], done["result"]["death_7d"]["rollouts"]) == ("head", 0)
+    assert set(done["inputs"]) == {"model", "meds"}
+    assert sequela.predict(headed, world_meds, out, estimator="head", **asked)["skipped"]
+    with pytest.raises(sequela.InputError, match="has no value head: train it with the objective `time_to_event`"):
+        sequela.predict(rough, world_meds, tmp_path / "no", estimator="head", **asked)
+    with pytest.raises(sequela.InputError, match="a calibration of simulated risks, and the estimator head simulates"):
+        sequela.predict(headed, world_meds, tmp_path / "no", estimator="head", calibration=tmp_path, **asked)
+    with pytest.raises(sequela.InputError, match="are one model, not two of different seeds"):
+        sequela.predict(headed, world_meds, tmp_path / "no", estimator="head", also=[headed], **asked)
+    with pytest.raises(sequela.InputError, match="the estimator head reads risks off the history, without futures"):
+        sequela.simulate(headed, world_meds, tmp_path / "no", task=str(task), patients=9, estimator="head")
+
+
+def test_scores_say_where_a_head_and_its_simulation_agree(headed, world_meds: Path, tmp_path: Path) -> None:  # noqa: F811
+    task, out = tmp_path / "death_7d.yaml", tmp_path / "predictions"
+    task.write_text(HEADED)
+    sequela.predict(
+        headed, world_meds, out, task=str(task), patients=30, baselines=False, estimator="cv", rollouts=3, limit=20
+    )
+    with pytest.raises(sequela.InputError, match="holds futures, which the estimator head does not read: give the"):
+        sequela.predict(tmp_path / "predictions-simulated", world_meds, out, task=str(task), estimator="head")
+    sequela.evaluate(out, tmp_path / "evaluation")
+    told = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["tasks"]["death_7d"]
+    assert list(told["models"]) == ["sequela", "sequela_head"] and told["difference"] == {}
+    assert told["agreement"]["n"] == 30 and told["agreement"]["words"].startswith("value head and simulation correlate")
+    assert told["agreement"]["words"] in (tmp_path / "evaluation" / "report.html").read_text()
