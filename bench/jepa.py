@@ -29,7 +29,7 @@ from sequela.training.run import Run, RunPlan
 AT_ONCE = {
     "next_token": (),
     "state_jepa": ("stages='at_once'",),
-    "time_to_event": (),
+    "time_to_event": ("stages='at_once'",),
     "smb_faithful": ("stages='at_once'",),
 }
 

@@ -158,7 +158,7 @@ class RunPlan:
         multiple = padded_to(settings.row_tokens, device)
         setup = Setup(
             precision, multiple, settings, self.data.tokenizer, self.events_per_token,
-            self.data.rest, self.class_weights, token_counts(self.data),
+            self.data.rest, self.class_weights, token_counts(self.data), self.windows,
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -309,6 +309,9 @@ class Run:
             optimizer.step()
         self.steps, self.position = self.steps + 1, step.after
         self.flops += self.objective.flops(self.lengths(step))
+        if names := list(losses[0].figures):
+            sums = self.group.sum(*(float(sum(loss.figures[name] for loss in losses)) for name in names))
+            self.objective.heed({name: value / self.group.size for name, value in zip(names, sums, strict=True)})
         with torch.no_grad():
             self.objective.after_step(min(1.0, self.tokens / end))
         parts = {name: float(sum(loss.parts[name] for loss in losses)) / scale for name in losses[0].parts}
@@ -319,10 +322,10 @@ class Run:
 
         def loss(row: tuple[Weighted, float]) -> tuple[Tensor, Loss]:
             batch, row_weight = row
-            total, parts = self.module(batch)
-            total = total * (row_weight * scale)
-            parts = {name: part.detach() * (row_weight * scale) for name, part in parts.items()}
-            return total, Loss(total.detach(), parts)
+            (total, *more), factor = self.module(batch), row_weight * scale
+            parts, figures = ({name: x.detach() * factor for name, x in each.items()} for each in more)
+            total = total * factor
+            return total, Loss(total.detach(), parts, figures)
 
         if self.parallel_rows is not None:
             return self.parallel_rows.backward(loss, passes)

@@ -96,7 +96,8 @@ class TrainSettings:
     warmup: float = 0.05
     """Share of the tokens over which the learning rate warms up."""
     objective: str = "next_token"
-    """What the model learns: next_token, or state_jepa (also to foresee what a state leads to)."""
+    """What the model learns: next_token; or beside next tokens to foresee what a state leads to (state_jepa), when what
+    comes (time_to_event), masked futures (smb_faithful), or several of these (world_model)."""
     options: tuple[str, ...] = ()
     """Options of the objective, as NAME=VALUE."""
     outcome_weight: float = 1.0

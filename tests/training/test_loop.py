@@ -108,9 +108,17 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_p
     assert about["MFU"] == (pytest.approx(share) if share <= 1 else None)
 
 
+STAGES = {
+    "world_model": (
+        "stages=[{share=0.2, tokens=1}, {share=0.1, tokens=1, futures=1, only_heads=true, synced=true}, "
+        "{share=0.4, tokens=0.2, futures=1, waits=0.5, masked=0.1}, {share=0.3, futures=1, only_heads=true}]",
+    )
+}
+
+
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "next_token"])
 def test_so_does_one_of_every_objective_whatever_the_stage(world_corpus, tmp_path, objective):
-    settings = replace(SHORT, objective=objective, width=32, checks=3)
+    settings = replace(SHORT, objective=objective, options=STAGES.get(objective, ()), width=32, checks=3)
     whole = run(world_corpus, tmp_path / "whole", settings)
     assert whole["steps"] == 10
     for steps in (2, 3, 1):  # of ten: before, around, and in the stages that learn to foresee
@@ -122,7 +130,7 @@ def test_so_does_one_of_every_objective_whatever_the_stage(world_corpus, tmp_pat
         assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     for name in ("curve_bits_per_token", "checks", "tuning", "steps", "flops"):
         assert about[name] == whole[name]
-    plain = run(world_corpus, tmp_path / "plain", replace(settings, objective="next_token"))
+    plain = run(world_corpus, tmp_path / "plain", replace(settings, objective="next_token", options=()))
     assert plain["tuning"]["bits_per_token"] != whole["tuning"]["bits_per_token"]  # negative control
 
 

@@ -1,22 +1,24 @@
 """What a training objective is. Everything that depends on it lives behind this protocol, so that `run`, `loop` and
 `monitor` serve every objective and name none.
 
-A new objective is a new module in this folder and one line in `OBJECTIVES`.
+A new objective is a new module in this folder and one line in `OBJECTIVES`; one that learns more than next tokens is
+a term (`sequela.training.objectives.term`).
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from sequela.errors import InputError, nearest
-from sequela.keywords import changed
 from sequela.model.decoder import Decoder
 from sequela.tokens.corpus import Corpus
 from sequela.tokens.packing import Windows
@@ -29,10 +31,8 @@ OBJECTIVES = {
     "time_to_event": "sequela.training.objectives.time_to_event:TimeToEvent",
     "smb_faithful": "sequela.training.objectives.smb_faithful:SmbFaithful",
     "state_jepa": "sequela.training.objectives.state_jepa:StateJepa",
+    "world_model": "sequela.training.objectives.world_model:WorldModel",
 }
-
-
-Options = TypeVar("Options")
 
 
 class Weighted(Protocol):
@@ -55,10 +55,13 @@ class Loss(NamedTuple):
         parts: detached scalars for the log, summed in the same way; every row has the same names. One that is named as
             the objective's `unit` is shown, logged and kept in place of the total: what runs are compared by, where
             they minimize different things.
+        figures: further detached scalars, summed in the same way, that are no losses and are not logged; `heed` gets
+            their means.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
+    figures: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,7 @@ class Setup:
             `sequela.tokens.tokenizer.Encoded`; None where tokens tell no time.
         class_weights: float32 [V], what each token counts in the loss; None: all alike.
         counts: int64 [V], how often each token occurs among the training patients; None where nobody counted.
+        windows: of the training patients; None where nobody trains.
     """
 
     precision: str = "fp32"
@@ -102,6 +106,7 @@ class Setup:
     rest: np.ndarray | None = None
     class_weights: np.ndarray | None = None
     counts: np.ndarray | None = None
+    windows: Windows | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,14 @@ class Objective(Protocol):
         The place for moving averages and schedules. Every process makes the same change.
         """
 
+    def heed(self, figures: dict[str, float]) -> None:
+        """Called before `after_step` where losses have `figures`, with their means over the step, the same on every
+        process. No other objective needs it.
+
+        Raises:
+            InputError: if the run is not worth going on with.
+        """
+
     def flops(self, lengths: np.ndarray) -> int:
         """FLOPs of training on windows of these lengths, forward and backward."""
 
@@ -188,19 +201,22 @@ class ObjectiveFactory(Protocol):
         """The objective of a run. May draw from torch's global generator, which is seeded for it."""
 
 
-def options(defaults: Options, setup: Setup) -> Options:
-    """What an objective leaves open, as the `options` of the run have it.
+def options(setup: Setup) -> dict[str, Any]:
+    """What the `options` of a run give an objective, as TOML reads it.
 
     Raises:
-        InputError: for an option that does not exist, or a value that it cannot have.
+        InputError: for an option that is not TOML.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for line in setup.settings.options:
         try:
-            values |= tomllib.loads(line)
+            read = tomllib.loads(line)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"the option {line!r} is not NAME=VALUE as TOML has it ({error}).") from error
-    return changed(defaults, values, f"options of {setup.settings.objective}: ")
+        for name, value in read.items():  # `waits.events=9` is a table of one value
+            known = values.get(name)
+            values[name] = known | value if isinstance(known, dict) and isinstance(value, dict) else value
+    return values
 
 
 def named(name: str | None = None) -> ObjectiveFactory:

@@ -23,20 +23,20 @@ from torch import Tensor, nn
 
 from sequela.model.decoder import Decoder, Soft
 from sequela.model.precision import computed_in
-from sequela.tokens.packing import Windows
-from sequela.training.data import Inputs
-from sequela.training.objectives.anchors import Records, anchors_of
-from sequela.training.objectives.grounded import Grounded
-from sequela.training.objectives.objective import Group, Loss, Setup, options
-from sequela.training.objectives.target import Schedule, Target
+from sequela.tokens.packing import collate
+from sequela.training.data import Inputs, inputs
+from sequela.training.objectives.anchors import anchors_of
+from sequela.training.objectives.objective import Loss, Setup
+from sequela.training.objectives.stages import TrainingStage
+from sequela.training.objectives.target import Target
+from sequela.training.objectives.term import GivenRow, Moment, Read, Term
+from sequela.training.objectives.world_model import WorldModel
 
 
 @dataclass(frozen=True)
 class SmbFaithfulOptions:
     """What can be chosen."""
 
-    stages: str = "curriculum"
-    """curriculum (next tokens first), at_once, or futures_only."""
     masked: float = 0.5
     """Share of the events of a future that are masked."""
     decay: float = 0.996
@@ -47,7 +47,6 @@ class SmbFaithfulOptions:
     """A control: targets of other places, so that nothing can be learned from them but the schedule."""
 
     def __post_init__(self) -> None:
-        Schedule.named(self.stages)
         if not 0 < self.masked <= 1:
             raise ValueError(f"`masked` must be above 0 and at most 1, not {self.masked}")
         if not 0 <= self.decay < 1 or self.rate <= 0:
@@ -55,78 +54,78 @@ class SmbFaithfulOptions:
 
 
 @dataclass(frozen=True)
-class RowWithMask:
-    """A packed row, and the masked places of it flattened, int64 [M]."""
+class MaskedBatch:
+    """A packed row without places aside, and the masked places of it flattened, int64 [M]."""
 
     inputs: Inputs
     masked: Tensor
 
-    @property
-    def weight(self) -> float:
-        """The number of predicted tokens."""
-        return self.inputs.weight
 
+class MaskedTerm(Term):
+    """See the module; the loss is a mean over masked places."""
 
-class SmbFaithful(Grounded):
-    """See the module."""
+    name = "masked"
+    defaults = SmbFaithfulOptions()
+    states = False
 
-    name = "smb_faithful"
-
-    def __init__(self, decoder: Decoder, setup: Setup | None = None):
-        super().__init__(decoder, setup)
-        self.options = options(SmbFaithfulOptions(), self.setup)
+    def __init__(self, decoder: Decoder, setup: Setup, options: SmbFaithfulOptions):
+        super().__init__(decoder, setup, options)
         width = decoder.config.hidden_size
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
         self.predictor = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.target = Target(decoder)
-        self.schedule = Schedule(self.options.stages, self.options.decay, rises=False)
 
-    def collate(self, windows: Windows, row: np.ndarray) -> RowWithMask:
-        """A packed row, with one cut in each window that has a future."""
-        random = self.random(row)
-        records = Records.of(windows, self.setup.tokenizer, self.setup.rest)
-        anchors = anchors_of(records, row, 1, random)
+    def collate(self, given: GivenRow) -> MaskedBatch:
+        """One cut in each window that has a future."""
+        windows, row, minutes_V = given.records.windows, given.row, given.records.minutes_V
+        cuts = anchors_of(given.records, row, 1, given.random)
         begin = np.cumsum(windows.lengths[row]) - windows.lengths[row]
         places = [np.zeros(0, np.int64)]
         for number, window in enumerate(row):
-            if len(anchors.behind[number]):
-                later = np.arange(int(anchors.behind[number][0]), int(windows.lengths[window]))
-                later = later[records.minutes_V[windows[window][later]] == 0]
+            if len(cuts.behind[number]):
+                later = np.arange(int(cuts.behind[number][0]), int(windows.lengths[window]))
+                later = later[minutes_V[windows[window][later]] == 0]
                 count = int(np.ceil(self.options.masked * len(later)))
-                places.append(begin[number] + np.sort(random.permutation(later)[:count]))
-        masked = torch.from_numpy(np.concatenate(places)).to(self.device)
-        return RowWithMask(self.next_token.collate(windows, row), masked)
+                places.append(begin[number] + np.sort(given.random.permutation(later)[:count]))
+        masked = torch.from_numpy(np.concatenate(places)).to(given.device)
+        plain = given.inputs
+        if given.anchors is not None:
+            plain = inputs(collate(windows, row, self.setup.row_multiple), given.device)
+        return MaskedBatch(plain, masked)
 
-    def forward(self, batch: RowWithMask) -> Loss:
-        """The weighted sum of both losses; that of futures is a mean over places, times the weight of the row."""
-        stage, row = self.schedule.stage, batch.inputs
-        tokens = self.next_token(row)
-        missed = tokens.total.new_zeros(())
-        if stage.futures and len(batch.masked):
-            missed = self._missed(row, batch.masked, detached=stage.detached) * row.weight
-        total = stage.tokens * tokens.total + stage.futures * missed
-        return Loss(total, {self.unit: tokens.total.detach()} | tokens.parts | {"futures": missed.detach()})
+    def forward(self, batch: MaskedBatch, read: Read, stage: TrainingStage) -> Loss:
+        """How far off the predictor is."""
+        weight, missed = stage.weight(self.name), read.state.new_zeros(())
+        if weight and len(batch.masked):
+            missed = self._missed(batch, read.decoder, only_heads=stage.only_heads)
+        return Loss(weight * missed, {self.name: missed})
 
-    def _missed(self, row: Inputs, masked: Tensor, *, detached: bool) -> Tensor:
-        with computed_in(self.setup.precision, row.ids.device):
+    def _missed(self, batch: MaskedBatch, decoder: Decoder, *, only_heads: bool) -> Tensor:
+        row, masked = batch.inputs, batch.masked
+        learning = torch.is_grad_enabled() and not only_heads
+        with torch.set_grad_enabled(learning), computed_in(self.setup.precision, row.ids.device):
             soft = Soft(masked, self.mask.expand(len(masked), -1))
-            hidden = self.decoder.hidden(row.ids, row.positions, row.attention, soft)
+            hidden = decoder.hidden(row.ids, row.positions, row.attention, soft)
         seen = hidden.flatten(0, 1)[masked].float()
         there = self.target.hidden(row, self.setup.precision).flatten(0, 1)[masked].float()
         if self.options.shuffled:
             there = there.roll(len(there) // 2, 0)
-        return F.mse_loss(self.predictor(seen.detach() if detached else seen), there)
+        return F.mse_loss(self.predictor(seen), there)
 
-    def groups(self) -> list[Group]:
-        """The decoder's, and the predictor with the mask."""
-        *decoder, predictor = self.groups_with("predictor", [self.predictor], self.options.rate)
-        return [*decoder, Group(predictor.name, [*predictor.weights, self.mask], rate=predictor.rate)]
+    def after_step(self, decoder: Decoder, moment: Moment) -> None:
+        """Let the target follow, at one decay throughout."""
+        if moment.synced:
+            self.target.follow(decoder, 0.0)
+        elif self.counts(moment.stage):
+            self.target.follow(decoder, self.options.decay)
 
-    def after_step(self, done: float) -> None:
-        """Go to the stage that begins, and let the target follow."""
-        self.schedule.after_step(done, self.target, self.decoder)
+    def flops(self, tokens: int, stage: TrainingStage) -> int:
+        """A second pass, and the target's forward pass."""
+        return tokens * 2 // 3 if stage.only_heads else tokens * 4 // 3
 
-    def flops(self, lengths: np.ndarray) -> int:
-        """Of next tokens; and where futures count, of a second pass and the target's forward pass."""
-        tokens = super().flops(lengths)
-        return tokens * 7 // 3 if self.schedule.stage.futures else tokens
+
+class SmbFaithful(WorldModel):
+    """Masked futures beside next tokens."""
+
+    name = "smb_faithful"
+    choice = (MaskedTerm,)

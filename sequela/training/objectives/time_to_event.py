@@ -21,10 +21,11 @@ from torch import Tensor
 
 from sequela.model.decoder import Decoder
 from sequela.model.hazards import Hazards
-from sequela.tokens.packing import Windows
 from sequela.training.objectives.anchors import Anchors, Records
-from sequela.training.objectives.objective import Group, Loss, Setup, options
-from sequela.training.objectives.reading import OverStates, RowWithStates
+from sequela.training.objectives.objective import Loss, Setup
+from sequela.training.objectives.stages import TrainingStage
+from sequela.training.objectives.term import GivenRow, Read, Term
+from sequela.training.objectives.world_model import WorldModel
 from sequela.training.outcomes.weight import outcome_tokens
 
 DAY = 24 * 60
@@ -74,46 +75,34 @@ class TimeToEventOptions:
     """Days after an anchor on which the pieces of constant rate begin."""
     events: int = 64
     """How many kinds of events are foreseen: the outcomes, and the most frequent others."""
-    tokens: float = 1.0
-    """Weight of next tokens."""
-    waits: float = 1.0
-    """Weight of the waits for events."""
-    anchors: int = 8
-    """Most anchors in a window."""
     rate: float = 1.0
     """Learning rate of the rates' weights, times that of the run."""
 
     def __post_init__(self) -> None:
         if not self.edges or self.edges[0] != 0 or not all(np.diff(self.edges) > 0):
             raise ValueError("`edges` must rise from 0")
-        if self.events < 1 or self.anchors < 1 or self.rate <= 0 or min(self.tokens, self.waits) < 0:
-            raise ValueError("`events`, `anchors` and `rate` must be above 0, `tokens` and `waits` 0 or more")
+        if self.events < 1 or self.rate <= 0:
+            raise ValueError("`events` and `rate` must be above 0")
 
 
 @dataclass(frozen=True)
-class RowWithWaits:
-    """A packed row with its states, and their waits: float32 [S, E] and bool [S, E]."""
+class WaitsBatch:
+    """How long the anchors of a row waited: float32 [S, E] and bool [S, E]."""
 
-    row: RowWithStates
     days: Tensor
     came: Tensor
 
-    @property
-    def weight(self) -> float:
-        """The number of predicted tokens."""
-        return self.row.inputs.weight
 
+class WaitsTerm(Term):
+    """See the module; -ln likelihood is a mean over anchors and events."""
 
-class TimeToEvent(OverStates):
-    """See the module."""
+    name = "waits"
+    defaults = TimeToEventOptions()
 
-    name = "time_to_event"
-
-    def __init__(self, decoder: Decoder, setup: Setup | None = None):
-        super().__init__(decoder, setup)
-        self.options = options(TimeToEventOptions(), self.setup)
+    def __init__(self, decoder: Decoder, setup: Setup, options: TimeToEventOptions):
+        super().__init__(decoder, setup, options)
         self.register_buffer("events", torch.from_numpy(self._events()), persistent=False)
-        self.rates = Hazards(decoder.config.hidden_size, len(self.events), self.options.edges)
+        self.rates = Hazards(decoder.config.hidden_size, len(self.events), options.edges)
 
     def _events(self) -> np.ndarray:
         """The tokens that are foreseen, ascending."""
@@ -123,25 +112,22 @@ class TimeToEvent(OverStates):
         others = frequent[~np.isin(frequent, [*outcomes, *self.setup.tokenizer.head])]
         return np.sort(np.concatenate([outcomes, others[: max(0, self.options.events - len(outcomes))]]))
 
-    def collate(self, windows: Windows, row: np.ndarray) -> RowWithWaits:
-        """A packed row, and when what comes next to its patients comes."""
-        records = Records.of(windows, self.setup.tokenizer, self.setup.rest)
-        read, anchors = self.with_anchors(records, row, self.options.anchors, self.random(row))
-        waits = waits_of(records, row, anchors, self.events.cpu().numpy())
-        days, came = (torch.from_numpy(x).to(self.device) for x in (waits.days, waits.came))
-        return RowWithWaits(read, days, came)
+    def collate(self, given: GivenRow) -> WaitsBatch:
+        """When what comes next to the patients of a row comes."""
+        waits = waits_of(given.records, given.row, given.anchors, self.events.cpu().numpy())
+        days, came = (torch.from_numpy(x).to(given.device) for x in (waits.days, waits.came))
+        return WaitsBatch(days, came)
 
-    def forward(self, batch: RowWithWaits) -> Loss:
-        """The weighted sum of both losses; that of waits is a mean, times the weight of the row."""
-        tokens, state = self.read(batch.row)
-        waits = self.rates.loss(state, batch.days, batch.came) if len(state) else state.new_zeros(())
-        parts = {self.unit: tokens.total.detach()} | tokens.parts
-        total = self.options.tokens * tokens.total + self.options.waits * waits * batch.weight
-        return Loss(total, parts | {"waits": waits.detach() * batch.weight})
+    def forward(self, batch: WaitsBatch, read: Read, stage: TrainingStage) -> Loss:
+        """The loss of the waits."""
+        weight, waits = stage.weight(self.name), read.state.new_zeros(())
+        if weight and len(read.state):
+            waits = self.rates.loss(read.state, batch.days, batch.came)
+        return Loss(weight * waits, {self.name: waits})
 
-    def groups(self) -> list[Group]:
-        """The decoder's, and those of the rates with the state tokens."""
-        return self.groups_with("rates", [self.rates, self.states], self.options.rate)
 
-    def after_step(self, done: float) -> None:
-        """Nothing changes between steps."""
+class TimeToEvent(WorldModel):
+    """Waits for events beside next tokens."""
+
+    name = "time_to_event"
+    choice = (WaitsTerm,)

@@ -35,12 +35,12 @@ def test_half_of_the_events_behind_one_cut_are_masked(corpus):
     windows = windows_of(corpus, 64)
     objective = objective_of(corpus)
     batch = objective.collate(windows, ROW)
-    masked, minutes = batch.masked.numpy(), corpus.tokenizer.minutes_V
+    masked, minutes = batch.own["masked"].masked.numpy(), corpus.tokenizer.minutes_V
     begin = np.append(0, np.cumsum(windows.lengths[ROW]))
     ids = batch.inputs.ids[0].numpy()
     assert len(masked) > 8 and (minutes[ids[masked]] == 0).all()
     assert len(np.unique(masked)) == len(masked)
-    whole = objective_of(corpus, "masked=1.0").collate(windows, ROW).masked.numpy()
+    whole = objective_of(corpus, "masked=1.0").collate(windows, ROW).own["masked"].masked.numpy()
     for first, stop in zip(begin[:-1], begin[1:], strict=True):
         mine, all_of_it = (places[(places >= first) & (places < stop)] for places in (masked, whole))
         assert len(mine) == -(-len(all_of_it) // 2) and np.isin(mine, all_of_it).all()
@@ -53,21 +53,23 @@ def test_half_of_the_events_behind_one_cut_are_masked(corpus):
 
 def test_the_loss_is_the_distance_to_what_the_target_sees(corpus):
     objective, windows = objective_of(corpus, "stages='at_once'"), windows_of(corpus, 64)
+    term = objective.terms["masked"]
     with torch.no_grad():
-        for weight in objective.target.parameters():
+        for weight in term.target.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     batch = objective.collate(windows, ROW)
     loss, row = objective(batch), batch.inputs
-    mask = Soft(batch.masked, objective.mask.expand(len(batch.masked), -1))
-    seen = objective.decoder.hidden(row.ids, row.positions, row.attention, mask)[0, batch.masked]
-    there = objective.target.decoder.hidden(row.ids, row.positions, row.attention)[0, batch.masked]
-    expected = ((objective.predictor(seen) - there) ** 2).mean() * batch.weight
-    assert loss.parts["futures"] == pytest.approx(float(expected), rel=1e-5)
+    places = batch.own["masked"].masked
+    mask = Soft(places, term.mask.expand(len(places), -1))
+    seen = objective.decoder.hidden(row.ids, row.positions, row.attention, mask)[0, places]
+    there = term.target.decoder.hidden(row.ids, row.positions, row.attention)[0, places]
+    expected = ((term.predictor(seen) - there) ** 2).mean() * batch.weight
+    assert loss.parts["masked"] == pytest.approx(float(expected), rel=1e-5)
     tokens = NextToken(objective.decoder, objective.setup)(row).total
     assert float(loss.total) == pytest.approx(float(expected + tokens), rel=1e-5)
     loss.total.backward()
-    assert objective.mask.grad.abs().sum() > 0
-    assert all(weight.grad is None for weight in objective.target.parameters())
+    assert term.mask.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in term.target.parameters())
     assert {id(w) for group in objective.groups() for w in group.weights} == {
         id(w) for w in objective.parameters() if w.requires_grad
     }
@@ -77,10 +79,10 @@ def test_a_change_before_the_cut_is_seen_by_the_target_too(corpus):
     """Unlike the futures of `state_jepa`, these hold the history: a defect of the published objective that is kept."""
     objective, windows = objective_of(corpus), windows_of(corpus, 64)
     batch = objective.collate(windows, ROW)
-    row, changed = batch.inputs, batch.inputs.ids.clone()
+    row, changed, place = batch.inputs, batch.inputs.ids.clone(), batch.own["masked"].masked[0]
     changed[0, 1] = 7
     one, other = (
-        objective.target.decoder.hidden(ids, row.positions, row.attention)[0, batch.masked[0]]
+        objective.terms["masked"].target.decoder.hidden(ids, row.positions, row.attention)[0, place]
         for ids in (row.ids, changed)
     )
     assert not torch.allclose(one, other)

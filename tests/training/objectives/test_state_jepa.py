@@ -17,7 +17,6 @@ from sequela.training.objectives.collapse import panel
 from sequela.training.objectives.next_token import NextToken
 from sequela.training.objectives.objective import Setup, named
 from sequela.training.objectives.state_jepa import StateJepa
-from sequela.training.objectives.target import STAGES
 from sequela.training.settings import TrainSettings
 
 
@@ -49,12 +48,16 @@ def windows(corpus):
 ROW = np.arange(8)
 
 
+def futures_in(objective):
+    return objective.terms["futures"]
+
+
 def test_states_leave_next_tokens_alone(at_once, corpus, windows):
     batch = at_once.collate(windows, ROW)
     plain = NextToken(at_once.decoder, at_once.setup)
     alone = plain(plain.collate(windows, ROW)).total
     loss = at_once(batch)
-    assert len(batch.row.idle) > 20 and batch.weight == plain.collate(windows, ROW).weight
+    assert len(batch.idle) > 20 and batch.weight == plain.collate(windows, ROW).weight
     assert loss.parts["bits_per_token"] == pytest.approx(float(alone.detach()), rel=1e-5)
     assert float(loss.total.detach()) == pytest.approx(float(sum(loss.parts.values())), rel=1e-5)
     assert loss.parts["futures"] > 0 and loss.parts["empty"] > 0
@@ -63,7 +66,7 @@ def test_states_leave_next_tokens_alone(at_once, corpus, windows):
 def test_a_future_knows_nothing_of_the_history_and_a_state_nothing_of_the_future(at_once, windows):
     batch = at_once.collate(windows, ROW)
     state, future = hidden_of(at_once, batch), future_of(at_once, batch)
-    row = batch.row.inputs
+    row = batch.inputs
     first = int(row.aside[0])
     before, after = row.ids.clone(), row.ids.clone()
     before[0, 1] = 7
@@ -77,20 +80,21 @@ def test_a_future_knows_nothing_of_the_history_and_a_state_nothing_of_the_future
 
 
 def with_ids(batch, ids):
-    return replace(batch, row=replace(batch.row, inputs=replace(batch.row.inputs, ids=ids)))
+    return replace(batch, inputs=replace(batch.inputs, ids=ids))
 
 
 def hidden_of(objective, batch):
-    return objective.read(batch.row)[1]
+    return objective.read(batch.inputs, batch.idle)[1].state
 
 
 def future_of(objective, batch):
-    return objective.target.means(batch.futures, batch.which, len(batch.pair), "fp32")
+    own = batch.own["futures"]
+    return futures_in(objective).target.means(own.futures, own.which, len(own.pair), "fp32")
 
 
 def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_alone(corpus, windows):
     objective = objective_of(corpus)
-    assert [stage.detached for stage in STAGES["curriculum"]] == [False, True, False]
+    assert [stage.only_heads for stage in objective.schedule.stages] == [False, True, False]
     objective.schedule.number.fill_(1)
     loss = objective(objective.collate(windows, ROW))
     with_tokens = torch.autograd.grad(loss.total, objective.decoder.blocks[0].qkv.weight, retain_graph=True)[0]
@@ -100,8 +104,8 @@ def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_al
     )[0]
     torch.testing.assert_close(with_tokens, tokens, rtol=1e-4, atol=1e-5)
     loss.total.backward()
-    assert all(weight.grad is None for weight in objective.target.parameters())
-    assert all(weight.grad is not None for weight in objective.predictor.parameters())
+    assert all(weight.grad is None for weight in futures_in(objective).target.parameters())
+    assert all(weight.grad is not None for weight in futures_in(objective).predictor.parameters())
     objective.zero_grad()
     objective.schedule.number.fill_(2)
     objective(objective.collate(windows, ROW)).total.backward()
@@ -111,7 +115,7 @@ def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_al
 
 def test_the_target_begins_as_a_copy_and_follows_by_its_decay(corpus):
     objective = objective_of(corpus, "decay=0.9")
-    weight, mine = objective.decoder.blocks[0].out.weight, objective.target.decoder.blocks[0].out.weight
+    weight, mine = objective.decoder.blocks[0].out.weight, futures_in(objective).target.decoder.blocks[0].out.weight
     weight.data += 1
     objective.after_step(0.3)
     assert not torch.equal(weight, mine)  # next tokens only
@@ -125,14 +129,16 @@ def test_the_target_begins_as_a_copy_and_follows_by_its_decay(corpus):
     assert int(objective.schedule.number) == 2
     assert (mine - before).mean() < 0.11  # hardly any more: the decay rises to 1
     kept = objective.state_dict()
-    assert kept["schedule.number"] == 2 and "target.decoder.blocks.0.out.weight" in kept
+    assert kept["schedule.number"] == 2 and "terms.futures.target.decoder.blocks.0.out.weight" in kept
 
 
 def test_the_same_row_has_the_same_pairs_and_shuffled_ones_those_of_others(corpus, windows):
     one, two = (objective_of(corpus).collate(windows, ROW) for _ in range(2))
-    assert torch.equal(one.row.inputs.ids, two.row.inputs.ids) and torch.equal(one.futures.ids, two.futures.ids)
-    assert not torch.equal(objective_of(corpus, seed=1).collate(windows, ROW).row.idle, one.row.idle)
-    shuffled = objective_of(corpus, "shuffled=true").collate(windows, ROW)
+    assert torch.equal(one.inputs.ids, two.inputs.ids)
+    assert not torch.equal(objective_of(corpus, seed=1).collate(windows, ROW).idle, one.idle)
+    one, two = one.own["futures"], two.own["futures"]
+    assert torch.equal(one.futures.ids, two.futures.ids)
+    shuffled = objective_of(corpus, "shuffled=true").collate(windows, ROW).own["futures"]
     assert torch.equal(shuffled.futures.ids, one.futures.ids) and not torch.equal(shuffled.pair, one.pair)
     assert sorted(shuffled.pair.tolist()) == sorted(one.pair.tolist())
 
@@ -148,13 +154,12 @@ def test_what_is_saved_is_a_decoder_and_its_state_tokens(at_once, tmp_path):
 
 def test_a_collapse_is_noticed(at_once, world_corpus):
     tuning = Corpus.load(world_corpus, "tuning")
-    healthy = at_once.panel(tuning)
-    healthy.check()
-    assert healthy.pairs > 50 and healthy.state_spread > 0.05 and healthy.rank > 2
-    for weight in at_once.target.parameters():
+    healthy = at_once.validate(tuning).details["futures"]
+    assert healthy["pairs"] > 50 and healthy["state_spread"] > 0.05 and healthy["rank"] > 2
+    for weight in futures_in(at_once).target.parameters():
         weight.zero_()
     with pytest.raises(InputError, match="collapsed: the futures of different patients"):
-        at_once.panel(tuning).check()
+        at_once.validate(tuning)
 
 
 def test_the_panel_knows_skill_from_copying():
@@ -174,7 +179,7 @@ def test_the_panel_knows_skill_from_copying():
 
 def test_options_are_read_and_refused_in_a_sentence(corpus):
     assert named("state_jepa") is StateJepa
-    assert objective_of(corpus, "anchors=3", "horizons=[1, 2.5]").options.horizons == (1.0, 2.5)
+    assert futures_in(objective_of(corpus, "anchors=3", "horizons=[1, 2.5]")).options.horizons == (1.0, 2.5)
     with pytest.raises(InputError, match="options of state_jepa: there is no setting 'anchor'"):
         objective_of(corpus, "anchor=3")
     with pytest.raises(InputError, match="`stages` must be one of curriculum"):

@@ -46,16 +46,18 @@ def test_a_row_trains_decoder_states_and_rates(world_corpus):
         )
         return TimeToEvent(Decoder(config).initialize(0), setup)
 
-    objective = objective_of("events=5")
-    names = np.array(corpus.tokenizer.vocabulary.tokens)[objective.events.numpy()]
+    objective = objective_of("events=5", "stages='at_once'")
+    waits = objective.terms["waits"]
+    names = np.array(corpus.tokenizer.vocabulary.tokens)[waits.events.numpy()]
     assert len(names) == 5 and "MEDS_DEATH" in names and not any(name.startswith("TIME//") for name in names)
     loss = objective(objective.collate(windows_of(corpus, 64), np.arange(8)))
     loss.total.backward()
     assert named("time_to_event") is TimeToEvent and loss.parts["waits"] > 0
-    for module in (objective.decoder, objective.rates, objective.states):
+    for module in (objective.decoder, waits.rates, objective.states):
         assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in module.parameters())
     assert {id(w) for group in objective.groups() for w in group.weights} == {id(w) for w in objective.parameters()}
-    alone = objective_of("tokens=0", "waits=0")
-    assert float(alone(alone.collate(windows_of(corpus, 64), np.arange(8))).total) == 0
+    halved = objective_of("events=5", "stages=[{share=1.0, waits=0.5}]")
+    half = halved(halved.collate(windows_of(corpus, 64), np.arange(8)))
+    assert float(half.total.detach()) == pytest.approx(0.5 * float(half.parts["waits"]))
     with pytest.raises(InputError, match="`edges` must rise from 0"):
         objective_of("edges=[3.0]")
