@@ -134,6 +134,12 @@ def test_an_interrupted_run_ends_as_one_that_was_not(qwen, corpus, tmp_path):
     assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("objective", ["state_jepa", "time_to_event", "smb_faithful"])
+def test_what_needs_to_know_when_is_not_learned_from_text(qwen, corpus, objective):
+    with pytest.raises(InputError, match=f"{objective} learns what comes when"):
+        Run(RunPlan.of(corpus, replace(SETTINGS, objective=objective), init_from=qwen), ProcessGroup())
+
+
 def test_a_rank_needs_a_model_and_the_package(qwen, corpus, monkeypatch):
     with pytest.raises(InputError, match="name it with `init_from`"):
         RunPlan.of(corpus, SETTINGS)
