@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) by the package `peft`: few weights that change what a large model does.
 
 Each linear map W of the blocks becomes W + (alpha / rank) B A, and only A and B are trained. Queries, keys and values
-have adapters of their own, as in `transformers`, so the decoder's wide products are taken apart first; `merged` puts
+have adapters of their own, as in `transformers`, so the decoder's wide products are taken apart first; `merge` puts
 the adapters into the weights and the products together again.
 """
 
