@@ -14,6 +14,7 @@ from sequela.errors import InputError
 from sequela.progress import Progress, silent
 from sequela.training import checkpoint
 from sequela.training.data import Step
+from sequela.training.finetuning.lora import merge
 from sequela.training.monitor import MetricsLog, keep_batch, metrics_log
 from sequela.training.objectives.objective import ObjectiveFactory, Validation
 from sequela.training.parallel import ProcessGroup
@@ -278,6 +279,7 @@ def _finish(run: Run, out: Path, reporter: _Reporter, weights_of: int) -> dict:
             "curve_tokens": run.curve.tokens,
             f"curve_{objective.unit}": run.curve.losses,
         }
+        merge(objective.decoder)  # nothing is trained any more
         objective.save(out)
         plan.data.tokenizer.hand_over(plan.corpus, plan.data.tokens.parts, out)
         work = out / f".{REPORT}"

@@ -12,7 +12,11 @@ from sequela.training.settings import TrainSettings
 
 
 def decoder_groups(decoder: Decoder) -> list[Group]:
-    """The weights of a decoder: the matrices inside the blocks; embeddings, norms, and biases."""
+    """The weights of a decoder: the matrices inside the blocks; embeddings, norms, and biases. Of one that is frozen
+    but for its adapters, these."""
+    trained = [w for w in decoder.parameters() if w.requires_grad]
+    if len(trained) < sum(1 for _ in decoder.parameters()):
+        return [Group("adapters", trained)]
     inside = [w for name, w in decoder.named_parameters() if name.startswith("blocks.") and w.dim() == 2]
     chosen = {id(w) for w in inside}
     others = [w for w in decoder.parameters() if id(w) not in chosen]

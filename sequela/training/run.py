@@ -24,7 +24,7 @@ from sequela.training import checkpoint
 from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import Sampler, Step, feed, padded_to, token_counts, windows_of
 from sequela.training.derive import Resolved, context_of, evenly, resolve
-from sequela.training.finetuning.start import Start
+from sequela.training.finetuning.start import Start, adapted
 from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.objective import (
     Group,
@@ -80,6 +80,10 @@ class RunPlan:
         """
         data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
         start = None if init_from is None else Start.of(init_from, data.tokenizer)
+        if settings.lora_rank and start is None:
+            raise InputError(
+                "`lora_rank` puts adapters on a model that exists: name it with `init_from`, or leave the rank out."
+            )
         settings = settings if start is None else start.checked(settings)
         shape = None if start is None else start.config
         windows = windows_of(data, context_of(settings, shape))
@@ -142,7 +146,11 @@ class RunPlan:
         """With the weights that the run begins with."""
         if self.start is None:
             return Decoder(self.config).initialize(self.settings.seed)
-        return self.start.decoder(self.config)
+        return adapted(self.start.decoder(self.config), self.settings)
+
+    def blank(self) -> Decoder:
+        """The same with weights that do not matter."""
+        return adapted(Decoder(self.config), self.settings)
 
     def build(self, decoder: Decoder, precision: str, device: torch.device) -> Objective:
         """The objective around a decoder; its other weights follow from the seed too."""
@@ -337,7 +345,7 @@ class Run:
         """The objective with whole weights: a copy if they are sharded. All processes call this and get one."""
 
         def blank() -> Any:
-            return self.plan.build(Decoder(self.plan.config), self.precision, self.group.device)
+            return self.plan.build(self.plan.blank(), self.precision, self.group.device)
 
         return whole(self.objective, blank)
 

@@ -21,7 +21,7 @@ ONE_OF = {
 }
 LEAST = dict.fromkeys(SIZES, 1) | {"context": 16, "row_tokens": 16, "batch_tokens": 1}
 LEAST |= dict.fromkeys(("seed", "checkpoint_minutes", "checks", "patience"), 0)
-LEAST |= dict.fromkeys(("final_rate", "second_moment", "warmup", "weight_decay"), 0)
+LEAST |= dict.fromkeys(("final_rate", "second_moment", "warmup", "weight_decay", "lora_rank"), 0)
 BELOW_ONE = ("second_moment", "warmup")
 ABOVE_ZERO = (
     "epochs",
@@ -31,6 +31,7 @@ ABOVE_ZERO = (
     "matrix_rate",
     "outcome_weight",
     "clip",
+    "lora_alpha",
     "rope_theta",
 )
 
@@ -103,6 +104,11 @@ class TrainSettings:
     """How many times as much the outcomes count in the loss; hazards stay calibrated."""
     outcomes: tuple[str, ...] = ("diagnosis", "death")
     """The kinds of events that are outcomes."""
+    lora_rank: int = 0
+    """Train adapters of this rank (LoRA) on all linear maps of the checkpoint that it starts from, and nothing else of
+    it; 0: train all weights. They are merged into the weights that are written."""
+    lora_alpha: float | None = None
+    """How much adapters count, times their rank; twice the rank by default."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices inside the blocks."""
     clip: float = 1.0

@@ -19,6 +19,7 @@ NOT_RUN = {
     r"^probe\b": "needs embeddings of several models; tests/serve/stages probes made ones",
     r"^ingest\b": "needs a foreign source; tests/record/ingest/sources runs them, tests/docs that of data.md",
     r"--executor ray": "needs a cluster",
+    r"--backbone |^embed (smb-|model/ meds/ mine/)": "needs a language model; the tests make small ones",
     r"--also|(model|simulated)-2/": "needs models of several seeds; tests/serve/stages averages them",
     r"--engine vllm": "needs a GPU and vLLM",
     r"(^| )[A-Z_]{2,}( |$)": "stands for a path of the reader's",

@@ -30,7 +30,7 @@ def embed(
     "0 days" --landmark "365 days"
 
     Args:
-        model: A checkpoint, such as sequela train writes.
+        model: A checkpoint, such as sequela train writes, or a language model's folder (Hugging Face layout).
         meds: A MEDS dataset with the histories.
         out: The folder to write: vectors/*.parquet and embeddings.json.
 

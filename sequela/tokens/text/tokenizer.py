@@ -84,17 +84,17 @@ class TextTokenizer:
     def encode(self, events: Events) -> Encoded:
         """Token rows of all patients who have a dated event beside their birth, with the tokens that the model's own
         tokenizer adds, such as one that begins every text."""
-        told = events.take(~events.called(lambda code: means(code, FOLLOW_UP_END)))
-        starts = told.starts
-        stops = np.append(starts[1:], len(told))[: len(starts)]
-        records = serialize(told, self.settings)
+        kept = events.take(~events.called(lambda code: means(code, FOLLOW_UP_END)))
+        starts = kept.starts
+        stops = np.append(starts[1:], len(kept))[: len(starts)]
+        records = serialize(kept, self.settings)
         known = np.array([bool(record.days) for record in records], bool)
         texts = [record.text for record in records if record.days]
         rows = Ragged.of([encoding.ids for encoding in self._words.encode_batch(texts)])
         width = np.uint16 if len(self.vocabulary) <= 1 << 16 else np.uint32
         return Encoded(
-            told.patient[starts][known], Ragged(rows.flat.astype(width), rows.offsets), None,
-            told.time[stops - 1][known], int((stops - starts)[known].sum()), {}, None,
+            kept.patient[starts][known], Ragged(rows.flat.astype(width), rows.offsets), None,
+            kept.time[stops - 1][known], int((stops - starts)[known].sum()), {}, None,
         )  # fmt: skip
 
     def breaks(self, ids: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from sequela.model import checkpoint
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
 from sequela.tokens.tokenizer import Tokenizer, load
+from sequela.training.finetuning.lora import adapt
 from sequela.training.settings import SIZES, TrainSettings
 
 SHAPED = ("preset", *SIZES)  # settings that a checkpoint leaves no choice about
@@ -81,3 +82,11 @@ class Start:
         decoder = checkpoint.load(self.folder).train()
         decoder.config = config
         return decoder
+
+
+def adapted(decoder: Decoder, settings: TrainSettings) -> Decoder:
+    """The decoder with the adapters that the settings ask for, if any; in place."""
+    if not settings.lora_rank:
+        return decoder
+    alpha = settings.lora_alpha or 2.0 * settings.lora_rank
+    return adapt(decoder, settings.lora_rank, alpha, settings.seed)

@@ -104,6 +104,12 @@ class WorldModel(nn.Module):
         self.terms = nn.ModuleDict(
             {term.name: term(decoder, self.setup, chosen) for term, chosen in plan.terms}
         )
+        tokenizer = self.setup.tokenizer
+        if self.terms and tokenizer is not None and not (tokenizer.positions_from_clock or tokenizer.minutes_V.any()):
+            raise InputError(
+                f"`objective` {self.name} learns what comes when, and tokens of the kind {tokenizer.kind!r} tell no "
+                "time: train next_token on this corpus, or tokenize without a language model."
+            )
         self.states = None
         if any(term.states for term in self.terms.values()):
             generator = torch.Generator().manual_seed(self.setup.settings.seed)

@@ -47,8 +47,8 @@ def test_a_run_has_the_shape_and_weights_of_the_checkpoint_that_it_starts_from(m
 def test_state_tokens_and_target_start_there_too(model, world_corpus):
     objective = begun(world_corpus, model, replace(NEXT, objective="state_jepa", seed=1)).objective
     assert torch.equal(objective.states.table, StateTokens.load(model).table)
-    target = objective.terms["futures"].target.decoder
-    assert torch.equal(target.embedding.weight, checkpoint.load(model).embedding.weight)
+    (term,) = objective.terms.values()
+    assert torch.equal(term.target.decoder.embedding.weight, checkpoint.load(model).embedding.weight)
 
 
 def test_without_state_tokens_they_are_new(model, world_corpus, tmp_path):
