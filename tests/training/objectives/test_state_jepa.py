@@ -152,8 +152,9 @@ def test_what_is_saved_is_a_decoder_and_its_state_tokens(at_once, tmp_path):
     assert torch.equal(checkpoint.load(tmp_path).embedding.weight, at_once.decoder.embedding.weight)
 
 
-def test_a_collapse_is_noticed(at_once, world_corpus):
+def test_a_collapse_is_noticed(corpus, world_corpus):
     tuning = Corpus.load(world_corpus, "tuning")
+    at_once = objective_of(corpus, "stages='at_once'", "horizons=[0, 5, 30]", "share=4.0", "anchors=20")
     healthy = at_once.validate(tuning).details["futures"]
     assert healthy["pairs"] > 50 and healthy["state_spread"] > 0.05 and healthy["rank"] > 2
     for weight in futures_in(at_once).target.parameters():
@@ -253,3 +254,9 @@ def test_records_too_short_for_every_horizon_are_refused_before_training(corpus,
         objective_of(corpus, "horizons=[90000, 99000]", windows=windows)
     objective_of(corpus, "horizons=[90000, 99000]")  # nobody trains
     objective_of(corpus, "horizons=[0, 99000, 99001]", "ahead=0")
+
+
+def test_rows_of_a_single_state_are_judged_too(corpus):
+    objective = objective_of(corpus, "stages='at_once'", "anchors=1", "horizons=[0, 20]", "share=4.0")
+    found = [objective.validate(corpus, np.array([patient])) for patient in range(8)]
+    assert 1 in {each.details["futures"]["pairs"] for each in found if "futures" in each.details}
