@@ -21,6 +21,7 @@ NOT_RUN = {
     r"--executor ray": "needs a cluster",
     r"--backbone |^embed (smb-|model/ meds/ mine/)": "needs a language model; the tests make small ones",
     r"--also|(model|simulated)-2/": "needs models of several seeds; tests/serve/stages averages them",
+    r"--estimator (head|cv)": "needs a model with a value head; tests/serve/stages asks a made one",
     r"--engine vllm": "needs a GPU and vLLM",
     r"(^| )[A-Z_]{2,}( |$)": "stands for a path of the reader's",
     r"atc\.csv|^tokenize (population|meds corpus)\b": "belongs to a record of hours",

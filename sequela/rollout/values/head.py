@@ -132,12 +132,12 @@ class ValueHead:
 
     def _events(self, wanted: np.ndarray, task: str) -> list[int]:
         """The events that together are these tokens: as few as possible, and no token twice."""
-        left, found = wanted.copy(), []
+        left, parts = wanted.copy(), []
         inside = [number for number in range(len(self.sets)) if not (self.sets[number] & ~wanted).any()]
         for number in sorted(inside, key=lambda one: -self.sets[one].sum()):
             tokens = self.sets[number]
             if tokens.any() and not (tokens & ~left).any():
-                found.append(number)
+                parts.append(number)
                 left &= ~tokens
         if left.any():
             missing = [self.embedder.tokenizer.vocabulary.tokens[token] for token in np.flatnonzero(left)[:3]]
@@ -146,4 +146,4 @@ class ValueHead:
                 f"{' and others' if left.sum() > 3 else ''}: simulate it, with the estimator scope, or train a head "
                 "whose events hold it (docs/how-to/predict.md)."
             )
-        return found
+        return parts

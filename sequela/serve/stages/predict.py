@@ -120,11 +120,11 @@ def _by_head(
     def make(work: Path) -> dict:
         from sequela.task.answers.predict import PredictSettings, predict_by_head
 
-        asked = ask.requests(models[0], meds, run.say)
+        requests = list(zip(ask.tasks(), ask.requests(models[0], meds, run.say), strict=True))
         chosen = PredictSettings(
             HEAD, baselines=answer.baselines, seed=seed, strong=answer.strong, model=models[0]
         )
-        return predict_by_head(models, meds, work, ask.tasks(), asked, chosen, run.progress, run.say)
+        return predict_by_head(models, meds, work, requests, chosen, run.progress, run.say)
 
     identity = {
         **ask.identity(),

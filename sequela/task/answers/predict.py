@@ -126,8 +126,7 @@ def predict_by_head(
     models: Sequence[Path],
     meds: Path,
     out: Path,
-    tasks: list[Task],
-    asked: Sequence[Request],
+    requests: Sequence[tuple[Task, Request]],
     settings: PredictSettings = PredictSettings(HEAD),
     progress: Progress = silent,
     say: Callable[[str], None] = lambda line: None,
@@ -136,7 +135,7 @@ def predict_by_head(
 
     Args:
         models: a checkpoint, or one for each of several training seeds, whose answers are averaged.
-        asked: who is asked about each task.
+        requests: the tasks, and who is asked about each.
 
     Raises:
         InputError: if a model has no value head, or it cannot answer a task.
@@ -146,11 +145,11 @@ def predict_by_head(
     heads = [ValueHead.load(model) for model in models]
     same_codes(heads)
     maps = heads[0].embedder.tokenizer.maps
-    questions = pl.concat(one.times.select(QUESTION) for one in asked)
+    tasks = [task for task, _ in requests]
+    questions = pl.concat(request.times.select(QUESTION) for _, request in requests)
     recorded = read_events(meds, patients=questions["subject_id"].unique())
     events = recoded_events(recorded, maps)
-    times = {one.name: one.times for one in asked}
-    truths = {task.name: labels(task, events, times[task.name]) for task in tasks}
+    truths = {task.name: labels(task, events, request.times) for task, request in requests}
     read = [ReadStates.of(head, recorded, questions) for head in heads]
     answers = {
         task.name: _together(task, [one.answers(task, truths[task.name], settings.level) for one in read], True)

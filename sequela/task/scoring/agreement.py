@@ -63,26 +63,26 @@ def agreement(kind: Kind, answers: dict[str, pl.DataFrame], seed: int = 0) -> di
     }
 
 
-def agreement_in_words(found: dict, kind: Kind) -> str:
-    """One sentence of what `agreement` found; empty for nothing.
+def agreement_in_words(measured: dict, kind: Kind) -> str:
+    """One sentence of what `agreement` measured; empty for nothing.
 
     >>> from sequela.task.kinds import KINDS
     >>> low, high = ({"value": x, "low": x - 0.001, "high": x + 0.001} for x in (0.002, -0.03))
     >>> thirds = {"lowest": {"difference": low}, "middle": {"difference": low}, "highest": {"difference": high}}
-    >>> found = {"n": 90, "correlation": 0.91, "difference": low, "sampling": 0.02, "thirds": thirds}
-    >>> print(agreement_in_words(found, KINDS["binary"]))
+    >>> measured = {"n": 90, "correlation": 0.91, "difference": low, "sampling": 0.02, "thirds": thirds}
+    >>> print(agreement_in_words(measured, KINDS["binary"]))
     value head and simulation correlate by 0.91 (logits); the head is higher by 0.002 [0.001, 0.003], by thirds \
 +0.002, +0.002 and -0.03
     """
-    if not found:
+    if not measured:
         return ""
-    together, each = found["correlation"], found["difference"]
+    together, each = measured["correlation"], measured["difference"]
     logits = "" if kind.numeric else " (logits)"
     first = "do not vary together" if together is None else f"correlate by {together:.2g}{logits}"
     bounds = [each["low"], each["high"]]
     low, high = bounds if each["value"] >= 0 else [None if x is None else -x for x in bounds[::-1]]
     span = "" if low is None or high is None else f" [{low:.2g}, {high:.2g}]"
-    thirds = [f"{third['difference']['value']:+.2g}" for third in found["thirds"].values()]
+    thirds = [f"{third['difference']['value']:+.2g}" for third in measured["thirds"].values()]
     return (
         f"value head and simulation {first}; the head is {'higher' if each['value'] >= 0 else 'lower'} by "
         f"{abs(each['value']):.2g}{span}, by thirds {', '.join(thirds[:-1])} and {thirds[-1]}"
@@ -102,11 +102,11 @@ def _correlation(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
 
 def _differences(d_N: np.ndarray, patient: np.ndarray, parts: Iterable[np.ndarray], seed: int) -> list[Estimate]:
     """The mean over each part, with its interval by bootstrap of patients."""
-    found = []
+    means = []
     for part in parts:
         draws = []
         for copies in resamples(patient[part], seed=seed):
             with np.errstate(invalid="ignore"):
                 draws.append(d_N[part] @ copies / copies.sum(0))
-        found.append(interval(float(d_N[part].mean()), np.concatenate(draws)))
-    return found
+        means.append(interval(float(d_N[part].mean()), np.concatenate(draws)))
+    return means

@@ -57,7 +57,7 @@ def _categories(tokenizer: Tokenizer) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _matching(event: str, category: np.ndarray, names: tuple[str, ...], tokens: tuple[str, ...]) -> np.ndarray:
     """The tokens of an event of several codes, ascending."""
-    found: list[int] = []
+    members: list[int] = []
     for pattern in (one.strip() for one in event.split(OR)):
         matching = [
             token
@@ -67,5 +67,5 @@ def _matching(event: str, category: np.ndarray, names: tuple[str, ...], tokens: 
         if not matching:
             near = coming_near(closest(pattern.removesuffix("*"), names, NEAR, cutoff=0.5))
             raise InputError(f"`codes` names {pattern!r}, which no token stands for{near}: name another code.")
-        found += matching
-    return np.unique(np.array(found, np.int64))
+        members += matching
+    return np.unique(np.array(members, np.int64))

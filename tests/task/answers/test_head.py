@@ -74,15 +74,15 @@ def test_states_are_read_in_parts_as_all_at_once(read, world_meds, monkeypatch):
 
 
 def test_predictions_of_heads_and_their_mean(headed, world_meds, tmp_path):  # noqa: F811
-    asked = requests([DEATH, WHEN], world_meds, patients=20)
+    asked = list(zip([DEATH, WHEN], requests([DEATH, WHEN], world_meds, patients=20), strict=True))
     settings = PredictSettings("head", baselines=False, model=headed)
-    report = predict_by_head([headed], world_meds, tmp_path / "one", [DEATH, WHEN], asked, settings)
+    report = predict_by_head([headed], world_meds, tmp_path / "one", asked, settings)
     assert report["death"]["models"] == ["sequela"] and report["death"]["estimator"] == "head"
     assert (report["death"]["patients"], report["death"]["rollouts"], report["death"]["unpredicted"]) == (20, 0, 0)
     kind, one = read_predictions(tmp_path / "one" / "death" / "sequela.parquet")
     assert kind == "binary" and one["prediction"].is_between(0, 1).all() and one["tokens"].sum() == 0
     assert read_predictions(tmp_path / "one" / "when" / "sequela.parquet")[0] == "time"
-    predict_by_head([headed, headed], world_meds, tmp_path / "two", [DEATH], asked[:1], settings)
+    predict_by_head([headed, headed], world_meds, tmp_path / "two", asked[:1], settings)
     _, two = read_predictions(tmp_path / "two" / "death" / "sequela.parquet")
     np.testing.assert_allclose(two["prediction"], one["prediction"], rtol=1e-6)
     assert two["seeds"].unique().to_list() == [2] and two["between_seeds"].sum() == 0
