@@ -28,11 +28,13 @@ class Timed:
 
     Attributes:
         events: the places of tokens that are no passing of time.
+        now: the minutes at these, ascending.
     """
 
     ids: np.ndarray
     minutes: np.ndarray
     events: np.ndarray
+    now: np.ndarray
     until: float
 
 
@@ -57,7 +59,8 @@ class Records:
         minutes = np.cumsum(moves) if clock is None else np.asarray(clock[patient], np.int64)
         rest = 0 if self.rest is None else int(self.rest[patient])
         until = np.inf if rest < 0 else float(minutes[-1] + rest)
-        return Timed(ids, minutes, np.flatnonzero(moves == 0), until)
+        events = np.flatnonzero(moves == 0)
+        return Timed(ids, minutes, events, minutes[events], until)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +92,7 @@ def anchors_of(
     for window in row:
         record = records.timed(int(windows.patient[window]))
         start, stop = int(windows.start[window]), int(windows.stop[window])
-        now = record.minutes[record.events]
-        gap = np.append(now[1:], record.until) - now
+        gap = np.append(record.now[1:], record.until) - record.now
         ends = (gap > 0) & (record.events >= start) & (record.events < stop)
         chosen = np.sort(random.permutation(np.flatnonzero(ends))[:most])
         later = np.exp(random.uniform(0, np.log(LONGEST), len(chosen))).astype(np.int64)

@@ -63,7 +63,7 @@ def pairs_of(
         known = np.flatnonzero(now + sampling.horizons[:, 1] <= record.until)
         if not len(known):
             continue
-        horizon = int(random.choice(known))
+        horizon = int(known[random.integers(len(known))])
         future = _stretch(_between(record, now + sampling.horizons[horizon]), sampling.longest, random)
         fits = 0 < len(future) <= budget
         budget -= len(future) if fits else 0
@@ -176,9 +176,8 @@ def _at(records: Records, row: np.ndarray, anchors: Anchors) -> tuple[np.ndarray
 
 def _between(record: Timed, span: np.ndarray) -> np.ndarray:
     """The tokens from the first to the last event of a record in (low, high]."""
-    time = record.minutes[record.events]
-    came = record.events[(time > span[0]) & (time <= span[1])]
-    return record.ids[came[0] : came[-1] + 1] if len(came) else record.ids[:0]
+    first, stop = np.searchsorted(record.now, span, side="right")
+    return record.ids[record.events[first] : record.events[stop - 1] + 1] if first < stop else record.ids[:0]
 
 
 def _stretch(future: np.ndarray, longest: int, random: np.random.Generator) -> np.ndarray:
