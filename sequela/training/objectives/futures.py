@@ -158,9 +158,8 @@ def anything_ahead(records: Records, horizons: np.ndarray) -> bool:
     low, high = horizons.T[..., None]
     for patient in np.unique(records.windows.patient):
         record = records.timed(int(patient))
-        time = record.minutes[record.events]
-        earliest = np.maximum(time[:1], time - high)  # anchors for which an event lies within a horizon
-        latest = np.minimum(time - low - 1, record.until - high)
+        earliest = np.maximum(record.now[:1], record.now - high)  # anchors for which an event lies within a horizon
+        latest = np.minimum(record.now - low - 1, record.until - high)
         if (earliest <= latest).any():
             return True
     return False
