@@ -145,3 +145,16 @@ def test_two_arms_that_are_one_do_not_differ(
     found = probe(folders, cohort_folder, tmp_path / "out", plan(), ProbeSettings(baselines=False))
     gap = found["tasks"]["stroke_10d@0 days"]["difference"]["second"]
     assert gap["value"] == gap["low"] == gap["high"] == 0 and gap["p"] == 1 and gap["word"] == "matches"
+
+
+def test_labels_of_other_patients_cannot_be_told(
+    daily: tuple[pl.DataFrame, np.ndarray], cohort_folder: Path, tmp_path: Path
+) -> None:
+    """All vectors of a patient become those of another one, which leaves everything but what they know."""
+    questions, truth = daily
+    patients = truth.reshape(-1, 6, truth.shape[1])  # six days of each
+    others = np.random.default_rng(1).permutation(len(patients))
+    folder = write_arm(tmp_path / "permuted", questions, patients[others].reshape(truth.shape))
+    settings = ProbeSettings(baselines=False)
+    score = probe([folder], cohort_folder, tmp_path / "out", plan(), settings)["tasks"]["stroke_10d@0 days"]
+    assert score["models"]["permuted"]["auroc"]["low"] < 0.5 < score["models"]["permuted"]["auroc"]["high"]
