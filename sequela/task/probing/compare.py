@@ -62,7 +62,7 @@ def compare(cells: Sequence[Cell], contest: Contest) -> dict[str, object]:
 
     Each cell (a task at a landmark) is one of the `tasks`, with every metric of every arm (the mean over its seeds) and
     baseline, and the `difference` of each to the reference. `probe` holds `thirds` and `courses`, where a gain above 0
-    is in favor of the arm; the `chosen` penalties; `few_shot`.
+    is in favor of the arm; the `chosen` penalties; `few_shot`; and each probe again on `rounded` vectors.
     """
     measured = measure_cells(cells, contest.seed, contest.resample_count)
     arms = _differences(measured, contest, contest.rivals)
@@ -92,6 +92,9 @@ def compare(cells: Sequence[Cell], contest: Contest) -> dict[str, object]:
             "courses": courses,
             "chosen": {cell.name: cell.chosen for cell in cells},
             "few_shot": {cell.name: _few_shot(cell, contest) for cell in cells if cell.few_shot},
+            "rounded": {
+                cell.name: {name: again.as_dict() for name, again in cell.rounded.items()} for cell in cells
+            },
         },
     }
 

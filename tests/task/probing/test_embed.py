@@ -60,12 +60,12 @@ def auroc(model: Path, events: pl.DataFrame, home: Path) -> float:
     assert frame["prediction_time"].unique().to_list() == [START + timedelta(days=AT)]
     vectors, patient = vectors_of(frame), frame["subject_id"].to_numpy()
     outcome, part = HAPPENED[patient].astype(float), np.arange(len(patient)) % 3
-    rows = [
-        ProbeRows(patient[part == n], TrainingSample(vectors[part == n], outcome[part == n], np.ones((part == n).sum())))
-        for n in range(3)
-    ]
-    asked = rows[2].sample
-    return float(AUROC(asked.outcome, fit_logistic(rows[0], rows[1]).predict(asked.values), np.ones(len(asked.outcome))))
+    train, tuning, asked = (
+        ProbeRows(patient[rows], TrainingSample(vectors[rows], outcome[rows], np.ones(len(rows))))
+        for rows in (np.flatnonzero(part == number) for number in range(3))
+    )
+    risk = fit_logistic(train, tuning).predict(asked.sample.values)
+    return float(AUROC(asked.sample.outcome, risk, asked.sample.weights))
 
 
 @pytest.mark.parametrize("day", [AT, 1.5, 12.0])

@@ -103,7 +103,7 @@ def test_nothing_of_the_held_out_reaches_a_head(
     assert not leaks(questions, vectors, cohort_folder, tmp_path / "sound")
     sound = probing._Answers.probe
 
-    def leaky(self, name: str, by_split: dict[str, np.ndarray], *, cox: bool) -> None:
+    def leaky(self, name: str, by_split: dict[str, np.ndarray], *, cox: bool, again: bool = True) -> None:
         """The scaler is fitted on everybody, the held-out patients among them."""
         everybody = np.concatenate(list(by_split.values()))
         mean, spread = everybody.mean(axis=0), everybody.std(axis=0)
@@ -158,3 +158,22 @@ def test_labels_of_other_patients_cannot_be_told(
     settings = ProbeSettings(baselines=False)
     score = probe([folder], cohort_folder, tmp_path / "out", plan(), settings)["tasks"]["stroke_10d@0 days"]
     assert score["models"]["permuted"]["auroc"]["low"] < 0.5 < score["models"]["permuted"]["auroc"]["high"]
+
+
+def test_a_collapsed_encoder_is_told(
+    daily: tuple[pl.DataFrame, np.ndarray], cohort_folder: Path, tmp_path: Path
+) -> None:
+    """What it knows lies in a ten-thousandth of the size of its vectors: standardized it looks like the sound one."""
+    questions, truth = daily
+    folders = [
+        write_arm(tmp_path / "sound", questions, truth + 1),
+        write_arm(tmp_path / "collapsed", questions, 1e-4 * truth + 1),
+    ]
+    lines: list[str] = []
+    settings = ProbeSettings(baselines=False)
+    told = probe(folders, cohort_folder, tmp_path / "out", plan(), settings, say=lines.append)
+    found = told["probe"]["rounded"]["stroke_10d@0 days"]
+    assert found["collapsed"]["as_is"] == pytest.approx(found["sound"]["as_is"], abs=0.02)
+    assert found["collapsed"]["lost"] and not found["sound"]["lost"]
+    (line,) = lines
+    assert line.startswith("stroke_10d at 0 days: collapsed scores ") and "has collapsed" in line
