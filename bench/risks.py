@@ -23,7 +23,6 @@ interval over patients and seeds. `must` and `aim` are thresholds, or null; `met
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import platform
 import subprocess
@@ -35,18 +34,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-import polars as pl
 import yaml
+from measure.split import SALT, split_anew
 
 import sequela
 from sequela.record.cohort import nafld
-from sequela.record.dataset import read_frames, split_of, write_shard, write_splits
 from sequela.serve.presets import Preset, preset, quick, with_file
 from sequela.task.answers.prediction import SIMULATION, recalibrated_name
 from sequela.task.catalog import CATALOG
 
-SALT = "first published"
 HORIZONS = {"90d": "90 days", "1y": "1 year", "2y": "2 years", "10y": "10 years"}
 FUTURES = 60  # of each patient on NAFLD; the demo has fewer, to be done within minutes
 ENOUGH = 5  # rollouts for the sum of all patients' risks
@@ -153,34 +149,6 @@ class Study:
                 other = {**fields, "name": name.replace("5y", word), "horizon": horizon}
                 (folder / f"{other['name']}.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
         return tuple(str(path) for path in sorted(folder.glob("*.yaml")))
-
-
-def split_anew(meds: Path, out: Path, salt: str, *, development: bool = False) -> None:
-    """Write the dataset `meds` to `out` with its patients split by a hash of their number and `salt`.
-
-    Args:
-        development: leave out those who are then held out, and split the others by another word.
-    """
-    tables = []
-    for number, events in enumerate(read_frames(meds)):
-        patients = events["subject_id"].unique().sort()
-        split = split_by(salt, patients)
-        if development:
-            patients = patients.filter(split != "held_out")
-            split = split_by(f"{salt}, development", patients)
-            events = events.filter(pl.col("subject_id").is_in(patients.implode()))
-        tables.append(pl.DataFrame({"subject_id": patients, "split": split}))
-        write_shard(events, tables[-1], out, number)
-    write_splits([pl.concat(tables).sort("subject_id")], out)
-    for path in (meds / "metadata").iterdir():
-        if not (out / "metadata" / path.name).exists():
-            (out / "metadata" / path.name).write_bytes(path.read_bytes())
-
-
-def split_by(salt: str, patients: pl.Series) -> pl.Series:
-    """The split of each patient."""
-    mask = np.int64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:7], "big"))
-    return pl.Series(split_of(patients.to_numpy() ^ mask))
 
 
 @dataclass(frozen=True)

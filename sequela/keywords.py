@@ -30,6 +30,14 @@ WORDS: dict[object, str] = {
 @lru_cache
 def described(settings: type) -> dict[str, str]:
     """The sentence under each field of a settings dataclass, by field: its help and its line in the reference."""
+    known: dict[str, str] = {}
+    for base in reversed(settings.__mro__[:-1]):
+        known |= _described(base)
+    return known
+
+
+def _described(settings: type) -> dict[str, str]:
+    """Of the fields that the class itself adds."""
     (body,) = ast.parse(inspect.cleandoc(inspect.getsource(settings))).body
     assert isinstance(body, ast.ClassDef)
     return {

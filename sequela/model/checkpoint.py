@@ -20,6 +20,7 @@ from sequela.model.decoder import Decoder
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+EMBEDDING = "model.embed_tokens.weight"
 PARTS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
@@ -96,7 +97,8 @@ def _read(folder: Path) -> dict[str, Tensor]:
             raise InputError(
                 f"{path} is not a whole safetensors file ({error}): copy or train it again."
             ) from error
-    return stored
+    wrapper = next((name.removesuffix(EMBEDDING) for name in stored if name.endswith(f".{EMBEDDING}")), "")
+    return {name.removeprefix(wrapper): weight for name, weight in stored.items()}
 
 
 def _theirs(name: str) -> list[str]:
@@ -106,7 +108,7 @@ def _theirs(name: str) -> list[str]:
     ('model.layers.0.self_attn.q_proj.bias', ['model.norm.weight'])
     """
     if not name.startswith("blocks."):
-        whole = {"embedding.weight": "model.embed_tokens.weight", "head.weight": "lm_head.weight"}
+        whole = {"embedding.weight": EMBEDDING, "head.weight": "lm_head.weight"}
         return [whole.get(name, f"model.{name}")]
     _, layer, part, kind = name.split(".")
     return [f"model.layers.{layer}.{their}.{kind}" for their in PARTS.get(part, (NAMES.get(part),))]

@@ -10,6 +10,7 @@ from sequela.errors import InputError
 from sequela.files import plain_errors
 
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
+WRAPPERS = ("smb_unstructured",)  # pass everything on to a model of one of these families, their `text_config`
 FILE = "config.json"
 
 
@@ -27,6 +28,10 @@ class Shape:
         return Shape(depth, 64 * depth, context)
 
 
+# Names in `config.json`
+SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
 # CoMET's three sizes are 62 M, 119 M and 1.09 B parameters at its 7,105 tokens (arXiv 2508.12104): feed-forward four
 # times the width, heads of 64, as many key-value heads as heads, tied embeddings.
 SHAPES = {
@@ -36,6 +41,22 @@ SHAPES = {
     "comet-m": Shape(12, 768, 8192),
     "comet-l": Shape(16, 2048, 8192),
 }
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 and later stretch rotary positions beyond the context they were first trained on: slow rotations by
+    `factor`, fast ones not at all (arXiv 2407.21783).
+
+    Attributes:
+        low, high: rotations within the first context below which one is slow, and above which it is fast.
+        context: the first context.
+    """
+
+    factor: float
+    low: float
+    high: float
+    context: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,8 @@ class ModelConfig:
     vocabulary: str = ""  # hash of the tokens it was trained on; empty for models from elsewhere
     time: str = "intervals"  # "rotary": positions carry elapsed time, so they must be given
     last_moments: bool = True  # whether it has learned when the last moment of a record is over; not in version 0.1
+    rope_scaling: RopeScaling | None = None
+    special: tuple[int | None, int | None, int | None] = (0, 1, None)  # tokens that pad, begin and end
 
     def __post_init__(self) -> None:
         if self.family not in ARCHITECTURES:
@@ -127,13 +150,14 @@ class ModelConfig:
             "attention_bias": False,  # for Qwen3 and Llama; the bias of Qwen2 is built in
             "use_sliding_window": False,
             "dtype": "float32",
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": None,
+            **dict(zip(SPECIAL, self.special, strict=True)),
             "sequela_vocabulary": self.vocabulary,  # kept but not used by transformers; so are the next
             "sequela_time": self.time,
             "sequela_last_moments": self.last_moments,
         }
+        if self.rope_scaling is not None:
+            scaling = zip(SCALING, asdict(self.rope_scaling).values(), strict=True)
+            body["rope_scaling"] = {"rope_type": "llama3", **dict(scaling)}
         (folder / FILE).write_text(json.dumps(body, indent=1), encoding="utf-8")
 
     @staticmethod
@@ -152,15 +176,19 @@ class ModelConfig:
             ) from None
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}): copy or train the checkpoint again.") from error
+        if body.get("model_type") in WRAPPERS:
+            body = body.get("text_config") or {}
         family = body.get("model_type")
         if family not in ARCHITECTURES:
-            raise InputError(f"{path} is a {family!r} model: Sequela reads {', '.join(ARCHITECTURES)}.")
+            what = f"a {family!r} model" if family else "of no model type"
+            raise InputError(f"{path} is {what}: Sequela reads {', '.join(ARCHITECTURES)}.")
         rope = body.get("rope_parameters") or {
             **(body.get("rope_scaling") or {}),
             "rope_theta": body.get("rope_theta"),
         }
+        kind = rope.get("rope_type", rope.get("type")) or "default"
         unsupported = {
-            "rope scaling": rope.get("rope_type", rope.get("type", "default")) not in (None, "default"),
+            f"rope scaling {kind!r}": kind not in ("default", "llama3"),
             "sliding-window attention": bool(body.get("use_sliding_window")),
             "attention or MLP bias": bool(body.get("attention_bias") or body.get("mlp_bias")),
             f"activation {body.get('hidden_act')!r}": body.get("hidden_act", "silu") != "silu",
@@ -181,6 +209,8 @@ class ModelConfig:
                 context=body["max_position_embeddings"], vocabulary=body.get("sequela_vocabulary", ""),
                 time=body.get("sequela_time", "intervals"),
                 last_moments=body.get("sequela_last_moments", False),
+                rope_scaling=RopeScaling(*(rope[name] for name in SCALING)) if kind == "llama3" else None,
+                special=tuple(token if isinstance(token := body.get(name), int) else None for name in SPECIAL),
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} lacks {error}: copy or train the checkpoint again.") from error

@@ -87,7 +87,7 @@ class Decoder(nn.Module):
                     "plus the hours since the patient's first event."
                 )
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
-        cos, sin = rotary(positions_BT, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rotary(positions_BT, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
         x_BTC = self._embedded(ids_BT, soft)
         cos, sin = (angles.to(computed_in(x_BTC)) for angles in (cos, sin))
         for block in self.blocks:

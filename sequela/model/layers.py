@@ -3,13 +3,15 @@
 Shape letters: B rows, T positions, C hidden width, H query heads, G key-value heads, D head dimension.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sequela.model.attention import Attention
-from sequela.model.config import ModelConfig
+from sequela.model.config import ModelConfig, RopeScaling
 
 
 class RMSNorm(nn.Module):
@@ -32,13 +34,23 @@ def computed_in(x: Tensor) -> torch.dtype:
 
 
 def rotary(
-    positions_BT: Int[Tensor, "B T"], head_dim: int, theta: float
+    positions_BT: Int[Tensor, "B T"], head_dim: int, theta: float, scaling: RopeScaling | None = None
 ) -> tuple[Float[Tensor, "B 1 T D"], Float[Tensor, "B 1 T D"]]:
     """Cosine and sine of each position's rotation angles (RoPE, arXiv 2104.09864), the two halves concatenated."""
     pair = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32)
-    angle = positions_BT[:, None, :, None].float() * theta ** (-pair / head_dim)
+    speed = theta ** (-pair / head_dim)
+    if scaling is not None:
+        speed = _stretched(speed, scaling)
+    angle = positions_BT[:, None, :, None].float() * speed
     angle = torch.cat([angle, angle], -1)
     return angle.cos(), angle.sin()
+
+
+def _stretched(speed: Tensor, scaling: RopeScaling) -> Tensor:
+    """Speeds in radians a position, slow ones divided by the factor, and those in between partly."""
+    turns = scaling.context * speed / (2 * math.pi)
+    fast = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return fast * speed + (1 - fast) * speed / scaling.factor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

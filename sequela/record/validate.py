@@ -53,6 +53,11 @@ def check_types(path: Path | str, types: Mapping[str, pl.DataType]) -> None:
     for column in REQUIRED:
         if column not in types:
             raise InputError(f"{path} has no column '{column}': a MEDS file needs {', '.join(REQUIRED)}.")
+    if "value" in types and "numeric_value" not in types:
+        raise InputError(
+            f"{path} has a column 'value', which MEDS does not read, so its numbers would be lost: rename it to "
+            f"'numeric_value', and what is text in it to '{TEXT}'."
+        )
     for column, (accepted, words) in ACCEPTED.items():
         if column in types and not _readable(types[column], accepted, whole=column == "subject_id"):
             raise InputError(

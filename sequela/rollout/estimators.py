@@ -8,7 +8,22 @@ The score of one rollout is an unbiased estimate of the risk (arXiv 2602.03730):
 - "mc": 1 if the outcome happened, else 0;
 - "scope": the sum of h_t over an ordinary rollout; the mean may exceed 1;
 - "reach": 1 - prod(1 - h_t) over a rollout sampled with A excluded and the remaining probabilities renormalized. Its
-  variance never exceeds that of "mc" (Rao-Blackwell), but such a rollout serves one outcome only.
+  variance never exceeds that of "mc" (Rao-Blackwell), but such a rollout serves one outcome only;
+- "cv": over an ordinary rollout, whether the outcome happened less a control variate, D_1 + D_2 + ... With y and z for
+  whether the outcome, or an end such as death, comes at a position, h and e for the chances that they do, and V for a
+  guess at the risk that is made before the token is drawn (a value head's, moved on by the clock),
+
+      D = (y - h) (1 - V) - (z - e) V
+
+  Given all tokens before, V is a number and the expectations of y and z are h and e, so that of D is 0, and so is that
+  of the sum: the mean of the score is the risk whatever V is. V = 0 is "scope". With Q for the true risk given all
+  tokens so far, y and z move Q by 1 - Q and -Q and D by 1 - V and -V; steps of a martingale are uncorrelated, so
+
+      variance  =  sum of  E[(V - Q + m)^2; the outcome or an end comes] + E[(Q' - Q + m)^2; another token comes]
+
+  where m = h (1 - V) - e V and Q' is the risk after the token. A good V takes the first part away, as "reach" does, in
+  a pool that serves all outcomes. The second is what other tokens say; it stays. So "cv" gains much over "scope" where
+  risks are high, and next to nothing where they are low: there the first part is small anyhow.
 
 Shape letters: Q questions, N rollouts per question (column j is rollout number j), K outcomes. A score is NaN if the
 rollout gives no answer, or was not run.
@@ -34,6 +49,7 @@ ESTIMATORS = {
     "mc": Estimator("mc", "happened", avoids=False),
     "scope": Estimator("scope", "hazard", avoids=False),
     "reach": Estimator("reach", "reached", avoids=True),
+    "cv": Estimator("cv", "controlled", avoids=False),
 }
 
 

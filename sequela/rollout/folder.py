@@ -153,7 +153,7 @@ class SimulatedFolder:
 
 
 def score_column(estimator: str, task: str) -> str:
-    """The column of `rollouts.parquet` that holds the scores of "scope" or "reach" for a task.
+    """The column of `rollouts.parquet` that holds the scores of "scope", "cv" or "reach" for a task.
 
     >>> score_column("scope", "death_5y")
     'scope//death_5y'
@@ -232,10 +232,14 @@ def table_of(
     end = keys["prediction_time"].to_physical().to_numpy() + account["clock"] * MINUTE
     cut = account["watched"] & rollouts.truncated[:, None]
     unknown = ~prompts.watched_in(rollouts.prompt, cut.shape[1])
-    score, values = ("scope", account["hazard"]) if avoids is None else ("reach", account["reached"])
-    scores = {
-        score_column: np.where(cut | unknown, np.nan, values),
-        seen_column: np.where(cut & ~unknown, values, np.nan),
+    scores = {"scope": account["hazard"]} if avoids is None else {"reach": account["reached"]}
+    if "controlled" in account:
+        scores["cv"] = account["controlled"]
+    columns = {
+        column(score, name): np.where(hidden, np.nan, values)[:, k]
+        for column, hidden in ((score_column, cut | unknown), (seen_column, ~cut | unknown))
+        for score, values in scores.items()
+        for name, k in scored.items()
     }
     return keys.with_columns(
         rollout=pl.Series(rollouts.number.astype(np.int32)),
@@ -245,11 +249,7 @@ def table_of(
         tokens=pl.Series(rollouts.tokens.lengths.astype(np.int32)),
         windows=pl.Series(rollouts.windows.astype(np.int32)),
         removed=pl.Series(account["removed"]),
-        **{
-            column(score, name): pl.Series(values[:, k], dtype=pl.Float32).fill_nan(None)
-            for column, values in scores.items()
-            for name, k in scored.items()
-        },
+        **{name: pl.Series(values, dtype=pl.Float32).fill_nan(None) for name, values in columns.items()},
     )
 
 

@@ -40,8 +40,9 @@ from sequela.rollout.outcomes import stop_rule, watched_outcomes
 from sequela.rollout.pools import asked_by, budget_of, pools_of
 from sequela.rollout.prompts import prompts_of
 from sequela.rollout.request import Request
-from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.settings import CONTROLLED, HEAD, SimulateSettings
 from sequela.rollout.tracker import OutcomeTracker
+from sequela.rollout.values.control import guesses
 from sequela.tokens.ehr.grammar.fit import load_grammar
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.ehr.tokenizer import EhrTokenizer
@@ -57,6 +58,7 @@ class LoadedModel:
     Attributes:
         extender: continues prompts; its precision, and whether it keeps to the grammar, are fixed.
         window: which tokens of a history the model reads.
+        folder: of the checkpoint, where its value head lies.
         device: of the model.
         last_moments: whether the model has learned when the last moment of a record is over.
     """
@@ -65,6 +67,7 @@ class LoadedModel:
     grammar: Grammar
     extender: Extender
     window: Window
+    folder: Path
     device: str = "cpu"
     last_moments: bool = True
 
@@ -146,9 +149,10 @@ def forecast(
         progress: counts questions.
 
     Raises:
-        InputError: if a code of a request has no token, an edit cannot be made, or a request has other ends than death
-            and the model does not know when they are over.
+        InputError: if a code of a request has no token, an edit cannot be made, a request has other ends than death and
+            the model does not know when they are over, or the estimator is cv and the model has no value head.
     """
+    refuse_head(settings)
     ending = [request.name for request in requests if set(request.ends) - {DEATH}]
     if ending and not model.last_moments:
         raise InputError(
@@ -168,13 +172,15 @@ def forecast(
     calendar = Calendar.of(tokenizer, grammar) if settings.well_formed else None
     pools = pools_of(settings, requests)
     turns = ProgressOfParts(progress, len(kept))
+    steadied = settings.estimator == CONTROLLED
     result = []
     for avoids, served in pools:
         watch = watched_outcomes(tokenizer, grammar, served)
-        asking = replace(prompts, watched=asked_by(kept, served))
+        values = guesses(model.folder, events, kept, served, settings.precision) if steadied else None
+        asking = replace(prompts, watched=asked_by(kept, served), values=values)
         tracker = OutcomeTracker(
             stop_rule(tokenizer, watch, settings.limit), watch, TokenClock.of(tokenizer),
-            avoid=avoids is not None, calendar=calendar, device=model.device,
+            avoid=avoids is not None, calendar=calendar, steadied=steadied, device=model.device,
         )  # fmt: skip
         budget = budget_of(settings, requests, served, asking.watched)
         rollouts = model.extender.extend(
@@ -182,6 +188,15 @@ def forecast(
         )
         result.append(RolloutPool(avoids, tuple(served), asking, rollouts))
     return Forecast(tokenizer, kept, len(questions) - len(kept), tuple(result), changed)
+
+
+def refuse_head(settings: SimulateSettings) -> None:
+    """Refuse to simulate for an estimator that reads no futures."""
+    if settings.estimator == HEAD:
+        raise InputError(
+            "the estimator head reads risks off the history, without futures: ask `sequela predict` or "
+            "`Forecaster.risk`, or simulate for scope."
+        )
 
 
 def questions_in(requests: Sequence[Request]) -> pl.DataFrame:
@@ -241,7 +256,7 @@ def _load(folder: Path, version: tuple, chosen_precision: str, well_formed: bool
     extender: Extender = made
     if engine == "vllm":
         extender = VllmEngine(made, vllm_sampler(folder, made.precision, window.context))
-    return LoadedModel(tokenizer, grammar, extender, window, made.device.type, knows_last_moments(folder))
+    return LoadedModel(tokenizer, grammar, extender, window, folder, made.device.type, knows_last_moments(folder))
 
 
 @lru_cache(maxsize=1)

@@ -38,11 +38,13 @@ from sequela.rollout.forecast import (
     load_words,
     make_engine,
     questions_in,
+    refuse_head,
 )
 from sequela.rollout.outcomes import watched_outcomes
 from sequela.rollout.pools import adaptive_budget, avoids
 from sequela.rollout.request import Request
-from sequela.rollout.settings import NO_AVOIDING, RULES, SimulateSettings
+from sequela.rollout.settings import CONTROLLED, NO_AVOIDING, RULES, SimulateSettings
+from sequela.rollout.values.control import latest
 from sequela.tokens.ehr.grammar.grammar import Grammar
 from sequela.tokens.maps.recode import save_maps
 from sequela.workers import Workers, run
@@ -143,6 +145,9 @@ def simulate(
         InputError: if no history has a token, a code of a request has none, or an edit cannot be made.
     """
     settings, execution = settings or SimulateSettings(), execution or Execution()
+    refuse_head(settings)
+    if settings.estimator == CONTROLLED:
+        latest(model, settings.precision)  # a model without a head is told before the work
     tokenizer, grammar, _ = load_words(model)
     if settings.engine == "vllm" and avoids(settings, requests):
         raise InputError(f"{NO_AVOIDING}.")
@@ -222,7 +227,7 @@ def make_part(
     else:
         tokenizer, grammar, window = load_words(part.model)
         model = LoadedModel(
-            tokenizer, grammar, processes, window, last_moments=knows_last_moments(part.model)
+            tokenizer, grammar, processes, window, part.model, last_moments=knows_last_moments(part.model)
         )
     events = read_frame(part.shard).filter(pl.col("subject_id").is_in(part.questions["subject_id"].implode()))
     result = forecast(model, events, part.requests, part.settings, part.edits, progress)

@@ -7,7 +7,7 @@ import polars as pl
 
 from sequela.record.edit import NO_EDITS, Edits, edited
 from sequela.record.events import Events, births
-from sequela.record.schema import FOLLOW_UP_END
+from sequela.record.schema import FOLLOW_UP_END, TEXT
 from sequela.record.spelling import among, is_sex, meaning
 from sequela.rollout.clock.calendar import begin_minutes
 from sequela.rollout.engine.rollouts import Prompts
@@ -68,7 +68,12 @@ def prompts_of(
 
 
 def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame) -> Events:
-    """What was known before each question, in the codes that the tokenizer knows.
+    """What was known before each question, in the codes that the tokenizer knows; see `known_before`."""
+    return tokenizer.translated(known_before(events, times))
+
+
+def known_before(events: pl.DataFrame, times: pl.DataFrame) -> Events:
+    """What was known before each question: events strictly before its time, whatever the day.
 
     Each question counts as a patient of its own here, whose id is its row in `times`.
     """
@@ -80,10 +85,9 @@ def histories(tokenizer: EhrTokenizer, events: pl.DataFrame, times: pl.DataFrame
     if not history.filter(sex & pl.col("time").is_not_null()).is_empty():
         history = history.with_columns(time=pl.when(~sex).then("time"))
         history = history.sort("key", "time", nulls_last=False, maintain_order=True)
-    history = history.select(
-        pl.col("key").cast(pl.Int64).alias("subject_id"), "time", "code", "numeric_value"
-    )
-    return tokenizer.translated(Events.of(history))
+    text = [TEXT] if TEXT in history.columns else []
+    key = pl.col("key").cast(pl.Int64).alias("subject_id")
+    return Events.of(history.select(key, "time", "code", "numeric_value", *text))
 
 
 def prediction_times(times: pl.DataFrame, columns: Events) -> np.ndarray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ESTIMATORS = ("scope", "mc", "reach", "auto")
+HEAD = "head"  # answers without rollouts
+CONTROLLED = "cv"
+ESTIMATORS = ("scope", "mc", "reach", CONTROLLED, "auto", HEAD)
 ENGINES = ("own", "vllm")
 COLDEST = 0.001  # the likeliest token is as good as certain; far below, logits overflow
 RULES = 2
@@ -21,8 +23,8 @@ class SimulateSettings:
     """How futures are simulated."""
 
     estimator: str = "scope"
-    """scope or mc: one pool of rollouts for all tasks; reach: one per task, which excludes its outcome; auto: as few
-    rollouts as are needed."""
+    """scope or mc: one pool of rollouts for all tasks; cv: the same, steadied by the model's value head; reach: one per
+    task, which excludes its outcome; auto: as few rollouts as are needed; head: none, what the value head says."""
     rollouts: int = 20
     """Rollouts per question; with auto, the maximum."""
     target_error: float | None = None

@@ -1,6 +1,6 @@
 """What simulations ask of rollouts: hazards and occurrences of outcomes, the clock, and when a rollout ends.
 
-Shape letters: R rows, V vocabulary, K watched outcomes.
+Shape letters: R rows, V vocabulary, K watched outcomes, G steps of time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sequela.rollout.clock.minutes import TokenClock
 from sequela.rollout.engine.rollouts import REASONS, Prompts, Rollouts
 from sequela.rollout.engine.tracker import DecodingState
 
+LONGEST = 10 * 525_960  # minutes: values of outcomes with a later horizon, or none, move no more after ten years
 LEAST = 16  # columns in a product of hazards: of fewer, CPU libraries may add them up in another order
 
 
@@ -69,6 +70,9 @@ class OutcomeTracker:
       outcome was avoided).
     - `happened` int32 [R, K]: how often the outcome came while it was watched.
     - `watched` bool [R, K]: whether it was still watched when the rollout ended.
+    - `controlled` float32 [R, K], of a `steadied` tracker: the score "cv" (see `sequela.rollout.estimators`), the sum
+      of h (1 - V) + y V + (z - e) V over the same positions, with `Prompts.values` at the clock before the token as V.
+      Death is among the ends.
     - `removed` float32 [R]: the share of probability that the grammar took away, summed over positions.
 
     Args:
@@ -77,6 +81,7 @@ class OutcomeTracker:
             `reached`, otherwise `hazard`.
         calendar: sees to it that rollouts say their age band and calendar period at the right time, judging by the bits
             of a grammar. None: they are sampled like any other token.
+        steadied: whether prompts bring `values`.
         device: of the model.
     """
 
@@ -88,11 +93,12 @@ class OutcomeTracker:
         *,
         avoid: bool = False,
         calendar: Calendar | None = None,
+        steadied: bool = False,
         device: torch.device | str = "cpu",
     ):
         self.stop, self.watch, self.device = stop, watch, device
         self.time, self.avoid, self.calendar = time, avoid, calendar
-        self.steers = avoid or calendar is not None
+        self.steadied, self.steers = steadied, avoid or calendar is not None
         self.limit, self.stop_tokens = stop.limit, stop.tokens
 
         def at(x: np.ndarray) -> Tensor:
@@ -106,6 +112,10 @@ class OutcomeTracker:
         self.ends = at(watch.ends.T)
         self.weight = torch.zeros(size, max(self.outcomes, LEAST), device=device)
         self.weight[:, : self.outcomes] = self.outcome.T
+        # Death stops every rollout, so it ends every wait
+        self.over = at(((watch.ends | stop.tokens) & ~watch.outcome).T)
+        self.weight_over = torch.zeros_like(self.weight)
+        self.weight_over[:, : self.outcomes] = self.over
         # Outcomes that depend on the node: a table of all tokens for each such node
         nodes = np.unique(watch.after[:, 0])
         self.table = None
@@ -118,7 +128,9 @@ class OutcomeTracker:
             self.table, self.nodes = at(table), at(nodes)
 
     def __reduce__(self) -> tuple:
-        return _outcome_tracker, (self.stop, self.watch, self.time, self.avoid, self.calendar, self.device)
+        return _outcome_tracker, (
+            self.stop, self.watch, self.time, self.avoid, self.calendar, self.steadied, self.device,
+        )  # fmt: skip
 
     @cached_property
     def key(self) -> Hashable:
@@ -129,7 +141,8 @@ class OutcomeTracker:
         for array in (*arrays, ~self.once.cpu().numpy()):
             digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         calendar = None if self.calendar is None else self.calendar.key
-        return self.stop.horizon, self.limit, self.avoid, str(self.device), digest.hexdigest(), self.time.key, calendar
+        switches = self.avoid, self.steadied, str(self.device)
+        return self.stop.horizon, self.limit, switches, digest.hexdigest(), self.time.key, calendar
 
     def start(self, prompts: Prompts, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Tracker`."""
@@ -137,7 +150,11 @@ class OutcomeTracker:
         watched = torch.from_numpy(prompts.watched_in(rows, self.outcomes)).to(self.device)
         zeros = torch.zeros(watched.shape, device=self.device)
         begins = np.zeros((len(rows), 0), np.int64) if self.calendar is None else prompts.begins[rows]
-        return {
+        steadied = {}
+        if self.steadied:
+            values = torch.from_numpy(prompts.values[rows]).to(self.device)
+            steadied = {"values": values, "value": zeros, "controlled": zeros}
+        return steadied | {
             "clock": torch.from_numpy(clock).to(self.device),
             "begins": torch.from_numpy(begins).to(self.device),
             "watched": watched,
@@ -162,12 +179,25 @@ class OutcomeTracker:
         hazard = (share / mass.sum(-1, keepdim=True)).clamp(max=1) * columns["watched"]
         columns["hazard"] = columns["hazard"] + hazard
         columns["spared"] = columns["spared"] * (1 - hazard)
+        if self.steadied:
+            self._steady(hazard, mass, columns)
         if not self.avoid:
             return mass
         avoided = self.outcome if hit is None else self.outcome | hit
         rest = mass.masked_fill((avoided & columns["watched"][..., None]).any(1), 0)
         # Where nothing else can come, the outcome comes: this row has no share in what is avoided.
         return torch.where((rest.sum(-1) > 0)[:, None], rest, mass)
+
+    def _steady(self, hazard: Tensor, mass: Tensor, columns: dict[str, Tensor]) -> None:
+        """Add what this position expects of `controlled`; within the moment of an end the guess is 0."""
+        values, clock = columns["values"], columns["clock"]
+        steps = values.shape[2]
+        step = (clock.clamp(min=0)[:, None] * steps // self.horizons.clamp(1, LONGEST)).clamp(max=steps - 1)
+        open_ = columns["watched"] & ~columns["ending"]
+        value = torch.where(open_, values.gather(2, step[..., None])[..., 0], 0.0)
+        end = (mass @ self.weight_over)[:, : self.outcomes] / mass.sum(-1, keepdim=True)
+        columns["value"] = value
+        columns["controlled"] = columns["controlled"] + hazard * (1 - value) - end.clamp(max=1) * value
 
     def _at_node(self, node: Tensor) -> Tensor | None:
         """bool [R, K, V]: outcomes that depend on the node; None if no row is at such a node."""
@@ -186,6 +216,9 @@ class OutcomeTracker:
             came = came | hit[torch.arange(len(token), device=token.device), :, token]
         came = came & columns["watched"]
         columns["happened"] = columns["happened"] + came
+        if self.steadied:
+            over = self.over[token] & columns["watched"]
+            columns["controlled"] = columns["controlled"] + (came.int() + over.int()) * columns["value"]
         clock = columns["clock"] + self.time.moves(token, state.seed, state.step, columns["clock"])
         passed = columns["ending"] & (clock > columns["clock"])[:, None]
         over = (came & self.once) | passed | (clock[:, None] > self.horizons)
@@ -209,6 +242,8 @@ class OutcomeTracker:
             "watched": state.columns["watched"],
             "removed": state.removed,
         }
+        if self.steadied:
+            tensors["controlled"] = state.columns["controlled"]
         return {name: x.cpu().numpy() for name, x in tensors.items()}
 
     def scores(self, rollouts: Rollouts) -> np.ndarray:
@@ -224,6 +259,7 @@ def _outcome_tracker(
     time: TokenClock,
     avoid: bool,
     calendar: Calendar | None,
+    steadied: bool,
     device: torch.device | str,
 ) -> OutcomeTracker:
-    return OutcomeTracker(stop, watch, time, avoid=avoid, calendar=calendar, device=device)
+    return OutcomeTracker(stop, watch, time, avoid=avoid, calendar=calendar, steadied=steadied, device=device)

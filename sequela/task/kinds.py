@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from sequela.task.answers.rates import ByRates, risk_by_rates, time_by_rates
 from sequela.task.answers.statistic import MEAN, MEDIAN, SHARE, Statistic
 from sequela.task.rules import HOW_OFTEN, WHEN, WHETHER, WHICH_NUMBER, LabelRule
 from sequela.task.scoring import metric
@@ -68,6 +69,7 @@ class Kind:
         baselines: name -> fitter in `sequela.task.baselines.baseline.FITTERS`, in the order of reports.
         valid: the range of a prediction.
         words: how people read it.
+        by_rates: how the rates of a value head become a prediction; None: they do not tell.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Kind:
     baselines: Mapping[str, str]
     valid: ValidRange
     words: Words
+    by_rates: ByRates | None = None
 
     @property
     def unmarked(self) -> bool:
@@ -134,6 +137,7 @@ BINARY = Kind(
     score=LABEL,
     known=LABEL.is_not_null(),
     answer=SHARE,
+    by_rates=risk_by_rates,
     metrics=(metric.AUROC, metric.AUPRC, metric.BRIER, metric.ECE, metric.CALIBRATION_SLOPE, metric.OE),
     headline=metric.AUROC,
     summary=(metric.AUROC, metric.OE),
@@ -165,6 +169,7 @@ TIME = Kind(
     score=pl.when(pl.col("decided") == "censored").then(INFINITE).otherwise(LABEL),
     known=pl.col("decided") != "censored",
     answer=MEDIAN,
+    by_rates=time_by_rates,
     metrics=(metric.MAE,),
     headline=metric.MAE,
     summary=(metric.MAE,),

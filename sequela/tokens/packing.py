@@ -6,7 +6,7 @@ Each window is a segment of its own in its row, so that its tokens attend to eac
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,6 +15,12 @@ import numpy as np
 
 from sequela.tokens.ragged import Ragged, offsets_of, within
 from sequela.tokens.vocabulary import PAD
+
+Breaks = Callable[[np.ndarray], np.ndarray | None]
+
+
+def anywhere(ids: np.ndarray) -> None:
+    """A row may be cut anywhere: the `breaks` of most tokenizers."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Windows:
 
     Each window after a patient's first starts with a front: the tokens that opened the patient (the `head`) and, of
     each group in `carried`, the latest token before the window. For EHR these are demographics, age band and calendar
-    period; for text there are none. Only the cuts and the fronts are held in memory.
+    period; for text, which is cut between days, what opens it. Only the cuts and the fronts are held in memory.
 
     Attributes:
         tokens: the patients.
@@ -81,11 +87,12 @@ class Windows:
         carried: tuple[np.ndarray, ...],
         context: int,
         clock: TokenRows | None = None,
+        breaks: Breaks = anywhere,
     ) -> Windows:
-        """Cut the patients longer than `context`; `head` and `carried` as in `Tokenizer`."""
+        """Cut the patients longer than `context`; `head`, `carried` and `breaks` as in `Tokenizer`."""
         lengths = tokens.lengths
         long = np.flatnonzero(lengths > context)
-        cuts = [_cuts(tokens[patient], head, carried, context) for patient in long]
+        cuts = [_cuts(tokens[patient], head, carried, context, breaks) for patient in long]
         count = np.ones(len(lengths), np.int64)
         count[long] = [len(windows) for windows in cuts]
         patient = np.repeat(np.arange(len(lengths)), count)
@@ -121,11 +128,18 @@ class Windows:
 
 
 class _Front:
-    """The fronts of one patient's windows: the head, and of each carried group the latest token."""
+    """The fronts of one patient's windows: the head, and of each carried group the latest token.
 
-    def __init__(self, ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...]):
-        self.ids = ids
+    Where a patient is cut at breaks only, the head is what is before the first, unless it would fill half a window.
+    """
+
+    def __init__(
+        self, ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], context: int, breaks: Breaks
+    ):
+        self.ids, self.breaks = ids, breaks(ids)
         self.head = ids[: np.argmin(np.isin(ids, head))]
+        if self.breaks is not None and len(self.breaks) and self.breaks[0] <= context // 2:
+            self.head = ids[: self.breaks[0]]
         first = len(self.head)  # what the head holds is in every front already
         self.groups = [first + np.flatnonzero(np.isin(ids[first:], group)) for group in carried]
 
@@ -135,16 +149,27 @@ class _Front:
         latest = [at[count - 1] for at, count in zip(self.groups, before, strict=True) if count]
         return np.concatenate([self.head, self.ids[np.array(latest, np.int64)]])
 
+    def at_or_after(self, start: int) -> int:
+        """The first break from `start` on; `start` itself where there is none."""
+        later = [] if self.breaks is None else self.breaks[self.breaks >= start]
+        return int(later[0]) if len(later) else start
+
+    def at_or_before(self, start: int, stop: int) -> int:
+        """The last break behind `start` and up to `stop`; `stop` itself where there is none, or nothing is cut off."""
+        inside = [] if self.breaks is None else self.breaks[(self.breaks > start) & (self.breaks <= stop)]
+        return int(inside[-1]) if len(inside) and stop < len(self.ids) else stop
+
 
 def _cuts(
-    ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], context: int
+    ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], context: int, breaks: Breaks
 ) -> list[tuple[int, int, np.ndarray]]:
     """(start, stop, front) of each window of one patient."""
-    fronts, start = _Front(ids, head, carried), context
-    cuts = [(0, context, ids[:0])]
+    fronts = _Front(ids, head, carried, context, breaks)
+    start = fronts.at_or_before(len(fronts.head), context)
+    cuts = [(0, start, ids[:0])]
     while start < len(ids):
         front = fronts.of(start)
-        stop = min(start + context - len(front), len(ids))
+        stop = fronts.at_or_before(start, min(start + context - len(front), len(ids)))
         cuts.append((start, stop, front))
         start = stop
     return cuts
@@ -157,17 +182,22 @@ def newest(ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], l
 
 
 def front_of(
-    ids: np.ndarray, head: np.ndarray, carried: tuple[np.ndarray, ...], length: int
+    ids: np.ndarray,
+    head: np.ndarray,
+    carried: tuple[np.ndarray, ...],
+    length: int,
+    breaks: Breaks = anywhere,
 ) -> tuple[int, np.ndarray]:
-    """Where the last window of `length` tokens of one patient begins, and its front."""
+    """Where the last window of at most `length` tokens of one patient begins, and its front."""
     if len(ids) <= length:
         return 0, ids[:0]
-    fronts, start = _Front(ids, head, carried), len(ids) - length
+    fronts, start = _Front(ids, head, carried, length, breaks), len(ids) - length
     while True:
         front = fronts.of(start)
         over = len(front) + len(ids) - start - length
         if over <= 0:
-            return start, front
+            start = fronts.at_or_after(start)
+            return start, fronts.of(start)
         start += over
 
 

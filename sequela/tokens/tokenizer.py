@@ -17,12 +17,18 @@ import numpy as np
 
 from sequela.errors import InputError, nearest
 from sequela.record.events import Events
+from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.ragged import Ragged
+from sequela.tokens.text.bpe import TokenizerFiles
 from sequela.tokens.token_types import TokenTypes, Traits
 from sequela.tokens.vocabulary import FILE, Vocabulary, read_vocabulary
 
 VERSION_0_1 = "ehr"  # the kind of folders that name none
-_CLASSES = {"ehr": "sequela.tokens.ehr.tokenizer:EhrTokenizer"}
+_CLASSES = {
+    "ehr": "sequela.tokens.ehr.tokenizer:EhrTokenizer",
+    "text": "sequela.tokens.text.tokenizer:TextTokenizer",
+}
+LANGUAGE_MODEL = "text"  # the kind of folders from elsewhere, which have files of a tokenizer and no `vocabulary.json`
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,18 @@ class Tokenizer(Protocol):
         """Groups of ids of which the latest token still holds, so that every window starts with it."""
 
     @property
+    def maps(self) -> tuple[CodeMap, ...]:
+        """Code maps that are applied to events first."""
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest row that a model in the same folder knows, as its files tell; None: they do not."""
+
+    def breaks(self, ids: np.ndarray) -> np.ndarray | None:
+        """Where a row of one patient may be cut, ascending: what is before the first opens the patient and is repeated
+        in front of every window. None: anywhere, with `head` and `carried` in front."""
+
+    @property
     def types(self) -> TokenTypes | None:
         """What tokens are about, for losses by type; None if all tokens are of one type."""
 
@@ -121,12 +139,14 @@ def register(kind: str, name: str) -> None:
 
 
 def load(folder: Path) -> Tokenizer:
-    """The tokenizer of a corpus or a model, of whatever kind.
+    """The tokenizer of a corpus or a model, of whatever kind, language models from elsewhere included.
 
     Raises:
-        InputError: if `vocabulary.json` is missing, damaged or edited, or of a kind that is not registered.
+        InputError: if `vocabulary.json` is missing, damaged or edited, or of a kind that is not registered; a language
+            model from elsewhere needs none.
     """
-    kind = read_vocabulary(folder).get("kind", VERSION_0_1)
+    elsewhere = not (Path(folder) / FILE).exists() and TokenizerFiles.kept_in(folder)
+    kind = LANGUAGE_MODEL if elsewhere else read_vocabulary(folder).get("kind", VERSION_0_1)
     if kind not in _CLASSES:
         raise InputError(
             f"{Path(folder) / FILE} is of an unknown kind {kind!r}{nearest(str(kind), tuple(_CLASSES))}: import the "

@@ -67,7 +67,8 @@ def read_vocabulary(folder: Path) -> dict:
         intact = Vocabulary(tuple(body["tokens"])).hash == body["hash"] and _checksum(lines) == checksum
     except FileNotFoundError:
         raise InputError(
-            f"{path} is missing: name a folder made by `sequela tokenize` or `sequela train`."
+            f"{path} is missing: name a folder made by `sequela tokenize` or `sequela train`, or a language model's "
+            "with its tokenizer.json."
         ) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): make the folder again.") from error

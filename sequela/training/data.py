@@ -30,7 +30,7 @@ Row = TypeVar("Row")
 def windows_of(data: Corpus, context: int) -> Windows:
     """The patients of a split in windows of at most `context` tokens."""
     tokenizer = data.tokenizer
-    return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock)
+    return Windows.of(data.tokens, tokenizer.head, tokenizer.carried, context, data.clock, tokenizer.breaks)
 
 
 def token_counts(data: Corpus) -> np.ndarray:

@@ -64,18 +64,21 @@ class Resolved:
         ]
 
 
-def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Resolved:
+def resolve(
+    settings: TrainSettings, vocabulary: int, corpus_tokens: int, start: ModelConfig | None = None
+) -> Resolved:
     """Fill in what `settings` leaves open.
 
     Args:
         vocabulary: number of tokens in the vocabulary.
-        corpus_tokens: tokens of the training patients, cut into windows of `context_of(settings)`.
+        corpus_tokens: tokens of the training patients, cut into windows of `context_of(settings, start)`.
+        start: the shape of the checkpoint that the run starts from, which is kept but for the context.
 
     Raises:
         InputError: if the given sizes do not fit each other.
     """
     choices = _Choices(settings)
-    model = _shape(choices, vocabulary)
+    model = _shape(choices, vocabulary) if start is None else _same_shape(choices, start)
     tokens, why = _tokens(settings, model.parameters, corpus_tokens)
     choices.origins["tokens"] = why
     compute = 3 * flops.products(model, tokens, pairs=0, predicted=tokens)
@@ -102,9 +105,10 @@ def resolve(settings: TrainSettings, vocabulary: int, corpus_tokens: int) -> Res
     return Resolved(filled, model, choices.origins)
 
 
-def context_of(settings: TrainSettings) -> int:
-    """The context of a run, which does not depend on the corpus."""
-    return settings.context or _named(settings)[0].context
+def context_of(settings: TrainSettings, start: ModelConfig | None = None) -> int:
+    """The context of a run, which does not depend on the corpus; `start` as in `resolve`."""
+    usual = _named(settings)[0].context if start is None else min(start.context, ROW_TOKENS)
+    return settings.context or usual
 
 
 def evenly(resolved: Resolved, processes: int) -> str:
@@ -157,6 +161,14 @@ def _shape(choices: _Choices, vocabulary: int) -> ModelConfig:
         intermediate_size=choices.of("intermediate", plain.intermediate_size, "four times the width"),
         family=settings.family, rope_theta=settings.rope_theta, tied_embeddings=settings.tied,
     )  # fmt: skip
+
+
+def _same_shape(choices: _Choices, start: ModelConfig) -> ModelConfig:
+    origin = "as in the checkpoint"
+    context = choices.of("context", context_of(choices.settings, start), origin)
+    shape = ("layers", "width", "head_dim", "heads", "kv_heads", "intermediate")
+    choices.origins |= dict.fromkeys(shape, origin)
+    return replace(start, context=context, last_moments=True)
 
 
 def _tokens(settings: TrainSettings, parameters: int, corpus: int) -> tuple[int, str]:

@@ -38,12 +38,15 @@ class Host:
         shutdown: whether the run is asked to stop; then it saves itself and raises Interrupted.
         progress: shows how far the run is.
         say: gets the settings as they were filled in, a line each.
+        beside: the folder that people know the run by. Metrics go into BESIDE-log, a batch that stopped the run into
+            BESIDE-stopped. The one that it writes unless given.
     """
 
     group: ProcessGroup = field(default_factory=ProcessGroup)
     shutdown: Shutdown = field(default_factory=Shutdown)
     progress: Progress = silent
     say: Callable[[str], None] = _ignore
+    beside: Path | None = None
 
 
 def train(
@@ -52,17 +55,16 @@ def train(
     settings: TrainSettings | None = None,
     *,
     objective: ObjectiveFactory | None = None,
+    init_from: Path | None = None,
     resume: bool = True,
-    beside: Path | None = None,
     host: Host | None = None,
 ) -> dict:
     """Train a decoder on the training split of a corpus and write a checkpoint folder into `out`.
 
     Args:
         objective: what it learns; the first of `OBJECTIVES` unless given.
+        init_from: the checkpoint whose weights it starts from; random ones unless given.
         resume: continue from a checkpoint of the same run in `out`, if there is one.
-        beside: the folder that people know `out` by. Metrics go into BESIDE-log, a batch that stopped the run into
-            BESIDE-stopped. `out` unless given.
         host: processes, shutdown, and progress; this process alone and silent unless given.
 
     Returns:
@@ -70,13 +72,13 @@ def train(
         patients in the objective's units.
 
     Raises:
-        InputError: for a corpus without patients, and if the loss diverges.
+        InputError: for a corpus without patients, a checkpoint that does not fit it, and if the loss diverges.
         Interrupted: if asked to stop.
     """
-    host, beside = host or Host(), beside or out
-    group = host.group
+    host = host or Host()
+    group, beside = host.group, host.beside or out
     say = host.say if group.leads else _ignore
-    plan, saved = RunPlan.of(corpus, settings or TrainSettings(), objective), out / CHECKPOINTS
+    plan, saved = RunPlan.of(corpus, settings or TrainSettings(), objective, init_from), out / CHECKPOINTS
     if resume and (done := group.broadcast(_finished(out, plan) if group.leads else None)):
         checkpoint.discard(saved, group)
         return done

@@ -24,6 +24,7 @@ from sequela.training import checkpoint
 from sequela.training.cpu_threads import ParallelRows
 from sequela.training.data import Sampler, Step, feed, padded_to, token_counts, windows_of
 from sequela.training.derive import Resolved, context_of, evenly, resolve
+from sequela.training.finetuning.start import Start
 from sequela.training.monitor import DivergenceAlarm, LossCurve
 from sequela.training.objectives.objective import (
     Group,
@@ -52,6 +53,7 @@ class RunPlan:
         resolved: the settings, every one filled in, and where each comes from.
         config: of the decoder.
         objective: what it learns.
+        start: the checkpoint that it starts from; None: random weights.
     """
 
     corpus: Path
@@ -61,26 +63,37 @@ class RunPlan:
     resolved: Resolved
     config: ModelConfig
     objective: ObjectiveFactory
+    start: Start | None = None
 
     @staticmethod
-    def of(corpus: Path, settings: TrainSettings, objective: ObjectiveFactory | None = None) -> RunPlan:
-        """The plan for `objective`, the default one unless given.
+    def of(
+        corpus: Path,
+        settings: TrainSettings,
+        objective: ObjectiveFactory | None = None,
+        init_from: Path | None = None,
+    ) -> RunPlan:
+        """The plan for `objective`, the default one unless given; `init_from` is the checkpoint that it starts from.
 
         Raises:
-            InputError: for a corpus without training patients, and for outcomes of an unknown kind.
+            InputError: for a corpus without training patients, for outcomes of an unknown kind, and for a checkpoint
+                that does not fit the corpus or the settings.
         """
         data, tuning = Corpus.load(corpus, "train"), Corpus.load(corpus, "tuning")
-        windows = windows_of(data, context_of(settings))
+        start = None if init_from is None else Start.of(init_from, data.tokenizer)
+        settings = settings if start is None else start.checked(settings)
+        shape = None if start is None else start.config
+        windows = windows_of(data, context_of(settings, shape))
         if len(windows) == 0:
             raise InputError(
                 f"{corpus} has no training patient: tokenize a larger dataset or change the split."
             )
         tokenizer = data.tokenizer
         outcome_tokens(tokenizer, settings.outcomes)
-        resolved = resolve(settings, len(tokenizer.vocabulary), int(windows.lengths.sum()))
+        resolved = resolve(settings, len(tokenizer.vocabulary), int(windows.lengths.sum()), shape)
         time = "rotary" if tokenizer.positions_from_clock else "intervals"
         config = replace(resolved.model, vocabulary=tokenizer.vocabulary.hash, time=time)
-        return RunPlan(corpus, data, tuning, windows, resolved, config, objective or named(settings.objective))
+        objective = objective or named(settings.objective)
+        return RunPlan(corpus, data, tuning, windows, resolved, config, objective, start)
 
     @property
     def settings(self) -> TrainSettings:
@@ -103,7 +116,8 @@ class RunPlan:
     def identity(self) -> dict:
         """What makes two runs the same run."""
         digest = hashlib.sha256((self.corpus / corpora.FILE).read_bytes()).hexdigest()
-        return {"settings": self.settings.of_result, "corpus": digest, "objective": self.objective.name}
+        same = {"settings": self.settings.of_result, "corpus": digest, "objective": self.objective.name}
+        return same if self.start is None else {**same, "start": self.start.weights}
 
     @property
     def events_per_token(self) -> float:
@@ -123,6 +137,12 @@ class RunPlan:
         budget = 3 * CHECK_SHARE * self.settings.tokens / (times or max(1, self.settings.checks))  # forward is a third
         fit = int((np.cumsum(lengths[order]) <= budget).sum())
         return order[: max(1, fit)]
+
+    def decoder(self) -> Decoder:
+        """With the weights that the run begins with."""
+        if self.start is None:
+            return Decoder(self.config).initialize(self.settings.seed)
+        return self.start.decoder(self.config)
 
     def build(self, decoder: Decoder, precision: str, device: torch.device) -> Objective:
         """The objective around a decoder; its other weights follow from the seed too."""
@@ -178,8 +198,10 @@ class Run:
             )
         self.plan, self.group = plan, group
         self.precision = precision.choose(settings.precision, group.device, plan.config.hidden_size)
-        decoder = Decoder(plan.config).initialize(settings.seed)
-        self.objective = plan.build(decoder, self.precision, group.device).to(group.device)
+        self.objective = plan.build(plan.decoder(), self.precision, group.device)
+        if plan.start is not None:
+            self.objective.take_over(plan.start.folder)
+        self.objective.to(group.device)
         if group.device.type == "cuda":
             self.objective.decoder.compile_blocks()
         self.module = parallelize(self.objective, settings.parallel, group)  # may replace the weights

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,3 +131,49 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_missing(tmp_path, locke
     checkpoint.save(random_model("qwen3", True, SHAPES[1]), tmp_path)
     with locked(tmp_path / name), pytest.raises(InputError, match=rf"{name} cannot be opened \(permission denied\)"):
         checkpoint.load(tmp_path, "cpu")
+
+
+def test_llama_3_stretches_its_positions_as_transformers_does(tmp_path):
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    scaling = {
+        "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=71, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        intermediate_size=100, max_position_embeddings=512, rope_parameters=scaling, bos_token_id=5, eos_token_id=6,
+    )  # fmt: skip
+    theirs = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    theirs.save_pretrained(tmp_path)
+    ours, ids = checkpoint.load(tmp_path), torch.arange(200)[None] % 71
+    with torch.no_grad():
+        assert torch.allclose(ours.hidden(ids), theirs.model(ids).last_hidden_state, atol=1e-4)
+        plain = Decoder(replace(ours.config, rope_scaling=None)).eval()
+        plain.load_state_dict(ours.state_dict())
+        assert not torch.allclose(plain.hidden(ids), ours.hidden(ids), atol=1e-2)  # the control
+        (tmp_path / "again").mkdir()
+        checkpoint.save(ours, tmp_path / "again")
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype=torch.float32)
+        assert torch.allclose(again(ids).logits, theirs(ids).logits, atol=1e-4)
+    assert again.config.bos_token_id == 5 and again.config.eos_token_id == 6
+
+
+def test_a_model_that_passes_everything_on_is_read_through_its_wrapper(tmp_path):
+    ours = random_model("qwen3", True, SHAPES[0])
+    checkpoint.save(ours, tmp_path)
+    body = json.loads((tmp_path / "config.json").read_text())
+    wrapped = {"model_type": "smb_unstructured", "text_config": body, "hidden_size": 48, "vocab_size": 71}
+    (tmp_path / "config.json").write_text(json.dumps(wrapped))
+    stored = load_file(tmp_path / "model.safetensors")
+    low = {f"language_model.{name}": weight.bfloat16() for name, weight in stored.items()}
+    save_file(low, tmp_path / "model.safetensors")
+    loaded, ids = checkpoint.load(tmp_path), torch.arange(12)[None]
+    assert loaded.config.family == "qwen3" and loaded.embedding.weight.dtype == torch.float32
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.copy_(weight.bfloat16())
+        assert torch.equal(loaded.logits(ids), ours.logits(ids))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "smb_unstructured"}))
+    with pytest.raises(InputError, match="is of no model type"):
+        checkpoint.load(tmp_path)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from sequela.model.hazards import Hazards
+from sequela.errors import InputError
+from sequela.model.hazards import FILE, ForeseenEvents, Hazards
 
 
 def test_the_likelihood_is_that_of_constant_rates_in_pieces():
@@ -38,3 +40,34 @@ def test_known_rates_are_found():
         optimizer.step()
     found = rates(torch.eye(2) * 3).exp().flatten()
     torch.testing.assert_close(found, torch.tensor([0.02, 0.1]), rtol=0.1, atol=0)
+
+
+EVENTS = ForeseenEvents(("death", "stroke"), ((3,), (4, 7)), "vocabulary")
+
+
+def test_they_are_loaded_as_they_were_saved(tmp_path):
+    torch.manual_seed(0)
+    rates = Hazards(8, 2, (0.0, 0.25, 30.0), rank=4)
+    assert not Hazards.kept_in(tmp_path)
+    rates.save(tmp_path, EVENTS)
+    assert Hazards.kept_in(tmp_path)
+    loaded, events = Hazards.load(tmp_path)
+    state = torch.randn(5, 8)
+    assert events == EVENTS and not loaded.training and torch.equal(loaded(state), rates(state))
+    assert torch.equal(loaded.risk(state, 40.0), rates.risk(state, 40.0))
+
+
+def test_none_and_damaged_ones_are_told(tmp_path):
+    with pytest.raises(InputError, match="has no value head: train it with the objective `time_to_event`"):
+        Hazards.load(tmp_path)
+    Hazards(8, 2, (0.0,), rank=4).save(tmp_path, EVENTS)
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[:-7])
+    with pytest.raises(InputError, match="is damaged"):
+        Hazards.load(tmp_path)
+    save_file({"base": torch.zeros(1, 2)}, tmp_path / FILE)
+    with pytest.raises(InputError, match=r"is damaged \('events'\)"):
+        Hazards.load(tmp_path)
+    Hazards(8, 3, (0.0,), rank=4).save(tmp_path, ForeseenEvents(("a",) * 3, ((1,),) * 2, ""))
+    with pytest.raises(InputError, match="its parts do not fit each other"):
+        Hazards.load(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -38,12 +38,63 @@ class Chain:
                 here[minutes:, state] = moved[: len(here) - minutes, state]
         return risk
 
-    def rollouts(self, start: int, count: int, seed: int, *, avoid: bool) -> dict[str, np.ndarray]:
-        """`count` rollouts: happened, hazard, reached, tokens, and the hazard at the position that truncated it."""
+    @cached_property
+    def risks(self) -> np.ndarray:
+        """The exact risk of what is left, by clock up to past the horizon, and state; 0 past it."""
+        stay = (1 - self.outcome - self.competing)[:, None] * self.moves
+        out = np.zeros((self.horizon + self.minutes.max() + 1, len(stay)))
+        for clock in range(self.horizon, -1, -1):
+            timed, now = self.minutes > 0, self.minutes == 0
+            later = np.zeros(len(stay))
+            later[timed] = out[clock + self.minutes[timed], np.flatnonzero(timed)]
+            known = self.outcome + stay @ later
+            inside = np.where(now[None], stay, 0.0)  # moves within this moment
+            out[clock] = np.linalg.solve(np.eye(len(stay)) - inside, known)
+        return out
+
+    def by_clock(self, start: int) -> np.ndarray:
+        """The exact risk of what is left at each clock, shaped like `risks`, where nothing is known but the start."""
+        here, arrived = np.zeros_like(self.risks), np.zeros_like(self.risks)
+        here[0, start] = 1.0
+        stay = (1 - self.outcome - self.competing)[:, None] * self.moves
+        while here.sum() > 1e-15:
+            arrived += here
+            moved, here = here @ stay, np.zeros_like(here)
+            for state, minutes in enumerate(self.minutes):
+                here[minutes : self.horizon + 1, state] = moved[: self.horizon + 1 - minutes, state]
+        risk = (arrived * self.risks).sum(1) / np.maximum(arrived.sum(1), 1e-300)
+        return np.repeat(risk[:, None], len(stay), 1)
+
+    def variance(self, start: int, value: np.ndarray) -> float:
+        """Exact, of the score "controlled": squares of what each token moves the risk by, less what `value` tells of
+        it (see `sequela.rollout.estimators`)."""
+        stay = (1 - self.outcome - self.competing)[:, None] * self.moves
+        here, total = np.zeros((self.horizon + 1, len(stay))), 0.0
+        here[0, start] = 1.0
+        after = np.stack([
+            self.risks[np.arange(self.horizon + 1) + minutes, state] for state, minutes in enumerate(self.minutes)
+        ], 1)  # fmt: skip
+        risk, value = self.risks[: self.horizon + 1], value[: self.horizon + 1]
+        mean = self.outcome * (1 - value) - self.competing * value
+        over = (self.outcome + self.competing) * (value - risk + mean) ** 2
+        moved = (stay[None] * (after[:, None, :] - risk[:, :, None] + mean[:, :, None]) ** 2).sum(2)
+        while here.sum() > 1e-15:
+            total += float((here * (over + moved)).sum())
+            gone, here = here @ stay, np.zeros_like(here)
+            for state, minutes in enumerate(self.minutes):
+                here[minutes:, state] = gone[: len(here) - minutes, state]
+        return total
+
+    def rollouts(
+        self, start: int, count: int, seed: int, *, avoid: bool, value: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """`count` rollouts: happened, hazard, reached, tokens, and the hazard at the position that truncated it; and
+        controlled, by a guess `value` shaped like `risks`; 0 unless given."""
         random = np.random.default_rng(seed)
+        value = np.zeros_like(self.risks) if value is None else value
         state, clock = np.full(count, start), np.zeros(count, np.int64)
         happened, hazard, survival = np.zeros(count), np.zeros(count), np.ones(count)
-        tokens, truncating = np.zeros(count, np.int64), np.zeros(count)
+        tokens, truncating, controlled = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
         cumulative, live = self.moves.cumsum(1), np.arange(count)
         while len(live):
             here = state[live]
@@ -55,6 +106,8 @@ class Chain:
             out = np.zeros(len(live), bool) if avoid else draw < h
             end = draw < c / (1 - h) if avoid else (draw >= h) & (draw < h + c)
             happened[live] = out
+            guess = value[clock[live], here]
+            controlled[live] += h * (1 - guess) - c * guess + (out | end) * guess
             new = np.minimum((cumulative[here] < other[:, None]).sum(1), len(self.minutes) - 1)
             state[live], clock[live] = new, clock[live] + self.minutes[new]
             passed = ~out & ~end & (clock[live] > self.horizon)
@@ -64,6 +117,7 @@ class Chain:
             "happened": happened,
             "hazard": hazard,
             "reached": 1 - survival,
+            "controlled": controlled,
             "tokens": tokens,
             "truncating": truncating,
         }
@@ -106,7 +160,7 @@ SIZE = 120_000
 @cache
 def pool(case: str, avoid: bool) -> dict[str, np.ndarray]:
     chain, start = CASES[case]
-    return chain.rollouts(start, SIZE, 7 + avoid, avoid=avoid)
+    return chain.rollouts(start, SIZE, 7 + avoid, avoid=avoid, value=chain.by_clock(start))
 
 
 @cache

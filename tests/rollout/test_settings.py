@@ -42,7 +42,7 @@ def test_auto_needs_rollouts_to_see_how_they_differ():
 
 
 def test_what_is_refused_is_told_with_what_would_do():
-    with pytest.raises(ValueError, match=r"'best'.*scope, mc, reach, auto"):
+    with pytest.raises(ValueError, match=r"'best'.*scope, mc, reach, cv, auto, head"):
         SimulateSettings(estimator="best")
     with pytest.raises(ValueError, match=r"auto, fp32 or bf16, not 'fp16'"):
         SimulateSettings(precision="fp16")

@@ -36,10 +36,15 @@ class ByteTokenizer:
     types = None
     traits = None
     positions_from_clock = False
+    maps = ()
+    longest = None
 
     def survival(self, rest: np.ndarray) -> np.ndarray:
         """No token tells time."""
         return np.zeros((len(rest), 0))
+
+    def breaks(self, ids: np.ndarray) -> None:
+        """Anywhere."""
 
     def encode(self, events: Events) -> Encoded:
         """Events without a text are dropped and counted."""

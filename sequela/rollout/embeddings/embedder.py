@@ -18,17 +18,19 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from sequela.errors import InputError
 from sequela.model import checkpoint, precision
 from sequela.model.attention import packed
 from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
 from sequela.model.states import StateTokens, idle_class
+from sequela.record.duration import MINUTE
 from sequela.rollout.embeddings.settings import ROW_TOKENS, EmbedSettings
-from sequela.rollout.prompts import histories
-from sequela.tokens.ehr.encode import MINUTE, encode
-from sequela.tokens.ehr.tokenizer import EhrTokenizer
+from sequela.rollout.prompts import known_before
 from sequela.tokens.packing import Windows, best_fit, collate, front_of
 from sequela.tokens.ragged import Ragged
+from sequela.tokens.text.tokenizer import reader
+from sequela.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ class Embedder:
     """A model that reads histories.
 
     Attributes:
+        context: tokens that it reads at once.
         states: its state tokens; None unless vectors are their hidden states.
         pooling: one of `POOLINGS`.
         precision: "bf16" or "fp32".
     """
 
-    tokenizer: EhrTokenizer
+    tokenizer: Tokenizer
     decoder: Decoder
+    context: int
     states: StateTokens | None
     pooling: str
     precision: str
@@ -50,19 +54,25 @@ class Embedder:
 
     @staticmethod
     def load(model: Path, settings: EmbedSettings = EmbedSettings()) -> Embedder:
-        """A checkpoint.
+        """A checkpoint, or a language model from elsewhere.
 
         Raises:
-            InputError: if it is none, or has no state tokens and `pooling` asks for them.
+            InputError: if it is none, or has no state tokens, or no tokens that tell time, and `pooling` asks for them.
         """
+        tokenizer = reader(model, settings.text)
         decoder = checkpoint.load(model, "cuda" if torch.cuda.is_available() else "cpu")
         device = decoder.embedding.weight.device
         pooling = settings.pooling
         if pooling == "auto":
             pooling = "state" if StateTokens.kept_in(model) else "last"
         states = StateTokens.load(model).to(device) if pooling == "state" else None
+        if pooling == "moment" and not tokenizer.minutes_V.any():
+            raise InputError(
+                f"the tokens of {model} tell no time, so there is no last moment: set pooling to last or mean."
+            )
         chosen = precision.choose(settings.precision, device, decoder.config.hidden_size)
-        return Embedder(EhrTokenizer.load(model), decoder, states, pooling, chosen, settings.row_tokens)
+        context = min(decoder.config.context, tokenizer.longest or decoder.config.context)
+        return Embedder(tokenizer, decoder, context, states, pooling, chosen, settings.row_tokens)
 
     def vectors(self, events: pl.DataFrame, questions: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
         """The questions whose history has a token, in their order, and their vectors, float32 [Q, C].
@@ -71,14 +81,13 @@ class Embedder:
             events: MEDS columns, sorted, with the patients of the questions.
             questions: sorted.
         """
-        columns = histories(self.tokenizer, events, questions)
-        encoded = encode(self.tokenizer, columns, translated=True)
+        encoded = self.tokenizer.encode(known_before(events, questions))
         known = questions[encoded.patients]
         at = questions["prediction_time"].to_physical().to_numpy()[encoded.patients]
         idle = (at - encoded.last) // MINUTE
         patient = known["subject_id"].to_numpy()
         out = np.empty((len(known), self.decoder.config.hidden_size), np.float32)
-        reading = HistoryWindows.of(encoded.tokens, encoded.clock, patient, self.tokenizer, self.decoder.config.context)
+        reading = HistoryWindows.of(encoded.tokens, encoded.clock, patient, self.tokenizer, self.context)
         for row in best_fit(reading.windows.lengths, max(self.row_tokens, int(reading.windows.lengths.max(initial=1)))):
             asked = [reading.asked[window] for window in row]
             which = np.concatenate(asked)
@@ -133,7 +142,7 @@ class HistoryWindows:
 
     @staticmethod
     def of(
-        tokens: Ragged, clock: Ragged | None, patient: np.ndarray, tokenizer: EhrTokenizer, context: int
+        tokens: Ragged, clock: Ragged | None, patient: np.ndarray, tokenizer: Tokenizer, context: int
     ) -> HistoryWindows:
         """Of the histories `tokens` of Q questions, sorted by patient and time."""
         carriers = _carriers(tokens, patient)
@@ -163,7 +172,7 @@ def _carriers(tokens: Ragged, patient: np.ndarray) -> list[tuple[int, list[int]]
 
 
 def _windows(
-    carrier: int, questions: list[int], tokens: Ragged, tokenizer: EhrTokenizer, context: int
+    carrier: int, questions: list[int], tokens: Ragged, tokenizer: Tokenizer, context: int
 ) -> list[tuple[int, int, int, np.ndarray, list[int], list[int]]]:
     """(carrier, start, stop, front, questions, behind) of each window, so that each question has half a context or all
     of its history before it."""
@@ -171,7 +180,7 @@ def _windows(
     left, found = list(questions), []
     while left:
         stop = len(tokens[left[-1]])
-        start, front = front_of(ids[:stop], tokenizer.head, tokenizer.carried, context)
+        start, front = front_of(ids[:stop], tokenizer.head, tokenizer.carried, context, tokenizer.breaks)
         least = start + context // 2 if start else 0
         inside = [number for number in left if len(tokens[number]) >= least]
         behind = [len(front) + len(tokens[number]) - start for number in inside]

@@ -1,6 +1,6 @@
 """What is continued and what comes of it: prompts and rollouts.
 
-Shape letters: P prompts, R rollouts, V vocabulary, B bits of the constraint, K watched outcomes.
+Shape letters: P prompts, R rollouts, V vocabulary, B bits of the constraint, K watched outcomes, G steps of time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Prompts:
         watched: bool [P, K], which outcomes are watched, for trackers that watch any; None: all, for every prompt.
         begins: int64 [P, S], the minute of that clock at which each age band and calendar period begins, for trackers
             with a calendar.
+        values: float32 [P, K, G], a guess at the risk of each watched outcome as time goes on without it, for trackers
+            that are steadied by one (see `sequela.rollout.tracker.OutcomeTracker`); None: no guess.
     """
 
     ids: Ragged
@@ -40,6 +42,7 @@ class Prompts:
     clock: np.ndarray | None = None
     watched: np.ndarray | None = None
     begins: np.ndarray | None = None
+    values: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -26,6 +26,8 @@ ESTIMATORS = {  # how an answer is read off its futures, for people
     "scope": "mean of summed hazards (scope)",
     "mc": "share of futures with the outcome (mc)",
     "reach": "mean chance of the outcome over futures that avoid it (reach)",
+    "cv": "mean of summed hazards, steadied by the value head (cv)",
+    "head": "value head, without futures (head)",
     "median": "median of the futures",
     "mean": "mean of the futures",
 }

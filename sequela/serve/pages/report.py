@@ -124,6 +124,7 @@ def _section(
         "estimated": "" if answer is None else f"Simulation takes the {in_words(answer)}.",
         "undecidable": scores["undecidable"],
         "verdict": scores.get("verdict", ""),
+        "agreement": scores.get("agreement", {}).get("words", ""),
         "columns": [in_unit(metric.page_title or metric.title, metric, kind) for metric in columns],
         "models": [
             (model, model == OURS, [interval(values.get(metric.name)) for metric in columns])

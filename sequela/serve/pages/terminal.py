@@ -31,6 +31,8 @@ def print_summary(metrics: dict) -> None:
             console.print(table(tasks, kind))
     for name, task in metrics["tasks"].items():
         console.print(f"{name}: {task['verdict']}", highlight=False)
+        if words := task.get("agreement", {}).get("words"):
+            console.print(f"{name}: {words}", highlight=False)
     if words := metrics.get("comparisons", {}).get("words"):
         console.print(words, highlight=False)
     told = metrics.get("simulation", {"answers": {}, "futures": []})

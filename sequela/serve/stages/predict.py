@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sequela.errors import InputError
-from sequela.rollout.settings import SimulateSettings
+from sequela.rollout.settings import HEAD, SimulateSettings
 from sequela.serve.ask import AnswerSettings, AskSettings
 from sequela.serve.folder import manifest
 from sequela.serve.stage import StageRun, stage
@@ -36,6 +36,11 @@ def predict(
     --estimator replaces the estimator it was simulated for, and the other
     simulation settings have no effect. --seed also seeds the baselines.
 
+    With --estimator head nothing is simulated: a checkpoint that was trained
+    with the objective time_to_event reads risks straight off each history.
+    Beside a simulation, such a model answers so too, as the model
+    sequela_head, and sequela evaluate says where both agree.
+
     Models trained on one corpus with several seeds are averaged: give the
     others with --also. The answers of each stand beside their mean, as the
     models sequela_1, sequela_2, and so on.
@@ -54,6 +59,8 @@ def predict(
     from sequela.task.answers.calibration import Calibration, Simulated
 
     first, tasks = None, ask.tasks()
+    if settings.estimator == HEAD:
+        return _by_head([model, *answer.also], meds, out, ask, answer, settings.seed, run)
     calibration = None if answer.calibration is None else Calibration.load(answer.calibration)
     folder = SimulatedFolder(model)
     if folder.exists:
@@ -92,6 +99,44 @@ def predict(
     if answer.calibration is not None:
         inputs["calibration"] = answer.calibration
     return run.folder(out, "predict", identity, inputs, make)
+
+
+def _by_head(
+    models: list[Path], meds: Path, out: Path, ask: AskSettings, answer: AnswerSettings, seed: int, run: StageRun
+) -> dict:
+    """Predictions of value heads, without a simulation."""
+    from sequela.rollout.folder import SimulatedFolder
+
+    for model in models:
+        if SimulatedFolder(model).exists:
+            raise InputError(f"{model} holds futures, which the estimator head does not read: give the checkpoint.")
+    if answer.calibration is not None:
+        raise InputError(
+            f"{answer.calibration} is a calibration of simulated risks, and the estimator head simulates none: leave "
+            "out `calibration`, or choose the estimator it was made for."
+        )
+    _refuse_one_model_twice(models)
+
+    def make(work: Path) -> dict:
+        from sequela.task.answers.predict import PredictSettings, predict_by_head
+
+        asked = ask.requests(models[0], meds, run.say)
+        chosen = PredictSettings(
+            HEAD, baselines=answer.baselines, seed=seed, strong=answer.strong, model=models[0]
+        )
+        return predict_by_head(models, meds, work, ask.tasks(), asked, chosen, run.progress, run.say)
+
+    identity = {
+        **ask.identity(),
+        "estimator": HEAD,
+        "baselines": answer.baselines,
+        "strong": answer.baselines and answer.strong,
+        "seed": seed,
+    }
+    roles = manifest.roles("model", len(models))
+    return run.folder(
+        out, "predict", identity, {**dict(zip(roles, models, strict=True)), "meds": meds, **ask.inputs()}, make
+    )
 
 
 def futures(

@@ -26,6 +26,7 @@ def train(
     corpus: Path,
     out: Path,
     *,
+    init_from: Path | None = None,
     resume: bool = True,
     settings: TrainSettings = TrainSettings(),
     run: StageRun,
@@ -43,10 +44,11 @@ def train(
         corpus: A corpus, such as sequela tokenize writes.
         out: The folder to write: a checkpoint that transformers can load too. Metrics for a log go into OUT-log, the
             batch on which the loss diverged into OUT-stopped.
+        init_from: A checkpoint with the vocabulary of the corpus, whose weights and shape the model starts from.
         resume: Continue from what an interrupted run left behind.
 
     Raises:
-        InputError: where the folder is no corpus, or the loss diverges.
+        InputError: where the folder is no corpus, the checkpoint does not fit it, or the loss diverges.
         Interrupted: after SIGTERM, once the run is saved.
     """
 
@@ -54,12 +56,13 @@ def train(
         from sequela.training.loop import Host, train
 
         group = {"group": run.group} if run.group else {}
-        host = Host(shutdown=shutdown, progress=run.progress, say=run.say, **group)
-        summary = train(corpus, work, settings, resume=resume, beside=out, host=host)
+        host = Host(shutdown=shutdown, progress=run.progress, say=run.say, beside=out, **group)
+        summary = train(corpus, work, settings, init_from=init_from, resume=resume, host=host)
         # curves stay in train.json
         return {name: value for name, value in summary.items() if not isinstance(value, list)}
 
+    inputs = {"corpus": corpus} | ({} if init_from is None else {"init_from": init_from})
     with stopping() as shutdown:
         return run.folder(
-            out, "train", settings.of_result, {"corpus": corpus}, make, resumable=True, fresh=not resume
+            out, "train", settings.of_result, inputs, make, resumable=True, fresh=not resume
         )

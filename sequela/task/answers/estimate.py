@@ -11,7 +11,7 @@ from sequela.errors import InputError
 from sequela.record.schema import DEATH
 from sequela.rollout.budget import RolloutBudget
 from sequela.rollout.folder import KEY, cut_within_a_moment, score_column, seen_column
-from sequela.rollout.settings import ESTIMATORS, RULES
+from sequela.rollout.settings import ESTIMATORS, HEAD, RULES
 from sequela.task.answers.calibration import Calibration
 from sequela.task.answers.incidence import LEVEL
 from sequela.task.answers.statistic import risk
@@ -19,7 +19,7 @@ from sequela.task.codes import matches
 from sequela.task.label import labels
 from sequela.task.task import Task
 
-HAZARDS = ("scope", "reach")  # estimators that sum hazards
+HAZARDS = ("scope", "cv", "reach")  # estimators that sum hazards
 
 
 class Simulation(Protocol):
@@ -52,11 +52,12 @@ def estimate(
 ) -> pl.DataFrame:
     """The answers of a simulation to `task`.
 
-    Risks: "scope" is the mean of the summed hazards of each rollout, at most 1; "reach" the mean chance that the
-    outcome came, over rollouts that exclude it; "mc" the share of rollouts with the outcome (arXiv 2602.03730; see
-    `sequela.rollout.estimators`). Truncated rollouts count as `sequela.task.answers.truncation` says. If the estimator
-    asked for was not simulated, or is "auto", the one that was is used. A task without hazards (`Task.has_hazard`)
-    always takes "mc", and numbers what their kind says (`Kind.answer`), so that one simulation serves all tasks.
+    Risks: "scope" is the mean of the summed hazards of each rollout, at most 1; "cv" the same, steadied by a value
+    head; "reach" the mean chance that the outcome came, over rollouts that exclude it; "mc" the share of rollouts with
+    the outcome (arXiv 2602.03730; see `sequela.rollout.estimators`). Truncated rollouts count as
+    `sequela.task.answers.truncation` says. If the estimator asked for was not simulated, or is "auto", the one that was
+    is used. A task without hazards (`Task.has_hazard`) always takes "mc", and numbers what their kind says
+    (`Kind.answer`), so that one simulation serves all tasks.
 
     Args:
         simulation: where the rollouts and their events come from.
@@ -70,7 +71,7 @@ def estimate(
         95 % interval of sampling, with all that truncated rollouts could have shown; of numbers see `level`, null if
         not reached), `reached` (of numbers: the share of rollouts that have one), `rollouts` (that give an answer),
         `undecidable_rollouts` (truncated before they did), `tokens` sampled for all of them, and `estimator`, the one
-        that was used: "scope", "mc", "reach", "median" or "mean".
+        that was used: "scope", "cv", "mc", "reach", "median" or "mean".
 
     Raises:
         InputError: for an unknown estimator or level, if the hazards of this task were not recorded, or if the rollouts
@@ -101,12 +102,14 @@ def scores(
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"there is no estimator '{estimator}': choose one of {', '.join(ESTIMATORS)}.")
+    if estimator == HEAD:
+        raise InputError(f"the estimator head reads no futures, such as those of {simulation}: give the checkpoint.")
     _refuse_other_rules(task, simulation)
     if task.has_hazard and estimator != "mc":
         pool, column, used = _pool(task, simulation, rollouts, estimator)
         score = pl.col(column).cast(pl.Float64)
         scored = pool.select(*KEY, "tokens", score=score, known=score.is_not_null(), seen=_seen(pool, used, task.name))
-        if used == "scope" and scored["seen"].count():
+        if used != "reach" and scored["seen"].count():
             told = answers(task, simulation, pool).select(*KEY, came="label", until="until_days")
             return scored.join(told, on=list(KEY), how="left", maintain_order="left"), used
         nothing = pl.lit(None, pl.Float64)
@@ -149,8 +152,9 @@ def _ordinary(task: Task, simulation: Simulation, rollouts: pl.DataFrame) -> pl.
 def _pool(
     task: Task, simulation: Simulation, rollouts: pl.DataFrame, estimator: str
 ) -> tuple[pl.DataFrame, str, str]:
-    """The rollouts that answer by "scope" or "reach", the column with their scores, and which of the two it is."""
-    pools = {"scope": pl.col("avoids").is_null(), "reach": pl.col("avoids") == task.name}
+    """The rollouts that answer by one of `HAZARDS`, the column with their scores, and which it is."""
+    ordinary = pl.col("avoids").is_null()
+    pools = {"scope": ordinary, "cv": ordinary, "reach": pl.col("avoids") == task.name}
     there = [name for name in HAZARDS if score_column(name, task.name) in rollouts.columns]
     if not there:
         raise InputError(

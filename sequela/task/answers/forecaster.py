@@ -35,9 +35,12 @@ from sequela.rollout.forecast import (
     make_engine,
 )
 from sequela.rollout.pools import adaptive_budget
-from sequela.rollout.settings import RULES, SimulateSettings
+from sequela.rollout.settings import HEAD, RULES, SimulateSettings
+from sequela.rollout.values.control import latest
 from sequela.task.answers.calibration import Calibration, Simulated
 from sequela.task.answers.estimate import estimate
+from sequela.task.answers.head import ReadStates
+from sequela.task.answers.incidence import LEVEL
 from sequela.task.catalog import load_task
 from sequela.task.cohort import of_the_living
 from sequela.task.requests import request
@@ -140,7 +143,7 @@ class Forecaster:
         tokenizer, grammar, window = load_words(folder)
         engine = make_engine(folder, chosen.precision, chosen.well_formed)
         loaded = LoadedModel(
-            tokenizer, grammar, SharedDecoding(engine), window, engine.device.type, knows_last_moments(folder)
+            tokenizer, grammar, SharedDecoding(engine), window, folder, engine.device.type, knows_last_moments(folder)
         )
         calibrated = None
         if calibration is not None:
@@ -162,7 +165,8 @@ class Forecaster:
                 happened strictly before a question's prediction time is used.
             questions: `subject_id`, `prediction_time`; all other columns are ignored.
             task: a name of the catalog, the path of a YAML file, or a `Task`. Its outcome is asked; its cohort is not.
-            settings: fields of `SimulateSettings`, for this call.
+            settings: fields of `SimulateSettings`, for this call. With estimator="head" nothing is simulated: the value
+                head of the model reads the answer off each history (see `sequela.task.answers.head`).
 
         Returns:
             One row per distinct question, sorted: `subject_id`, `prediction_time`, `risk` (`prediction` if the task
@@ -175,6 +179,8 @@ class Forecaster:
                 task or setting that the calibration was not made for.
         """
         asked = task if isinstance(task, Task) else load_task(task)
+        if changed(self.settings, settings).estimator == HEAD:
+            return self._by_head(events, questions, asked)
         times, simulation, chosen = self._simulate(events, questions, asked, settings)
         return self._answers(asked, times, simulation, chosen)
 
@@ -206,13 +212,7 @@ class Forecaster:
         if self.calibrated is not None:
             self.calibrated.check(chosen, [task])
             chosen = self.calibrated.calibration.known_to(chosen)
-        times = questions_of(questions, "questions")
-        if times.is_empty():
-            raise InputError(
-                "there are no questions: give at least one row of subject_id and prediction_time."
-            )
-        frame = _frame(events)
-        histories = frame.filter(pl.col("subject_id").is_in(times["subject_id"].unique().implode()))
+        times, histories = _asked(events, questions)
         asked = request(task, of_the_living(times, histories))
         result = forecast(self.model, histories, [asked], chosen)
         weights = adaptive_budget(chosen, [asked]) or FixedBudget(chosen.rollouts)
@@ -228,6 +228,23 @@ class Forecaster:
         if calibration is not None:
             for name, one in calibration.recalibrated(task, answered).items():
                 answered = answered.with_columns(one["prediction"].alias(f"risk_{name.rpartition('_')[2]}"))
+        return self._named(task, times, answered)
+
+    def _by_head(
+        self, events: pl.DataFrame | pl.LazyFrame | Events | Timeline, questions: pl.DataFrame, task: Task
+    ) -> pl.DataFrame:
+        if self.calibrated is not None:
+            raise InputError(
+                "a calibration is one of simulated risks, and the estimator head simulates none: load the model "
+                "without `calibration`, or choose the estimator it was made for."
+            )
+        times, histories = _asked(events, questions)
+        head = latest(self.model.folder, self.settings.precision)
+        read = ReadStates.of(head, histories, of_the_living(times, histories))
+        return self._named(task, times, read.answers(task, times, LEVEL))
+
+    @staticmethod
+    def _named(task: Task, times: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
         name = "prediction" if task.asks.numeric else "risk"
         return times.join(answered, on=QUESTION, how="left", maintain_order="left").rename({"prediction": name})
 
@@ -240,6 +257,16 @@ class Forecaster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _asked(
+    events: pl.DataFrame | pl.LazyFrame | Events | Timeline, questions: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The questions, each once and sorted, and the events of their patients."""
+    times = questions_of(questions, "questions")
+    if times.is_empty():
+        raise InputError("there are no questions: give at least one row of subject_id and prediction_time.")
+    return times, _frame(events).filter(pl.col("subject_id").is_in(times["subject_id"].unique().implode()))
 
 
 def _frame(events: pl.DataFrame | pl.LazyFrame | Events | Timeline) -> pl.DataFrame:

@@ -1,4 +1,5 @@
-"""From a simulated folder to predictions for every question of a cohort, beside those of the baselines."""
+"""From simulated folders, or the value heads of checkpoints, to predictions for every question of a cohort, beside
+those of the baselines."""
 
 from __future__ import annotations
 
@@ -13,11 +14,14 @@ from sequela.progress import Progress, silent
 from sequela.record.dataset import read_events
 from sequela.record.questions import QUESTION
 from sequela.rollout.folder import SimulatedFolder
+from sequela.rollout.request import Request
+from sequela.rollout.settings import HEAD
 from sequela.task.answers.average import averaged
 from sequela.task.answers.calibration import Calibration, Simulated
 from sequela.task.answers.estimate import estimate
+from sequela.task.answers.head import ReadStates, same_codes
 from sequela.task.answers.incidence import LEVEL
-from sequela.task.answers.prediction import SIMULATION, seed_name, write_predictions
+from sequela.task.answers.prediction import BY_HEAD, SIMULATION, seed_name, write_predictions
 from sequela.task.baselines.rivals import Cohorts, Rivals
 from sequela.task.label import labels
 from sequela.task.task import Task
@@ -32,15 +36,16 @@ class PredictSettings:
     """How simulated futures become predictions.
 
     Attributes:
-        estimator: "scope", "mc", "reach" or "auto" (see `estimate`). Numbers take the median or mean of the rollouts in
-            any case, and tasks without hazards "mc".
+        estimator: "scope", "cv", "mc", "reach" or "auto" (see `estimate`). Numbers take the median or mean of the
+            rollouts in any case, and tasks without hazards "mc".
         first: use only so many rollouts of each question, the first by number; None for all.
         baselines: fit and write the baselines too.
         seed: of the baselines.
         level: of the interval `low` to `high` of a predicted number.
         calibration: from tuning patients; its recalibrated risks are written beside the raw ones.
         strong: fit the strong baselines among them as well, which take longer.
-        model: the folder of the model that simulated, for the baseline that reads its tokens; None to leave it out.
+        model: the folder of the model that simulated, for its value head, and the baseline that reads its tokens; None
+            to leave both out.
     """
 
     estimator: str = "scope"
@@ -66,13 +71,14 @@ def predict(
 
     Args:
         simulated: a simulated folder, or one for each of several training seeds: then their mean is the simulation's
-            answer (see `averaged`), and that of each is written beside it, as the model `seed_name`. A task's cohort is
-            the patients simulated for it. Everything read from `meds` is translated by the folder's code maps, so that
+            answer (see `averaged`), and that of each is written beside it, as the model `seed_name`. Beside one whose
+            model has a value head stand the answers of that, as the model `BY_HEAD`. A task's cohort is the patients
+            simulated for it. Everything read from `meds` is translated by the folder's code maps, so that
             truth and simulation use the same codes.
         meds: the MEDS dataset with the true answers and with the training patients, to whom baselines are fitted.
         progress: counts tasks.
-        say: hears which baselines are left out and why, if they know the sex of hardly anybody, and if the calibration
-            is one of other rollouts.
+        say: hears which baselines are left out and why, if they know the sex of hardly anybody, which tasks the value
+            head cannot answer, and if the calibration is one of other rollouts.
 
     Returns:
         By task: `patients` (questions), `undecidable` (censored), `without` (followed, but without a number to score),
@@ -99,18 +105,96 @@ def predict(
     for other in futures[1:]:
         other.check_same(futures[0], truths, events, tasks)
     rivals = _rivals(meds, recorded, maps, tasks, truths, settings, _each_once(say)) if settings.baselines else None
+    head = _beside(settings.model, recorded, truths) if len(futures) == 1 else None
+
+    def answered(task: Task) -> dict[str, pl.DataFrame]:
+        truth = truths[task.name]
+        answers = {name: _onto(truth, one) for name, one in _estimates(task, truth, futures, settings).items()}
+        if calibration is not None:
+            answers |= calibration.recalibrated(task, answers[SIMULATION])
+        if head is not None:
+            try:
+                answers[BY_HEAD] = _onto(truth, head.answers(task, truth, settings.level))
+            except InputError as error:
+                say(str(error))
+        return answers
+
+    return _written(tasks, truths, answered, rivals, out, progress)
+
+
+def predict_by_head(
+    models: Sequence[Path],
+    meds: Path,
+    out: Path,
+    tasks: list[Task],
+    asked: Sequence[Request],
+    settings: PredictSettings = PredictSettings(HEAD),
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, object]]:
+    """The same from the value heads of checkpoints (see `sequela.task.answers.head`), without rollouts.
+
+    Args:
+        models: a checkpoint, or one for each of several training seeds, whose answers are averaged.
+        asked: who is asked about each task.
+
+    Raises:
+        InputError: if a model has no value head, or it cannot answer a task.
+    """
+    from sequela.rollout.values.head import ValueHead  # brings torch along
+
+    heads = [ValueHead.load(model) for model in models]
+    same_codes(heads)
+    maps = heads[0].embedder.tokenizer.maps
+    questions = pl.concat(one.times.select(QUESTION) for one in asked)
+    recorded = read_events(meds, patients=questions["subject_id"].unique())
+    events = recoded_events(recorded, maps)
+    times = {one.name: one.times for one in asked}
+    truths = {task.name: labels(task, events, times[task.name]) for task in tasks}
+    read = [ReadStates.of(head, recorded, questions) for head in heads]
+    answers = {
+        task.name: _together(task, [one.answers(task, truths[task.name], settings.level) for one in read], True)
+        for task in tasks
+    }
+    rivals = _rivals(meds, recorded, maps, tasks, truths, settings, _each_once(say)) if settings.baselines else None
+
+    def answered(task: Task) -> dict[str, pl.DataFrame]:
+        return {name: _onto(truths[task.name], one) for name, one in answers[task.name].items()}
+
+    return _written(tasks, truths, answered, rivals, out, progress)
+
+
+def _onto(truth: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
+    return truth.join(answers, on=QUESTION, how="left", maintain_order="left")
+
+
+def _beside(model: Path | None, recorded: pl.DataFrame, truths: dict[str, pl.DataFrame]) -> ReadStates | None:
+    """What the value head of the model that simulated reads; None if it has none."""
+    if model is None or _tokenizer(model) is None:
+        return None
+    from sequela.rollout.values.head import ValueHead  # brings torch along
+
+    if not ValueHead.kept_in(model):
+        return None
+    questions = pl.concat(truth.select(QUESTION) for truth in truths.values())
+    return ReadStates.of(ValueHead.load(model), recorded, questions)
+
+
+def _written(
+    tasks: list[Task],
+    truths: dict[str, pl.DataFrame],
+    answered: Callable[[Task], dict[str, pl.DataFrame]],
+    rivals: Rivals | None,
+    out: Path,
+    progress: Progress,
+) -> dict[str, dict[str, object]]:
+    """Write what each model answers, and what `predict` returns of it."""
     report = {}
     for done, task in enumerate(tasks):
         progress(done, len(tasks), task=task.name)
-        truth = truths[task.name]
-        estimates = _estimates(task, truth, futures, settings)
-        answers = {
-            model: truth.join(one, on=QUESTION, how="left", maintain_order="left") for model, one in estimates.items()
-        }
-        if calibration is not None:
-            answers |= calibration.recalibrated(task, answers[SIMULATION])
+        answers = answered(task)
         if rivals is not None:
-            answers |= rivals.answers(task, truth)
+            answers |= rivals.answers(task, truths[task.name])
         for model, answer in answers.items():
             write_predictions(answer, task.kind, Path(out) / task.name / f"{model}.parquet")
         report[task.name] = _account(answers)
@@ -133,9 +217,13 @@ def _estimates(
         )
         for one in futures
     ]
+    return _together(task, each, len({one.folder.seed() for one in futures}) == len(futures))
+
+
+def _together(task: Task, each: list[pl.DataFrame], apart: bool) -> dict[str, pl.DataFrame]:
+    """The answers of one model; or the mean of several (see `averaged`), and beside it those of each."""
     if len(each) == 1:
         return {SIMULATION: each[0]}
-    apart = len({one.folder.seed() for one in futures}) == len(futures)
     mean = averaged(task.asks, each, apart=apart)
     return {SIMULATION: mean} | {seed_name(number): one for number, one in enumerate(each)}
 

@@ -23,6 +23,7 @@ from sequela.record.validate import read_parquet
 from sequela.task.kinds import KINDS, kind_of_numbers, kind_of_probabilities
 
 SIMULATION = "sequela"  # the name of the simulation among the models; of several seeds, of their mean
+BY_HEAD = f"{SIMULATION}_head"  # that of the value head, beside a simulation
 RECALIBRATED = ("logistic", "isotonic")  # the maps of a calibration (see `sequela.task.answers.calibration`)
 BINARY = {
     "subject_id": pl.Int64,
@@ -83,8 +84,8 @@ def is_recalibrated(model: str) -> bool:
 
 
 def is_ours(model: str) -> bool:
-    """Whether the answers are the simulation's, in any form: no rival of it."""
-    return model == SIMULATION or is_seed(model) or is_recalibrated(model)
+    """Whether the answers are those of the simulation's model, in any form: no rival of it."""
+    return model in (SIMULATION, BY_HEAD) or is_seed(model) or is_recalibrated(model)
 
 
 def model_order(model: str) -> tuple[bool, bool, str]:

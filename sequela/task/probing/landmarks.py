@@ -49,9 +49,15 @@ class Landmark:
         At an offset of 0 it is the cohort of the task, as `sequela predict` asks it.
         """
         if self.given is not None:
-            here = self.given.filter(pl.col("subject_id").is_in(events["subject_id"].unique().implode()))
-            return _still_followed(of_the_living(here, events), events)
+            return self.still_followed(events)
         return still_at_risk(task, events, self.offset or 0)
+
+    def still_followed(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The questions of a label file about the patients of `events` who live and whose record is not over."""
+        here = self.given.filter(pl.col("subject_id").is_in(events["subject_id"].unique().implode()))
+        living = of_the_living(here, events)
+        known = living.join(record_ends(events), on="subject_id", how="left", maintain_order="left")
+        return known.filter(pl.col("end") > pl.col("prediction_time")).select(QUESTION)
 
 
 def at_offsets(durations: Sequence[str]) -> list[Landmark]:
@@ -145,8 +151,3 @@ def _waited(task: Task, questions: pl.DataFrame, events: pl.DataFrame) -> pl.Dat
     microseconds = (pl.col("until_days") * DAY).round().cast(pl.Int64)
     return labels(task, events, questions).with_columns(_waited=microseconds)
 
-
-def _still_followed(questions: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """The questions before the end of the record."""
-    known = questions.join(record_ends(events), on="subject_id", how="left", maintain_order="left")
-    return known.filter(pl.col("end") > pl.col("prediction_time")).select(QUESTION)

@@ -14,6 +14,7 @@ from sequela.files import files_below
 from sequela.record.questions import QUESTION
 from sequela.task.answers.prediction import SIMULATION, is_ours, model_order, read_predictions
 from sequela.task.kinds import KINDS, Kind
+from sequela.task.scoring.agreement import agreement, agreement_in_words
 from sequela.task.scoring.bootstrap import LEVEL, RESAMPLES
 from sequela.task.scoring.censoring import UNSEEN
 from sequela.task.scoring.comparison import MARGIN, Comparison, corrected
@@ -38,7 +39,8 @@ def evaluate(
     patient; of a mean of several training seeds by patient and seed), empty if it is not defined; `difference`:
     simulation minus each other model in the headline metric, on the same resamples, with what `Comparison.as_dict`
     says; `seeds` of the simulation, and `between_seeds`, the standard deviation of each metric over them; `verdict`:
-    the differences in words.
+    the differences in words; `agreement` of the simulation with the value head beside it, and the same in `words`
+    (see `sequela.task.scoring.agreement`).
 
     `comparisons`: how many differences there are in all tasks, for which Holm's method corrects each `p`; the
     `confidence` and the `margin`, and all that in `words`.
@@ -147,6 +149,7 @@ class _Scored:
         names, estimate = [metric.name for metric in kind.metrics], self.measured.estimate
         models = {model: {name: estimate(model, name) for name in names} for model in answers}
         reason, each = why_not(self.cohort, self.measured), seeds_of(self.cohort.predictions)
+        together = agreement(kind, answers, self.measured.seed)
         unpredicted = {model: truth.height - frame["prediction"].count() for model, frame in answers.items()}
         return {
             "kind": kind.name,
@@ -171,6 +174,7 @@ class _Scored:
                 for name in names
                 if np.isfinite(values := [models[model][name].value for model in each]).all()
             },
+            "agreement": together | ({"words": agreement_in_words(together, kind)} if together else {}),
             "verdict": verdict(kind.name, models, comparisons, unpredicted.get(SIMULATION, 0), reason),
         }
 

@@ -46,6 +46,13 @@ class EhrTokenizer(EhrScheme):
         """Rows [R] that begin at microseconds `start` [R] -> their events (see `sequela.tokens.ehr.decode`)."""
         return decode(self, rows, start)
 
+    @property
+    def longest(self) -> int | None:
+        """As many as the model can take."""
+
+    def breaks(self, ids: np.ndarray) -> None:
+        """A row may be cut anywhere."""
+
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` (settings, tokens, intervals, cut points, bin centers) and the code maps."""
         bins = zip(self.bins.codes, self.bins.cuts, self.bins.centers, strict=True)
@@ -70,6 +77,11 @@ class EhrTokenizer(EhrScheme):
         """
         folder = Path(folder)
         body = read_vocabulary(folder)
+        if body.get("kind", EhrTokenizer.kind) != EhrTokenizer.kind:
+            raise InputError(
+                f"{folder} is of the kind {body['kind']!r}, whose tokens are no events: it can be trained and "
+                "embedded, but not simulated."
+            )
         try:
             edges = tuple(body["settings"]["interval_edges"])
             settings = TokenSettings(**{**IN_VERSION_0_1, **body["settings"], "interval_edges": edges})

@@ -110,6 +110,9 @@ class NextToken(nn.Module):
         """Observed over expected outcomes (`sequela.training.outcomes.residual`)."""
         return compared(self.decoder, corpus, self.setup.settings.outcomes, patients)
 
+    def take_over(self, folder: Path) -> None:
+        """There is nothing beside the decoder."""
+
     def save(self, folder: Path) -> None:
         """Write the decoder's checkpoint."""
         checkpoint.save(self.decoder, folder)

@@ -184,6 +184,10 @@ class Objective(Protocol):
         """The outcomes of the patients in these rows of a split, observed over expected, for `train.json` (see
         `sequela.training.outcomes.residual`); None where the objective expects none."""
 
+    def take_over(self, folder: Path) -> None:
+        """Begin with what `save` wrote into `folder` beside the decoder, as far as this objective has it too. The
+        decoder has the weights of `folder` already."""
+
     def save(self, folder: Path) -> None:
         """Write what was learned: the decoder as a checkpoint, and whatever else its use needs."""
 

@@ -250,6 +250,11 @@ class WorldModel(nn.Module):
         """As next tokens do."""
         return self.next_token.compared(corpus, patients)
 
+    def take_over(self, folder: Path) -> None:
+        """The state tokens of `folder`, if it has any."""
+        if self.states is not None and StateTokens.kept_in(folder):
+            self.states.load_state_dict(StateTokens.load(folder).state_dict())
+
     def save(self, folder: Path) -> None:
         """Write the decoder's checkpoint, the state tokens, and what the use of terms needs."""
         self.next_token.save(folder)

@@ -98,6 +98,9 @@ class AnswerOnly(nn.Module):
     def compared(self, corpus, patients) -> None:
         return None
 
+    def take_over(self, folder: Path) -> None:
+        pass
+
     def save(self, folder: Path) -> None:
         checkpoint.save(self.decoder, folder)
         save_file({name: x for name, x in self.state_dict().items() if not name.startswith("decoder.")}, folder / HEAD)

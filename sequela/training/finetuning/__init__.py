@@ -1,0 +1,1 @@
+"""Starting from a checkpoint rather than from random weights."""
