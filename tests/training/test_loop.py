@@ -111,7 +111,10 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(world_corpus, tmp_p
 STAGES = {
     "world_model": (
         "stages=[{share=0.2, tokens=1}, {share=0.1, tokens=1, futures=1, only_heads=true, synced=true}, "
-        "{share=0.4, tokens=0.2, futures=1, waits=0.5, masked=0.1}, {share=0.3, futures=1, only_heads=true}]",
+        "{share=0.4, tokens=0.2, futures=1, waits=0.5, masked=0.1}, "
+        "{share=0.3, futures=1, rollouts=1, only_heads=true, synced=true}]",
+        "actions=['lab']",
+        "horizons=[0, 5, 20]",
     )
 }
 
@@ -130,6 +133,8 @@ def test_so_does_one_of_every_objective_whatever_the_stage(world_corpus, tmp_pat
         assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     for name in ("curve_bits_per_token", "checks", "tuning", "steps", "flops"):
         assert about[name] == whole[name]
+    if objective == "world_model":
+        assert min(about["tuning"]["futures"]["rollouts"]["pairs"]) > 0
     plain = run(world_corpus, tmp_path / "plain", replace(settings, objective="next_token", options=()))
     assert plain["tuning"]["bits_per_token"] != whole["tuning"]["bits_per_token"]  # negative control
 

@@ -7,9 +7,12 @@ nothing is masked:
     loss = mean |g(H_i) - sg(target H_i)|^2 over the masked places i
 
 beside next tokens on the unmasked row, which takes a second pass. The paper's text was not available: masking, decay,
-width and loss follow a summary of it, and what is not told is an option.
+width and loss follow a summary of it, and what is not told is an option. `pooled` is closer to its abstract, which
+foresees from "the initial patient representation alone", and takes no second pass:
 
-Shape letters: M masked places, C hidden width.
+    loss = |g(mean of H over the context) - sg(mean of target H over the future)|^2
+
+Shape letters: M masked places, F windows with a future, C hidden width.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sequela.errors import InputError
 from sequela.model.decoder import Decoder, Soft
 from sequela.model.precision import computed_in
 from sequela.tokens.packing import collate
 from sequela.training.data import Inputs, inputs
-from sequela.training.objectives.anchors import anchors_of
+from sequela.training.objectives.anchors import Records, anchors_of
 from sequela.training.objectives.objective import Loss, Setup
 from sequela.training.objectives.stages import TrainingStage
-from sequela.training.objectives.target import Target
+from sequela.training.objectives.target import Target, means_by
 from sequela.training.objectives.term import GivenRow, Moment, Read, Term
 from sequela.training.objectives.world_model import WorldModel
 
@@ -39,6 +43,8 @@ class SmbFaithfulOptions:
 
     masked: float = 0.5
     """Share of the events of a future that are masked."""
+    pooled: bool = False
+    """The other reading of the paper: all of a future is hidden, and its mean foreseen from the mean of the context."""
     decay: float = 0.996
     """Of the moving average."""
     rate: float = 1.0
@@ -55,10 +61,21 @@ class SmbFaithfulOptions:
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """A packed row without places aside, and the masked places of it flattened, int64 [M]."""
+    """Where F windows of a row were cut.
+
+    Attributes:
+        inputs: the packed row without places aside.
+        masked: int64 [M], the masked places of it flattened; future: int64 [M], in which of the F windows each is.
+        context: int64 [N], the places before cuts in the row that was read; past: int64 [N], of which of the F windows.
+        futures: F.
+    """
 
     inputs: Inputs
     masked: Tensor
+    future: Tensor
+    context: Tensor
+    past: Tensor
+    futures: int
 
 
 class MaskedTerm(Term):
@@ -75,42 +92,65 @@ class MaskedTerm(Term):
         self.predictor = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.target = Target(decoder)
 
+    def check(self, records: Records) -> None:
+        """Raises InputError if no record can be cut."""
+        for patient in np.unique(records.windows.patient):
+            record = records.timed(int(patient))
+            first, last = record.minutes[record.events[[0, -1]]]
+            if first < last:
+                return
+        raise InputError(
+            "no training patient has events at two times, so there is no future to mask: tokenize records of several "
+            "times, or train next tokens alone."
+        )
+
     def collate(self, given: GivenRow) -> MaskedBatch:
         """One cut in each window that has a future."""
         windows, row, minutes_V = given.records.windows, given.row, given.records.minutes_V
+        share = 1.0 if self.options.pooled else self.options.masked
         cuts = anchors_of(given.records, row, 1, given.random)
         begin = np.cumsum(windows.lengths[row]) - windows.lengths[row]
-        places = [np.zeros(0, np.int64)]
+        masked, context = [], []
         for number, window in enumerate(row):
-            if len(cuts.behind[number]):
-                later = np.arange(int(cuts.behind[number][0]), int(windows.lengths[window]))
-                later = later[minutes_V[windows[window][later]] == 0]
-                count = int(np.ceil(self.options.masked * len(later)))
-                places.append(begin[number] + np.sort(given.random.permutation(later)[:count]))
-        masked = torch.from_numpy(np.concatenate(places)).to(given.device)
+            if not len(cuts.behind[number]):
+                continue
+            cut = int(cuts.behind[number][0])
+            later = np.arange(cut, int(windows.lengths[window]))
+            later = later[minutes_V[windows[window][later]] == 0]
+            if len(later):
+                count = int(np.ceil(share * len(later)))
+                masked.append(begin[number] + np.sort(given.random.permutation(later)[:count]))
+                context.append(begin[number] + np.arange(cut))
         plain = given.inputs
         if given.anchors is not None:
             plain = inputs(collate(windows, row, self.setup.row_multiple), given.device)
-        return MaskedBatch(plain, masked)
+        places = np.delete(np.arange(given.inputs.ids.numel()), given.inputs.aside.cpu().numpy())
+        (masked_M, future_M), (context_N, past_N) = _joined(masked), _joined(context)
+        arrays = masked_M, future_M, places[context_N], past_N
+        return MaskedBatch(plain, *(torch.from_numpy(x).to(given.device) for x in arrays), len(masked))
 
     def forward(self, batch: MaskedBatch, read: Read, stage: TrainingStage) -> Loss:
         """How far off the predictor is."""
         weight, missed = stage.weight(self.name), read.state.new_zeros(())
-        if weight and len(batch.masked):
-            missed = self._missed(batch, read.decoder, only_heads=stage.only_heads)
+        if weight and batch.futures:
+            there = self.target.hidden(batch.inputs, self.setup.precision).flatten(0, 1)[batch.masked].float()
+            if self.options.pooled:
+                seen = means_by(read.hidden.flatten(0, 1)[batch.context].float(), batch.past, batch.futures)
+                there = means_by(there, batch.future, batch.futures)
+            else:
+                seen = self._seen(batch, read.decoder, only_heads=stage.only_heads)
+            if self.options.shuffled:
+                there = there.roll(len(there) // 2, 0)
+            missed = F.mse_loss(self.predictor(seen), there)
         return Loss(weight * missed, {self.name: missed})
 
-    def _missed(self, batch: MaskedBatch, decoder: Decoder, *, only_heads: bool) -> Tensor:
-        row, masked = batch.inputs, batch.masked
-        learning = torch.is_grad_enabled() and not only_heads
+    def _seen(self, batch: MaskedBatch, decoder: Decoder, *, only_heads: bool) -> Tensor:
+        """Hidden states at masked places, in a pass with masks, float32 [M, C]."""
+        row, learning = batch.inputs, torch.is_grad_enabled() and not only_heads
         with torch.set_grad_enabled(learning), computed_in(self.setup.precision, row.ids.device):
-            soft = Soft(masked, self.mask.expand(len(masked), -1))
+            soft = Soft(batch.masked, self.mask.expand(len(batch.masked), -1))
             hidden = decoder.hidden(row.ids, row.positions, row.attention, soft)
-        seen = hidden.flatten(0, 1)[masked].float()
-        there = self.target.hidden(row, self.setup.precision).flatten(0, 1)[masked].float()
-        if self.options.shuffled:
-            there = there.roll(len(there) // 2, 0)
-        return F.mse_loss(self.predictor(seen), there)
+        return hidden.flatten(0, 1)[batch.masked].float()
 
     def after_step(self, decoder: Decoder, moment: Moment) -> None:
         """Let the target follow, at one decay throughout."""
@@ -120,8 +160,15 @@ class MaskedTerm(Term):
             self.target.follow(decoder, self.options.decay)
 
     def flops(self, tokens: int, stage: TrainingStage) -> int:
-        """A second pass, and the target's forward pass."""
-        return tokens * 2 // 3 if stage.only_heads else tokens * 4 // 3
+        """The target's forward pass, and unless contexts are pooled a second pass of the decoder."""
+        second = 0 if self.options.pooled else tokens // 3 if stage.only_heads else tokens
+        return tokens // 3 + second
+
+
+def _joined(places: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All of them, and in which array each is."""
+    nothing = np.zeros(0, np.int64)
+    return np.concatenate([nothing, *places]), np.repeat(np.arange(len(places)), [len(each) for each in places])
 
 
 class SmbFaithful(WorldModel):

@@ -131,6 +131,11 @@ class Schedule(nn.Module):
         """The stage of the next step."""
         return self.stages[int(self.number)]
 
+    @property
+    def learned(self) -> frozenset[str]:
+        """Names of the losses that count in any stage."""
+        return frozenset(name for stage in self.stages for name in stage.weights)
+
     def advance(self, done: float) -> bool:
         """Go to the stage at this share of the run's tokens; whether one that begins, or was left out, is synced."""
         ends = list(accumulate(stage.share for stage in self.stages))

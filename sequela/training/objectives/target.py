@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sequela.model.decoder import Decoder
 from sequela.model.precision import computed_in
-from sequela.training.data import Inputs
+from sequela.tokens.ragged import Ragged
+from sequela.training.data import Inputs, inputs
+from sequela.training.objectives.futures import packed
 
 
 def rising(start: float, done: float) -> float:
@@ -24,6 +28,30 @@ def rising(start: float, done: float) -> float:
     (0.99, 1.0)
     """
     return 1 - (1 - start) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class Encodable:
+    """Futures side by side in packed rows, for the target.
+
+    Attributes:
+        inputs: None if there are none.
+        which: int64, the future of each of their tokens; `count` for padding.
+        count: how many there are.
+    """
+
+    inputs: Inputs | None
+    which: Tensor
+    count: int
+
+    @staticmethod
+    def of(futures: Ragged, multiple: int, device: torch.device) -> Encodable:
+        """Of ragged tokens."""
+        if not len(futures):
+            return Encodable(None, torch.zeros(0, dtype=torch.int64, device=device), 0)
+        side_by_side = packed(futures, multiple)
+        which = np.where(side_by_side.segments < 0, len(futures), side_by_side.segments).ravel()
+        return Encodable(inputs(side_by_side, device), torch.from_numpy(which).to(device), len(futures))
 
 
 class Target(nn.Module):
@@ -47,17 +75,19 @@ class Target(nn.Module):
             return self.decoder.hidden(row.ids, row.positions, row.attention)
 
     @torch.no_grad()
-    def means(self, futures: Inputs, which: Tensor, count: int, precision: str) -> Tensor:
-        """The mean hidden state of each future, float32 [F, C].
+    def means(self, futures: Encodable, precision: str) -> Tensor:
+        """The mean hidden state of each future, float32 [F, C]."""
+        if futures.inputs is None:
+            return self.decoder.norm.weight.new_zeros(0, self.decoder.config.hidden_size)
+        flat = self.hidden(futures.inputs, precision).flatten(0, 1).float()
+        return means_by(flat, futures.which, futures.count)
 
-        Args:
-            futures: packed rows, each future a segment of its own.
-            which: int64 [T], the future of each token of the flattened rows; `count` for padding.
-        """
-        flat = self.hidden(futures, precision).flatten(0, 1).float()
-        sums = flat.new_zeros(count + 1, flat.shape[1]).index_add_(0, which, flat)
-        tokens = torch.bincount(which, minlength=count + 1)
-        return sums[:count] / tokens[:count, None]
+
+def means_by(flat: Tensor, which: Tensor, count: int) -> Tensor:
+    """The mean of the rows of each of `count` groups, [count, C]; `which` int64: their groups, `count` for none."""
+    sums = flat.new_zeros(count + 1, flat.shape[1]).index_add(0, which, flat)
+    rows = torch.bincount(which, minlength=count + 1).clamp_min(1)
+    return (sums / rows[:, None])[:count]
 
 
 def normalized(x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class GivenRow:
         inputs: its tokens and state tokens.
         anchors: where its states are; None if nobody reads any.
         random: for this term and these windows: it does not matter when, where and how often they are collated.
+        learned: names of the losses that count in any stage.
     """
 
     records: Records
@@ -44,6 +45,7 @@ class GivenRow:
     inputs: Inputs
     anchors: Anchors | None
     random: np.random.Generator
+    learned: frozenset[str] = frozenset()
 
     @property
     def device(self) -> torch.device:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sequela.errors import InputError
 from sequela.model.decoder import Decoder
 from sequela.model.hazards import Hazards
-from sequela.training.objectives.anchors import Anchors, Records
+from sequela.training.objectives.anchors import Anchors, Records, Timed
 from sequela.training.objectives.objective import Loss, Setup
 from sequela.training.objectives.stages import TrainingStage
 from sequela.training.objectives.term import GivenRow, Read, Term
@@ -53,7 +54,7 @@ def waits_of(records: Records, row: np.ndarray, anchors: Anchors, events: np.nda
     place[events] = np.arange(len(events))
     for patient in np.unique(patients):
         record = records.timed(int(patient))
-        end = record.minutes[-1] if np.isinf(record.until) else record.until  # death ends every wait
+        end = _end(record)
         for number in np.flatnonzero(patients == patient):
             last = int(anchors.last[number])
             now = int(record.minutes[last]) + int(anchors.idle[number])
@@ -65,6 +66,11 @@ def waits_of(records: Records, row: np.ndarray, anchors: Anchors, events: np.nda
             days[number, token] = (record.minutes[first] - now) / DAY
             came[number, token] = True
     return Waits(np.maximum(days, 0), came)
+
+
+def _end(record: Timed) -> float:
+    """The minute until which events are waited for: death ends every wait."""
+    return float(record.minutes[-1]) if np.isinf(record.until) else record.until
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,17 @@ class WaitsTerm(Term):
         frequent = frequent[self.setup.tokenizer.minutes_V[frequent] == 0]
         others = frequent[~np.isin(frequent, [*outcomes, *self.setup.tokenizer.head])]
         return np.sort(np.concatenate([outcomes, others[: max(0, self.options.events - len(outcomes))]]))
+
+    def check(self, records: Records) -> None:
+        """Raises InputError if no record goes on after an anchor."""
+        for patient in np.unique(records.windows.patient):
+            record = records.timed(int(patient))
+            if record.minutes[record.events[0]] < _end(record):
+                return
+        raise InputError(
+            "no training patient's record goes on after its first moment, so there is nothing to wait for: tokenize "
+            "records of several times, or train next tokens alone."
+        )
 
     def collate(self, given: GivenRow) -> WaitsBatch:
         """When what comes next to the patients of a row comes."""

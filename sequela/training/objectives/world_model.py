@@ -144,7 +144,10 @@ class WorldModel(nn.Module):
         batch = collate(records.windows, row, self.setup.row_multiple, anchors and anchors.behind)
         ends = ends_of(records.windows, row, records.rest, self.setup.tokenizer)
         ready = inputs(batch, self.device, ends)
-        rows = {name: GivenRow(records, row, ready, anchors, self._random(row, name)) for name in self.terms}
+        learned = self.schedule.learned
+        rows = {
+            name: GivenRow(records, row, ready, anchors, self._random(row, name), learned) for name in self.terms
+        }
         return rows, idle
 
     def forward(self, batch: RowOfTerms) -> Loss:
@@ -286,7 +289,7 @@ class _Plan:
         general = changed(WorldModelOptions(), {name: values[name] for name in values if name in shared}, where)
         by_name = {term.name: term for term in choice}
         try:
-            stages, terms = _learned(general, by_name)
+            stages, terms = _learned(general, by_name, setup.settings.patience)
         except ValueError as error:
             raise InputError(f"{where}{error}.") from error
         given = _shared_out({name: values[name] for name in values if name not in shared}, shared, terms, where)
@@ -295,9 +298,9 @@ class _Plan:
 
 
 def _learned(
-    general: WorldModelOptions, by_name: Mapping[str, type[Term]]
+    general: WorldModelOptions, by_name: Mapping[str, type[Term]], patience: int
 ) -> tuple[tuple[TrainingStage, ...], list[type[Term]]]:
-    """The stages, and the terms that count in any of them. Raises ValueError if there are none."""
+    """The stages, and the terms that count in any of them. Raises ValueError if there are none, or not that way."""
     names = tuple(general.terms or by_name)
     for name in names:
         if name not in by_name:
@@ -309,6 +312,11 @@ def _learned(
     terms = [
         term for term in terms if any(stage.weight(name) for stage in stages for name in (term.name, *term.parts))
     ]
+    if patience and len(stages) > 1:
+        raise ValueError(
+            "with `patience` a run ends by its loss of next tokens, which a later stage may leave to others: set "
+            "`patience` to 0, or have one stage"
+        )
     if not terms:
         raise ValueError(
             f"no stage gives {' or '.join(names)} a weight above 0: do so, or take the objective `next_token`"

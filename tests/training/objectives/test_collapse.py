@@ -18,7 +18,7 @@ from sequela.training.loop import train
 from sequela.training.objectives.collapse import FEWEST, MEMORY, WATCHED, Watch, panel
 from sequela.training.objectives.objective import Setup
 from sequela.training.objectives.state_jepa import StateJepa
-from sequela.training.objectives.target import Target, normalized
+from sequela.training.objectives.target import Target, means_by, normalized
 from sequela.training.settings import TrainSettings
 
 HORIZONS = "horizons=[0, 45, 120, 400]"
@@ -72,10 +72,8 @@ class Live(Target):
     def hidden(self, row, precision):
         return self.decoder.hidden(row.ids, row.positions, row.attention)
 
-    def means(self, futures, which, count, precision):
-        flat = self.hidden(futures, precision).flatten(0, 1)
-        sums = flat.new_zeros(count + 1, flat.shape[1]).index_add(0, which, flat)
-        return sums[:count] / torch.bincount(which, minlength=count + 1)[:count, None]
+    def means(self, futures, precision):
+        return means_by(self.hidden(futures.inputs, precision).flatten(0, 1), futures.which, futures.count)
 
 
 def test_a_target_that_learns_to_be_foreseen_collapses_and_trips_the_panel(latent):

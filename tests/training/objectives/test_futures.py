@@ -8,7 +8,15 @@ import pytest
 from sequela.tokens.packing import Windows
 from sequela.tokens.ragged import Ragged, offsets_of
 from sequela.training.objectives.anchors import Records, anchors_of
-from sequela.training.objectives.futures import PairSampling, packed, pairs_of
+from sequela.training.objectives.futures import (
+    ChainSampling,
+    PairSampling,
+    anything_ahead,
+    chains_of,
+    done_in,
+    packed,
+    pairs_of,
+)
 
 DAY = 24 * 60
 MINUTES = np.array([0, 0, 10 * DAY, 100 * DAY, 0, 0, 0])  # pad, start, two times, three events
@@ -107,3 +115,67 @@ def test_futures_stand_side_by_side():
     assert batch.ids.tolist() == [[4, 5, 6, 0, 0, 0, 0, 0]]
     assert batch.positions[0, :3].tolist() == [0, 1, 0]
     assert batch.segments.tolist() == [[0, 0, 1, -1, -1, -1, -1, -1]]
+
+
+def naive_windows(ids, now, spans):
+    return [naive(ids, now, low, high) for low, high in spans]
+
+
+def test_windows_in_a_row_are_each_what_comes_within_it(rows):
+    records, row = records_of(rows, [400 * DAY] * 30), np.arange(30)
+    anchors = anchors_of(records, row, 9, np.random.default_rng(1))
+    spans = np.array([[-30, 0], [0, 30], [30, 60]]) * DAY
+    chains = chains_of(records, row, anchors, ChainSampling(spans, share=100.0), np.random.default_rng(2))
+    places = zip(chains.chain.tolist(), chains.window.tolist(), strict=True)
+    found = {place: chains.futures[number] for number, place in enumerate(places)}
+    assert len(chains.anchor) > 100 and {window for _, window in found} == {0, 1, 2}
+    for chain, number in enumerate(chains.anchor):
+        ids, last = rows[anchors.window[number]], anchors.last[number]
+        now = MINUTES[ids[: last + 1]].sum() + anchors.idle[number]
+        assert now + 60 * DAY <= MINUTES[ids].sum() + 400 * DAY
+        for window, expected in enumerate(naive_windows(ids, now, spans)):
+            assert ((chain, window) in found) == (expected is not None)
+            if expected is not None:
+                np.testing.assert_array_equal(found[chain, window], expected)
+    few = chains_of(records, row, anchors, ChainSampling(spans, share=0.2), np.random.default_rng(2))
+    assert 0 < len(few.futures.flat) <= 0.2 * records.windows.lengths.sum() and len(few.anchor) < len(chains.anchor)
+    lost = chains_of(records_of(rows, [0] * 30), row, anchors, ChainSampling(spans), np.random.default_rng(2))
+    assert len(lost.anchor) < len(chains.anchor)  # what the record does not cover is not asked
+
+
+def test_what_is_done_within_a_window_and_nothing_else(rows):
+    records, row = records_of(rows, [400 * DAY] * 30), np.arange(30)
+    anchors = anchors_of(records, row, 9, np.random.default_rng(1))
+    number = np.arange(len(anchors.last))
+    spans = np.broadcast_to(np.array([0, 30 * DAY]), (len(number), 2))
+    action = np.isin(np.arange(len(MINUTES)), [5, 6])
+    done = done_in(records, row, anchors, (number, spans), action)
+    for each in number:
+        ids = rows[anchors.window[each]]
+        now = MINUTES[ids[: anchors.last[each] + 1]].sum() + anchors.idle[each]
+        inside = naive(ids, now, 0, 30 * DAY)
+        expected = [] if inside is None else [token for token in inside if token in (5, 6)]
+        assert done[each].tolist() == expected
+    assert 0.2 < (done.lengths > 0).mean() < 1
+
+
+def test_whether_anything_lies_ahead_is_known_exactly():
+    """Against every minute of small records."""
+    random, minutes = np.random.default_rng(0), np.array([0, 0, 3, 10, 0])
+    outcomes = []
+    for _ in range(60):
+        ids = np.concatenate([[1], random.choice([2, 3, 4], random.integers(1, 6))])
+        rest = int(random.choice([-1, 0, 2, 15]))
+        low, high = sorted(random.choice(12, 2, replace=False))
+        tokens = Ragged(ids, np.array([0, len(ids)]))
+        records = Records(Windows.of(tokens, np.array([1]), (), 99), minutes, np.array([rest]))
+        time = np.cumsum(minutes[ids])
+        until = np.inf if rest < 0 else time[-1] + rest
+        events = time[minutes[ids] == 0]
+        expected = any(
+            now + high <= until and ((events > now + low) & (events <= now + high)).any()
+            for now in range(events[0], events[-1])
+        )
+        assert anything_ahead(records, np.array([[low, high]])) == expected
+        outcomes.append(expected)
+    assert 0.2 < np.mean(outcomes) < 0.8

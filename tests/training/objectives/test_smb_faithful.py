@@ -1,5 +1,7 @@
 """The published objective: what is masked, what is foreseen, and what trains."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder, Soft
 from sequela.tokens.corpus import Corpus
+from sequela.tokens.packing import Windows
+from sequela.tokens.ragged import Ragged
 from sequela.training.data import windows_of
 from sequela.training.objectives.next_token import NextToken
 from sequela.training.objectives.objective import Setup, named
@@ -22,13 +26,17 @@ def corpus(world_corpus):
     return Corpus.load(world_corpus, "train")
 
 
-def objective_of(corpus, *options):
-    config = ModelConfig(
+def config_of(corpus):
+    return ModelConfig(
         len(corpus.tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64,
         layers=1, context=64,
     )  # fmt: skip
-    settings = TrainSettings(objective="smb_faithful", options=options)
-    return SmbFaithful(Decoder(config).initialize(0), Setup(settings=settings, tokenizer=corpus.tokenizer))
+
+
+def objective_of(corpus, *options, name="smb_faithful"):
+    settings = TrainSettings(objective=name, options=options)
+    setup = Setup(settings=settings, tokenizer=corpus.tokenizer)
+    return named(name)(Decoder(config_of(corpus)).initialize(0), setup)
 
 
 def test_half_of_the_events_behind_one_cut_are_masked(corpus):
@@ -64,7 +72,7 @@ def test_the_loss_is_the_distance_to_what_the_target_sees(corpus):
     seen = objective.decoder.hidden(row.ids, row.positions, row.attention, mask)[0, places]
     there = term.target.decoder.hidden(row.ids, row.positions, row.attention)[0, places]
     expected = ((term.predictor(seen) - there) ** 2).mean() * batch.weight
-    assert loss.parts["masked"] == pytest.approx(float(expected), rel=1e-5)
+    assert loss.parts["masked"] == pytest.approx(float(expected.detach()), rel=1e-5)
     tokens = NextToken(objective.decoder, objective.setup)(row).total
     assert float(loss.total) == pytest.approx(float(expected + tokens), rel=1e-5)
     loss.total.backward()
@@ -102,3 +110,48 @@ def test_next_tokens_come_first_and_options_are_checked(corpus):
         objective_of(corpus, "masked=0.0")
     with pytest.raises(InputError, match=r"there is no `objective` 'jepa'"):
         named("jepa")
+
+
+def test_the_other_reading_foresees_the_mean_of_a_future_from_that_of_its_context(corpus):
+    objective, windows = objective_of(corpus, "stages='at_once'", "pooled=true"), windows_of(corpus, 64)
+    batch, term = objective.collate(windows, ROW), objective.terms["masked"]
+    cuts, row = batch.own["masked"], batch.inputs
+    whole = objective_of(corpus, "masked=1.0").collate(windows, ROW).own["masked"]
+    assert torch.equal(cuts.masked, whole.masked) and cuts.futures > 4  # all of a future
+    hidden = objective.decoder.hidden(row.ids, row.positions, row.attention)[0]
+    target = term.target.decoder.hidden(row.ids, row.positions, row.attention)[0]
+    begin, expected = np.append(0, np.cumsum(windows.lengths[ROW])), []
+    for number in range(cuts.futures):
+        later = cuts.masked[cuts.future == number]
+        first = int(begin[np.searchsorted(begin, int(later[0]), side="right") - 1])
+        context = hidden[first : int(later.min())]
+        if int(cuts.context[cuts.past == number][-1]) + 1 < int(later.min()):  # time passes before the first event
+            context = hidden[cuts.context[cuts.past == number]]
+        assert int(cuts.context[cuts.past == number][0]) == first
+        expected.append((term.predictor(context.mean(0)) - target[later].mean(0)).square())
+    loss = objective(batch)
+    mean = float(torch.stack(expected).mean().detach()) * batch.weight
+    assert float(loss.parts["masked"]) == pytest.approx(mean, rel=1e-4)
+    lengths = windows.lengths[ROW]
+    assert objective.flops(lengths) < objective_of(corpus, "stages='at_once'").flops(lengths)
+
+
+def test_the_context_is_found_where_states_stand_between_tokens(corpus):
+    windows = windows_of(corpus, 64)
+    both = "stages=[{share=1.0, tokens=1, futures=1, masked=1}]"
+    beside = objective_of(corpus, both, "pooled=true", name="world_model")
+    batch = beside.collate(windows, ROW)
+    cuts, alone = batch.own["masked"], objective_of(corpus, "pooled=true").collate(windows, ROW).own["masked"]
+    assert not torch.equal(cuts.context, alone.context)
+    assert torch.equal(batch.inputs.ids[0, cuts.context], cuts.inputs.ids[0, alone.context])
+    assert not set(cuts.context.tolist()) & set(batch.inputs.aside.tolist())
+
+
+def test_records_of_one_moment_have_nothing_to_mask(corpus):
+    windows = windows_of(corpus, 64)
+    short = Ragged(np.tile([1, 43], 5), np.arange(0, 12, 2))
+    settings = TrainSettings(objective="smb_faithful")
+    setup = Setup(settings=settings, tokenizer=corpus.tokenizer, windows=Windows.of(short, np.array([1]), (), 64))
+    with pytest.raises(InputError, match="no training patient has events at two times"):
+        SmbFaithful(Decoder(config_of(corpus)), setup)
+    SmbFaithful(Decoder(config_of(corpus)), replace(setup, windows=windows))  # the control

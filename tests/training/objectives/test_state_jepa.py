@@ -25,13 +25,13 @@ def corpus(world_corpus):
     return Corpus.load(world_corpus, "train")
 
 
-def objective_of(corpus, *options, seed=0):
+def objective_of(corpus, *options, seed=0, **more):
     config = ModelConfig(
         len(corpus.tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64,
         layers=1, context=64,
     )  # fmt: skip
     settings = TrainSettings(objective="state_jepa", options=options, seed=seed, row_tokens=512)
-    setup = Setup(settings=settings, tokenizer=corpus.tokenizer, rest=corpus.rest)
+    setup = Setup(settings=settings, tokenizer=corpus.tokenizer, rest=corpus.rest, **more)
     return StateJepa(Decoder(config).initialize(seed), setup)
 
 
@@ -89,7 +89,7 @@ def hidden_of(objective, batch):
 
 def future_of(objective, batch):
     own = batch.own["futures"]
-    return futures_in(objective).target.means(own.futures, own.which, len(own.pair), "fp32")
+    return futures_in(objective).target.means(own.futures, "fp32")
 
 
 def test_the_target_has_no_gradient_and_a_detached_stage_trains_the_predictor_alone(corpus, windows):
@@ -137,9 +137,9 @@ def test_the_same_row_has_the_same_pairs_and_shuffled_ones_those_of_others(corpu
     assert torch.equal(one.inputs.ids, two.inputs.ids)
     assert not torch.equal(objective_of(corpus, seed=1).collate(windows, ROW).idle, one.idle)
     one, two = one.own["futures"], two.own["futures"]
-    assert torch.equal(one.futures.ids, two.futures.ids)
+    assert torch.equal(one.futures.inputs.ids, two.futures.inputs.ids)
     shuffled = objective_of(corpus, "shuffled=true").collate(windows, ROW).own["futures"]
-    assert torch.equal(shuffled.futures.ids, one.futures.ids) and not torch.equal(shuffled.pair, one.pair)
+    assert torch.equal(shuffled.futures.inputs.ids, one.futures.inputs.ids) and not torch.equal(shuffled.pair, one.pair)
     assert sorted(shuffled.pair.tolist()) == sorted(one.pair.tolist())
 
 
@@ -186,3 +186,70 @@ def test_options_are_read_and_refused_in_a_sentence(corpus):
         objective_of(corpus, "stages='all'")
     with pytest.raises(InputError, match="is not NAME=VALUE"):
         objective_of(corpus, "anchors:3")
+
+
+LABS = ("stages='at_once'", "actions=['lab']")
+
+
+def test_interventions_are_told_to_the_predictor_alone(at_once, corpus, windows):
+    acting = objective_of(corpus, *LABS)
+    batch, plain = (objective.collate(windows, ROW) for objective in (acting, at_once))
+    mine, other = batch.own["futures"], plain.own["futures"]
+    assert torch.equal(mine.futures.inputs.ids, other.futures.inputs.ids) and other.done is None  # the same futures
+    labs = torch.tensor([name.startswith("LAB") for name in corpus.tokenizer.vocabulary.tokens])
+    assert labs[mine.done.tokens].all() and labs[mine.futures.inputs.ids].any()
+    assert 0.3 < mine.done.given.float().mean() < 0.7 and len(mine.done.given) == len(mine.state)
+    _, read = acting.read(batch.inputs, batch.idle)
+    term = futures_in(acting)
+    passive, _ = term.foresee(mine, read)
+    unknown, _ = term.foresee(mine, read, torch.zeros_like(mine.done.given))
+    knowing, _ = term.foresee(mine, read, mine.done.given)
+    assert torch.equal(passive, unknown)
+    differs = (passive != knowing).any(1)
+    assert torch.equal(differs, mine.done.given)
+    moved = replace(mine, done=replace(mine.done, tokens=torch.full_like(mine.done.tokens, 5)))
+    assert torch.equal(term.means(moved.futures), term.means(mine.futures))
+    assert not torch.equal(term.foresee(moved, read, mine.done.given)[0], knowing)  # negative control
+    acting(batch).total.backward()
+    assert term.actions.projection.weight.grad.abs().sum() > 0
+    details = acting.validate(corpus, np.arange(40)).details["futures"]
+    assert details["skill_given_actions"] != details["skill"] and "rollouts" not in details
+
+
+def test_rollouts_are_trained_where_a_stage_weighs_them(corpus, windows):
+    stages = "stages=[{share=0.5, futures=1}, {share=0.5, rollouts=2, only_heads=true, synced=true}]"
+    objective = objective_of(corpus, stages, "horizons=[0, 5, 10]", LABS[1])
+    term, batch = futures_in(objective), objective.collate(windows, ROW)
+    chains = batch.own["futures"].chains
+    assert chains.window.unique().tolist() == [1] and len(chains.done) == 2 and len(chains.state) > 5
+    assert float(objective(batch).parts["rollouts"]) == 0
+    objective.schedule.number.fill_(1)
+    loss = objective(batch)
+    _, read = objective.read(batch.inputs, batch.idle)
+    windows_ahead = term.roll(chains, read, 2, [done.given for done in chains.done])
+    y = torch.nn.functional.layer_norm(term.means(chains.futures), (32,))
+    expected = torch.nn.functional.smooth_l1_loss(windows_ahead[chains.chain, 1], y)
+    assert float(loss.total.detach()) == pytest.approx(2 * float(expected.detach()) * batch.weight, rel=1e-5)
+    loss.total.backward()
+    assert all(weight.grad is None for weight in objective.decoder.parameters()) and objective.states.table.grad is None
+    assert term.predictor.up.weight.grad.abs().sum() > 0
+    shuffled = objective_of(corpus, stages, "horizons=[0, 5, 10]", "shuffled=true").collate(windows, ROW)
+    shuffled = shuffled.own["futures"].chains
+    assert torch.equal(shuffled.futures.inputs.ids, chains.futures.inputs.ids)
+    assert not torch.equal(shuffled.chain, chains.chain)
+    assert objective_of(corpus).collate(windows, ROW).own["futures"].chains is None
+
+
+def test_the_report_at_the_end_tells_how_far_it_sees(corpus, windows, world_corpus):
+    objective = objective_of(corpus, "stages='at_once'", "horizons=[0, 5, 10]", windows=windows)
+    found = objective.validate(Corpus.load(world_corpus, "tuning")).details["futures"]["rollouts"]
+    assert found["windows"] == [1, 2, 3] and found["days"] == 5 and min(found["pairs"]) > 5
+    assert all(error > 0 for name in ("error", "persistence", "mean", "ridge") for error in found[name])
+    assert "given_actions" not in found
+
+
+def test_records_too_short_for_every_horizon_are_refused_before_training(corpus, windows):
+    with pytest.raises(InputError, match=r"no training patient has an event 90000 to 99000 days after.*give shorter"):
+        objective_of(corpus, "horizons=[90000, 99000]", windows=windows)
+    objective_of(corpus, "horizons=[90000, 99000]")  # nobody trains
+    objective_of(corpus, "horizons=[0, 99000, 99001]", "ahead=0")

@@ -27,15 +27,13 @@ def corpus(world_corpus):
     return Corpus.load(world_corpus, "train")
 
 
-def objective_of(corpus, *options, objective="world_model", **more):
+def objective_of(corpus, *options, objective="world_model", patience=0):
     config = ModelConfig(
         len(corpus.tokenizer.vocabulary), hidden_size=32, heads=2, kv_heads=2, head_dim=16, intermediate_size=64,
         layers=1, context=64,
     )  # fmt: skip
-    settings = TrainSettings(objective=objective, options=options, row_tokens=512)
-    setup = Setup(
-        settings=settings, tokenizer=corpus.tokenizer, rest=corpus.rest, counts=token_counts(corpus), **more
-    )
+    settings = TrainSettings(objective=objective, options=options, row_tokens=512, patience=patience)
+    setup = Setup(settings=settings, tokenizer=corpus.tokenizer, rest=corpus.rest, counts=token_counts(corpus))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return named(objective)(Decoder(config).initialize(0), setup)
@@ -60,7 +58,8 @@ def test_each_term_counts_its_weight(corpus):
 def test_what_a_term_draws_does_not_depend_on_the_others(corpus):
     windows, stages = windows_of(corpus, 64), "stages=[{share=1.0, tokens=1, futures=1}]"
     both, one = (objective_of(corpus, which).collate(windows, ROW) for which in (ALL, stages))
-    assert torch.equal(both.own["futures"].futures.ids, one.own["futures"].futures.ids) and set(one.own) == {"futures"}
+    ids, same = (batch.own["futures"].futures.inputs.ids for batch in (both, one))
+    assert torch.equal(ids, same) and set(one.own) == {"futures"}
     masked = objective_of(corpus, "stages=[{share=1.0, masked=1}]")
     alone = masked.collate(windows, ROW)
     assert masked.states is None and alone.idle is None and not len(alone.inputs.aside)
@@ -155,3 +154,9 @@ def test_options_go_to_the_term_that_has_them(corpus):
 def test_what_cannot_be_is_refused_in_a_sentence(corpus, objective, options, why):
     with pytest.raises(InputError, match=why):
         objective_of(corpus, *options, objective=objective)
+
+
+def test_a_run_that_ends_by_next_tokens_has_one_stage(corpus):
+    with pytest.raises(InputError, match="set `patience` to 0, or have one stage"):
+        objective_of(corpus, objective="state_jepa", patience=3)
+    objective_of(corpus, "stages='at_once'", objective="state_jepa", patience=3)
