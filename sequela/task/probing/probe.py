@@ -79,7 +79,7 @@ def probe(
     reference = reference_of(arms, settings.reference)
     shots = FewShot(settings.few_shot, settings.replicates, settings.seed)
     events = SplitEvents.read(meds, asked.maps)
-    tables = build_tables(asked.tasks, asked.landmarks, events, pool=settings.pool)
+    tables = build_tables(asked.tasks, asked.landmarks, events, pool=settings.pool, window=settings.window)
     for table in tables:  # all, before any is fitted
         table.check()
         for arm in arms:
