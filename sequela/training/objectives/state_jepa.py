@@ -286,7 +286,7 @@ class FuturesTerm(Term):
             all_of_it = torch.ones_like(batch.state, dtype=torch.bool) if knowing else None
             foreseen, _ = self.foresee(batch, read, all_of_it)
             place = batch.state[batch.pair]
-            patient = given.records.windows.patient[given.row][given.anchors.window[place.cpu()]]
+            patient = given.records.windows.patient[given.row][given.anchors.window[place.cpu().numpy()]]
             seen = read.state[place], foreseen[batch.pair], self.means(batch.futures)
             parts.append((*seen, torch.from_numpy(patient).to(place)))
         return panel(*(torch.cat(each) for each in zip(*parts, strict=True))) if parts else None
