@@ -17,7 +17,8 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the older ones know no --help: they start to work
 WITH_HELP = [
     "tokenization.py", "memory.py", "ingest.py", "dial.py", "training.py", "choices.py", "rollouts.py", "cohort.py",
-    "schemes.py", "evaluate.py", "muon.py", "coverage.py", "risks.py", "decompose.py", "recalibration.py",
+    "schemes.py", "evaluate.py", "muon.py", "coverage.py", "risks.py", "decompose.py", "recalibration.py", "jepa.py",
+    "embed.py", "world_model.py",
 ]  # fmt: skip
 
 
