@@ -253,3 +253,9 @@ def test_records_too_short_for_every_horizon_are_refused_before_training(corpus,
         objective_of(corpus, "horizons=[90000, 99000]", windows=windows)
     objective_of(corpus, "horizons=[90000, 99000]")  # nobody trains
     objective_of(corpus, "horizons=[0, 99000, 99001]", "ahead=0")
+
+
+def test_rows_of_a_single_state_are_judged_too(corpus):
+    objective = objective_of(corpus, "stages='at_once'", "anchors=1", "horizons=[0, 20]", "share=4.0")
+    found = [objective.validate(corpus, np.array([patient])) for patient in range(8)]
+    assert 1 in {each.details["futures"]["pairs"] for each in found if "futures" in each.details}

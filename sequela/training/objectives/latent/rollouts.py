@@ -59,24 +59,24 @@ def report(tuning: Courses, training: Courses | None, days: float) -> dict[str, 
         days: length of a window.
     """
     count = tuning.after.shape[1]
-    found: dict[str, list] = {name: [] for name in ("pairs", "error", "persistence", "mean", "ridge")}
+    errors: dict[str, list] = {name: [] for name in ("pairs", "error", "persistence", "mean", "ridge")}
     if tuning.given_actions is not None:
-        found["given_actions"] = []
+        errors["given_actions"] = []
     for window in range(count):
         rows = tuning.has_before & tuning.has_after[:, window]
         target = tuning.after[rows, window]
-        found["pairs"].append(int(rows.sum()))
-        found["error"].append(_error(tuning.foreseen[rows, window], target))
-        found["persistence"].append(_error(tuning.before[rows], target))
+        errors["pairs"].append(int(rows.sum()))
+        errors["error"].append(_error(tuning.foreseen[rows, window], target))
+        errors["persistence"].append(_error(tuning.before[rows], target))
         if tuning.given_actions is not None:
-            found["given_actions"].append(_error(tuning.given_actions[rows, window], target))
+            errors["given_actions"].append(_error(tuning.given_actions[rows, window], target))
         mean = fitted = None
         if training is not None and int((known := training.has_after[:, window]).sum()) >= FEWEST:
             mean = _error(training.after[known, window].mean(0).expand_as(target), target)
             fitted = _error(ridge(training.state[known], training.after[known, window], tuning.state[rows]), target)
-        found["mean"].append(mean)
-        found["ridge"].append(fitted)
-    return {"days": days, "windows": list(range(1, count + 1)), **found}
+        errors["mean"].append(mean)
+        errors["ridge"].append(fitted)
+    return {"days": days, "windows": list(range(1, count + 1)), **errors}
 
 
 def _error(foreseen: Tensor, target: Tensor) -> float | None:
