@@ -76,6 +76,8 @@ def test_the_course_and_the_few_are_told(metrics: tuple[dict, Path]) -> None:
     assert few["knowing"]["16"]["gain"] > 0 > few["blind"]["16"]["gain"]
     assert few["blurred"]["16"]["gain"] == 0
     assert told["chosen"]["stroke_10d@0 days"]["knowing"] in (1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0, 1e2, 1e4)
+    assert set(told["wins"]) == {"knowing", "knowing_cox", "blurred_cox", "blind", "blind_cox"}
+    assert told["wins"]["knowing"]["win_rate"]["value"] == 1 and told["wins"]["blind"]["mean_gain"]["value"] < 0
     json.dumps(metrics[0], allow_nan=False)
 
 
