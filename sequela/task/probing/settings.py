@@ -9,7 +9,7 @@ from sequela.record.duration import parse_duration
 
 
 @dataclass(frozen=True)
-class Window:
+class LabelWindow:
     """How labels are read.
 
     Attributes:
@@ -57,6 +57,6 @@ class ProbeSettings:
             parse_duration(self.gap, "`gap`")
 
     @property
-    def window(self) -> Window:
+    def window(self) -> LabelWindow:
         """Which events count, and whose answers are known."""
-        return Window(parse_duration(self.gap, "`gap`") if self.gap else None, self.drop_lost)
+        return LabelWindow(parse_duration(self.gap, "`gap`") if self.gap else None, self.drop_lost)

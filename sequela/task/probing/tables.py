@@ -18,12 +18,12 @@ from sequela.task.baselines.strong import sample_of
 from sequela.task.label import labels
 from sequela.task.probing.heads import ProbeRows
 from sequela.task.probing.landmarks import EVERY, Landmark
-from sequela.task.probing.settings import Window
+from sequela.task.probing.settings import LabelWindow
 from sequela.task.task import Task
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
 
-ALL = Window()
+ALL = LabelWindow()
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def build_tables(
     events: SplitEvents,
     *,
     pool: bool = False,
-    window: Window = ALL,
+    window: LabelWindow = ALL,
 ) -> list[ProbeTable]:
     """A table for every task and landmark; with `pool` also one of the rows of all landmarks of a task.
 
@@ -156,7 +156,7 @@ def build_tables(
 
 
 def _labelled(
-    task: Task, landmark: Landmark, asked: dict[str, pl.DataFrame], events: SplitEvents, window: Window
+    task: Task, landmark: Landmark, asked: dict[str, pl.DataFrame], events: SplitEvents, window: LabelWindow
 ) -> ProbeTable:
     rows = {}
     for split, questions in asked.items():

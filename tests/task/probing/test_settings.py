@@ -15,14 +15,14 @@ from sequela.task.answers.prediction import read_predictions
 from sequela.task.catalog import load_task
 from sequela.task.probing.landmarks import Landmark, at_offsets, read_landmarks
 from sequela.task.probing.probe import ProbePlan, probe
-from sequela.task.probing.settings import ProbeSettings, Window
+from sequela.task.probing.settings import LabelWindow, ProbeSettings
 from sequela.task.probing.tables import SplitEvents, build_tables
 from tests.task.conftest import START, make_events
 from tests.task.probing.conftest import write_arm
 
 CT, STAY = "CPT4//71275", "HOSPITAL_ADMISSION//EMERGENCY"
 PRESSURE = ("ICD10CM//I27.0", "ICD9CM//416.8", "ICD10CM//I26.9")  # the last is none
-FEMR = Window(MINUTE, drop_lost=True)
+FEMR = LabelWindow(MINUTE, drop_lost=True)
 
 
 def radiology(patients: int = 150) -> list[tuple]:
@@ -67,7 +67,7 @@ def test_labels_are_those_of_inspect(name: str, wanted: tuple[str, ...], gap: in
     rows, task = radiology(), load_task(name)
     events = make_events(rows)
     by_split = everywhere(events)
-    (table,) = build_tables([task], at_offsets(["0 days"]), by_split, window=Window(gap * MINUTE, drop_lost=True))
+    (table,) = build_tables([task], at_offsets(["0 days"]), by_split, window=LabelWindow(gap * MINUTE, drop_lost=True))
     found = {(who, time): label for who, time, label, *_ in table.rows["held_out"].rows()}
     dead = {who: day for who, day, code in rows if code == DEATH}
     studies = [(who, day) for who, day, code in rows if code == CT and day <= dead.get(who, np.inf)]
@@ -88,12 +88,12 @@ def test_the_stay_of_the_study_is_no_readmission_and_what_comes_with_it_does_not
     by_split = everywhere(events)
     task = load_task("inspect_readmission_30d")
 
-    def told(window: Window) -> dict[int, float | None]:
+    def told(window: LabelWindow) -> dict[int, float | None]:
         (table,) = build_tables([task], at_offsets(["0 days"]), by_split, window=window)
         return dict(table.rows["train"].select("subject_id", "label").rows())
 
     assert told(FEMR) == {1: 0, 2: 0, 3: 1}
-    assert told(Window()) == {1: 0, 2: 1, 3: 1, 4: None}  # the negative control: as every other task is asked
+    assert told(LabelWindow()) == {1: 0, 2: 1, 3: 1, 4: None}  # the negative control: as every other task is asked
 
 
 def test_a_probe_honors_the_splits_of_the_data_and_whom_inspect_drops(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def naive(rows: list[tuple], landmark: Landmark, wanted: tuple[str, ...], days: 
 
 
 def test_wrong_settings_are_told() -> None:
-    assert ProbeSettings(gap="24 hours").window == Window(DAY) and ProbeSettings().window == Window()
+    assert ProbeSettings(gap="24 hours").window == LabelWindow(DAY) and ProbeSettings().window == LabelWindow()
     with pytest.raises(InputError, match=r"`gap` is 'a day'"):
         ProbeSettings(gap="a day")
     with pytest.raises(InputError, match=r"`margin` must be above 0"):
