@@ -22,7 +22,8 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
         times: one question per row: `subject_id`, `prediction_time` and, for simulated events, `rollout`; optionally
             `end`, the time up to which the timeline is complete. Without it the events themselves tell (see
             `sequela.record.timeline.timelines`). With it optionally `cut`, whether more may have come at that very
-            moment (see `sequela.record.timeline.Timeline`).
+            moment (see `sequela.record.timeline.Timeline`). Optionally `opens`, the time that an event must come after
+            to count, as outcome or as end.
 
     Returns:
         `times` with `label` (Float64, null if `task.label` is None), `until_days`, and `decided`, which says what ended
@@ -33,15 +34,17 @@ def labels(task: Task, events: pl.DataFrame, times: pl.DataFrame) -> pl.DataFram
     key = [column for column in KEY if column in times.columns]
     asked = times if "end" in times.columns else times.join(record_ends(events), on="subject_id", how="left")
     asked = asked.with_columns(_limit=_limit(task), _reached=_reached(task))
+    opens = ["opens"] if "opens" in times.columns else []
     decisive = events.filter(matches(task.decided_by()))
     after = (
         decisive.with_columns(_counts=matches(task.outcome), _ends=matches(task.ends))
         .join(
-            asked.select(*key, "_limit"),
+            asked.select(*key, "_limit", *opens),
             on=[column for column in key if column in events.columns],
             maintain_order="left",
         )
         .filter(pl.col("time").is_between(pl.col("prediction_time"), pl.coalesce("_limit", "time")))
+        .filter(pl.all_horizontal(pl.lit(True), *(pl.col("time") > pl.col(name) for name in opens)))
         .group_by(key)
         .agg(**_decisive(task))
     )

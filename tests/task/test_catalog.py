@@ -14,10 +14,13 @@ outcome: [MEDS_DEATH]
 """
 
 
-def test_the_catalog_holds_the_six_tasks_under_their_own_names():
-    names = [task.name for task in catalog()]
+def test_the_catalog_holds_tasks_under_their_own_names():
+    tasks = catalog()
+    names = [task.name for task in tasks]
     assert names == [path.stem for path in sorted(CATALOG.glob("*.yaml"))]
-    assert set(names) == {
+    assert {task.dataset for task in tasks} == {"nafld", "physionet2012", "inspect", "oncology"}
+    bundled = {task.name for task in tasks if task.dataset in ("nafld", "physionet2012")}
+    assert bundled == {
         "death_5y",
         "new_diabetes_5y",
         "new_hypertension_5y",
@@ -31,6 +34,17 @@ def test_five_years_are_of_mean_length():
     assert load_task("death_5y").horizon == round(5 * 365.25 * DAY)
     assert load_task("in_hospital_death").horizon is None
     assert load_task("in_hospital_death").cohort.offset == MINUTE
+
+
+def test_the_tasks_of_inspect_and_of_a_cancer_registry():
+    days = {task.name: task.horizon / DAY for task in catalog() if task.dataset in ("inspect", "oncology")}
+    assert days == {
+        "inspect_death_30d": 30, "inspect_death_180d": 180, "inspect_death_365d": 365,
+        "inspect_readmission_30d": 30, "inspect_readmission_180d": 180, "inspect_readmission_365d": 365,
+        "inspect_pulmonary_hypertension_365d": 365,
+        "cancer_progression_180d": 180, "cancer_regimen_change_365d": 365, "cancer_toxicity_90d": 90,
+    }  # fmt: skip
+    assert all(load_task(name).cohort.occurrence == "all" and load_task(name).cohort.offset == 0 for name in days)
 
 
 def test_a_task_file_is_read_by_its_path(tmp_path):

@@ -1,7 +1,8 @@
-"""A few steps of training, by one process or by those that torchrun starts: `ranks.py OUT` runs them all ways."""
+"""A few steps of training, by one process or by those that torchrun starts (`ranks.py OUT CORPUS`), in all ways."""
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,16 @@ from sequela.training.data import Inputs, inputs
 from sequela.training.objectives.next_token import NextToken
 from sequela.training.optimizer import optimizers
 from sequela.training.parallel import ProcessGroup, accumulating, clip, joined, parallelize, whole
+from sequela.training.run import Run, RunPlan
 from sequela.training.settings import TrainSettings
 
 STEPS, SAVED = 6, 3
 SAME = {"seed": 0}
+KILLED = (2, 6)  # before the target starts, and while it follows
+STAGES = (
+    "stages=[{share=0.4, tokens=1}, {share=0.2, tokens=1, futures=1, only_heads=true, synced=true}, "
+    "{share=0.4, tokens=0.2, futures=1}]"
+)
 WAYS = [("ddp", "adamw"), ("ddp", "muon"), ("fsdp", "adamw"), ("fsdp", "muon")]
 
 
@@ -78,7 +85,43 @@ def run(
     return {"losses": losses, "norms": norms, "weights": [w.sum().item() for w in decoder.parameters()]}
 
 
-def main(out: Path) -> None:
+def world_model(
+    kind: str, group: ProcessGroup, corpus: Path, folder: Path, resumed: int | None = None
+) -> dict[str, list[float]]:
+    """A run of `state_jepa` whose target starts late: its weights at the end, and those of the target.
+
+    Args:
+        resumed: the step after which a run was killed that goes on here, and validates after every step. Otherwise it
+            is saved after `KILLED`, each into a folder of its own.
+    """
+    settings = TrainSettings(
+        objective="state_jepa", options=(STAGES, "decay=0.7"), layers=1, width=16, heads=2, context=256, row_tokens=256,
+        batch_tokens=512, tokens=512 * 9, optimizer="adamw", checks=0, parallel=kind,
+    )  # fmt: skip
+    plan = RunPlan.of(corpus, settings)
+    run = Run(plan, group)
+    if resumed is not None:
+        assert run.restore(folder / f"{resumed}"), "a checkpoint of the run"
+        assert run.steps == resumed
+    with closing(run.feed()) as steps:
+        for step, passes in steps:
+            run.take(step, passes)
+            if resumed is None and run.steps in KILLED:
+                run.save(folder / f"{run.steps}")
+            if resumed is not None:
+                whole = run.whole()
+                group.broadcast(whole.validate(plan.tuning, plan.sample(1)).watched if group.leads else None)
+            if run.over:
+                break
+    whole = run.whole()
+    parts = {"decoder": whole.decoder, "target": whole.terms["futures"].target.decoder, "all": whole}
+    return {"steps": [run.steps]} | {
+        name: [x for weight in part.state_dict().values() for x in weight.detach().double().flatten().tolist()]
+        for name, part in parts.items()
+    }
+
+
+def main(out: Path, corpus: Path) -> None:
     torch.set_num_threads(1)
     found: dict = {}
     with joined() as group:
@@ -87,10 +130,14 @@ def main(out: Path) -> None:
             found[name] = run(kind, optimizer, group, out / name)
             found[f"{name} resumed"] = run(kind, optimizer, group, out / name, resume=True)
             found[f"{name} from one"] = run(kind, optimizer, group, out / f"none-{optimizer}", resume=True)
+        for kind in ("ddp", "fsdp"):
+            for resumed in (None, *KILLED):
+                name = f"{kind} world model, killed after {resumed}"
+                found[name] = world_model(kind, group, corpus, out / f"{kind}-world", resumed)
         found["means"] = run("ddp", "adamw", group, out / "means", means=True)
         if group.leads:
             (out / "found.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sequela.errors import InputError
 from sequela.training.parallel import ProcessGroup, parallelize
-from tests.training.ranks import SAVED, STEPS, WAYS, run, small
+from tests.training.ranks import KILLED, SAVED, STEPS, WAYS, run, small, world_model
 
 ROOT = Path(__file__).parents[2]
 ONE = ProcessGroup(device=torch.device("cpu"))
@@ -36,9 +37,9 @@ def one(out: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def two(out: Path, one: dict) -> dict[str, dict]:
+def two(out: Path, one: dict, world_corpus: Path) -> dict[str, dict]:
     """What two processes do."""
-    done = torchrun(ROOT / "tests/training/ranks.py", out)
+    done = torchrun(ROOT / "tests/training/ranks.py", out, world_corpus)
     assert done.returncode == 0, done.stderr
     return json.loads((out / "found.json").read_text())
 
@@ -84,6 +85,37 @@ def test_a_checkpoint_of_two_goes_on_with_one(out, one, two, kind, optimizer):
 def test_a_checkpoint_of_one_goes_on_with_two(one, two, kind, optimizer):
     resumed = two[f"{kind}-{optimizer} from one"]
     assert off(resumed["losses"], one[optimizer]["losses"][SAVED:]) < NEAR[optimizer]
+
+
+@pytest.fixture(scope="module")
+def world_of_one(out: Path, world_corpus: Path) -> dict[str, list[float]]:
+    """A world model that one process trains without a break."""
+    return world_model("none", ONE, world_corpus, out / "one-world")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_the_target_of_two_is_that_of_one(two, world_of_one, kind):
+    found = two[f"{kind} world model, killed after None"]
+    assert found["steps"] == world_of_one["steps"] and found["steps"][0] >= 9
+    for name in ("decoder", "target", "all"):
+        mine, theirs = np.array(found[name]), np.array(world_of_one[name])
+        np.testing.assert_allclose(mine, theirs, atol=2e-4, err_msg=name)
+    assert np.abs(np.array(found["target"]) - np.array(found["decoder"])).max() > 1e-3  # an average, not a copy
+
+
+@pytest.mark.parametrize("killed", KILLED)
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_target_of_two_goes_on_bit_for_bit_and_validation_moves_nothing(two, kind, killed):
+    """Weights, target, what is watched, and the stage; also where the target had not started when it was saved."""
+    whole, resumed = (two[f"{kind} world model, killed after {after}"] for after in (None, killed))
+    assert resumed == whole
+
+
+@pytest.mark.parametrize("killed", KILLED)
+def test_a_target_of_two_goes_on_with_one(out, two, world_of_one, world_corpus, killed):
+    found = world_model("none", ONE, world_corpus, out / "fsdp-world", killed)
+    for name in ("decoder", "target"):
+        np.testing.assert_allclose(np.array(found[name]), np.array(world_of_one[name]), atol=2e-4)
 
 
 def test_each_process_writes_its_own_pieces(out, two):

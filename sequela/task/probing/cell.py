@@ -11,6 +11,7 @@ import polars as pl
 from sequela.record.duration import DAY
 from sequela.task.probing.arm_score import ArmScore
 from sequela.task.probing.landmarks import Landmark
+from sequela.task.probing.rounded import Repeated
 from sequela.task.probing.variety import THIRDS, thirds
 from sequela.task.scoring.evaluate import why_not
 from sequela.task.scoring.measured import OBSERVED, Measured, SharedAnswers, measure_all
@@ -33,6 +34,7 @@ class Cell:
         learned_from: training rows with a known answer, and tuning rows.
         chosen: the penalty of each model's head.
         few_shot: by model and k, the headline score of each replicate.
+        rounded: by model, its probe repeated on rounded vectors.
     """
 
     task: Task
@@ -43,6 +45,7 @@ class Cell:
     learned_from: tuple[int, int] = (0, 0)
     chosen: dict[str, float] = field(default_factory=dict)
     few_shot: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    rounded: dict[str, Repeated] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from sequela.record.duration import DAY, UNITS
 from sequela.task.probing.arm_score import ArmScore, combined, difference
 from sequela.task.probing.cell import Cell, MeasuredCell, Seeds, measure_cells
 from sequela.task.probing.variety import THIRDS
+from sequela.task.probing.wins import win_rate
 from sequela.task.scoring.bootstrap import LEVEL, RESAMPLES, Estimate
 from sequela.task.scoring.comparison import BEATEN, BEATS, MATCHES, OPEN, Comparison, corrected
 
@@ -61,8 +62,8 @@ def compare(cells: Sequence[Cell], contest: Contest) -> dict[str, object]:
     """What metrics.json says: `tasks` and `comparisons` in the shape of `sequela evaluate`, and `probe`.
 
     Each cell (a task at a landmark) is one of the `tasks`, with every metric of every arm (the mean over its seeds) and
-    baseline, and the `difference` of each to the reference. `probe` holds `thirds` and `courses`, where a gain above 0
-    is in favor of the arm; the `chosen` penalties; `few_shot`.
+    baseline, and the `difference` of each to the reference. `probe` holds `wins`, `thirds` and `courses`, where a gain
+    above 0 is in favor of the arm; the `chosen` penalties; `few_shot`; and each probe again on `rounded` vectors.
     """
     measured = measure_cells(cells, contest.seed, contest.resample_count)
     arms = _differences(measured, contest, contest.rivals)
@@ -88,10 +89,14 @@ def compare(cells: Sequence[Cell], contest: Contest) -> dict[str, object]:
         "probe": {
             "reference": contest.reference,
             "arms": {name: list(models) for name, models in contest.arms.items()},
+            "wins": _wins(measured, contest),
             "thirds": by_third,
             "courses": courses,
             "chosen": {cell.name: cell.chosen for cell in cells},
             "few_shot": {cell.name: _few_shot(cell, contest) for cell in cells if cell.few_shot},
+            "rounded": {
+                cell.name: {name: again.as_dict() for name, again in cell.rounded.items()} for cell in cells
+            },
         },
     }
 
@@ -188,6 +193,23 @@ def _words(contest: Contest, count: int) -> str:
         f"{100 * LEVEL:.0f} % interval lies within {contest.margin:g} of AUROC, or within {100 * contest.margin:g} % "
         f"of an error. {training}"
     )
+
+
+def _wins(cells: Sequence[MeasuredCell], contest: Contest) -> dict[str, dict[str, object]]:
+    """How often each arm is ahead of the reference in the headline metric, over all cells in which both have one."""
+    report = {}
+    for name in contest.rivals:
+        gains = []
+        for cell in cells:
+            headline = cell.cell.task.asks.headline
+            mine, theirs = (contest.score(cell, each, headline.name) for each in (name, contest.reference))
+            if mine is not None and theirs is not None:
+                sign = 1 if headline.higher_is_better else -1
+                gain = sign * (mine.value - theirs.value), sign * (mine.draws - theirs.draws)
+                gains.append((cell.cell.task.name, *gain))
+        if gains:
+            report[name] = win_rate(gains, contest.seed)
+    return report
 
 
 def _thirds(cells: Sequence[MeasuredCell], contest: Contest) -> tuple[dict[str, dict], list[dict]]:

@@ -29,6 +29,8 @@ HAZARD_RIDGES = (1e4, 1e3, 1e2, 1e1, 1.0)
 TOLERANCE, MOST_STEPS = 1e-4, 1000
 COMPONENTS = 50  # that a Cox head reads of a vector, where there are fewer than FEW rows for each of its numbers
 FEW = 5
+Scaler = Callable[[np.ndarray], Model]
+"""Training vectors [N, D] -> what a head reads of a vector."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +89,15 @@ def fit_linear(task: Task, train: ProbeRows, tuning: ProbeRows) -> Head:
     return fit_ridge(train, tuning, task.asks.valid.low) if task.asks.numeric else fit_logistic(train, tuning)
 
 
-def fit_logistic(train: ProbeRows, tuning: ProbeRows) -> Head:
+def fit_logistic(
+    train: ProbeRows,
+    tuning: ProbeRows,
+    scaler: Scaler = standardizer,
+    penalties: Sequence[float] = INVERSE_PENALTIES,
+) -> Head:
     """Penalized logistic regression on standardized vectors, chosen by AUROC on the tuning patients."""
     known = train.sample.decided
-    scale = standardizer(train.sample.values)
+    scale = scaler(train.sample.values)
     values, outcome, weights = scale(train.sample.values[known]), train.sample.outcome[known], train.weights[known]
 
     def fit(inverse: float) -> Model:
@@ -100,10 +107,16 @@ def fit_logistic(train: ProbeRows, tuning: ProbeRows) -> Head:
             model.fit(values, outcome, sample_weight=weights)
         return lambda x_ND: model.predict_proba(scale(x_ND))[:, 1]
 
-    return _chosen(fit, INVERSE_PENALTIES, lambda model: _auroc(model, tuning), higher=True)
+    return _chosen(fit, penalties, lambda model: _auroc(model, tuning), higher=True)
 
 
-def fit_ridge(train: ProbeRows, tuning: ProbeRows, lowest: float) -> Head:
+def fit_ridge(
+    train: ProbeRows,
+    tuning: ProbeRows,
+    lowest: float,
+    scaler: Scaler = standardizer,
+    penalties: Sequence[float] = RIDGES,
+) -> Head:
     """Ridge regression on standardized vectors, chosen by the mean absolute error on the tuning patients.
 
     Args:
@@ -113,7 +126,7 @@ def fit_ridge(train: ProbeRows, tuning: ProbeRows, lowest: float) -> Head:
     if lowest == 0:
         there, back = np.log1p, lambda x: np.clip(np.expm1(x), 0, None)
     known, judged = train.sample.decided, tuning.sample.decided
-    scale = standardizer(train.sample.values)
+    scale = scaler(train.sample.values)
     values, weights = scale(train.sample.values[known]), train.weights[known]
     number = there(train.sample.outcome[known])
 
@@ -125,7 +138,7 @@ def fit_ridge(train: ProbeRows, tuning: ProbeRows, lowest: float) -> Head:
         off = np.abs(model(tuning.sample.values[judged]) - tuning.sample.outcome[judged])
         return float(np.average(off, weights=tuning.weights[judged]))
 
-    return _chosen(fit, RIDGES, error, higher=False)
+    return _chosen(fit, penalties, error, higher=False)
 
 
 @one_thread

@@ -21,6 +21,7 @@ from sequela.task.probing.compare import Contest, compare
 from sequela.task.probing.few_shot import FewShot
 from sequela.task.probing.heads import Head, ProbeRows, fit_cox, fit_linear
 from sequela.task.probing.landmarks import Landmark
+from sequela.task.probing.rounded import Repeated, repeated
 from sequela.task.probing.settings import ProbeSettings
 from sequela.task.probing.tables import ProbeTable, SplitEvents, build_tables
 from sequela.task.probing.variety import entropies
@@ -78,7 +79,7 @@ def probe(
     reference = reference_of(arms, settings.reference)
     shots = FewShot(settings.few_shot, settings.replicates, settings.seed)
     events = SplitEvents.read(meds, asked.maps)
-    tables = build_tables(asked.tasks, asked.landmarks, events, pool=settings.pool)
+    tables = build_tables(asked.tasks, asked.landmarks, events, pool=settings.pool, window=settings.window)
     for table in tables:  # all, before any is fitted
         table.check()
         for arm in arms:
@@ -92,12 +93,13 @@ def probe(
         for arm in arms:
             answers.probe(arm.model, {split: arm.of(table.rows[split]) for split in SPLITS}, cox=settings.cox)
         if plain is not None:
-            answers.probe(LAST_VALUES, plain.last_values(table), cox=False)
+            answers.probe(LAST_VALUES, plain.last_values(table), cox=False, again=False)
             answers.predictions |= plain.answers(table)
         cells.append(answers.cell(entropies(events.recoded[HELD_OUT], table.rows[HELD_OUT])))
         _write(cells[-1], Path(out))
-        if line := answers.without():
-            say(line)
+        for line in (answers.without(), *answers.warnings()):
+            if line:
+                say(line)
     progress(len(tables), len(tables))
     return compare(cells, _contest(arms, reference, cells, settings))
 
@@ -124,14 +126,18 @@ class _Answers:
         self.predictions: dict[str, np.ndarray] = {}
         self.chosen: dict[str, float] = {}
         self.few_shot: dict[str, dict[int, list[float]]] = {}
+        self.rounded: dict[str, Repeated] = {}
 
-    def probe(self, name: str, vectors: dict[str, np.ndarray], *, cox: bool) -> None:
-        """Fit the heads on the vectors of a model, [N, D] by split."""
+    def probe(self, name: str, vectors: dict[str, np.ndarray], *, cox: bool, again: bool = True) -> None:
+        """Fit the heads on the vectors of a model, [N, D] by split; `again`: also on rounded ones."""
         rows = {split: self.table.sample(split, each) for split, each in vectors.items()}
         learned = self.table.task, rows[TRAIN], rows[TUNING]
-        self._add(name, fit_linear(*learned), rows[HELD_OUT])
-        if cox and (head := fit_cox(*learned)) is not None:
-            self._add(name + COX, head, rows[HELD_OUT])
+        head = fit_linear(*learned)
+        self._add(name, head, rows[HELD_OUT])
+        if again:
+            self.rounded[name] = repeated(self.table.task, head, *(rows[split] for split in SPLITS))
+        if cox and (other := fit_cox(*learned)) is not None:
+            self._add(name + COX, other, rows[HELD_OUT])
         if self.shots.shots and not self.table.task.asks.numeric:
             self.few_shot[name] = self.shots.scores(rows[TRAIN], rows[TUNING], rows[HELD_OUT])
 
@@ -144,6 +150,10 @@ class _Answers:
         if not missing:
             return ""
         return f"{self.table.name}: too few training patients of a class for {', '.join(map(str, missing))} of each."
+
+    def warnings(self) -> list[str]:
+        """Which models know nothing that rounding leaves."""
+        return [again.words(self.table.name, name) for name, again in self.rounded.items() if again.lost]
 
     def _add(self, name: str, head: Head, asked: ProbeRows) -> None:
         self.predictions[name] = head.predict(asked.sample.values)
@@ -161,6 +171,7 @@ class _Answers:
             (counts[0], counts[1]),
             self.chosen,
             self.few_shot,
+            self.rounded,
         )
 
 

@@ -18,9 +18,12 @@ from sequela.task.baselines.strong import sample_of
 from sequela.task.label import labels
 from sequela.task.probing.heads import ProbeRows
 from sequela.task.probing.landmarks import EVERY, Landmark
+from sequela.task.probing.settings import LabelWindow
 from sequela.task.task import Task
 from sequela.tokens.maps.code_map import CodeMap
 from sequela.tokens.maps.recode import recoded_events
+
+ALL = LabelWindow()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,12 @@ class ProbeTable:
 
 
 def build_tables(
-    tasks: Sequence[Task], landmarks: Sequence[Landmark], events: SplitEvents, *, pool: bool = False
+    tasks: Sequence[Task],
+    landmarks: Sequence[Landmark],
+    events: SplitEvents,
+    *,
+    pool: bool = False,
+    window: LabelWindow = ALL,
 ) -> list[ProbeTable]:
     """A table for every task and landmark; with `pool` also one of the rows of all landmarks of a task.
 
@@ -140,17 +148,24 @@ def build_tables(
                         "landmark, or choose a task for this data (`sequela tasks` lists them)."
                     )
                 parts[split].append(questions)
-            tables.append(_labelled(task, landmark, asked, events))
+            tables.append(_labelled(task, landmark, asked, events, window))
         if pool and len(landmarks) > 1:
             pooled = {split: pl.concat(each).unique().sort(QUESTION) for split, each in parts.items()}
-            tables.append(_labelled(task, Landmark(EVERY, None), pooled, events))
+            tables.append(_labelled(task, Landmark(EVERY, None), pooled, events, window))
     return tables
 
 
-def _labelled(task: Task, landmark: Landmark, asked: dict[str, pl.DataFrame], events: SplitEvents) -> ProbeTable:
-    return ProbeTable(
-        task, landmark, {split: labels(task, events.recoded[split], questions) for split, questions in asked.items()}
-    )
+def _labelled(
+    task: Task, landmark: Landmark, asked: dict[str, pl.DataFrame], events: SplitEvents, window: LabelWindow
+) -> ProbeTable:
+    rows = {}
+    for split, questions in asked.items():
+        if window.gap is not None:
+            opens = pl.col("prediction_time") + pl.duration(microseconds=window.gap)
+            questions = questions.with_columns(opens=opens)
+        labelled = labels(task, events.recoded[split], questions).drop("opens", strict=False)
+        rows[split] = labelled.filter(pl.col("decided") != "censored") if window.drop_lost else labelled
+    return ProbeTable(task, landmark, rows)
 
 
 def questions_asked(tables: Sequence[ProbeTable]) -> pl.DataFrame:

@@ -142,6 +142,8 @@ class MaskedTerm(Term):
             if self.options.shuffled:
                 there = there.roll(len(there) // 2, 0)
             missed = F.mse_loss(self.predictor(seen), there)
+        elif weight and not self.options.pooled:  # the same passes on every process, whatever is in its rows
+            missed = self._seen(batch, read.decoder, only_heads=stage.only_heads).sum()
         return Loss(weight * missed, {self.name: missed})
 
     def _seen(self, batch: MaskedBatch, decoder: Decoder, *, only_heads: bool) -> Tensor:

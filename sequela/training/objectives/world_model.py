@@ -173,8 +173,9 @@ class WorldModel(nn.Module):
         return Loss(self._attached(total, stage), parts, figures)
 
     def _attached(self, total: Tensor, stage: TrainingStage) -> Tensor:
-        """With a gradient of 0 where nothing in a row has any."""
-        if total.requires_grad or not torch.is_grad_enabled():
+        """With a gradient of 0 for what a row trains nothing of: processes that add up gradients have to have the same
+        ones, whatever is in their rows."""
+        if not torch.is_grad_enabled():
             return total
         learning = [group for term in self.terms.values() if term.counts(stage) for group in term.groups()]
         return total + sum(0.0 * weight.sum() for group in learning for weight in group.weights)

@@ -76,6 +76,8 @@ def test_the_course_and_the_few_are_told(metrics: tuple[dict, Path]) -> None:
     assert few["knowing"]["16"]["gain"] > 0 > few["blind"]["16"]["gain"]
     assert few["blurred"]["16"]["gain"] == 0
     assert told["chosen"]["stroke_10d@0 days"]["knowing"] in (1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0, 1e2, 1e4)
+    assert set(told["wins"]) == {"knowing", "knowing_cox", "blurred_cox", "blind", "blind_cox"}
+    assert told["wins"]["knowing"]["win_rate"]["value"] == 1 and told["wins"]["blind"]["mean_gain"]["value"] < 0
     json.dumps(metrics[0], allow_nan=False)
 
 
@@ -103,7 +105,7 @@ def test_nothing_of_the_held_out_reaches_a_head(
     assert not leaks(questions, vectors, cohort_folder, tmp_path / "sound")
     sound = probing._Answers.probe
 
-    def leaky(self, name: str, by_split: dict[str, np.ndarray], *, cox: bool) -> None:
+    def leaky(self, name: str, by_split: dict[str, np.ndarray], *, cox: bool, again: bool = True) -> None:
         """The scaler is fitted on everybody, the held-out patients among them."""
         everybody = np.concatenate(list(by_split.values()))
         mean, spread = everybody.mean(axis=0), everybody.std(axis=0)
@@ -145,3 +147,35 @@ def test_two_arms_that_are_one_do_not_differ(
     found = probe(folders, cohort_folder, tmp_path / "out", plan(), ProbeSettings(baselines=False))
     gap = found["tasks"]["stroke_10d@0 days"]["difference"]["second"]
     assert gap["value"] == gap["low"] == gap["high"] == 0 and gap["p"] == 1 and gap["word"] == "matches"
+
+
+def test_labels_of_other_patients_cannot_be_told(
+    daily: tuple[pl.DataFrame, np.ndarray], cohort_folder: Path, tmp_path: Path
+) -> None:
+    """All vectors of a patient become those of another one, which leaves everything but what they know."""
+    questions, truth = daily
+    patients = truth.reshape(-1, 6, truth.shape[1])  # six days of each
+    others = np.random.default_rng(1).permutation(len(patients))
+    folder = write_arm(tmp_path / "permuted", questions, patients[others].reshape(truth.shape))
+    settings = ProbeSettings(baselines=False)
+    score = probe([folder], cohort_folder, tmp_path / "out", plan(), settings)["tasks"]["stroke_10d@0 days"]
+    assert score["models"]["permuted"]["auroc"]["low"] < 0.5 < score["models"]["permuted"]["auroc"]["high"]
+
+
+def test_a_collapsed_encoder_is_told(
+    daily: tuple[pl.DataFrame, np.ndarray], cohort_folder: Path, tmp_path: Path
+) -> None:
+    """What it knows lies in a ten-thousandth of the size of its vectors: standardized it looks like the sound one."""
+    questions, truth = daily
+    folders = [
+        write_arm(tmp_path / "sound", questions, truth + 1),
+        write_arm(tmp_path / "collapsed", questions, 1e-4 * truth + 1),
+    ]
+    lines: list[str] = []
+    settings = ProbeSettings(baselines=False)
+    told = probe(folders, cohort_folder, tmp_path / "out", plan(), settings, say=lines.append)
+    found = told["probe"]["rounded"]["stroke_10d@0 days"]
+    assert found["collapsed"]["as_is"] == pytest.approx(found["sound"]["as_is"], abs=0.02)
+    assert found["collapsed"]["lost"] and not found["sound"]["lost"]
+    (line,) = lines
+    assert line.startswith("stroke_10d at 0 days: collapsed scores ") and "has collapsed" in line
