@@ -46,7 +46,7 @@ def probe(
     Args:
         embeddings: A folder of embeddings, such as sequela embed writes.
         meds: The MEDS dataset with the true answers, in three splits.
-        out: The folder to write: predictions by task, landmark and model, and metrics.json.
+        out: The folder to write: predictions by task, landmark and model, metrics.json, and report.html.
         also: Another folder of embeddings of the same questions; repeat for several.
 
     Raises:
@@ -57,6 +57,7 @@ def probe(
     roles = dict(zip(manifest.roles("embeddings", len(folders)), folders, strict=True))
 
     def make(work: Path) -> dict:
+        from sequela.serve.pages.probe import write_page
         from sequela.task.probing.probe import ProbePlan, probe
         from sequela.task.unmatched import unmatched
 
@@ -67,6 +68,7 @@ def probe(
         plan = ProbePlan(tasks, ask.landmarks(), maps, tokenizer)
         metrics: dict[str, Any] = probe(folders, meds, work, plan, settings, run.progress, run.say)
         (work / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_page(metrics, {task.name: task.title for task in tasks}, work)
         return {"tasks": sorted(metrics["tasks"]), "arms": metrics["probe"]["arms"]}
 
     identity = {
