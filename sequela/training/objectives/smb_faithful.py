@@ -154,6 +154,10 @@ class MaskedTerm(Term):
             hidden = decoder.hidden(row.ids, row.positions, row.attention, soft)
         return hidden.flatten(0, 1)[batch.masked].float()
 
+    def learning(self, stage: TrainingStage) -> list[nn.Parameter]:
+        """Without the mask where only heads learn: it enters the decoder."""
+        return [weight for weight in super().learning(stage) if not (stage.only_heads and weight is self.mask)]
+
     def after_step(self, decoder: Decoder, moment: Moment) -> None:
         """Let the target follow, at one decay throughout."""
         if moment.synced:

@@ -148,6 +148,10 @@ class Term(nn.Module):
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         return [Group(self.name, weights, rate=self.options.rate)]
 
+    def learning(self, stage: TrainingStage) -> list[nn.Parameter]:
+        """Those of its weights that a stage trains in which it counts."""
+        return [weight for group in self.groups() for weight in group.weights]
+
     def after_step(self, decoder: Decoder, moment: Moment) -> None:
         """Called once after every step, without gradients."""
 

@@ -177,8 +177,8 @@ class WorldModel(nn.Module):
         ones, whatever is in their rows."""
         if not torch.is_grad_enabled():
             return total
-        learning = [group for term in self.terms.values() if term.counts(stage) for group in term.groups()]
-        return total + sum(0.0 * weight.sum() for group in learning for weight in group.weights)
+        learning = [weight for term in self.terms.values() if term.counts(stage) for weight in term.learning(stage)]
+        return total + sum((0.0 * weight).sum() for weight in learning)
 
     def read(self, row: Inputs, idle: Tensor | None) -> tuple[Loss, Read]:
         """The loss of next tokens, and what else one pass gives."""

@@ -128,7 +128,7 @@ SEVERE = ("TOXICITY//GRADE_3//NEUTROPENIA",)
 def registry() -> list[tuple]:
     """Courses of cancer: lines of treatment, what they bring, and how they end."""
     draw, rows = np.random.default_rng(4), []
-    for patient in range(60):
+    for patient in range(120):
         day, end = 0.0, float(draw.uniform(300, 900))
         for _ in range(3):
             rows.append((patient, day, "TREATMENT//START//FOLFOX"))
