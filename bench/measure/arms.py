@@ -33,7 +33,7 @@ ARMS = {
     "curriculum": Arm("state_jepa", ("stages='curriculum'",)),
     "shuffled": Arm("state_jepa", ("stages='curriculum'", "shuffled=true")),
     "at_once": Arm("state_jepa", ("stages='at_once'",)),
-    "jepa_only": Arm("state_jepa", ("stages='futures_only'",)),
+    "jepa_only": Arm("state_jepa", ("stages='futures_only'", "watched=false")),
     "time_to_event": Arm("time_to_event"),
     "smb_faithful": Arm("smb_faithful", ("stages='curriculum'",)),
 }
