@@ -216,5 +216,5 @@ class ModelConfig:
             raise InputError(f"{path} lacks {error}: copy or train the checkpoint again.") from error
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values, for manifests."""
-        return asdict(self)
+        """Plain values, for manifests, as JSON gives them back."""
+        return asdict(self) | {"special": list(self.special)}

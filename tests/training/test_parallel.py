@@ -16,6 +16,7 @@ from tests.training.ranks import KILLED, SAVED, STEPS, WAYS, run, small, world_m
 
 ROOT = Path(__file__).parents[2]
 ONE = ProcessGroup(device=torch.device("cpu"))
+TOLERANCE = 1e-3  # of weights after some steps: processors add in other orders, and a step of AdamW hardly knows sizes
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -99,8 +100,8 @@ def test_the_target_of_two_is_that_of_one(two, world_of_one, kind):
     assert found["steps"] == world_of_one["steps"] and found["steps"][0] >= 9
     for name in ("decoder", "target", "all"):
         mine, theirs = np.array(found[name]), np.array(world_of_one[name])
-        np.testing.assert_allclose(mine, theirs, atol=2e-4, err_msg=name)
-    assert np.abs(np.array(found["target"]) - np.array(found["decoder"])).max() > 1e-3  # an average, not a copy
+        np.testing.assert_allclose(mine, theirs, atol=TOLERANCE, err_msg=name)
+    assert np.abs(np.array(found["target"]) - np.array(found["decoder"])).max() > 3 * TOLERANCE  # not a copy
 
 
 @pytest.mark.parametrize("killed", KILLED)
@@ -115,7 +116,7 @@ def test_a_target_of_two_goes_on_bit_for_bit_and_validation_moves_nothing(two, k
 def test_a_target_of_two_goes_on_with_one(out, two, world_of_one, world_corpus, killed):
     found = world_model("none", ONE, world_corpus, out / "fsdp-world", killed)
     for name in ("decoder", "target"):
-        np.testing.assert_allclose(np.array(found[name]), np.array(world_of_one[name]), atol=2e-4)
+        np.testing.assert_allclose(np.array(found[name]), np.array(world_of_one[name]), atol=TOLERANCE)
 
 
 def test_each_process_writes_its_own_pieces(out, two):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sequela.errors import InputError
-from sequela.record.duration import parse_duration
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,11 @@ class ProbeSettings:
         if not self.margin > 0:
             raise InputError(f"`margin` must be above 0, not {self.margin}.")
         if self.gap:
-            parse_duration(self.gap, "`gap`")
+            self.window  # noqa: B018  says what is wrong with it
 
     @property
     def window(self) -> LabelWindow:
         """Which events count, and whose answers are known."""
+        from sequela.record.duration import parse_duration  # brings polars along
+
         return LabelWindow(parse_duration(self.gap, "`gap`") if self.gap else None, self.drop_lost)

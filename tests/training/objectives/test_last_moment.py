@@ -32,6 +32,9 @@ class Stays:
     carried: tuple = ()
     vocabulary: Vocabulary = VOCABULARY
 
+    def breaks(self, ids):
+        return None
+
     def survival(self, rest):
         return Intervals.guess((60, 1440)).survival(rest)
 
