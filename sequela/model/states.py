@@ -4,6 +4,9 @@ A state token stands behind the last event before a time. It sees every token be
 that the model computes stays the same. Its hidden state is the state. It is no token of the vocabulary: its embedding
 tells how long ago that event was.
 
+A decoder that was trained without them, and stays as it is, has to know what such a token asks. Tokens of time that
+passes ask it what comes then, so there state tokens are like those.
+
 Shape letters: S states, C hidden width.
 """
 
@@ -45,6 +48,21 @@ class StateTokens(nn.Module):
     def initialize(self, generator: torch.Generator) -> "StateTokens":
         """Small normal weights, as embeddings have."""
         nn.init.normal_(self.table, std=0.02, generator=generator)
+        return self
+
+    def like_time(self, embedding: Float[Tensor, "V C"], minutes: np.ndarray, counts: np.ndarray) -> "StateTokens":
+        """Each like the tokens of the times that may pass in all where so much did: their mean embedding.
+
+        Args:
+            minutes: int64 [V], for how long a token lets time pass; where none does, each is like all tokens.
+            counts: int64 [V], how often a token occurs.
+        """
+        passing = minutes > 0 if (counts * minutes).any() else np.ones(len(minutes), bool)
+        longest = minutes[passing & (counts > 0)].max(initial=0)
+        least = np.minimum([0, *EDGES], longest)
+        weight = torch.from_numpy(counts * (passing & (minutes >= least[:, None]))).to(embedding)
+        with torch.no_grad():
+            self.table.copy_(weight / weight.sum(1, keepdim=True) @ embedding)
         return self
 
     def soft(self, index: Int[Tensor, " S"], idle: Int[Tensor, " S"]) -> Soft:

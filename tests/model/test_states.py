@@ -37,6 +37,17 @@ def test_the_table_has_a_row_for_each_class(tokens):
     assert torch.equal(again.table, tokens.table)
 
 
+def test_they_can_be_like_the_passing_of_time(tokens):
+    embedding = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(1))
+    minutes, counts = np.array([0, 30, 100, 10**6, 10**9]), np.array([50, 3, 1, 2, 0])
+    table = tokens.like_time(embedding, minutes, counts).table.detach()
+    torch.testing.assert_close(table[0], (3 * embedding[1] + embedding[2] + 2 * embedding[3]) / 6)
+    torch.testing.assert_close(table[1], (embedding[2] + 2 * embedding[3]) / 3)  # an hour has passed
+    torch.testing.assert_close(table[15], embedding[3])  # longer than any time of which there is an example
+    timeless = tokens.like_time(embedding, np.zeros(5, np.int64), counts).table.detach()
+    torch.testing.assert_close(timeless, (torch.from_numpy(counts / 56).float() @ embedding).expand(16, WIDTH))
+
+
 def test_states_are_the_hidden_states_at_their_places(tokens):
     hidden = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(1)).bfloat16()
     states = tokens.read(hidden, torch.tensor([1, 7]))

@@ -114,6 +114,9 @@ class WorldModel(nn.Module):
         if any(term.states for term in self.terms.values()):
             generator = torch.Generator().manual_seed(self.setup.settings.seed)
             self.states = StateTokens(decoder.config.hidden_size).initialize(generator)
+            counts = self.setup.counts
+            if counts is not None and all(stage.only_heads for stage in plan.stages):  # nothing will train them
+                self.states.like_time(decoder.embedding.weight.detach(), tokenizer.minutes_V, counts)
         if self.setup.windows is not None:
             for term in self.terms.values():
                 term.check(self._records(self.setup.windows))

@@ -9,6 +9,7 @@ import torch
 from sequela.errors import InputError
 from sequela.model.config import ModelConfig
 from sequela.model.decoder import Decoder
+from sequela.model.states import StateTokens
 from sequela.tokens.corpus import Corpus
 from sequela.training.data import token_counts, windows_of
 from sequela.training.objectives.next_token import NextToken
@@ -110,6 +111,20 @@ def test_next_tokens_beside_heads_do_move_it(world_corpus):
     """The negative control."""
     changed = moved(*stepped(world_corpus, "tokens=0.1, " + HEADS))
     assert "next_token.decoder.blocks.0.qkv.weight" in changed
+
+
+def test_where_nothing_trains_state_tokens_they_ask_what_time_asks(corpus):
+    """A decoder that stays as it is would not know what others ask."""
+    heads = "stages=[{share=0.5, waits=1, only_heads=true}, {share=0.5, waits=2, only_heads=true}]"
+    frozen = objective_of(corpus, heads)
+    embedding, tokenizer = frozen.decoder.embedding.weight.detach(), corpus.tokenizer
+    counts = torch.from_numpy(token_counts(corpus) * (tokenizer.minutes_V > 0)).float()
+    torch.testing.assert_close(frozen.states.table[0].detach(), counts / counts.sum() @ embedding)
+    curriculum = objective_of(corpus, "stages='curriculum'", "terms=['waits']")
+    drawn = StateTokens(32).initialize(torch.Generator().manual_seed(0)).table
+    assert torch.equal(curriculum.states.table, drawn) and torch.equal(objective_of(corpus, ALL).states.table, drawn)
+    with torch.device("meta"):  # as where sharded weights are put together
+        assert objective_of(corpus, heads).states.table.is_meta
 
 
 def test_a_row_with_nothing_to_foresee_passes(corpus):
