@@ -1,6 +1,6 @@
 """What one causal pass for all times of a patient saves, over encoding the history of each time by itself.
 
-    python bench/embed.py            synthetic patients with long courses, a minute
+    python bench/embed.py            synthetic patients with long courses, a few minutes
     python bench/embed.py --quick    fewer patients
 
 A model with state tokens is asked at every visit of patients with a known course (sequela.record.worlds.latent). Both
@@ -77,4 +77,4 @@ def main(patients: int, pairs: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer patients, one pair")
-    main(*((30, 1) if parser.parse_args().quick else (100, 3)))
+    main(*((30, 1) if parser.parse_args().quick else (40, 3)))
