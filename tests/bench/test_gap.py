@@ -1,8 +1,6 @@
 """The share of a gap that a model closes: exact where it must be, wide enough, and no one passes the ceiling unseen."""
 
-import importlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,15 +10,12 @@ from sequela.record.worlds.belief import ceiling
 from sequela.record.worlds.latent import HIDDEN, LABS, LatentWorld
 from sequela.task.scoring.metric import AUROC
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 VISIT = 4
 
 
 @pytest.fixture(scope="module")
-def bench():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        yield importlib.import_module("measure.gap")
+def bench(imported):
+    return imported("measure.gap")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """The study of states: who knows the hidden course is seen to, who knows nothing is not, and times are right."""
 
-import importlib
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,21 +8,15 @@ import pytest
 
 from sequela.record.dataset import write_dataset
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+@pytest.fixture(scope="module")
+def latent(imported):
+    return imported("measure.latent")
 
 
 @pytest.fixture(scope="module")
-def latent():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        yield importlib.import_module("measure.latent")
-
-
-@pytest.fixture(scope="module")
-def world_model():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        yield importlib.import_module("world_model")
+def world_model(imported):
+    return imported("world_model")
 
 
 @pytest.fixture(scope="module")

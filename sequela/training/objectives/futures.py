@@ -18,16 +18,16 @@ from sequela.training.objectives.anchors import Anchors, Records, Timed
 
 
 @dataclass(frozen=True)
-class PairSampling:
-    """How pairs are drawn.
+class FutureSampling:
+    """How futures are drawn.
 
     Attributes:
-        horizons: int64 [K, 2], minutes after the anchor, (low, high].
+        spans: int64 [K, 2], minutes after the anchor, (low, high]; before it where they are below 0.
         longest: most tokens of a future; of longer ones a stretch is taken at random.
         share: most tokens of all futures of a row, as a share of the tokens of the row.
     """
 
-    horizons: np.ndarray
+    spans: np.ndarray
     longest: int = 256
     share: float = 0.5
 
@@ -52,7 +52,7 @@ class Pairs:
 
 
 def pairs_of(
-    records: Records, row: np.ndarray, anchors: Anchors, sampling: PairSampling, random: np.random.Generator
+    records: Records, row: np.ndarray, anchors: Anchors, sampling: FutureSampling, random: np.random.Generator
 ) -> Pairs:
     """Draw a horizon for each anchor in the windows `row`, and futures as many as `sampling` allows."""
     patients, timed, now_S = _at(records, row, anchors)
@@ -60,11 +60,11 @@ def pairs_of(
     drawn: dict[int, tuple[int, bool, np.ndarray | None]] = {}
     for number in random.permutation(len(anchors.last)):
         record, now = timed[patients[number]], int(now_S[number])
-        known = np.flatnonzero(now + sampling.horizons[:, 1] <= record.until)
+        known = np.flatnonzero(now + sampling.spans[:, 1] <= record.until)
         if not len(known):
             continue
         horizon = int(known[random.integers(len(known))])
-        future = _stretch(_between(record, now + sampling.horizons[horizon]), sampling.longest, random)
+        future = _stretch(_between(record, now + sampling.spans[horizon]), sampling.longest, random)
         fits = 0 < len(future) <= budget
         budget -= len(future) if fits else 0
         drawn[int(number)] = horizon, bool(len(future)), future if fits else None
@@ -77,20 +77,6 @@ def pairs_of(
         _ragged([future for _, future in futures]),
         np.array([place for place, _ in futures], np.int64),
     )
-
-
-@dataclass(frozen=True)
-class ChainSampling:
-    """How windows of time in a row are drawn.
-
-    Attributes:
-        spans: int64 [K, 2], minutes after the anchor, (low, high]; before it where they are below 0.
-        longest, share: as in `PairSampling`.
-    """
-
-    spans: np.ndarray
-    longest: int = 256
-    share: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +96,7 @@ class Chains:
 
 
 def chains_of(
-    records: Records, row: np.ndarray, anchors: Anchors, sampling: ChainSampling, random: np.random.Generator
+    records: Records, row: np.ndarray, anchors: Anchors, sampling: FutureSampling, random: np.random.Generator
 ) -> Chains:
     """The windows after anchors in the windows `row`, of as many anchors as `sampling` allows."""
     patients, timed, now_S = _at(records, row, anchors)

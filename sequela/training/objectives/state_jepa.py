@@ -35,8 +35,7 @@ from sequela.model.decoder import Decoder
 from sequela.training.objectives.anchors import Records
 from sequela.training.objectives.collapse import Panel, Watch, panel
 from sequela.training.objectives.futures import (
-    ChainSampling,
-    PairSampling,
+    FutureSampling,
     anything_ahead,
     chains_of,
     done_in,
@@ -87,14 +86,14 @@ class StateJepaOptions:
             raise ValueError(f"`ahead` must be 0 or more, not {self.ahead}")
 
     @property
-    def sampling(self) -> PairSampling:
+    def sampling(self) -> FutureSampling:
         """How pairs are drawn."""
         edges = (np.array(self.horizons) * DAY).astype(np.int64)
-        return PairSampling(np.stack([edges[:-1], edges[1:]], 1), share=self.share)
+        return FutureSampling(np.stack([edges[:-1], edges[1:]], 1), share=self.share)
 
     def spans(self, count: int) -> np.ndarray:
         """So many windows in a row, int64 [K, 2] minutes: the first horizon, and on from there."""
-        low, high = self.sampling.horizons[0]
+        low, high = self.sampling.spans[0]
         return np.array([low, high]) + (high - low) * np.arange(count)[:, None]
 
 
@@ -156,7 +155,7 @@ class FuturesTerm(Term):
     def check(self, records: Records) -> None:
         """Raises InputError if no record is followed long enough for a horizon that holds anything."""
         low, high = self.options.horizons[:2]
-        if not anything_ahead(records, self.options.sampling.horizons):
+        if not anything_ahead(records, self.options.sampling.spans):
             raise InputError(
                 f"`horizons`: no training patient has an event {low:g} to {high:g} days after another one, or within a "
                 "later horizon, and is followed until its end: give shorter `horizons`, or train next tokens alone."
@@ -164,7 +163,7 @@ class FuturesTerm(Term):
 
     def collate(self, given: GivenRow) -> FuturesBatch:
         """What the patients of a row are going to live through."""
-        random, device, spans = given.random, given.device, self.options.sampling.horizons
+        random, device, spans = given.random, given.device, self.options.sampling.spans
         pairs = pairs_of(given.records, given.row, given.anchors, self.options.sampling, random)
         pair = np.roll(pairs.pair, 1) if self.options.shuffled else pairs.pair
         arrays = pairs.anchor, pairs.horizon, pairs.came.astype(np.float32), pair
@@ -189,7 +188,7 @@ class FuturesTerm(Term):
 
     def _chains(self, given: GivenRow, spans: np.ndarray, first: int, random: np.random.Generator) -> ChainsBatch:
         """Of windows from `first` on there are futures."""
-        sampling = ChainSampling(spans[first:], share=self.options.share)
+        sampling = FutureSampling(spans[first:], share=self.options.share)
         chains = chains_of(given.records, given.row, given.anchors, sampling, random)
         futures = Encodable.of(chains.futures, self.setup.row_multiple, given.device)
         knowing = random.random(len(chains.anchor)) < 0.5

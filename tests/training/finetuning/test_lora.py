@@ -13,13 +13,11 @@ from sequela.rollout.embeddings.embedder import Embedder
 from sequela.tokens.tokenizer import load
 from sequela.training.finetuning import lora
 from sequela.training.finetuning.lora import adapt, merge
-from sequela.training.loop import Host, train
 from sequela.training.parallel import ProcessGroup
 from sequela.training.run import Run, RunPlan
 from sequela.training.settings import TrainSettings
-from sequela.training.shutdown import Interrupted
 from tests.tokens.text.language_model import language_model
-from tests.training.soon import Soon
+from tests.training.soon import with_and_without_a_break
 
 SETTINGS = TrainSettings(
     lora_rank=4, context=128, batch_tokens=1024, tokens=6000, learning_rate=3e-3, precision="fp32", checks=1
@@ -123,14 +121,7 @@ def test_what_is_written_is_a_plain_checkpoint_that_transformers_loads(qwen, cor
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(qwen, corpus, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for out in (whole, broken):
-        out.mkdir()
-    train(corpus, whole, SETTINGS, init_from=qwen)
-    soon = Soon(3)
-    with pytest.raises(Interrupted):
-        train(corpus, broken, SETTINGS, init_from=qwen, host=Host(shutdown=soon, progress=soon))
-    train(corpus, broken, SETTINGS, init_from=qwen)
+    whole, broken = with_and_without_a_break(corpus, SETTINGS, qwen, tmp_path)
     assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
 
 

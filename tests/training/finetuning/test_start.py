@@ -9,12 +9,11 @@ import sequela
 from sequela.errors import InputError
 from sequela.model import checkpoint
 from sequela.model.states import StateTokens
-from sequela.training.loop import Host, train
+from sequela.training.loop import train
 from sequela.training.parallel import ProcessGroup
 from sequela.training.run import Run, RunPlan
 from sequela.training.settings import TrainSettings
-from sequela.training.shutdown import Interrupted
-from tests.training.soon import Soon
+from tests.training.soon import with_and_without_a_break
 
 FIRST = TrainSettings(depth=1, context=64, batch_tokens=1024, tokens=4000, precision="fp32", family="qwen3", checks=1)
 NEXT = replace(FIRST, depth=None, family="qwen2", context=None)
@@ -60,15 +59,7 @@ def test_without_state_tokens_they_are_new(model, world_corpus, tmp_path):
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(model, world_corpus, tmp_path):
-    asked = replace(NEXT, tokens=6000)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for out in (whole, broken):
-        out.mkdir()
-    train(world_corpus, whole, asked, init_from=model)
-    soon = Soon(3)
-    with pytest.raises(Interrupted):
-        train(world_corpus, broken, asked, init_from=model, host=Host(shutdown=soon, progress=soon))
-    train(world_corpus, broken, asked, init_from=model)
+    whole, broken = with_and_without_a_break(world_corpus, replace(NEXT, tokens=6000), model, tmp_path)
     assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
     assert not torch.equal(checkpoint.load(whole).embedding.weight, checkpoint.load(model).embedding.weight)
 

@@ -9,8 +9,7 @@ from sequela.tokens.packing import Windows
 from sequela.tokens.ragged import Ragged, offsets_of
 from sequela.training.objectives.anchors import Records, anchors_of
 from sequela.training.objectives.futures import (
-    ChainSampling,
-    PairSampling,
+    FutureSampling,
     anything_ahead,
     chains_of,
     done_in,
@@ -20,7 +19,7 @@ from sequela.training.objectives.futures import (
 
 DAY = 24 * 60
 MINUTES = np.array([0, 0, 10 * DAY, 100 * DAY, 0, 0, 0])  # pad, start, two times, three events
-SAMPLING = PairSampling(np.array([[0, 30], [30, 365]]) * DAY, share=100.0)
+SAMPLING = FutureSampling(np.array([[0, 30], [30, 365]]) * DAY, share=100.0)
 
 
 def records_of(rows, rest, context=1000):
@@ -74,7 +73,7 @@ def test_futures_are_what_comes_within_the_horizon(rows, context):
                 assert MINUTES[ids].sum() + 400 * DAY - now - anchors.idle[number - 1] < 30 * DAY
                 continue
             pair = pair_of[number - 1]
-            low, high = SAMPLING.horizons[pairs.horizon[pair]]
+            low, high = SAMPLING.spans[pairs.horizon[pair]]
             expected = naive(ids, now + anchors.idle[number - 1], low, high)
             assert pairs.came[pair] == (expected is not None)
             if expected is not None:
@@ -88,12 +87,12 @@ def test_what_the_record_does_not_cover_is_not_asked(rows):
     for behind, row in zip(places.behind, rows, strict=True):
         left = [MINUTES[row[count:]].sum() for count in behind]
         assert min(left, default=DAY) > 0  # nothing is known of the last moment
-    longest = SAMPLING.horizons[1, 1]
+    longest = SAMPLING.spans[1, 1]
     for anchor, horizon in zip(cut.anchor, cut.horizon, strict=True):
         row, last = rows[places.window[anchor]], places.last[anchor]
         left = MINUTES[row[last + 1 :]].sum() - places.idle[anchor]
-        assert left >= SAMPLING.horizons[horizon, 1]
-    assert len(cut.anchor) < len(places.last) and longest in SAMPLING.horizons[cut.horizon, 1]
+        assert left >= SAMPLING.spans[horizon, 1]
+    assert len(cut.anchor) < len(places.last) and longest in SAMPLING.spans[cut.horizon, 1]
     late, died = drawn(records_of(rows, [-1] * 30), np.arange(30))
     assert len(died.anchor) == len(late.last) > len(places.last)  # after death all is known
     assert any(len(row) in behind for behind, row in zip(late.behind, rows, strict=True))
@@ -125,7 +124,7 @@ def test_windows_in_a_row_are_each_what_comes_within_it(rows):
     records, row = records_of(rows, [400 * DAY] * 30), np.arange(30)
     anchors = anchors_of(records, row, 9, np.random.default_rng(1))
     spans = np.array([[-30, 0], [0, 30], [30, 60]]) * DAY
-    chains = chains_of(records, row, anchors, ChainSampling(spans, share=100.0), np.random.default_rng(2))
+    chains = chains_of(records, row, anchors, FutureSampling(spans, share=100.0), np.random.default_rng(2))
     places = zip(chains.chain.tolist(), chains.window.tolist(), strict=True)
     found = {place: chains.futures[number] for number, place in enumerate(places)}
     assert len(chains.anchor) > 100 and {window for _, window in found} == {0, 1, 2}
@@ -137,9 +136,9 @@ def test_windows_in_a_row_are_each_what_comes_within_it(rows):
             assert ((chain, window) in found) == (expected is not None)
             if expected is not None:
                 np.testing.assert_array_equal(found[chain, window], expected)
-    few = chains_of(records, row, anchors, ChainSampling(spans, share=0.2), np.random.default_rng(2))
+    few = chains_of(records, row, anchors, FutureSampling(spans, share=0.2), np.random.default_rng(2))
     assert 0 < len(few.futures.flat) <= 0.2 * records.windows.lengths.sum() and len(few.anchor) < len(chains.anchor)
-    lost = chains_of(records_of(rows, [0] * 30), row, anchors, ChainSampling(spans), np.random.default_rng(2))
+    lost = chains_of(records_of(rows, [0] * 30), row, anchors, FutureSampling(spans), np.random.default_rng(2))
     assert len(lost.anchor) < len(chains.anchor)  # what the record does not cover is not asked
 
 
